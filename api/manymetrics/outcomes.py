@@ -1,0 +1,61 @@
+"""Closed sets: what can happen to an event, and what can happen to a request.
+
+Every event that a 2xx acknowledged ends as exactly one of
+
+    stored | duplicate | dead_lettered:<reason>
+
+and ``received = stored + duplicate + dead_lettered`` holds exactly, from the ledger that each commit carries.
+A refused request (anything but ``ok``) received no event.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+STORED = "stored"
+DUPLICATE = "duplicate"
+DEAD_LETTERED = "dead_lettered"
+
+
+class Reason(StrEnum):
+    """Why an event became a dead letter. The value is what the ``reason`` column and the metrics say."""
+
+    NOT_AN_OBJECT = "not_an_object"
+    INVALID_JSON = "invalid_json"
+    TOO_LARGE = "too_large"
+    TOO_DEEP = "too_deep"
+    UNKNOWN_TYPE = "unknown_type"
+    NO_IDENTITY = "no_identity"
+    NO_EVENT_NAME = "no_event_name"
+    INVALID_ID = "invalid_id"
+    ID_TOO_LONG = "id_too_long"
+    INVALID_EVENT_NAME = "invalid_event_name"
+    EVENT_NAME_TOO_LONG = "event_name_too_long"
+    UNREADABLE_RECORD = "unreadable_record"
+
+
+REASON_DOCS: dict[Reason, str] = {
+    Reason.NOT_AN_OBJECT: "The item is JSON, but not an object.",
+    Reason.INVALID_JSON: "The bytes are not JSON, even after the repairs that intake knows.",
+    Reason.TOO_LARGE: "The event, with its batch's context, is over 512,000 bytes. A prefix, the length and the sha256 are kept.",
+    Reason.TOO_DEEP: "Objects and arrays are nested more than 64 deep.",
+    Reason.UNKNOWN_TYPE: "`type` is none of track, identify, page, screen, group, alias.",
+    Reason.NO_IDENTITY: "Neither `userId` nor `anonymousId` is there.",
+    Reason.NO_EVENT_NAME: "A track event without `event`.",
+    Reason.INVALID_ID: "An id is neither text nor a number (`true`, an object, an array).",
+    Reason.ID_TOO_LONG: "`messageId` is over 512 bytes, or another id over 1,024.",
+    Reason.INVALID_EVENT_NAME: "The name of an event, page or screen is neither text nor a number.",
+    Reason.EVENT_NAME_TOO_LONG: "The name of an event, page or screen is over 1,024 bytes.",
+    Reason.UNREADABLE_RECORD: "A record of the stream that is not ours or was damaged; its raw bytes are kept.",
+}
+
+
+class RequestOutcome(StrEnum):
+    """What happened to a request. Only ``ok`` received events."""
+
+    OK = "ok"
+    BAD_REQUEST = "bad_request"
+    UNAUTHORIZED = "unauthorized"
+    TOO_LARGE = "too_large"
+    UNAVAILABLE = "unavailable"
+    THROTTLED = "throttled"

@@ -1,0 +1,148 @@
+"""The stream record: many events and what the API alone knew of them, in one blob under 1,000,000 bytes.
+
+    byte 0      format: 0x01 plain, 0x02 zstd (all after byte 4 is compressed)
+    bytes 1-4   number of events, big-endian: readable even where the rest is damaged
+    bytes 5-8   length of the header (after decompression)
+    header      msgpack, the fields of ``Stamp`` and the lengths of the events, in order
+    events      their own bytes as they came, one after the other
+
+``pack`` and ``unpack`` are the only code that knows this layout.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from itertools import accumulate
+
+import msgspec
+import zstandard
+
+from manymetrics.events import MAX_EVENT_BYTES, OVERSIZE_PREFIX_BYTES
+
+MAX_RECORD_BYTES = 1_000_000  # ours; Kinesis takes 1 MiB with the partition key
+PLAIN, ZSTD = 0x01, 0x02
+ZSTD_LEVEL = 1  # level 3 was no smaller on real events, and dearer (2026-11-23)
+_PREFIX = 9
+
+
+class Stamp(msgspec.Struct, gc=False, array_like=True, frozen=True):
+    """What only the API knows of a request. The same for each of its events.
+
+    ``sent_at``, ``context`` and ``integrations`` are the envelope's own JSON bytes, empty where absent.
+    """
+
+    received_at: int  # microseconds since 1970, UTC
+    request_id: str
+    project_id: str
+    key_kind: str  # browser | server
+    ip: str | None = None
+    user_agent: str | None = None
+    default_type: str | None = None  # what the route says an event without `type` is
+    sent_at: bytes = b""
+    context: bytes = b""
+    integrations: bytes = b""
+
+
+class Cut(msgspec.Struct, gc=False, array_like=True, frozen=True):
+    """An event over the limit: only its first 64 kB travel."""
+
+    position: int
+    length: int  # bytes, of the whole event
+    sha256: str
+
+
+class _Header(msgspec.Struct, gc=False, array_like=True):
+    stamp: Stamp
+    lengths: list[int]
+    cuts: list[Cut] = []
+
+
+class Record(msgspec.Struct, gc=False, frozen=True):
+    """A record of the stream, unpacked. ``cuts`` maps the position of an event over the limit to its facts."""
+
+    stamp: Stamp
+    events: list[bytes]
+    cuts: dict[int, Cut]
+
+
+class UnreadableRecordError(ValueError):
+    """The bytes are no record of ours."""
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(_Header)
+_compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL)
+_decompressor = zstandard.ZstdDecompressor()
+
+
+def pack(stamp: Stamp, events: Sequence[bytes | msgspec.Raw], *, compress: bool) -> list[bytes]:
+    """Records that hold the events in order, each under MAX_RECORD_BYTES; none for no events."""
+    lengths = list(map(len, events))
+    if sum(lengths) + _envelope_bytes(stamp) + 8 * len(lengths) < MAX_RECORD_BYTES and (
+        not lengths or max(lengths) <= MAX_EVENT_BYTES
+    ):
+        return [_pack_one(_Header(stamp, lengths), events, compress)] if lengths else []
+    return [_pack_one(_Header(stamp, *header), chunk, compress) for header, chunk in _chunks(stamp, events)]
+
+
+def unpack(data: bytes) -> Record:
+    """Raises UnreadableRecordError."""
+    try:
+        body = data[5:] if data[0] == PLAIN else _inflate(data)
+        end = 4 + int.from_bytes(body[:4], "big")
+        header = _decoder.decode(body[4:end])
+        stops = list(accumulate(header.lengths, initial=end))
+        if len(header.lengths) != count_events(data) or stops[-1] != len(body):
+            raise UnreadableRecordError("the lengths do not add up")
+        events = [body[start:stop] for start, stop in zip(stops, stops[1:], strict=False)]
+    except (msgspec.DecodeError, msgspec.ValidationError, zstandard.ZstdError, IndexError) as error:
+        raise UnreadableRecordError(str(error)) from error
+    return Record(header.stamp, events, {cut.position: cut for cut in header.cuts})
+
+
+def count_events(data: bytes) -> int:
+    """The number of events that a record says it holds; 1 for what is no record (it becomes one dead letter)."""
+    if len(data) < _PREFIX or data[0] not in {PLAIN, ZSTD}:
+        return 1
+    return int.from_bytes(data[1:5], "big")
+
+
+def _inflate(data: bytes) -> bytes:
+    if data[0] != ZSTD:
+        raise UnreadableRecordError(f"unknown format {data[0]:#04x}")
+    return _decompressor.decompress(data[5:], max_output_size=2 * MAX_RECORD_BYTES)
+
+
+def _envelope_bytes(stamp: Stamp) -> int:
+    return 1_000 + len(stamp.context) + len(stamp.integrations) + len(stamp.sent_at) + len(stamp.user_agent or "")
+
+
+def _pack_one(header: _Header, events: Sequence[bytes | msgspec.Raw], compress: bool) -> bytes:
+    head = _encoder.encode(header)
+    body = b"".join((len(head).to_bytes(4, "big"), head, *events))
+    count = len(header.lengths).to_bytes(4, "big")
+    if compress:
+        return b"\x02" + count + _compressor.compress(body)
+    return b"\x01" + count + body
+
+
+def _chunks(
+    stamp: Stamp, events: Sequence[bytes | msgspec.Raw]
+) -> list[tuple[tuple[list[int], list[Cut]], list[bytes]]]:
+    chunks: list[tuple[tuple[list[int], list[Cut]], list[bytes]]] = []
+    room = 0
+    for event in events:
+        raw = bytes(event)
+        kept = raw if len(raw) <= MAX_EVENT_BYTES else raw[:OVERSIZE_PREFIX_BYTES]
+        if len(kept) + 8 > room:
+            chunks.append((([], []), []))
+            room = MAX_RECORD_BYTES - _envelope_bytes(stamp)
+        (lengths, cuts), chunk = chunks[-1]
+        if kept is not raw:
+            cuts.append(Cut(len(lengths), len(raw), hashlib.sha256(raw).hexdigest()))
+            room -= 100
+        lengths.append(len(kept))
+        chunk.append(kept)
+        room -= len(kept) + 8
+    return chunks

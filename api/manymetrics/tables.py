@@ -1,0 +1,170 @@
+"""The contract out: the tables as plain data.
+
+The Iceberg schema, the Spark DDL, the docs and the SQL views all derive from ``EVENTS`` and ``DEAD_LETTERS``.
+A column's ``field_id`` is its place in the tuple, from 1, for ever: add columns at the end, remove none.
+Timestamps are naive and UTC, in microseconds (Athena refuses zoned ones in Iceberg DDL).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+ColumnType = Literal["string", "timestamp", "int", "long"]
+NAMESPACE = "manymetrics"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column. ``doc`` reaches the catalogue, so it is written for the analyst."""
+
+    name: str
+    type: ColumnType
+    doc: str
+    required: bool = False
+    json: bool = False  # JSON text
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One Iceberg table: format v2, partitioned by the day of ``partition_day_of``, files sorted by ``sort``."""
+
+    name: str
+    doc: str
+    columns: tuple[Column, ...]
+    partition_day_of: str
+    sort: tuple[str, ...]
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """In table order, which is the order of ``field_id``."""
+        return tuple(column.name for column in self.columns)
+
+
+def _text(name: str, doc: str, *, required: bool = False) -> Column:
+    return Column(name, "string", doc, required)
+
+
+def _json(name: str, doc: str) -> Column:
+    return Column(name, "string", doc, json=True)
+
+
+def _time(name: str, doc: str, *, required: bool = False) -> Column:
+    return Column(name, "timestamp", doc, required)
+
+
+EVENTS = Table(
+    name="events",
+    doc="Every event of every type, once.",
+    partition_day_of="received_at",
+    sort=("project_id", "event", "event_time"),
+    columns=(
+        _text("message_id", "The client's id of the event; made from its place in the stream where it had none.", required=True),
+        _text("project_id", "The project that the write key belongs to.", required=True),
+        _text("type", "track, identify, page, screen, group or alias.", required=True),
+        _time("received_at", "When the API had the request. UTC.", required=True),
+        _time(
+            "event_time",
+            "When it happened, on the server's clock: received_at - (sent_at - original_timestamp) where both are "
+            "known, else original_timestamp, else received_at. UTC.",
+            required=True,
+        ),
+        _text("event", "The track event's name, or the page's or screen's."),
+        _text("user_id", "The person, as the client names them."),
+        _text("anonymous_id", "The device or browser."),
+        _text("previous_id", "alias: the id that user_id replaces."),
+        _text("group_id", "group: the company or account."),
+        _time("sent_at", "When the client sent it, on the client's clock. UTC."),
+        _time("original_timestamp", "When it happened, on the client's clock. UTC."),
+        _text("context_ip", "The sender's address; what a server key says in context.ip wins."),
+        _text("context_user_agent", "context.userAgent, else the browser's own header."),
+        _text("context_locale", "context.locale"),
+        _text("context_timezone", "context.timezone"),
+        _text("context_channel", "context.channel, else the event's channel: browser, server, mobile."),
+        _text("context_library_name", "context.library.name"),
+        _text("context_library_version", "context.library.version"),
+        _text("context_app_name", "context.app.name"),
+        _text("context_app_version", "context.app.version"),
+        _text("context_app_build", "context.app.build"),
+        _text("context_device_id", "context.device.id"),
+        _text("context_device_type", "context.device.type"),
+        _text("context_device_manufacturer", "context.device.manufacturer"),
+        _text("context_device_model", "context.device.model"),
+        _text("context_os_name", "context.os.name"),
+        _text("context_os_version", "context.os.version"),
+        Column("context_screen_width", "int", "context.screen.width, in pixels."),
+        Column("context_screen_height", "int", "context.screen.height, in pixels."),
+        _text("context_page_url", "context.page.url, else a page event's properties.url."),
+        _text("context_page_path", "context.page.path, else a page event's properties.path."),
+        _text("context_page_title", "context.page.title, else a page event's properties.title."),
+        _text("context_page_referrer", "context.page.referrer, else a page event's properties.referrer."),
+        _text("context_page_search", "context.page.search, else a page event's properties.search."),
+        _text("context_campaign_name", "context.campaign.name (utm_campaign)."),
+        _text("context_campaign_source", "context.campaign.source (utm_source)."),
+        _text("context_campaign_medium", "context.campaign.medium (utm_medium)."),
+        _text("context_campaign_term", "context.campaign.term (utm_term)."),
+        _text("context_campaign_content", "context.campaign.content (utm_content)."),
+        _text("session_id", "context.sessionId, as our browser SDK sends it."),
+        Column("session_sequence", "long", "context.sessionSequence: counts a session's events from 1; a gap is a loss."),
+        Column("attempt", "int", "context.attempt: how often the client had sent it, from 1."),
+        _json("properties", "The event's properties, as sent."),
+        _json("traits", "The person's or group's traits, as sent."),
+        _json("context", "What of the context has no column."),
+        _json("extra", "Top-level fields that have no column."),
+        _text("repairs", "What was mended, comma-separated; null mostly."),
+        _text("key_kind", "browser or server: what sort of write key sent it."),
+        _text("request_id", "The request that brought it."),
+        _text("_stream", "Lineage: the stream, with its incarnation.", required=True),
+        _text("_shard", "Lineage: the shard.", required=True),
+        _text("_sequence", "Lineage: the record's sequence number, decimal.", required=True),
+        Column("_position", "int", "Lineage: the event's place in its record, from 0.", required=True),
+    ),
+)
+
+DEAD_LETTERS = Table(
+    name="dead_letters",
+    doc="Every event that could not be stored, with its bytes and why. Append-only.",
+    partition_day_of="received_at",
+    sort=("project_id", "reason", "received_at"),
+    columns=(
+        _text("dead_letter_id", "Made from stream, shard, sequence and position.", required=True),
+        _time("received_at", "When the API had the request. UTC.", required=True),
+        _text("stage", "event: refused by the processor; replayed: sent again by `replay`.", required=True),
+        _text("reason", "Why; see the outcomes.", required=True),
+        _text("detail", "The field that was wrong, or the length and sha256 of what was cut."),
+        _text("project_id", "The project that the write key belongs to; null where the record was unreadable."),
+        Column("raw", "string", "The event as it came. base64 where it is not UTF-8 (raw_encoding says so)."),
+        _text("raw_encoding", "utf-8 or base64.", required=True),
+        Column("replayable", "int", "1 where raw is whole, so that `replay` can send it again; else 0.", required=True),
+        _json("stamp", "What the API knew of the request: a replay keeps received_at, ip and the envelope."),
+        _text("_stream", "Lineage: the stream, with its incarnation.", required=True),
+        _text("_shard", "Lineage: the shard.", required=True),
+        _text("_sequence", "Lineage: the record's sequence number, decimal.", required=True),
+        Column("_position", "int", "Lineage: the event's place in its record, from 0.", required=True),
+    ),
+)
+
+TABLES = (EVENTS, DEAD_LETTERS)
+
+_SPARK_TYPES: dict[ColumnType, str] = {"string": "STRING", "timestamp": "TIMESTAMP_NTZ", "int": "INT", "long": "BIGINT"}
+
+
+def spark_ddl(table: Table) -> str:
+    """The table's columns as Spark SQL, for ``CREATE TABLE name (...)``."""
+    return ",\n".join(
+        f"`{column.name}` {_SPARK_TYPES[column.type]}{' NOT NULL' if column.required else ''} COMMENT '{_quoted(column.doc)}'"
+        for column in table.columns
+    )
+
+
+def markdown(table: Table) -> str:
+    """The table's columns as a Markdown table, for the docs."""
+    rows = "\n".join(
+        f"| `{column.name}` | {'JSON text' if column.json else column.type}{'' if column.required else ', may be null'} | {column.doc} |"
+        for column in table.columns
+    )
+    return f"| column | type | what |\n|---|---|---|\n{rows}\n"
+
+
+def _quoted(text: str) -> str:
+    return text.replace("'", "''")
