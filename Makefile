@@ -3,6 +3,7 @@ PYTHON ?= python3
 UV_VERSION := 0.13.9
 BIN := .venv/bin
 UV := $(BIN)/uv
+COMPILE := $(UV) pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11
 
 .PHONY: run test test-unit lint bench lock clean
 
@@ -23,8 +24,8 @@ bench: .venv/dev.stamp
 	$(BIN)/python -m tests.bench
 
 lock:  ## after a change of the dependencies in pyproject.toml
-	$(UV) pip compile -q --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --extra local pyproject.toml -o requirements.lock
-	$(UV) pip compile -q --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+	$(COMPILE) --extra dev pyproject.toml -o requirements-dev.lock
+	$(COMPILE) --extra local -c requirements-dev.lock pyproject.toml -o requirements.lock
 
 clean:
 	rm -rf .venv build .manymetrics
