@@ -43,6 +43,7 @@ class Body(msgspec.Struct, gc=False, rename="camel"):
 
     batch: list[msgspec.Raw] | None = None
     write_key: msgspec.Raw = NO_RAW
+    api_key: msgspec.Raw = msgspec.field(default=NO_RAW, name="api_key")
     sent_at: msgspec.Raw = NO_RAW
     context: msgspec.Raw = NO_RAW
     integrations: msgspec.Raw = NO_RAW
@@ -135,7 +136,7 @@ def parse_event(raw: bytes, default_type: str | None = None) -> Event | Rejected
     """
     if len(raw) > MAX_EVENT_BYTES:
         return Rejected(Reason.TOO_LARGE, f"{len(raw)} bytes")
-    if _is_deeper_than(raw, MAX_EVENT_DEPTH):
+    if is_deeper_than(raw, MAX_EVENT_DEPTH):
         return Rejected(Reason.TOO_DEEP, f"over {MAX_EVENT_DEPTH} levels")
     try:
         event = _event_decoder.decode(raw)
@@ -184,7 +185,8 @@ _ALL_BUT_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
 _STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 
 
-def _is_deeper_than(raw: bytes, limit: int) -> bool:
+def is_deeper_than(raw: bytes, limit: int) -> bool:
+    """Whether a JSON text nests objects and arrays more than ``limit`` deep."""
     if raw.count(b"{") + raw.count(b"[") <= limit:
         return False
     return _depth(raw, limit + 1) > limit
@@ -330,7 +332,11 @@ def _split_with_care(body: bytes) -> Body:
     batch = members.pop("batch", None)
     for value in members.values():
         _check_json(value)
-    fields = {_BODY_FIELDS[name]: msgspec.Raw(value) for name, value in members.items() if name in _BODY_FIELDS}
+    fields = {
+        _BODY_FIELDS[name]: msgspec.Raw(mend_json(value.decode())[0].encode())
+        for name, value in members.items()
+        if name in _BODY_FIELDS
+    }
     return Body(batch=_items(batch), **fields)
 
 
