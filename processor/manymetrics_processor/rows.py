@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
 
-from manymetrics.events import Event
+from manymetrics.events import NO_RAW, Event
 from manymetrics.records import Stamp
 
 DAY_US = 86_400_000_000
@@ -28,17 +28,13 @@ Row = tuple[object, ...]
 Raws = dict[str, msgspec.Raw]
 
 
-class Place(NamedTuple):
-    """Where an event stands in a stream."""
+Place = tuple[str, str, str, int]
+"""Where an event stands: stream, shard, sequence number (decimal), position in its record."""
 
-    stream: str
-    shard: str
-    sequence: str
-    position: int
 
-    def digest(self) -> bytes:
-        """16 bytes that name the place; the same on every delivery."""
-        return hashlib.blake2b("\n".join(map(str, self)).encode(), digest_size=16).digest()
+def place_digest(place: Place) -> bytes:
+    """16 bytes that name the place; the same on every delivery."""
+    return hashlib.blake2b("\n".join(map(str, place)).encode(), digest_size=16).digest()
 
 
 class Request(NamedTuple):
@@ -54,6 +50,7 @@ class Request(NamedTuple):
 
 _raws = msgspec.json.Decoder(Raws)
 _any = msgspec.json.Decoder()
+_text = msgspec.json.Decoder(str)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -74,34 +71,33 @@ def row_of(event: Event, request: Request, place: Place) -> Row:
     repairs = list(event.repairs) if event.repairs else []
     extra = _extra(event, request)
 
-    sent_at = _time(event.sent_at, "sentAt", extra, repairs)
-    if sent_at is None and event.sent_at is None:
-        sent_at = request.sent_at
-        if request.sent_at_unreadable:
-            extra["sentAt"] = msgspec.Raw(request.sent_at_unreadable)
-            repairs.append("time_unreadable")
-    original = _time(event.original_timestamp, "originalTimestamp", extra, repairs)
+    sent_at = request.sent_at
+    if event.sent_at is not None:
+        sent_at = _time(event.sent_at, "sentAt", extra, repairs)
+    elif request.sent_at_unreadable:
+        extra["sentAt"] = msgspec.Raw(request.sent_at_unreadable)
+        repairs.append("time_unreadable")
     if event.original_timestamp is None:
         original = _time(event.timestamp, "timestamp", extra, repairs)
-    elif event.timestamp is not None and event.timestamp != event.original_timestamp:
-        extra["timestamp"] = msgspec.Raw(_encode(event.timestamp))
+    else:
+        original = _time(event.original_timestamp, "originalTimestamp", extra, repairs)
+        if event.timestamp is not None and event.timestamp != event.original_timestamp:
+            extra["timestamp"] = msgspec.Raw(_encode(event.timestamp))
     event_time = _event_time(stamp.received_at, sent_at, original, repairs)
 
     message_id = event.message_id
     if not message_id:
-        message_id = str(uuid.UUID(bytes=place.digest()))
+        message_id = str(uuid.UUID(bytes=place_digest(place)))
         repairs.append("message_id_missing")
 
-    context, context_rest = _context(event, request)
-    columns, traits = _context_columns(context, event, stamp)
-    track = event.type == "track"
+    columns, traits, context_rest = _context_columns(event, request)
     return (
         message_id,
         stamp.project_id,
         event.type,
         stamp.received_at,
         event_time,
-        event.event if track else event.name or None,
+        (event.event if event.type == "track" else event.name) or None,
         event.user_id or None,
         event.anonymous_id or None,
         event.previous_id or None,
@@ -111,7 +107,7 @@ def row_of(event: Event, request: Request, place: Place) -> Row:
         *columns,
         _json(event.properties),
         traits,
-        context_rest if context_rest is not None else (_encode(context).decode() if context else None),
+        context_rest,
         _encode(extra).decode() if extra else None,
         ",".join(sorted(set(repairs))) if repairs else None,
         stamp.key_kind,
@@ -172,9 +168,8 @@ def _parse_time(value: object) -> int | None:
 def _extra(event: Event, request: Request) -> Raws:
     """Top-level fields that have no column. The write key is not one: it's a credential."""
     extra: Raws = dict(event.extra) if event.extra else {}
-    integrations = _merged(event.integrations, request.integrations)
-    if integrations:
-        extra["integrations"] = integrations
+    if event.integrations or request.integrations:
+        extra["integrations"] = _merged(event.integrations, request.integrations)
     if event.category:
         extra["category"] = event.category
     if event.metadata:
@@ -200,6 +195,151 @@ def _merged(own: msgspec.Raw, envelope: bytes) -> msgspec.Raw:
 # --- context ----------------------------------------------------------------------------------------------
 
 
+class _Strict(msgspec.Struct, gc=False, forbid_unknown_fields=True, rename="camel"):
+    """A context object that has no more than columns: about every one, so it's worth a quick way."""
+
+
+class _Named(_Strict):
+    name: str | None = None
+    version: str | None = None
+
+
+class _App(_Strict):
+    name: str | None = None
+    version: str | None = None
+    build: str | None = None
+
+
+class _Device(_Strict):
+    id: str | None = None
+    type: str | None = None
+    manufacturer: str | None = None
+    model: str | None = None
+
+
+class _Screen(_Strict):
+    width: int | None = None
+    height: int | None = None
+
+
+class _Page(_Strict):
+    url: str | None = None
+    path: str | None = None
+    title: str | None = None
+    referrer: str | None = None
+    search: str | None = None
+
+
+class _Campaign(_Strict):
+    name: str | None = None
+    source: str | None = None
+    medium: str | None = None
+    term: str | None = None
+    content: str | None = None
+
+
+class _Context(_Strict):
+    user_agent: str | None = None
+    locale: str | None = None
+    timezone: str | None = None
+    channel: str | None = None
+    library: _Named | None = None
+    app: _App | None = None
+    device: _Device | None = None
+    os: _Named | None = None
+    screen: _Screen | None = None
+    page: _Page | None = None
+    campaign: _Campaign | None = None
+    session_id: str | None = None
+    session_sequence: int | None = None
+    attempt: int | None = None
+    user_agent_data: msgspec.Raw = NO_RAW  # the one field without a column that about every browser sends
+
+
+_strict_context = msgspec.json.Decoder(_Context)
+_INT32, _INT64 = 2**31, 2**63
+
+
+def _context_columns(event: Event, request: Request) -> tuple[Sequence[object], str | None, str | None]:
+    """The columns from context_ip to attempt, the traits, and what is left of the context, as JSON text."""
+    if not request.context and not request.context_not_an_object:
+        quick = _quick_columns(event, request.stamp)
+        if quick is not None:
+            return quick
+    context, rest = _context(event, request)
+    columns, traits = _columns_with_care(context, event, request.stamp)
+    return columns, traits, rest if rest is not None else (_encode(context).decode() if context else None)
+
+
+def _quick_columns(event: Event, stamp: Stamp) -> tuple[Sequence[object], str | None, str | None] | None:
+    """As _context_columns, for a context that holds just what has columns; None for any other."""
+    try:
+        context = _strict_context.decode(event.context) if event.context else _NO_CONTEXT
+    except msgspec.ValidationError:
+        return None
+    if context is None:  # null
+        context = _NO_CONTEXT
+    page, screen = context.page, context.screen
+    if page is None:
+        if event.type == "page":
+            return None
+        page = _NO_PAGE
+    if screen is None:
+        screen = _NO_SCREEN
+    elif not (_fits(screen.width, _INT32) and _fits(screen.height, _INT32)):
+        return None
+    if not (_fits(context.attempt, _INT32) and _fits(context.session_sequence, _INT64)):
+        return None
+    agent = context.user_agent
+    if agent is None and stamp.key_kind == "browser":
+        agent = stamp.user_agent
+    library, os = context.library or _NO_NAMED, context.os or _NO_NAMED
+    app, device, campaign = context.app or _NO_APP, context.device or _NO_DEVICE, context.campaign or _NO_CAMPAIGN
+    columns = (
+        stamp.ip,
+        agent,
+        context.locale,
+        context.timezone,
+        event.channel if context.channel is None else context.channel,
+        library.name,
+        library.version,
+        app.name,
+        app.version,
+        app.build,
+        device.id,
+        device.type,
+        device.manufacturer,
+        device.model,
+        os.name,
+        os.version,
+        screen.width,
+        screen.height,
+        page.url,
+        page.path,
+        page.title,
+        page.referrer,
+        page.search,
+        campaign.name,
+        campaign.source,
+        campaign.medium,
+        campaign.term,
+        campaign.content,
+        context.session_id,
+        context.session_sequence,
+        context.attempt,
+    )
+    rest = f'{{"userAgentData":{str(context.user_agent_data, "utf-8")}}}' if context.user_agent_data else None
+    return columns, _json(event.traits), rest
+
+
+_NO_CONTEXT, _NO_NAMED, _NO_APP, _NO_DEVICE = _Context(), _Named(), _App(), _Device()
+_NO_SCREEN, _NO_PAGE, _NO_CAMPAIGN = _Screen(), _Page(), _Campaign()
+
+
+def _fits(value: int | None, limit: int) -> bool:
+    return value is None or -limit <= value < limit
+
+
 def _context(event: Event, request: Request) -> tuple[Raws, str | None]:
     """The event's context over its batch's; and the text itself where it is no object."""
     own = event.context
@@ -208,44 +348,39 @@ def _context(event: Event, request: Request) -> tuple[Raws, str | None]:
     context = _object(bytes(own))
     if context is None:
         return dict(request.context), bytes(own).decode()
-    return ({**request.context, **context} if request.context else context), None
+    return {**request.context, **context}, None
 
 
-def _context_columns(context: Raws, event: Event, stamp: Stamp) -> tuple[list[object], str | None]:
-    """The columns from context_ip to attempt, and the traits; takes them out of ``context``."""
+def _columns_with_care(context: Raws, event: Event, stamp: Stamp) -> tuple[list[object], str | None]:
+    """As _context_columns, for any context; takes what has a column out of ``context``."""
     ip = stamp.ip
-    if stamp.key_kind == "server" and "ip" in context:
+    if stamp.key_kind == "server":
         ip = _take_text(context, "ip") or ip
-    agent = _take_text(context, "userAgent") if "userAgent" in context else None
+    agent = _take_text(context, "userAgent")
     if agent is None and stamp.key_kind == "browser":
         agent = stamp.user_agent
-    channel = event.channel
-    if "channel" in context:
-        channel = _take_text(context, "channel") or channel
+    channel = _take_text(context, "channel")
     columns: list[object] = [
         ip,
         agent,
-        _take_text(context, "locale") if "locale" in context else None,
-        _take_text(context, "timezone") if "timezone" in context else None,
-        channel,
+        _take_text(context, "locale"),
+        _take_text(context, "timezone"),
+        event.channel if channel is None else channel,
     ]
-    for group, nothing in _GROUPS_IN_ORDER:
-        raw = context.get(group)
-        if raw is None:
-            columns += nothing
-            continue
-        text = bytes(raw)
-        values, rest = _read_group(group, text) if len(text) <= _MAX_CACHED_BYTES else _read_group.__wrapped__(group, text)
+    for group, names in _GROUPS.items():
+        raw = bytes(context.get(group, NO_RAW))
+        read = _read_group if len(raw) <= _MAX_CACHED_BYTES else _read_group.__wrapped__
+        values, rest = read(group, raw) if raw else ([None] * len(names), b"")
         columns += values
         if rest:
             context[group] = msgspec.Raw(rest)
-        else:
+        elif raw:
             del context[group]
-    if event.type == "page" and event.properties:
+    if event.type == "page":
         _fill_page(columns, event.properties)
-    columns.append(_take_text(context, "sessionId") if "sessionId" in context else None)
-    columns.append(_take_int(context, "sessionSequence", 63) if "sessionSequence" in context else None)
-    columns.append(_take_int(context, "attempt", 31) if "attempt" in context else None)
+    columns.append(_take_text(context, "sessionId"))
+    columns.append(_take_int(context, "sessionSequence", _INT64))
+    columns.append(_take_int(context, "attempt", _INT32))
     traits = _json(event.traits)
     if traits is None and event.type == "identify" and "traits" in context:  # rudder-sdk-python has them there
         traits = _json(context.pop("traits"))
@@ -262,7 +397,6 @@ _GROUPS: dict[str, tuple[str, ...]] = {
     "page": ("url", "path", "title", "referrer", "search"),
     "campaign": ("name", "source", "medium", "term", "content"),
 }
-_GROUPS_IN_ORDER = tuple((group, [None] * len(names)) for group, names in _GROUPS.items())
 _PAGE_AT = 5 + sum(len(_GROUPS[group]) for group in ("library", "app", "device", "os", "screen"))
 _MAX_CACHED_BYTES = 1_024  # with the 8,192 entries below: a bound on what strangers can make us remember
 
@@ -278,52 +412,52 @@ def _read_group(group: str, raw: bytes) -> tuple[list[object], bytes]:
     if fields is None:
         return [None] * len(names), b"" if raw == b"null" else raw
     take: Callable[[Raws, str], object] = _take_pixels if group == "screen" else _take_text
-    values = [take(fields, name) if name in fields else None for name in names]
+    values = [take(fields, name) for name in names]
     return values, _encode(fields) if fields else b""
 
 
 def _fill_page(columns: list[object], properties: msgspec.Raw) -> None:
+    """Where there is no context.page: what a page event says of itself in its properties, which keep it too."""
     names = _GROUPS["page"]
-    if columns[_PAGE_AT] is not None:  # context.page is there
-        return
-    fields = _object(bytes(properties)) or {}
-    for offset, name in enumerate(names, _PAGE_AT):
-        if columns[offset] is None and name in fields:
-            columns[offset] = _take_text(fields, name)
+    end = _PAGE_AT + len(names)
+    if columns[_PAGE_AT:end] == [None] * len(names):
+        fields = _object(bytes(properties)) or {}
+        columns[_PAGE_AT:end] = [_take_text(fields, name) for name in names]
 
 
 def _take_text(fields: Raws, name: str) -> str | None:
     """Take a field out as text (a number as it is written). Other values stay, but for null."""
-    raw = bytes(fields[name])
+    raw = bytes(fields.get(name, NO_RAW))
     first = raw[:1]
     if first == b'"':
         del fields[name]
-        return _any.decode(raw)  # type: ignore[no-any-return]  # a JSON string
+        return _text.decode(raw)
     if first == b"n":
         del fields[name]
-        return None
-    if first in _DIGITS:
+    elif first in _DIGITS:
         del fields[name]
         return raw.decode()
     return None
 
 
-def _take_int(fields: Raws, name: str, bits: int) -> int | None:
-    """Take a whole number of so many bits out. Other values stay, but for null."""
+def _take_int(fields: Raws, name: str, limit: int) -> int | None:
+    """Take a whole number from -limit to limit - 1 out. Other values stay, but for null."""
+    if name not in fields:
+        return None
     try:
         value = _any.decode(fields[name])
     except msgspec.ValidationError:
         return None
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if value is None or (isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**bits):
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and _fits(value, limit)):
         del fields[name]
         return value
     return None
 
 
 def _take_pixels(fields: Raws, name: str) -> int | None:
-    return _take_int(fields, name, 31)
+    return _take_int(fields, name, _INT32)
 
 
 _DIGITS = frozenset(bytes([digit]) for digit in b"-0123456789")
@@ -346,5 +480,5 @@ def _scalar(raw: bytes) -> object:
 
 
 def _json(raw: msgspec.Raw) -> str | None:
-    text = bytes(raw).decode()
-    return None if not text or text == "null" else text
+    text = str(raw, "utf-8") if raw else "null"
+    return None if text == "null" else text

@@ -6,14 +6,15 @@ the table holds. Where the last seen snapshot is no longer among the table's anc
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
+import numpy as np
 import pyarrow.parquet as pq
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table as IcebergTable
 
 from manymetrics_processor.arrow_engine import local_path
+from manymetrics_processor.decode import Bools, Ints
 from manymetrics_processor.dedup import WINDOW_DAYS, DedupIndex, Ids, ids_of
 from manymetrics_processor.lake import OPERATION, added_files, ancestors, live_files
 from manymetrics_processor.rows import dedup_digest
@@ -31,28 +32,22 @@ class Window:
     def __len__(self) -> int:
         return len(self._index)
 
-    def resends(self, iceberg: IcebergTable, ids: Ids, days: Sequence[int], candidates: Sequence[int]) -> set[int]:
-        """Which candidates (indexes into ``ids`` and ``days``) the table has already."""
-        if not candidates:
-            return set()
-        self._refresh(iceberg, min(days[i] for i in candidates) - self.days)
-        by_day: dict[int, list[int]] = defaultdict(list)
-        for i in candidates:
-            by_day[days[i]].append(i)
-        known: set[int] = set()
-        for day, of_day in by_day.items():
-            held = self._index.holds(day, ids[of_day])
-            known.update(i for i, is_held in zip(of_day, held.tolist(), strict=True) if is_held)
-        return known
+    def resends(self, iceberg: IcebergTable, ids: Ids, days: Ints) -> Bools:
+        """Which of these ids, received on these days, the table has already."""
+        found = np.zeros(len(ids), dtype=np.bool_)
+        if len(ids):
+            self._refresh(iceberg, int(days.min()) - self.days)
+        for day in np.unique(days):
+            of_day = days == day
+            found[of_day] = self._index.holds(int(day), ids[of_day])
+        return found
 
-    def put(self, snapshot_id: int, stored: Iterable[tuple[int, bytes]]) -> None:
+    def put(self, snapshot_id: int, days: Ints, ids: Ids) -> None:
         """Take in what this process has just committed as ``snapshot_id``, on what was last refreshed."""
-        by_day: dict[int, list[bytes]] = defaultdict(list)
-        for day, digest in stored:
-            by_day[day].append(digest)
-        for day, digests in by_day.items():
-            self._index.add(day, ids_of(digests))
-        self._snapshot_id = snapshot_id
+        for day in np.unique(days):
+            self._index.add(int(day), ids[days == day])
+        if self._from_day is not None:
+            self._snapshot_id = snapshot_id
 
     def _refresh(self, iceberg: IcebergTable, from_day: int) -> None:
         current = iceberg.current_snapshot()
@@ -88,3 +83,21 @@ class Window:
                 data = pq.read_table(local_path(file.file_path), columns=["project_id", "message_id"])
                 pairs = zip(data["project_id"].to_pylist(), data["message_id"].to_pylist(), strict=True)
                 self._index.add(day, ids_of([dedup_digest(project, message) for project, message in pairs]))
+
+
+def resends_within(ids: Ids, days: Ints, window_days: int) -> Ints:
+    """Which of these ids, in the order in which the first one wins, come again; as indexes."""
+    order = np.lexsort((np.arange(len(ids)), ids[:, 1], ids[:, 0]))
+    ordered = ids[order]
+    same = np.flatnonzero((ordered[1:] == ordered[:-1]).all(axis=1))
+    if not len(same):
+        return same
+    again = []
+    seen: dict[bytes, int] = {}  # the day on which an id was last taken
+    for i in np.unique(order[np.concatenate((same, same + 1))]):
+        digest, day = ids[i].tobytes(), int(days[i])
+        if digest in seen and abs(seen[digest] - day) <= window_days:
+            again.append(i)
+        else:
+            seen[digest] = day
+    return np.array(again, dtype=np.int64)
