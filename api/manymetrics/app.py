@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import FastAPI
 
-from manymetrics.collect import Collector, Front
+from manymetrics.collect import BODY_TIMEOUT_S, Collector, Front
 from manymetrics.keys import Keys
 from manymetrics.routes import BooksReader, add_routes
 from manymetrics.settings import Settings
@@ -23,8 +24,13 @@ def create_app(
     sink: Sink,
     read_books: BooksReader | None = None,
     lifespan: Lifespan | None = None,
+    clock: Callable[[], int] = time.time_ns,
+    body_timeout_s: float = BODY_TIMEOUT_S,
 ) -> Front:
-    """``read_books`` gives /metrics the committed books; ``lifespan`` is what runs beside the API while it serves."""
+    """``read_books`` gives /metrics the committed books; ``lifespan`` is what runs beside the API while it serves.
+
+    ``clock`` gives nanoseconds since 1970, UTC. A body that takes longer than ``body_timeout_s`` is given up.
+    """
 
     @asynccontextmanager
     async def live(_app: FastAPI) -> AsyncIterator[None]:
@@ -35,7 +41,9 @@ def create_app(
                 yield
         await sink.close()
 
-    collector = Collector(keys, sink, trusted_proxies=settings.trusted_proxies)
+    collector = Collector(
+        keys, sink, trusted_proxies=settings.trusted_proxies, clock=clock, body_timeout_s=body_timeout_s
+    )
     app = FastAPI(
         title="ManyMetrics",
         summary="Product analytics events in, rows in your own Iceberg tables out.",

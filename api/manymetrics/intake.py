@@ -32,6 +32,7 @@ from manymetrics.keys import Keys, KeysUnavailableError, WriteKey
 from manymetrics.outcomes import RequestOutcome
 from manymetrics.records import Stamp, pack
 
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 RETRY_AFTER_S = 1  # what a client is asked to wait when we can't store or can't read the keys
 
 Headers = Mapping[bytes, bytes]
@@ -119,6 +120,8 @@ def inflate_body(draft: Draft) -> Refusal | None:
 
 def split_events(draft: Draft) -> Refusal | None:
     """Find the envelope and each event's bytes."""
+    if draft.body[:3] == BYTE_ORDER_MARK:
+        draft.body = draft.body[3:]
     try:
         draft.envelope = split_body(draft.body)
     except UnreadableBodyError as error:

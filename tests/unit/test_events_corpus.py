@@ -1,0 +1,59 @@
+"""Every request of the corpus, on the way that serves it and on the framework's own: the same answer and rows."""
+
+from typing import Any
+
+import pytest
+
+from manymetrics.collect import Front
+from manymetrics.sinks import MemorySink
+from tests.events_corpus import Case, outcomes_of, read_cases, request_of
+from tests.in_process import App, Reply, ask, make_app
+
+CASES = read_cases()
+
+
+def _answer_expected(case: Case) -> dict[str, Any]:
+    expected = {name: case["expect"][name] for name in ("status", "code", "answer") if name in case["expect"]}
+    if expected["status"] == 200 and "answer" not in expected:
+        expected["answer"] = "a GIF" if "pixel" in case["route"] else {"success": True}
+    return expected
+
+
+def _answer_given(reply: Reply, expected: dict[str, Any]) -> dict[str, Any]:
+    if reply.body.startswith(b"GIF89a"):
+        return {"status": reply.status, "answer": "a GIF"}
+    body = reply.json()
+    given = {"status": reply.status, "code": body.get("code"), "answer": body}
+    return {name: given[name] for name in expected}
+
+
+@pytest.fixture(scope="module")
+def app_and_sink() -> tuple[Front, MemorySink]:
+    sink = MemorySink()
+    return make_app(sink), sink
+
+
+def _play(app: App, sink: MemorySink, case: Case) -> tuple[Reply, list[dict[str, Any]]]:
+    sink.records.clear()
+    reply = ask(app, *request_of(case))
+    return reply, outcomes_of(sink.records)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_each_event_of_the_corpus_ends_as_it_says(name: str, app_and_sink: tuple[Front, MemorySink]) -> None:
+    case, (app, sink) = CASES[name], app_and_sink
+
+    reply, outcomes = _play(app, sink, case)
+
+    expected = _answer_expected(case)
+    assert _answer_given(reply, expected) == expected
+    assert outcomes == case["expect"]["events"]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_framework_behind_the_hot_routes_answers_just_as_they_do(
+    name: str, app_and_sink: tuple[Front, MemorySink]
+) -> None:
+    case, (app, sink) = CASES[name], app_and_sink
+
+    assert _play(app, sink, case) == _play(app.behind, sink, case)
