@@ -1,6 +1,7 @@
 """Ask the API without a network: one HTTP request in, one answer out, on an event loop of its own."""
 
 import asyncio
+import base64
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -24,6 +25,7 @@ SERVER = WriteKey(key="wk_server", project="shop", kind="server")
 PAGE = WriteKey(key="wk_page", project="shop", origins=("https://shop.example",))
 BLOG = WriteKey(key="wk_blog", project="blog", origins=("https://blog.example", "https://www.blog.example"))
 GONE = WriteKey(key="wk_gone", project="shop", revoked=True)
+EVENT = b'{"userId":"u","event":"A"}'
 KEYS = (SHOP, SERVER, PAGE, BLOG, GONE)
 
 
@@ -94,7 +96,7 @@ async def _ask(app: App, scope: MutableMapping[str, Any], parts: list[bytes], bo
         part = parts.pop(0)
         return {"type": "http.request", "body": part, "more_body": bool(parts) or not body_ends}
 
-    async def send(message: MutableMapping[str, Any]) -> None:  # noqa: RUF029  # ASGI's signature
+    async def send(message: MutableMapping[str, Any]) -> None:
         sent.append(message)
 
     await app(scope, receive, send)
@@ -105,6 +107,38 @@ async def _ask(app: App, scope: MutableMapping[str, Any], parts: list[bytes], bo
     return Reply(sent[0]["status"], headers, b"".join(message.get("body", b"") for message in sent[1:]))
 
 
-def stored_events(sink: MemorySink) -> list[bytes]:
-    """The bytes of every event that the sink holds, in order."""
-    return [event for record in sink.records for event in unpack(record).events]
+class Api:
+    """An app with the sink it fills."""
+
+    def __init__(self, keys: Keys | None = None, settings: Settings | None = None, body_timeout_s: float = 30) -> None:
+        self.sink = MemorySink()
+        self.app = make_app(self.sink, keys, settings, body_timeout_s)
+
+    def ask(
+        self,
+        method: str,
+        target: str,
+        headers: Headers = (),
+        body: bytes | Sequence[bytes] = b"",
+        *,
+        client: str = CLIENT_IP,
+        body_ends: bool = True,
+    ) -> Reply:
+        """As the function ask."""
+        return ask(self.app, method, target, headers, body, client=client, body_ends=body_ends)
+
+    def post(self, target: str, body: bytes | Sequence[bytes] = EVENT, **headers: str) -> Reply:
+        """POST an event with the key wk_shop; header names are written with underscores."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.ask("POST", target, basic("wk_shop:") | named, body)
+
+    def stored(self) -> list[bytes]:
+        """The bytes of every event that the sink holds, in order; the sink is empty then."""
+        events = [event for record in self.sink.records for event in unpack(record).events]
+        self.sink.records.clear()
+        return events
+
+
+def basic(user_and_password: str) -> dict[str, str]:
+    """HTTP Basic."""
+    return {"authorization": "Basic " + base64.b64encode(user_and_password.encode()).decode()}

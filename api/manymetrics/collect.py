@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import itertools
+import logging
 import secrets
 import time
 import types
@@ -31,6 +32,8 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 HeaderList = list[tuple[bytes, bytes]]
+
+log = logging.getLogger("manymetrics.api")
 
 BODY_TIMEOUT_S = 30  # a body that takes longer is given up
 THREAD_FROM_BYTES = 256_000  # larger bodies are parsed beside the event loop, so that others don't wait
@@ -96,6 +99,8 @@ class Collector:
         """None where the client went away before its body was there: nothing was received then."""
         pairs = scope["headers"]
         headers = dict(pairs)
+        if len(headers) < len(pairs):
+            headers = one_of_each(pairs)
         body = await _read_body(headers, receive, self._body_timeout_s)
         if body is None:
             return None
@@ -187,6 +192,11 @@ ALLOWED_HEADERS = (
 )
 
 
+def one_of_each(pairs: HeaderList) -> dict[bytes, bytes]:
+    """By name; where one comes more than once, joined as HTTP has it: so two origins are none that a key names."""
+    return {name: b", ".join(value for other, value in pairs if other == name) for name, _ in pairs}
+
+
 class Front:
     """The ASGI app: hot routes and preflights here, everything else in the app behind."""
 
@@ -200,7 +210,11 @@ class Front:
         path, method = scope.get("raw_path") or scope["path"].encode(), scope["method"]
         route = ROUTES.get(path) if method == "POST" else None
         if route is not None:
-            answer = await self._collector.answer(scope, receive, route)
+            try:
+                answer = await self._collector.answer(scope, receive, route)
+            except Exception:  # the root of the hot routes: a fault of ours in one request
+                log.exception("a request failed")
+                answer = internal_error()
         elif method == "OPTIONS" and any(name == b"access-control-request-method" for name, _ in scope["headers"]):
             answer = self._collector.preflight(scope["headers"])
         elif b"%" in path:  # no path of ours has an escape; one that decodes to ours is not ours
@@ -211,6 +225,12 @@ class Front:
             await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
             await send({"type": "http.response.body", "body": answer.body})
         return None
+
+
+def internal_error() -> Answer:
+    """A fault of ours: 503, so that clients send it again."""
+    telemetry.count_request(RequestOutcome.UNAVAILABLE)
+    return refusal_answer(INTERNAL)
 
 
 def refusal_answer(refusal: Refusal) -> Answer:
@@ -239,9 +259,8 @@ def error_body(refusal: Refusal) -> dict[str, object]:
 
 
 NOT_FOUND = Refusal(404, RequestOutcome.BAD_REQUEST, "not_found", "there is no such route: see /docs")
-BODY_TIMEOUT = Refusal(
-    408, RequestOutcome.BAD_REQUEST, "body_timeout", "the body took too long: send it again"
-)
+INTERNAL = Refusal(503, RequestOutcome.UNAVAILABLE, "internal", "a fault of ours: send it again later")
+BODY_TIMEOUT = Refusal(408, RequestOutcome.BAD_REQUEST, "body_timeout", "the body took too long: send it again")
 
 
 def client_ip(scope: Scope, headers: Mapping[bytes, bytes], trusted_proxies: int) -> str | None:
@@ -269,7 +288,9 @@ async def _read_body(headers: Mapping[bytes, bytes], receive: Receive, timeout_s
         message: Message = answered.value
         body: bytes = message.get("body", b"")
         if not message.get("more_body"):
-            return _whole_body(message, body)
+            if message["type"] == "http.disconnect":
+                return None
+            return body if len(body) <= MAX_BODY_BYTES else intake.TOO_LARGE_BODY
         coming = _read_rest(body, receive)
     else:
         coming = _read_rest(b"", receive, _resumed(steps, waited_for))
@@ -278,12 +299,6 @@ async def _read_body(headers: Mapping[bytes, bytes], receive: Receive, timeout_s
             return await coming
     except TimeoutError:
         return BODY_TIMEOUT
-
-
-def _whole_body(message: Message, body: bytes) -> bytes | Refusal | None:
-    if message["type"] == "http.disconnect":
-        return None
-    return body if len(body) <= MAX_BODY_BYTES else intake.TOO_LARGE_BODY
 
 
 @types.coroutine

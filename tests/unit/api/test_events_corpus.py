@@ -4,10 +4,9 @@ from typing import Any
 
 import pytest
 
-from manymetrics.collect import Front
 from manymetrics.sinks import MemorySink
 from tests.events_corpus import Case, outcomes_of, read_cases, request_of
-from tests.in_process import App, Reply, ask, make_app
+from tests.in_process import Api, App, Reply, ask
 
 CASES = read_cases()
 
@@ -27,12 +26,6 @@ def _answer_given(reply: Reply, expected: dict[str, Any]) -> dict[str, Any]:
     return {name: given[name] for name in expected}
 
 
-@pytest.fixture(scope="module")
-def app_and_sink() -> tuple[Front, MemorySink]:
-    sink = MemorySink()
-    return make_app(sink), sink
-
-
 def _play(app: App, sink: MemorySink, case: Case) -> tuple[Reply, list[dict[str, Any]]]:
     sink.records.clear()
     reply = ask(app, *request_of(case))
@@ -40,10 +33,10 @@ def _play(app: App, sink: MemorySink, case: Case) -> tuple[Reply, list[dict[str,
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_each_event_of_the_corpus_ends_as_it_says(name: str, app_and_sink: tuple[Front, MemorySink]) -> None:
-    case, (app, sink) = CASES[name], app_and_sink
+def test_each_event_of_the_corpus_ends_as_it_says(name: str, api: Api) -> None:
+    case = CASES[name]
 
-    reply, outcomes = _play(app, sink, case)
+    reply, outcomes = _play(api.app, api.sink, case)
 
     expected = _answer_expected(case)
     assert _answer_given(reply, expected) == expected
@@ -51,9 +44,7 @@ def test_each_event_of_the_corpus_ends_as_it_says(name: str, app_and_sink: tuple
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_framework_behind_the_hot_routes_answers_just_as_they_do(
-    name: str, app_and_sink: tuple[Front, MemorySink]
-) -> None:
-    case, (app, sink) = CASES[name], app_and_sink
+def test_the_framework_behind_the_hot_routes_answers_just_as_they_do(name: str, api: Api) -> None:
+    case = CASES[name]
 
-    assert _play(app, sink, case) == _play(app.behind, sink, case)
+    assert _play(api.app, api.sink, case) == _play(api.app.behind, api.sink, case)
