@@ -45,7 +45,6 @@ def make_app(
     sink: Sink | None = None,
     keys: Keys | None = None,
     settings: Settings | None = None,
-    body_timeout_s: float = 30,
 ) -> Front:
     """An API whose clock stands still at NOW."""
     return create_app(
@@ -53,7 +52,6 @@ def make_app(
         keys=keys or KeyTable(KEYS),
         sink=sink or MemorySink(),
         clock=lambda: NOW * 1_000,
-        body_timeout_s=body_timeout_s,
     )
 
 
@@ -110,9 +108,9 @@ async def _ask(app: App, scope: MutableMapping[str, Any], parts: list[bytes], bo
 class Api:
     """An app with the sink it fills."""
 
-    def __init__(self, keys: Keys | None = None, settings: Settings | None = None, body_timeout_s: float = 30) -> None:
+    def __init__(self, keys: Keys | None = None, settings: Settings | None = None) -> None:
         self.sink = MemorySink()
-        self.app = make_app(self.sink, keys, settings, body_timeout_s)
+        self.app = make_app(self.sink, keys, settings)
 
     def ask(
         self,

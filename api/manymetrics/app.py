@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import FastAPI
 
-from manymetrics.collect import BODY_TIMEOUT_S, Collector, Front
+from manymetrics.collect import Collector, Front
 from manymetrics.keys import Keys
 from manymetrics.routes import BooksReader, add_routes
 from manymetrics.settings import Settings
@@ -25,11 +25,10 @@ def create_app(
     read_books: BooksReader | None = None,
     lifespan: Lifespan | None = None,
     clock: Callable[[], int] = time.time_ns,
-    body_timeout_s: float = BODY_TIMEOUT_S,
 ) -> Front:
     """``read_books`` gives /metrics the committed books; ``lifespan`` is what runs beside the API while it serves.
 
-    ``clock`` gives nanoseconds since 1970, UTC. A body that takes longer than ``body_timeout_s`` is given up.
+    ``clock`` gives nanoseconds since 1970, UTC.
     """
 
     @asynccontextmanager
@@ -42,7 +41,11 @@ def create_app(
         await sink.close()
 
     collector = Collector(
-        keys, sink, trusted_proxies=settings.trusted_proxies, clock=clock, body_timeout_s=body_timeout_s
+        keys,
+        sink,
+        trusted_proxies=settings.trusted_proxies,
+        clock=clock,
+        body_timeout_s=settings.body_timeout_s,
     )
     app = FastAPI(
         title="ManyMetrics",

@@ -35,7 +35,6 @@ HeaderList = list[tuple[bytes, bytes]]
 
 log = logging.getLogger("manymetrics.api")
 
-BODY_TIMEOUT_S = 30  # a body that takes longer is given up
 THREAD_FROM_BYTES = 256_000  # larger bodies are parsed beside the event loop, so that others don't wait
 THREAD_FROM_GZIP_BYTES = 32_000
 PREFLIGHT_MAX_AGE_S = 86_400
@@ -89,7 +88,7 @@ class Collector:
         *,
         trusted_proxies: int = 0,
         clock: Callable[[], int] = time.time_ns,
-        body_timeout_s: float = BODY_TIMEOUT_S,
+        body_timeout_s: float = 30,
     ) -> None:
         self.keys, self.sink = keys, sink
         self._trusted_proxies, self._clock, self._body_timeout_s = trusted_proxies, clock, body_timeout_s

@@ -15,6 +15,7 @@ from manymetrics.events import (
     MAX_INFLATED_BYTES,
 )
 from manymetrics.outcomes import RequestOutcome
+from manymetrics.settings import Settings
 from tests.events_corpus import outcomes_of
 from tests.in_process import EVENT, Api, basic
 from tests.unit.api.test_routes import error_of
@@ -105,7 +106,7 @@ def test_a_body_in_many_parts_is_one_body(api: Api) -> None:
 
 @pytest.mark.parametrize("parts", [[], [BATCH[:5]], [b""], [b"", BATCH[:5]]])
 def test_a_body_that_takes_too_long_is_given_up(parts: list[bytes]) -> None:
-    api = Api(body_timeout_s=0.05)
+    api = Api(settings=Settings(body_timeout_s=0.05))
 
     reply = api.ask("POST", "/v1/batch", basic("wk_shop:"), parts, body_ends=False)
 
