@@ -11,17 +11,18 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
-from tests.bench import http
+from tests.bench import http, processor
 from tests.bench.report import Part
 
 PACKAGES = ("fastapi", "msgspec", "pyarrow", "pydantic", "pyiceberg", "uvicorn", "uvloop", "zstandard")
+PARTS = (http.measure, processor.measure_batches, processor.measure_age, processor.measure_window)
 REPORT = Path("build/bench.json")
 
 
 def main() -> None:
     before = os.getloadavg()[0]
     parts = []
-    for measure in (http.measure,):
+    for measure in PARTS:
         part = measure()
         parts.append(part)
         print(part.markdown(), end="\n\n", flush=True)

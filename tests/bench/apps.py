@@ -60,7 +60,7 @@ def codec() -> ASGIApp:
             context=bytes(envelope.context),
             integrations=bytes(envelope.integrations),
         )
-        records.pack(stamp, events, compress=True)
+        records.pack(stamp, events, compress=False)
         await _answer(send)
 
     return app

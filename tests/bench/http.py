@@ -26,9 +26,9 @@ from tests.bench.report import Bar, Part
 
 SIZES = (1, 20, 100)  # events a request
 CONNECTIONS = 8
-ROUNDS = 5
-ROUND_S = 0.7
-WARM_UP_S = 0.4
+ROUNDS = 9
+ROUND_S = 0.4
+WARM_UP_S = 0.3
 DISTINCT_REQUESTS = 64
 
 REFERENCE = "codec"

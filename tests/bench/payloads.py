@@ -7,6 +7,7 @@ import json
 import random
 from base64 import b64encode
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from uuid import UUID
 
 WRITE_KEY = "bench-key"  # opens nothing: the servers of the bench run on 127.0.0.1 for a minute
@@ -80,6 +81,20 @@ def http_request(first: int, events: int) -> bytes:
         f"Content-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
+
+
+def event_bytes(number: int) -> bytes:
+    """An event with a messageId of its own, made in a microsecond: the rest repeats after a thousand."""
+    before, after = _around_message_id(number % 1_000)
+    return b"%b%036d%b" % (before, number, after)
+
+
+@cache
+def _around_message_id(number: int) -> tuple[bytes, bytes]:
+    message = event(number)
+    text = json.dumps(message, ensure_ascii=False, separators=(",", ":"))
+    before, _, after = text.partition(str(message["messageId"]))
+    return before.encode(), after.encode()
 
 
 def _iso(at: datetime) -> str:
