@@ -43,6 +43,7 @@ class Body(msgspec.Struct, gc=False, rename="camel"):
 
     batch: list[msgspec.Raw] | None = None
     write_key: msgspec.Raw = NO_RAW
+    api_key: msgspec.Raw = msgspec.field(default=NO_RAW, name="api_key")
     sent_at: msgspec.Raw = NO_RAW
     context: msgspec.Raw = NO_RAW
     integrations: msgspec.Raw = NO_RAW
@@ -135,7 +136,7 @@ def parse_event(raw: bytes, default_type: str | None = None) -> Event | Rejected
     """
     if len(raw) > MAX_EVENT_BYTES:
         return Rejected(Reason.TOO_LARGE, f"{len(raw)} bytes")
-    if _is_deeper_than(raw, MAX_EVENT_DEPTH):
+    if is_deeper_than(raw, MAX_EVENT_DEPTH):
         return Rejected(Reason.TOO_DEEP, f"over {MAX_EVENT_DEPTH} levels")
     try:
         event = _event_decoder.decode(raw)
@@ -146,36 +147,28 @@ def parse_event(raw: bytes, default_type: str | None = None) -> Event | Rejected
         event = careful
     if event.type is None:
         event.type = default_type
-    if event.type == "track":
-        if not event.event:
-            return Rejected(Reason.NO_EVENT_NAME, "event")
-        if len(event.event) > MAX_EVENT_NAME_BYTES // 4 and len(event.event.encode()) > MAX_EVENT_NAME_BYTES:
-            return Rejected(Reason.EVENT_NAME_TOO_LONG, "event")
-    elif event.type not in EVENT_TYPES:
+    name = event.event if event.type == "track" else event.name
+    if event.type not in EVENT_TYPES:
         return Rejected(Reason.UNKNOWN_TYPE, "type")
-    elif event.name and len(event.name.encode()) > MAX_EVENT_NAME_BYTES:
-        return Rejected(Reason.EVENT_NAME_TOO_LONG, "name")
+    if event.type == "track" and not name:
+        return Rejected(Reason.NO_EVENT_NAME, "event")
+    if name and _is_over(name, MAX_EVENT_NAME_BYTES):
+        return Rejected(Reason.EVENT_NAME_TOO_LONG, "event" if event.type == "track" else "name")
     if not event.user_id and not event.anonymous_id:
         return Rejected(Reason.NO_IDENTITY, "userId, anonymousId")
-    return _check_ids(event)
-
-
-def _check_ids(event: Event) -> Event | Rejected:
-    for field, limit in _ID_LIMITS:
-        value = getattr(event, field)
-        # A character is at most 4 bytes, so most ids are known to fit without being encoded.
-        if value and len(value) > limit // 4 and len(value.encode()) > limit:
+    ids = (event.message_id, event.user_id, event.anonymous_id, event.previous_id, event.group_id)
+    # A character is at most 4 bytes, so nearly all ids are known to fit without a look at each.
+    if sum(len(value) for value in ids if value) <= MAX_MESSAGE_ID_BYTES // 4:
+        return event
+    for field, value in zip(("messageId", "userId", "anonymousId", "previousId", "groupId"), ids, strict=True):
+        if value and _is_over(value, MAX_MESSAGE_ID_BYTES if field == "messageId" else MAX_ID_BYTES):
             return Rejected(Reason.ID_TOO_LONG, field)
     return event
 
 
-_ID_LIMITS = (
-    ("message_id", MAX_MESSAGE_ID_BYTES),
-    ("user_id", MAX_ID_BYTES),
-    ("anonymous_id", MAX_ID_BYTES),
-    ("previous_id", MAX_ID_BYTES),
-    ("group_id", MAX_ID_BYTES),
-)
+def _is_over(text: str, limit: int) -> bool:
+    """Whether the text is over so many bytes."""
+    return len(text) > limit // 4 and len(text.encode()) > limit
 
 
 # --- depth ------------------------------------------------------------------------------------------------
@@ -184,7 +177,8 @@ _ALL_BUT_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
 _STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 
 
-def _is_deeper_than(raw: bytes, limit: int) -> bool:
+def is_deeper_than(raw: bytes, limit: int) -> bool:
+    """Whether a JSON text nests objects and arrays more than ``limit`` deep."""
     if raw.count(b"{") + raw.count(b"[") <= limit:
         return False
     return _depth(raw, limit + 1) > limit
@@ -330,7 +324,11 @@ def _split_with_care(body: bytes) -> Body:
     batch = members.pop("batch", None)
     for value in members.values():
         _check_json(value)
-    fields = {_BODY_FIELDS[name]: msgspec.Raw(value) for name, value in members.items() if name in _BODY_FIELDS}
+    fields = {
+        _BODY_FIELDS[name]: msgspec.Raw(mend_json(value.decode())[0].encode())
+        for name, value in members.items()
+        if name in _BODY_FIELDS
+    }
     return Body(batch=_items(batch), **fields)
 
 

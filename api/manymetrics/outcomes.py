@@ -32,6 +32,7 @@ class Reason(StrEnum):
     INVALID_EVENT_NAME = "invalid_event_name"
     EVENT_NAME_TOO_LONG = "event_name_too_long"
     UNREADABLE_RECORD = "unreadable_record"
+    UNPROCESSABLE = "unprocessable"
 
 
 REASON_DOCS: dict[Reason, str] = {
@@ -47,6 +48,7 @@ REASON_DOCS: dict[Reason, str] = {
     Reason.INVALID_EVENT_NAME: "The name of an event, page or screen is neither text nor a number.",
     Reason.EVENT_NAME_TOO_LONG: "The name of an event, page or screen is over 1,024 bytes.",
     Reason.UNREADABLE_RECORD: "A record of the stream that is not ours or was damaged; its raw bytes are kept.",
+    Reason.UNPROCESSABLE: "A fault of ours in reading the event; `replay` it once that is mended.",
 }
 
 

@@ -1,0 +1,48 @@
+"""Put the API together: keys and a sink in, an ASGI app out. FastAPI stands behind the hot routes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from fastapi import FastAPI
+
+from manymetrics.collect import Collector, Front
+from manymetrics.keys import Keys
+from manymetrics.routes import BooksReader, add_routes
+from manymetrics.settings import Settings
+from manymetrics.sinks import Sink
+
+Lifespan = Callable[[], AbstractAsyncContextManager[None]]
+
+
+def create_app(
+    *,
+    settings: Settings,
+    keys: Keys,
+    sink: Sink,
+    read_books: BooksReader | None = None,
+    lifespan: Lifespan | None = None,
+) -> Front:
+    """``read_books`` gives /metrics the committed books; ``lifespan`` is what runs beside the API while it serves."""
+
+    @asynccontextmanager
+    async def live(_app: FastAPI) -> AsyncIterator[None]:
+        if lifespan is None:
+            yield
+        else:
+            async with lifespan():
+                yield
+        await sink.close()
+
+    collector = Collector(keys, sink, trusted_proxies=settings.trusted_proxies)
+    app = FastAPI(
+        title="ManyMetrics",
+        summary="Product analytics events in, rows in your own Iceberg tables out.",
+        version="1",
+        redirect_slashes=False,
+        redoc_url=None,
+        lifespan=live,
+    )
+    add_routes(app, collector, settings, read_books)
+    return Front(collector, app)

@@ -1,0 +1,72 @@
+"""`manymetrics serve`: everything on one machine."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from dataclasses import replace
+
+from manymetrics.settings import Settings
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the command."""
+    parser = commands.add_parser("serve", help="start the API, the stream and the committer on this machine")
+    parser.add_argument("--host", help="address to listen on (MANYMETRICS_HOST)")
+    parser.add_argument("--port", type=int, help="port to listen on (MANYMETRICS_PORT)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until interrupted."""
+    import uvicorn
+
+    from manymetrics.local import create_local_app
+    from manymetrics.telemetry import log_json_lines
+
+    settings = Settings.read(os.environ)
+    given = {name: value for name in ("host", "port") if (value := getattr(args, name)) is not None}
+    settings = replace(settings, **given)
+    log_json_lines()
+    print("Starting ...", end="\r", flush=True)
+    app = create_local_app(settings, on_ready=lambda: print(banner(settings), flush=True))
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.port,
+            loop="uvloop",
+            http="httptools",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=8,
+        )
+    )
+    server.run()
+    return 0 if server.started else 1
+
+
+def banner(settings: Settings) -> str:
+    """What to try first."""
+    from manymetrics.local import first_key
+
+    url = f"http://{settings.host}:{settings.port}"
+    key = first_key(settings) or "<write key>"
+    manymetrics = os.path.relpath(sys.argv[0]) if os.sep in sys.argv[0] else "manymetrics"
+    return f"""ManyMetrics is ready.
+
+  write key   {key}
+  docs        {url}/docs
+  health      {url}/healthz
+
+Send an event:
+
+  curl {url}/v1/track -u {key}: -d '{{"userId": "u-1", "event": "Signed Up", "properties": {{"plan": "pro"}}}}'
+
+See it as a row:
+
+  {manymetrics} query "select event, user_id, event_time from events"
+"""

@@ -1,0 +1,291 @@
+"""The hot path: events over HTTP, answered without a framework. Knows ASGI, and nothing of FastAPI.
+
+    read the body, capped -> intake.accept -> Sink.put -> answer
+
+200 is sent only after every record of the request is stored; its body is exactly {"success": true}.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import itertools
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs
+
+import msgspec
+
+from manymetrics import intake, telemetry
+from manymetrics.events import MAX_BODY_BYTES
+from manymetrics.intake import Draft, Refusal
+from manymetrics.keys import Keys, KeysUnavailableError, WriteKey
+from manymetrics.outcomes import RequestOutcome
+from manymetrics.sinks import Sink, SinkResult
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+HeaderList = list[tuple[bytes, bytes]]
+
+BODY_TIMEOUT_S = 30  # a body that takes longer is given up
+THREAD_FROM_BYTES = 256_000  # larger bodies are parsed beside the event loop, so that others don't wait
+THREAD_FROM_GZIP_BYTES = 32_000
+PREFLIGHT_MAX_AGE_S = 86_400
+
+_TYPES = {"track": "t", "identify": "i", "page": "p", "screen": "s", "group": "g", "alias": "a"}
+_BATCH_PATHS = ("/v1/batch", "/v1/import", "/v1/b", "/beacon/v1/batch")
+_DISCARD_PATHS = ("/v1/m",)
+
+
+class Route(NamedTuple):
+    """What a path takes. ``default_type`` is what an event without `type` is."""
+
+    batch: bool = False
+    default_type: str | None = None
+    discard: bool = False
+
+
+def _routes() -> dict[bytes, Route]:
+    """Each path with and without a trailing slash: a redirect would be taken for delivered by some clients."""
+    routes = {f"/v1/{name}": Route(default_type=name) for name in _TYPES}
+    routes |= {f"/v1/{letter}": Route(default_type=name) for name, letter in _TYPES.items()}
+    routes |= {path: Route(batch=True) for path in _BATCH_PATHS}
+    routes |= {path: Route(discard=True) for path in _DISCARD_PATHS}
+    return {(path + slash).encode(): route for path, route in routes.items() for slash in ("", "/")}
+
+
+ROUTES = _routes()
+
+
+class Answer(NamedTuple):
+    """A response, ready to send."""
+
+    status: int
+    headers: HeaderList
+    body: bytes
+
+
+_OK_BODY = b'{"success": true}'
+_JSON: HeaderList = [(b"content-type", b"application/json")]
+_OK_HEADERS: HeaderList = [*_JSON, (b"content-length", str(len(_OK_BODY)).encode())]
+_OK = Answer(200, _OK_HEADERS, _OK_BODY)
+
+
+class Collector:
+    """Answers requests that bring events."""
+
+    def __init__(
+        self, keys: Keys, sink: Sink, *, trusted_proxies: int = 0, clock: Callable[[], int] = time.time_ns
+    ) -> None:
+        self.keys, self.sink = keys, sink
+        self._trusted_proxies, self._clock = trusted_proxies, clock
+        self._run, self._number = secrets.token_hex(6), itertools.count(1)
+
+    async def answer(self, scope: Scope, receive: Receive, route: Route) -> Answer | None:
+        """None where the client went away before its body was there: nothing was received then."""
+        pairs = scope["headers"]
+        headers = dict(pairs)
+        body = await _read_body(headers, receive)
+        if body is None:
+            return None
+        if isinstance(body, Refusal):
+            return self._refused(body, pairs, None)
+        if route.discard:
+            telemetry.count_request(RequestOutcome.OK)
+            return self._ok(pairs, None) if b"origin" in headers else _OK
+        query = scope["query_string"]
+        query_key = _query_key(query) if query else None
+        draft = Draft(body, headers, self.keys, route.batch, route.default_type, query_key)
+        return await self.put(draft, scope)
+
+    async def put(self, draft: Draft, scope: Scope) -> Answer:
+        """Store the events of a draft, and answer once they are."""
+        accepted = await self._accept(draft, scope)
+        if isinstance(accepted, Refusal):
+            return self._refused(accepted, scope["headers"], draft.key)
+        records, key = accepted
+        if records:
+            refusal = _refusal_of(await self.sink.put(records))
+            if refusal is not None:
+                return self._refused(refusal, scope["headers"], key)
+        telemetry.count_request(RequestOutcome.OK)
+        return self._ok(scope["headers"], key) if b"origin" in draft.headers else _OK
+
+    async def _accept(self, draft: Draft, scope: Scope) -> tuple[list[bytes], WriteKey] | Refusal:
+        received_at = self._clock() // 1_000
+        request_id = f"{self._run}-{next(self._number):x}"
+        ip = client_ip(scope, draft.headers, self._trusted_proxies)
+        large = len(draft.body) > (THREAD_FROM_GZIP_BYTES if draft.body[:1] == b"\x1f" else THREAD_FROM_BYTES)
+
+        def accept() -> tuple[list[bytes], WriteKey] | Refusal:
+            return intake.accept(
+                draft, received_at=received_at, request_id=request_id, ip=ip, compress=self.sink.compress
+            )
+
+        return await asyncio.to_thread(accept) if large else accept()
+
+    def preflight(self, pairs: Iterable[tuple[bytes, bytes]]) -> Answer:
+        """A CORS preflight. It carries no key, so the union of all keys' origins decides."""
+        headers = self._cors(list(pairs), None)
+        if any(name == b"access-control-allow-origin" for name, _ in headers):
+            headers += [
+                (b"access-control-allow-methods", b"POST, GET, OPTIONS"),
+                (b"access-control-allow-headers", ALLOWED_HEADERS),
+                (b"access-control-max-age", str(PREFLIGHT_MAX_AGE_S).encode()),
+            ]
+        return Answer(204, headers, b"")
+
+    def cors(self, pairs: Iterable[tuple[bytes, bytes]], key: WriteKey | None) -> HeaderList:
+        """The CORS headers of an answer. Never credentials: no cookie is read."""
+        return self._cors(list(pairs), key)
+
+    def _cors(self, pairs: HeaderList, key: WriteKey | None) -> HeaderList:
+        origins = [value for name, value in pairs if name == b"origin"]
+        if not origins:
+            return []
+        vary = (b"vary", b"Origin")
+        if len(origins) > 1 or not self._takes_origin(origins[0].decode("latin-1"), key):
+            return [vary]
+        return [
+            (b"access-control-allow-origin", origins[0]),
+            (b"access-control-expose-headers", b"retry-after"),
+            vary,
+        ]
+
+    def _takes_origin(self, origin: str, key: WriteKey | None) -> bool:
+        if key is not None:
+            return not key.origins or origin in key.origins
+        try:
+            allowed = self.keys.origins()
+        except KeysUnavailableError:
+            return True  # so that the page can read the 503 and send it again
+        return allowed is None or origin in allowed
+
+    def _ok(self, pairs: HeaderList, key: WriteKey | None) -> Answer:
+        return Answer(200, [*_OK_HEADERS, *self._cors(pairs, key)], _OK_BODY)
+
+    def _refused(self, refusal: Refusal, pairs: HeaderList, key: WriteKey | None) -> Answer:
+        telemetry.count_request(refusal.outcome)
+        answer = refusal_answer(refusal)
+        return answer._replace(headers=[*answer.headers, *self._cors(pairs, key)])
+
+
+# What unmodified browser clients send (wire.md 2.11).
+ALLOWED_HEADERS = (
+    b"authorization, content-type, content-encoding, x-retry-count, anonymousid, sentat, x-write-key, x-strict-mode"
+)
+
+
+class Front:
+    """The ASGI app: hot routes and preflights here, everything else in the app behind."""
+
+    def __init__(self, collector: Collector, behind: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
+        self._collector, self._behind = collector, behind
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one ASGI scope."""
+        if scope["type"] != "http":
+            return await self._behind(scope, receive, send)
+        path, method = scope.get("raw_path") or scope["path"].encode(), scope["method"]
+        route = ROUTES.get(path) if method == "POST" else None
+        if route is not None:
+            answer = await self._collector.answer(scope, receive, route)
+        elif method == "OPTIONS" and any(name == b"access-control-request-method" for name, _ in scope["headers"]):
+            answer = self._collector.preflight(scope["headers"])
+        elif b"%" in path:  # no path of ours has an escape; one that decodes to ours is not ours
+            answer = refusal_answer(NOT_FOUND)
+        else:
+            return await self._behind(scope, receive, send)
+        if answer is not None:
+            await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+            await send({"type": "http.response.body", "body": answer.body})
+        return None
+
+
+def refusal_answer(refusal: Refusal) -> Answer:
+    """Our error body, the same for every refusal. A 413 closes the connection: its body was not read."""
+    body = msgspec.json.encode(error_body(refusal))
+    headers = [*_JSON, (b"content-length", str(len(body)).encode())]
+    if refusal.retry_after_s is not None:
+        headers.append((b"retry-after", str(refusal.retry_after_s).encode()))
+    if refusal.status in {408, 413}:
+        headers.append((b"connection", b"close"))
+    return Answer(refusal.status, headers, body)
+
+
+def error_body(refusal: Refusal) -> dict[str, object]:
+    """As Segment's and RudderStack's clients read it (wire.md 2.5)."""
+    body: dict[str, object] = {
+        "success": False,
+        "error": refusal.code,
+        "code": refusal.code,
+        "message": refusal.message,
+        "detail": refusal.message,
+    }
+    if refusal.failed_records:
+        body["failed_records"] = list(refusal.failed_records)
+    return body
+
+
+NOT_FOUND = Refusal(404, RequestOutcome.BAD_REQUEST, "not_found", "there is no such route: see /docs")
+BODY_TIMEOUT = Refusal(
+    408, RequestOutcome.BAD_REQUEST, "body_timeout", f"the body took over {BODY_TIMEOUT_S} s: send it again"
+)
+
+
+def client_ip(scope: Scope, headers: Mapping[bytes, bytes], trusted_proxies: int) -> str | None:
+    """The sender's address: the peer's, or what so many trusted proxies say, counted from the right."""
+    peer = scope["client"][0] if scope.get("client") else None
+    if not trusted_proxies:
+        return peer
+    hops = [hop.strip() for hop in headers.get(b"x-forwarded-for", b"")[-4_096:].decode("latin-1").split(",")]
+    hop = hops[-trusted_proxies] if len(hops) >= trusted_proxies else hops[0]
+    try:
+        return str(ipaddress.ip_address(hop))
+    except ValueError:
+        return peer
+
+
+async def _read_body(headers: Mapping[bytes, bytes], receive: Receive) -> bytes | Refusal | None:
+    length = headers.get(b"content-length")
+    if length is not None and int(length) > MAX_BODY_BYTES:
+        return intake.TOO_LARGE_BODY
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if message["type"] == "http.disconnect":
+        return None
+    if not message.get("more_body"):
+        return body if len(body) <= MAX_BODY_BYTES else intake.TOO_LARGE_BODY
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            return await _read_rest(body, receive)
+    except TimeoutError:
+        return BODY_TIMEOUT
+
+
+async def _read_rest(body: bytes, receive: Receive) -> bytes | Refusal | None:
+    parts, room = [body], MAX_BODY_BYTES - len(body)
+    while room >= 0:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        parts.append(message.get("body", b""))
+        room -= len(parts[-1])
+        if not message.get("more_body"):
+            return b"".join(parts) if room >= 0 else intake.TOO_LARGE_BODY
+    return intake.TOO_LARGE_BODY
+
+
+def _query_key(query: bytes) -> str | None:
+    return parse_qs(query.decode("latin-1"), max_num_fields=None).get("writeKey", [None])[-1]
+
+
+def _refusal_of(results: list[SinkResult]) -> Refusal | None:
+    for result in results:
+        if result is not SinkResult.STORED:
+            return intake.THROTTLED if result is SinkResult.THROTTLED else intake.STREAM_UNAVAILABLE
+    return None

@@ -1,0 +1,283 @@
+"""From a request's bytes to records for the stream: a list of pure steps. Clock, ids and keys are arguments.
+
+    inflate -> split -> find key -> check origin -> check limits -> (strict mode: check events)
+
+Each step takes the draft and returns None, or the refusal that ends it. A refused request received no event.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from manymetrics.events import (
+    MAX_BODY_BYTES,
+    MAX_ENVELOPE_BYTES,
+    MAX_EVENT_DEPTH,
+    MAX_EVENTS_A_REQUEST,
+    MAX_INFLATED_BYTES,
+    Body,
+    Rejected,
+    UnreadableBodyError,
+    is_deeper_than,
+    parse_event,
+    split_body,
+)
+from manymetrics.keys import Keys, KeysUnavailableError, WriteKey
+from manymetrics.outcomes import RequestOutcome
+from manymetrics.records import Stamp, pack
+
+RETRY_AFTER_S = 1  # what a client is asked to wait when we can't store or can't read the keys
+
+Headers = Mapping[bytes, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a request received no event. ``code`` is for programs, ``message`` for people: it says the cure."""
+
+    status: int
+    outcome: RequestOutcome
+    code: str
+    message: str
+    failed_records: tuple[Mapping[str, object], ...] = ()
+
+    @property
+    def retry_after_s(self) -> int | None:
+        """Set where the same request may be taken later."""
+        return RETRY_AFTER_S if self.status in {429, 503} else None
+
+
+@dataclass(slots=True)
+class Draft:
+    """A request on its way through the steps."""
+
+    body: bytes
+    headers: Headers
+    keys: Keys
+    batch: bool  # whether the route takes a batch
+    default_type: str | None
+    query_key: str | None
+    envelope: Body = field(default_factory=Body)
+    key: WriteKey | None = None
+
+
+Step = Callable[[Draft], Refusal | None]
+
+
+def accept(
+    draft: Draft, *, received_at: int, request_id: str, ip: str | None, compress: bool
+) -> tuple[list[bytes], WriteKey] | Refusal:
+    """The records to put, and the key that sent them. ``received_at``: microseconds since 1970, UTC."""
+    for step in STEPS:
+        refusal = step(draft)
+        if refusal is not None:
+            return refusal
+    key, envelope = draft.key, draft.envelope
+    if key is None:
+        return NO_KEY
+    agent = draft.headers.get(b"user-agent")
+    stamp = Stamp(
+        received_at,
+        request_id,
+        key.project,
+        key.kind,
+        ip,
+        agent[:1_024].decode("latin-1") if agent is not None and key.kind == "browser" else None,
+        draft.default_type,
+        bytes(envelope.sent_at) if draft.batch else _sent_at_header(draft.headers),
+        bytes(envelope.context) if draft.batch else b"",
+        bytes(envelope.integrations) if draft.batch else b"",
+    )
+    events = (envelope.batch or ()) if draft.batch else (draft.body,)
+    return pack(stamp, events, compress=compress), key
+
+
+# --- steps ------------------------------------------------------------------------------------------------
+
+
+def inflate_body(draft: Draft) -> Refusal | None:
+    """Gzip or deflate, by header or by magic bytes, up to a hard cap."""
+    encoding = draft.headers.get(b"content-encoding", b"").strip().lower()
+    if encoding not in _ENCODINGS:
+        return _refuse(415, "unsupported_encoding", "Content-Encoding is not gzip, deflate or identity: send one of them")
+    if draft.body[:2] != b"\x1f\x8b" and (encoding in _PLAIN or draft.body[:1] in b"{ \r\n\t"):
+        return None
+    try:
+        draft.body = _inflate(draft.body)
+    except OverflowError:
+        return TOO_LARGE_INFLATED
+    except (zlib.error, EOFError):
+        return _refuse(400, "invalid_encoding", "the body can't be inflated: send whole gzip or deflate data, once compressed")
+    return None
+
+
+def split_events(draft: Draft) -> Refusal | None:
+    """Find the envelope and each event's bytes."""
+    try:
+        draft.envelope = split_body(draft.body)
+    except UnreadableBodyError as error:
+        return _refuse(400, "invalid_json", str(error))
+    if draft.batch and draft.envelope.batch is None:
+        return _refuse(400, "no_batch", '`batch` is missing: send {"batch": [...]}, or one event to /v1/track')
+    return None
+
+
+def find_key(draft: Draft) -> Refusal | None:
+    """By Basic user, the body's writeKey, ?writeKey=, X-Write-Key, the body's api_key; the first given decides."""
+    text = _given_key(draft)
+    if not text:
+        return NO_KEY
+    try:
+        draft.key = draft.keys.find(text)
+    except KeysUnavailableError:
+        return KEYS_UNAVAILABLE
+    return NO_KEY if draft.key is None else None
+
+
+def check_origin(draft: Draft) -> Refusal | None:
+    """A page may send only from the origins of its key, compared exactly."""
+    origin = draft.headers.get(b"origin")
+    if origin is None or draft.key is None or not draft.key.origins:
+        return None
+    if origin.decode("latin-1") in draft.key.origins:
+        return None
+    return Refusal(
+        403, RequestOutcome.UNAUTHORIZED, "origin_not_allowed", "this write key may not be used from this origin: add it to the key's origins"
+    )
+
+
+def check_limits(draft: Draft) -> Refusal | None:
+    """The number of events, and the size and depth of what rides on each of them."""
+    envelope = draft.envelope
+    if not draft.batch:
+        return None
+    if len(envelope.batch or ()) > MAX_EVENTS_A_REQUEST:
+        return _too_large(f"over {MAX_EVENTS_A_REQUEST} events in one request: send fewer at a time")
+    if not envelope.context and not envelope.integrations:
+        return None
+    for raw in (bytes(envelope.context), bytes(envelope.integrations)):
+        if len(raw) > MAX_ENVELOPE_BYTES // 2:
+            return _too_large(f"the batch's context is over {MAX_ENVELOPE_BYTES // 2} bytes: send less of it")
+        if is_deeper_than(raw, MAX_EVENT_DEPTH - 1):
+            return _refuse(400, "too_deep", f"the batch's context is nested over {MAX_EVENT_DEPTH - 1} deep")
+    return None
+
+
+def check_events_if_strict(draft: Draft) -> Refusal | None:
+    """With X-Strict-Mode: 1, a request with any event that would become a dead letter is refused whole."""
+    if draft.headers.get(b"x-strict-mode") != b"1":
+        return None
+    events = (draft.envelope.batch or ()) if draft.batch else (draft.body,)
+    parsed = [parse_event(bytes(raw), draft.default_type) for raw in events]
+    failed = [
+        {"index": index, "reason": event.reason.value, "detail": event.detail}
+        for index, event in enumerate(parsed)
+        if isinstance(event, Rejected)
+    ]
+    if not failed:
+        return None
+    message = f"{len(failed)} of {len(parsed)} events are refused, so none was taken: mend failed_records, or leave out X-Strict-Mode"
+    return Refusal(400, RequestOutcome.BAD_REQUEST, "invalid_events", message, tuple(failed))
+
+
+STEPS: tuple[Step, ...] = (
+    inflate_body,
+    split_events,
+    find_key,
+    check_origin,
+    check_limits,
+    check_events_if_strict,
+)
+
+
+# --- refusals ---------------------------------------------------------------------------------------------
+
+
+def _refuse(status: int, code: str, message: str) -> Refusal:
+    return Refusal(status, RequestOutcome.BAD_REQUEST, code, message)
+
+
+def _too_large(message: str) -> Refusal:
+    return Refusal(413, RequestOutcome.TOO_LARGE, "too_large", message)
+
+
+# One refusal for every way to have no valid key, so that the answer tells nothing about keys.
+NO_KEY = Refusal(
+    401,
+    RequestOutcome.UNAUTHORIZED,
+    "invalid_write_key",
+    "no valid write key: send it as Basic user name, `writeKey` in the body, ?writeKey= or X-Write-Key",
+)
+KEYS_UNAVAILABLE = Refusal(
+    503, RequestOutcome.UNAVAILABLE, "keys_unavailable", "the write keys can't be read just now: send it again later"
+)
+STREAM_UNAVAILABLE = Refusal(
+    503, RequestOutcome.UNAVAILABLE, "stream_unavailable", "the events can't be stored just now: send them again later"
+)
+THROTTLED = Refusal(429, RequestOutcome.THROTTLED, "throttled", "too many events just now: send them again later")
+TOO_LARGE_BODY = _too_large(f"the body is over {MAX_BODY_BYTES} bytes: send fewer events at a time")
+TOO_LARGE_INFLATED = _too_large(f"the inflated body is over {MAX_INFLATED_BYTES} bytes: send fewer events at a time")
+
+
+# --- parts ------------------------------------------------------------------------------------------------
+
+_PLAIN = frozenset({b"", b"identity"})
+_ENCODINGS = _PLAIN | {b"gzip", b"x-gzip", b"deflate"}
+
+
+def _inflate(body: bytes) -> bytes:
+    """Raises OverflowError past the cap, EOFError for a truncated body, zlib.error for anything else."""
+    zlib_or_gzip = body[:2] == b"\x1f\x8b" or (body[:1] == b"\x78" and int.from_bytes(body[:2], "big") % 31 == 0)
+    window_bits = 47 if zlib_or_gzip else -15  # 47: gzip or zlib, by its header; -15: deflate without one
+    parts, room = [], MAX_INFLATED_BYTES + 1
+    while body:
+        inflater = zlib.decompressobj(window_bits)
+        part = inflater.decompress(body, room)
+        room -= len(part)
+        if room <= 0:
+            raise OverflowError
+        if not inflater.eof:
+            raise EOFError
+        parts.append(part)
+        body = inflater.unused_data  # gzip may come in several members
+    return b"".join(parts)
+
+
+def _given_key(draft: Draft) -> str | None:
+    authorization = draft.headers.get(b"authorization")
+    if authorization is not None and authorization[:6].lower() == b"basic ":
+        return _basic_user(authorization[6:])
+    if draft.envelope.write_key:
+        return _text(draft.envelope.write_key)
+    if draft.query_key:
+        return draft.query_key
+    header = draft.headers.get(b"x-write-key")
+    if header:
+        return header.decode("latin-1")
+    return _text(draft.envelope.api_key) if draft.envelope.api_key else None
+
+
+def _basic_user(encoded: bytes) -> str | None:
+    try:
+        return base64.b64decode(encoded, validate=True).decode().partition(":")[0]
+    except (binascii.Error, ValueError):
+        return None
+
+
+def _text(raw: msgspec.Raw) -> str | None:
+    try:
+        return msgspec.json.decode(raw, type=str)
+    except msgspec.MsgspecError:
+        return None
+
+
+def _sent_at_header(headers: Headers) -> bytes:
+    """The header SentAt of RudderStack's browser SDK, as JSON text; empty where absent."""
+    value = headers.get(b"sentat")
+    return msgspec.json.encode(value[:100].decode("latin-1")) if value else b""

@@ -1,0 +1,67 @@
+"""GET /metrics, in the Prometheus text format: what became of every event, from the committed books."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from manymetrics import telemetry
+from manymetrics.outcomes import RequestOutcome
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """The committed books, and what waits behind them. ``outcomes``: stored, duplicate, dead_lettered:<reason>."""
+
+    received: int = 0
+    outcomes: Mapping[str, int] = field(default_factory=dict)
+    pending_records: int = 0
+    lag_seconds: float = 0.0
+
+
+BooksReader = Callable[[], Books]
+
+
+class _Families(Collector):
+    def __init__(self, read_books: BooksReader | None) -> None:
+        self._read_books = read_books
+
+    def collect(self) -> Iterable[Metric]:
+        yield _requests()
+        if self._read_books is not None:
+            yield from _events(self._read_books())
+
+
+def render_metrics(read_books: BooksReader | None) -> tuple[bytes, str]:
+    """The body and its content type."""
+    registry = CollectorRegistry()
+    registry.register(_Families(read_books))
+    return generate_latest(registry), CONTENT_TYPE_LATEST
+
+
+def _requests() -> Metric:
+    requests = CounterMetricFamily(
+        "manymetrics_requests", "Requests since this process began, by what happened to them.", labels=["outcome"]
+    )
+    for outcome in RequestOutcome:
+        requests.add_metric([outcome.value], telemetry.request_counts[outcome])
+    return requests
+
+
+def _events(books: Books) -> Iterator[Metric]:
+    yield CounterMetricFamily("manymetrics_events_received", "Events taken from the stream.", value=books.received)
+    events = CounterMetricFamily(
+        "manymetrics_events", "What became of them; their sum is the number received.", labels=["outcome", "reason"]
+    )
+    for name, count in books.outcomes.items():
+        outcome, _, reason = name.partition(":")
+        events.add_metric([outcome, reason], count)
+    yield events
+    yield GaugeMetricFamily("manymetrics_stream_pending_records", "Records not yet committed.", value=books.pending_records)
+    yield GaugeMetricFamily(
+        "manymetrics_stream_lag_seconds", "Age of the oldest record not yet committed.", value=books.lag_seconds
+    )

@@ -1,0 +1,59 @@
+"""All settings, read once at the root and passed on as one frozen value. The README's table lists each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+PREFIX = "MANYMETRICS_"
+
+
+class SettingsError(ValueError):
+    """A setting can't be read; the message names it and says what it takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Each field is the setting ``MANYMETRICS_<NAME>``."""
+
+    data_dir: Path = Path(".manymetrics")
+    """Where one machine keeps its stream, tables, catalogue and keys."""
+    host: str = "127.0.0.1"
+    """The address that `serve` listens on."""
+    port: int = 8000
+    """The port that `serve` listens on."""
+    write_keys: str = ""
+    """`key` or `key:project`, comma-separated; used instead of the keys file. For trying: they can't be revoked."""
+    commit_interval_s: float = 2.0
+    """The longest wait from event to table under load. An idle server commits at once."""
+    dedup_window_days: int = 7
+    """How many UTC days after an event its message_id is known as a resend."""
+    trusted_proxies: int = 0
+    """How many proxies stand before the server: so many hops of X-Forwarded-For, from the right, are believed."""
+    metrics_token: str = ""
+    """A bearer token for /metrics from other machines; without it, /metrics answers loopback alone."""
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str]) -> Settings:
+        """From environment variables. Raises SettingsError."""
+        known = {PREFIX + field.name.upper(): field.name for field in fields(cls)}
+        unknown = sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
+        if unknown:
+            raise SettingsError(f"{unknown[0]} is no setting; there are {', '.join(sorted(known))}")
+        return cls(**{name: _parse(variable, name, environ[variable]) for variable, name in known.items() if variable in environ})
+
+
+def _parse(variable: str, name: str, text: str) -> object:
+    kind = type(getattr(Settings(), name))
+    try:
+        value = kind(text)
+    except ValueError:
+        raise SettingsError(f"{variable} takes {_KINDS[kind]}, not {text!r}") from None
+    if kind in {int, float} and not 0 <= value <= _LARGEST[name]:
+        raise SettingsError(f"{variable} takes {_KINDS[kind]} from 0 to {_LARGEST[name]}, not {text}")
+    return value
+
+
+_KINDS: dict[type, str] = {int: "a whole number", float: "a number", str: "text", type(Path()): "a path"}
+_LARGEST = {"port": 65_535, "commit_interval_s": 300, "dedup_window_days": 400, "trusted_proxies": 10}

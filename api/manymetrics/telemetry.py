@@ -1,0 +1,52 @@
+"""Counts, and log lines: one JSON object a line. Never a payload, an address, a key or a stack trace's values in them.
+
+What became of events is not counted here but in the committed books (the processor's ledger), so that kill -9 changes
+no figure; these counters say what became of requests since this process began.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections import Counter
+
+from manymetrics.outcomes import RequestOutcome
+
+request_counts: Counter[RequestOutcome] = Counter()
+
+
+def count_request(outcome: RequestOutcome) -> None:
+    """One more request with this outcome."""
+    request_counts[outcome] += 1
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line, whatever a message holds; what was given as ``extra={"facts": {...}}`` beside it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """As logging.Formatter.format."""
+        line = {"at": self.formatTime(record), "level": record.levelname, "log": record.name, "message": record.getMessage()}
+        facts = getattr(record, "facts", None)
+        if isinstance(facts, dict):
+            line |= facts
+        if record.exc_info and record.exc_info[0]:
+            line["error"] = record.exc_info[0].__name__
+            line["where"] = _where(record)
+        return json.dumps(line, default=str)[:4_000]
+
+
+def _where(record: logging.LogRecord) -> str:
+    trace = record.exc_info[2] if record.exc_info else None
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else ""
+
+
+def log_json_lines(level: int = logging.INFO) -> None:
+    """Send all logs to stderr as JSON lines. For roots alone."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    for noisy in ("uvicorn.access", "pyiceberg"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

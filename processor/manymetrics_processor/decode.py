@@ -1,0 +1,188 @@
+"""Stream records -> a micro-batch in columns: rows to store, and dead letters. Pure, so it can run in any process.
+
+Every delivery of a record decodes alike: nothing here knows the clock, the table or what was stored before.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple, cast
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from manymetrics.events import MAX_EVENT_BYTES, OVERSIZE_PREFIX_BYTES, Rejected, parse_event
+from manymetrics.outcomes import Reason
+from manymetrics.records import Cut, Stamp, UnreadableRecordError, unpack
+from manymetrics.tables import DEAD_LETTERS, EVENTS, Table
+from manymetrics_processor.columns import sort_key, to_arrow
+from manymetrics_processor.dedup import Ids, ids_of
+from manymetrics_processor.rows import (
+    DAY_US,
+    Place,
+    Request,
+    Row,
+    dedup_digest,
+    place_digest,
+    read_request,
+    row_of,
+)
+
+STORED, DUPLICATE, DEAD_LETTERED = b"s", b"d", b"x"  # in the outcomes of a record, one byte an event
+
+Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
+
+
+class StreamRecord(NamedTuple):
+    """A record as its stream gave it. ``arrived_at``: microseconds since 1970, UTC."""
+
+    shard: str
+    sequence: int
+    data: bytes
+    arrived_at: int
+
+
+class Rows(NamedTuple):
+    """Rows, by day and within it in their table's order; the arrays tell of each row.
+
+    ``record``: the index of its record in the batch. ``place``: its rank by shard, sequence and position.
+    """
+
+    table: pa.Table
+    day: Ints  # of received_at: days since 1970, UTC
+    record: Ints
+    position: Ints
+    place: Ints
+
+    def only(self, kept: Bools) -> Rows:
+        """Some of the rows, in the same order."""
+        if kept.all():
+            return self
+        return Rows(self.table.filter(pa.array(kept)), *(array[kept] for array in self[1:]))
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A micro-batch. ``counts`` and ``outcomes`` are by record; ``ids`` by row of ``events``, ``reasons`` of ``letters``."""
+
+    stream: str
+    keys: list[tuple[str, int]]  # shard and sequence of each record, in order
+    counts: Ints
+    outcomes: list[bytes]
+    events: Rows
+    ids: Ids
+    letters: Rows
+    reasons: list[str]
+
+
+_Entry = tuple[Row, int, int, object]
+"""A row, the index of its record, its position there, and an event's dedup digest or a letter's reason."""
+
+
+def decode(records: Iterable[StreamRecord], stream: str) -> Batch:
+    """Decode a micro-batch; the records may come in any order."""
+    ordered = sorted(records, key=lambda record: (record.shard, record.sequence))
+    good: list[_Entry] = []
+    bad: list[_Entry] = []
+    outcomes = [_decode_record(number, record, stream, good, bad) for number, record in enumerate(ordered)]
+    events, digests = _rows(EVENTS, good)
+    letters, reasons = _rows(DEAD_LETTERS, bad)
+    return Batch(
+        stream=stream,
+        keys=[(record.shard, record.sequence) for record in ordered],
+        counts=np.array([len(marks) for marks in outcomes], dtype=np.int64),
+        outcomes=outcomes,
+        events=events,
+        ids=ids_of(cast("list[bytes]", digests)),
+        letters=letters,
+        reasons=cast("list[str]", reasons),
+    )
+
+
+def _rows(table: Table, entries: list[_Entry]) -> tuple[Rows, list[object]]:
+    day_at = table.column_names.index(table.partition_day_of)
+    key = sort_key(table)
+    days = [cast("int", entry[0][day_at]) // DAY_US for entry in entries]
+    order = sorted(range(len(entries)), key=lambda i: (days[i], key(entries[i][0])))
+    rows = [entries[i][0] for i in order]
+    arrays = (
+        [days[i] for i in order],
+        [entries[i][1] for i in order],
+        [entries[i][2] for i in order],
+        order,
+    )
+    return Rows(to_arrow(table, rows), *(np.array(a, dtype=np.int64) for a in arrays)), [entries[i][3] for i in order]
+
+
+def _decode_record(number: int, record: StreamRecord, stream: str, good: list[_Entry], bad: list[_Entry]) -> bytes:
+    """Append the record's rows and letters; returns its outcomes, as if no event were a duplicate."""
+    sequence = str(record.sequence)
+    try:
+        unpacked = unpack(record.data)
+    except UnreadableRecordError as error:
+        letter = _unreadable(record, (stream, record.shard, sequence, 0), str(error))
+        bad.append((letter, number, 0, Reason.UNREADABLE_RECORD.value))
+        return DEAD_LETTERED
+    stamp, cuts = unpacked.stamp, unpacked.cuts
+    request = read_request(stamp)
+    limit = MAX_EVENT_BYTES - len(stamp.context)
+    outcomes = bytearray(STORED * len(unpacked.events))
+    for position, raw in enumerate(unpacked.events):
+        place = (stream, record.shard, sequence, position)
+        row = _row_or_rejected(raw, limit, request, place, cuts)
+        if isinstance(row, Rejected):
+            outcomes[position] = DEAD_LETTERED[0]
+            bad.append((_letter(raw, stamp, row, place), number, position, row.reason.value))
+        else:
+            good.append((row, number, position, dedup_digest(stamp.project_id, row[0])))
+    return bytes(outcomes)
+
+
+def _row_or_rejected(raw: bytes, limit: int, request: Request, place: Place, cuts: dict[int, Cut]) -> Row | Rejected:
+    cut = cuts.get(place[3]) if cuts else None
+    if cut is not None:
+        return Rejected(Reason.TOO_LARGE, f"{cut.length} bytes, sha256 {cut.sha256}")
+    if len(raw) > limit:
+        return Rejected(Reason.TOO_LARGE, f"{len(raw)} bytes, and its batch's context with them")
+    try:
+        event = parse_event(raw, request.stamp.default_type)
+        return event if isinstance(event, Rejected) else row_of(event, request, place)
+    except Exception as error:  # noqa: BLE001  # a fault of ours in one event must not stop all others
+        return Rejected(Reason.UNPROCESSABLE, type(error).__name__)
+
+
+def _letter(raw: bytes, stamp: Stamp, rejected: Rejected, place: Place) -> Row:
+    text, encoding = _text_of(raw)
+    whole = 0 if rejected.detail.partition(" sha256 ")[1] else 1
+    facts = msgspec.json.encode(msgspec.structs.asdict(stamp)).decode()
+    return (
+        place_digest(place).hex(),
+        stamp.received_at,
+        "event",
+        rejected.reason.value,
+        rejected.detail,
+        stamp.project_id,
+        text,
+        encoding,
+        whole,
+        facts,
+        *place,
+    )
+
+
+def _unreadable(record: StreamRecord, place: Place, detail: str) -> Row:
+    raw = base64.b64encode(record.data[:OVERSIZE_PREFIX_BYTES]).decode()
+    reason = Reason.UNREADABLE_RECORD.value
+    return (place_digest(place).hex(), record.arrived_at, "event", reason, detail, None, raw, "base64", 0, None, *place)
+
+
+def _text_of(raw: bytes) -> tuple[str, str]:
+    try:
+        return raw.decode(), "utf-8"
+    except UnicodeDecodeError:
+        return base64.b64encode(raw).decode(), "base64"

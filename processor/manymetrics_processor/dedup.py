@@ -1,0 +1,107 @@
+"""The ids seen in the window: exact, compact, and as quick after a million ids as after none.
+
+An id is 16 bytes (rows.dedup_digest). Ids are kept by the UTC day on which their event was received, in a few
+sorted runs a day; a run is merged with its neighbour once they are of a size, so that a day has about log2 of
+its ids in runs. 16 bytes an id: 10 million take 160 MB.
+
+A resend counts as one where it comes at most ``window_days`` UTC days after the first, either way round, so the
+verdict depends on the two events alone and not on when the process was started.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Ids = npt.NDArray[np.uint64]  # shape (n, 2): the two halves of each id
+
+WINDOW_DAYS = 7
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Ids sorted by their first half."""
+
+    first: npt.NDArray[np.uint64]
+    second: npt.NDArray[np.uint64]
+
+    @classmethod
+    def of(cls, ids: Ids) -> _Run:
+        order = np.argsort(ids[:, 0], kind="stable")
+        return cls(np.ascontiguousarray(ids[order, 0]), np.ascontiguousarray(ids[order, 1]))
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def positions_held(self, first: npt.NDArray[np.uint64], second: npt.NDArray[np.uint64]) -> list[int]:
+        """Which of the ids (their halves; quickest where sorted by the first) are here, by their position."""
+        at = np.searchsorted(self.first, first)
+        same = np.flatnonzero(self.first.take(at, mode="clip") == first)
+        if not len(same):
+            return []
+        # Two ids with equal first halves: about never (2**-64 a pair), yet no reason to lose an event.
+        return [
+            int(i) for i in same if self.second[at[i]] == second[i] or self._holds_after(int(at[i]), first[i], second[i])
+        ]
+
+    def _holds_after(self, start: int, first: np.uint64, second: np.uint64) -> bool:
+        stop = int(np.searchsorted(self.first, first, side="right"))
+        return bool((self.second[start:stop] == second).any())
+
+    def merged(self, other: _Run) -> _Run:
+        first = np.concatenate((self.first, other.first))
+        order = np.argsort(first, kind="stable")
+        return _Run(first[order], np.concatenate((self.second, other.second))[order])
+
+
+class DedupIndex:
+    """Which ids are in the window. Holds what it is told; who refreshes it from the table is the lake's affair."""
+
+    def __init__(self, window_days: int = WINDOW_DAYS) -> None:
+        self.window_days = window_days
+        self._runs: dict[int, list[_Run]] = {}
+
+    def __len__(self) -> int:
+        return sum(len(run) for runs in self._runs.values() for run in runs)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._runs.clear()
+
+    def add(self, day: int, ids: Ids) -> None:
+        """Remember ids received on ``day`` (days since 1970, UTC)."""
+        if not len(ids):
+            return
+        runs = self._runs.setdefault(day, [])
+        runs.append(_Run.of(ids))
+        for other, closed in self._runs.items():  # a day that no longer grows needs but one run
+            while other != day and len(closed) > 1:
+                last = closed.pop()
+                closed[-1] = closed[-1].merged(last)
+        while len(runs) > 1 and len(runs[-2]) <= 2 * len(runs[-1]):
+            last = runs.pop()
+            runs[-1] = runs[-1].merged(last)
+
+    def holds(self, day: int, ids: Ids) -> npt.NDArray[np.bool_]:
+        """Which of these ids, received on ``day``, are resends of what is known. Shape (n,), in order."""
+        found = np.zeros(len(ids), dtype=np.bool_)
+        order = np.argsort(ids[:, 0])
+        first, second = ids[order, 0], ids[order, 1]
+        for known_day, runs in self._runs.items():
+            if abs(known_day - day) <= self.window_days:
+                for run in runs:
+                    found[order[run.positions_held(first, second)]] = True
+        return found
+
+    def forget_before(self, day: int) -> None:
+        """Drop the days before ``day``."""
+        for old in [known for known in self._runs if known < day]:
+            del self._runs[old]
+
+
+def ids_of(digests: Iterable[bytes]) -> Ids:
+    """Digests as an array of shape (n, 2)."""
+    return np.frombuffer(b"".join(digests), dtype=np.uint64).reshape(-1, 2)
