@@ -10,20 +10,23 @@ import platform
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tests.bench import http, processor
 from tests.bench.report import Part
 
 PACKAGES = ("fastapi", "msgspec", "pyarrow", "pydantic", "pyiceberg", "uvicorn", "uvloop", "zstandard")
-PARTS = (http.measure, processor.measure_batches, processor.measure_age, processor.measure_window)
+PARTS = (http.measure, processor.measure_backlog, processor.measure_age, processor.measure_window)
 REPORT = Path("build/bench.json")
 
 
 def main() -> None:
     before = os.getloadavg()[0]
+    REPORT.parent.mkdir(exist_ok=True)
     parts = []
     for measure in PARTS:
-        part = measure()
+        with TemporaryDirectory(dir=REPORT.parent, prefix="bench-") as scratch:
+            part = measure(Path(scratch))
         parts.append(part)
         print(part.markdown(), end="\n\n", flush=True)
     if before > len(os.sched_getaffinity(0)):
@@ -33,7 +36,6 @@ def main() -> None:
 
 
 def _write(parts: list[Part], load_before: float) -> None:
-    REPORT.parent.mkdir(exist_ok=True)
     report = {
         "commit": _commit(),
         "versions": {"python": platform.python_version()} | {package: version(package) for package in PACKAGES},

@@ -1,14 +1,17 @@
 """The servers that the bench compares, each made by a function in ``APPS``.
 
+    product    the product with its keys and counts, and a sink that keeps nothing
+    durable    the same with the durable stream of one machine
     floor      reads the body and parses nothing: what HTTP itself costs
     codec      the product's codec on bare ASGI: what the product adds to it is the product's own
     tutorial   FastAPI with pydantic models as body parameters, as its tutorial shows
 
-Each gives the product's answer, so that answering costs them the same.
+Each of the others gives the product's answer, so that answering costs them the same.
 """
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -18,7 +21,13 @@ from pydantic.alias_generators import to_camel
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from manymetrics import records
+from manymetrics.app import create_app
 from manymetrics.events import split_body
+from manymetrics.keys import FileKeys, WriteKey, write_keys
+from manymetrics.local_stream import LocalStream
+from manymetrics.settings import Settings
+from manymetrics.sinks import MemorySink, Sink
+from tests.bench.payloads import WRITE_KEY
 
 _ANSWER = b'{"success": true}'
 _HEADERS = [(b"content-type", b"application/json"), (b"content-length", str(len(_ANSWER)).encode())]
@@ -38,7 +47,20 @@ async def _answer(send: Send) -> None:
     await send({"type": "http.response.body", "body": _ANSWER})
 
 
-def floor() -> ASGIApp:
+def product(folder: Path) -> ASGIApp:
+    return _product(folder, MemorySink(keep=False))
+
+
+def durable(folder: Path) -> ASGIApp:
+    return _product(folder, LocalStream(folder / "stream.db"))
+
+
+def _product(folder: Path, sink: Sink) -> ASGIApp:
+    write_keys(folder / "keys.json", [WriteKey(key=WRITE_KEY, project="bench")])
+    return create_app(settings=Settings(), keys=FileKeys(folder / "keys.json"), sink=sink)
+
+
+def floor(_folder: Path) -> ASGIApp:
     async def app(_scope: Scope, receive: Receive, send: Send) -> None:
         await _read(receive)
         await _answer(send)
@@ -46,7 +68,7 @@ def floor() -> ASGIApp:
     return app
 
 
-def codec() -> ASGIApp:
+def codec(_folder: Path) -> ASGIApp:
     async def app(_scope: Scope, receive: Receive, send: Send) -> None:
         body = await _read(receive)
         envelope = split_body(body)
@@ -90,7 +112,7 @@ class _Batch(_Model):
     context: dict[str, object] = {}
 
 
-def tutorial() -> ASGIApp:
+def tutorial(_folder: Path) -> ASGIApp:
     app = FastAPI()
 
     @app.post("/v1/track")
@@ -107,4 +129,10 @@ def tutorial() -> ASGIApp:
     return app
 
 
-APPS: dict[str, Callable[[], ASGIApp]] = {"floor": floor, "codec": codec, "tutorial": tutorial}
+APPS: dict[str, Callable[[Path], ASGIApp]] = {
+    "product": product,
+    "durable": durable,
+    "floor": floor,
+    "codec": codec,
+    "tutorial": tutorial,
+}

@@ -22,6 +22,7 @@ from typing import Literal
 from tests.bench.apps import APPS
 from tests.bench.load import drive
 from tests.bench.payloads import http_request
+from tests.bench.process import cpu_seconds, resident_mb
 from tests.bench.report import Bar, Part
 
 SIZES = (1, 20, 100)  # events a request
@@ -44,8 +45,6 @@ BARS: tuple[tuple[str, str, int, float, Literal["at most", "at least"]], ...] = 
 
 Round = dict[tuple[str, int], float]
 
-_TICK_US = 1_000_000 / os.sysconf("SC_CLK_TCK")
-
 
 @dataclass(frozen=True, slots=True)
 class Server:
@@ -53,36 +52,28 @@ class Server:
     port: int
     pid: int
 
-    def cpu_us(self) -> float:
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) * _TICK_US
 
-    def resident_mb(self) -> float:
-        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGESIZE") / 1e6
-
-
-def measure() -> Part:
+def measure(scratch: Path) -> Part:
     """Start every server, load them in turn, compare."""
     requests = {size: [http_request(n * size, size) for n in range(DISTINCT_REQUESTS)] for size in SIZES}
     cores = sorted(os.sched_getaffinity(0))
     with ExitStack() as stack:
-        servers = [stack.enter_context(_running(name, cores[-1])) for name in APPS]
+        servers = [stack.enter_context(_running(name, cores[-1], scratch)) for name in APPS]
         os.sched_setaffinity(0, {cores[0]})
         stack.callback(os.sched_setaffinity, 0, cores)
         for server in servers:
             for size in SIZES:
                 drive(server.port, requests[size], seconds=WARM_UP_S, connections=CONNECTIONS)
         rounds = [_round(servers, requests) for _ in range(ROUNDS)]
-        resident_mb = {server.name: server.resident_mb() for server in servers}
-    return _part(rounds, resident_mb)
+        held_mb = {server.name: resident_mb(server.pid) for server in servers}
+    return _part(rounds, held_mb)
 
 
 @contextmanager
-def _running(name: str, core: int) -> Iterator[Server]:
+def _running(name: str, core: int, scratch: Path) -> Iterator[Server]:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         descriptor = listening.fileno()
-        command = [sys.executable, "-m", "tests.bench.serve", name, str(descriptor), str(core)]
+        command = [sys.executable, "-m", "tests.bench.serve", name, str(descriptor), str(core), str(scratch / name)]
         process = subprocess.Popen(command, pass_fds=[descriptor])
         try:
             yield Server(name, listening.getsockname()[1], process.pid)
@@ -96,13 +87,13 @@ def _round(servers: list[Server], requests: dict[int, list[bytes]]) -> Round:
     costs: Round = {}
     for size in SIZES:
         for server in servers:
-            before = server.cpu_us()
+            before_s = cpu_seconds(server.pid)
             answered = drive(server.port, requests[size], seconds=ROUND_S, connections=CONNECTIONS)
-            costs[server.name, size] = (server.cpu_us() - before) / answered
+            costs[server.name, size] = (cpu_seconds(server.pid) - before_s) * 1e6 / answered
     return costs
 
 
-def _part(rounds: list[Round], resident_mb: dict[str, float]) -> Part:
+def _part(rounds: list[Round], held_mb: dict[str, float]) -> Part:
     def cost(name: str, size: int) -> float:
         return median(costs[name, size] for costs in rounds)
 
@@ -122,10 +113,10 @@ def _part(rounds: list[Round], resident_mb: dict[str, float]) -> Part:
     for name in APPS:
         us = [cost(name, size) for size in SIZES]
         ratios = [ratio(name, REFERENCE, size) for size in SIZES]
-        part.rows.append((name, *us, cost(name, 20) / 20, *ratios, resident_mb[name]))
+        part.rows.append((name, *us, cost(name, 20) / 20, *ratios, held_mb[name]))
         part.figures |= {f"{name} us a request of {size}": value for size, value in zip(SIZES, us, strict=True)}
     part.bars = [
         Bar(f"{name} / {other}, {size} events", ratio(name, other, size), limit, side)
-        for name, other, size, limit, side in BARS if {name, other} <= APPS.keys()
+        for name, other, size, limit, side in BARS
     ]
     return part
