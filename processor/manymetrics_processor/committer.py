@@ -9,17 +9,21 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
+from manymetrics.records import count_events
 from manymetrics.tables import EVENTS
 from manymetrics_processor import pipeline
+from manymetrics_processor.decode import Batch, StreamRecord, decode
+from manymetrics_processor.decoders import Decoders
 from manymetrics_processor.lake import Lake, current_books
 from manymetrics_processor.maintenance import Maintenance
-from manymetrics_processor.pipeline import StreamRecord
+from manymetrics_processor.pipeline import no_collection
 from manymetrics_processor.window import Window
 
 MAX_EVENTS = 20_000  # a micro-batch under backlog: enough that the fixed cost of a commit is small beside it
 MAX_BYTES = 32_000_000
 POLL_S = 0.05
 _LONGEST_WAIT_S = 10.0
+_DROP_EVERY_S = 15.0
 
 log = logging.getLogger("manymetrics.committer")
 
@@ -56,48 +60,67 @@ class Committer:
         self._source, self._shard, self._lake, self._window = source, shard, lake, window
         self._interval_s = interval_s
         self._maintenance = Maintenance(lake)
+        self._decoders = Decoders()
         self._position: _Position | None = None
-        self._last_commit = float("-inf")
-        self._last_drop = time.monotonic()
+        self._last_commit = self._last_drop = float("-inf")
 
     def run(self, stop: threading.Event) -> None:
         """Until ``stop`` is set; what is under way is finished first."""
         gc.freeze()  # what is loaded by now stays: no need to look at it in every collection
-        gc.set_threshold(50_000, 20, 100)
         wait = POLL_S
         while not stop.is_set():
             try:
-                waits = self.step()
-                wait = POLL_S
+                idle, wait = self.step(), POLL_S
             except Exception as error:  # noqa: BLE001  # whatever it is: the records are safe, so try again
-                log.warning("commit failed, will be tried again", exc_info=error)
+                log.warning("a commit failed and will be tried again", exc_info=error)
+                self._decoders.close()
                 self._position = None
-                wait = min(_LONGEST_WAIT_S, wait * 2)
-                waits = True
-            if waits:
+                idle, wait = True, min(_LONGEST_WAIT_S, wait * 2)
+            if idle:
                 stop.wait(wait)
+        self._decoders.close()
 
     def step(self) -> bool:
         """Commit what there is, if it is time. True where there was nothing to do."""
         position = self._position = self._position_now()
-        records = self._source.read(position.sequence, MAX_EVENTS, MAX_BYTES)
+        records = self._read(position.sequence)
         if not records:
             self._tidy(position)
             return True
-        waited = time.monotonic() - self._last_commit
-        full = len(records) > 1 and sum(len(record.data) for record in records) >= MAX_BYTES // 8
-        if waited < self._interval_s and not full:
+        if _is_full(records):
+            self._drain(position.stream, records)
+            return False
+        if time.monotonic() - self._last_commit < self._interval_s:
             return True
         self._last_commit = time.monotonic()
-        batch = [StreamRecord(self._shard, record.sequence, record.data, record.arrived_at) for record in records]
-        committed = pipeline.run(batch, position.stream, self._lake, self._window)
-        self._position = _Position(position.stream, records[-1].sequence)
-        self._source.put_outcomes(
-            (record.sequence, marks) for record, marks in zip(committed.records, committed.outcomes, strict=True)
-        )
+        with no_collection():
+            self._commit(decode(records, position.stream))
+        return False
+
+    def _drain(self, stream: str, records: list[StreamRecord]) -> None:
+        """Commit a backlog: the next batches are decoded while one is committed."""
+        decoders, ready = self._decoders, None
+        while records or decoders.waiting or ready is not None:
+            while records and decoders.has_room:
+                decoders.put(records, stream)
+                records = self._read(records[-1].sequence) if _is_full(records) else []
+            if ready is not None:
+                self._last_commit = time.monotonic()
+                self._commit(ready)
+            ready = decoders.take() if decoders.waiting else None
+
+    def _commit(self, batch: Batch) -> None:
+        committed = pipeline.commit(batch, self._lake, self._window)
+        last = batch.keys[-1][1]
+        self._position = _Position(batch.stream, last)
+        marks = zip(batch.keys, committed.outcomes, strict=True)
+        self._source.put_outcomes((sequence, one) for (_, sequence), one in marks if one is not None)
         self._maintenance.after_commit()
         self._tidy(self._position)
-        return False
+
+    def _read(self, after: int) -> list[StreamRecord]:
+        found = self._source.read(after, MAX_EVENTS, MAX_BYTES)
+        return [StreamRecord(self._shard, record.sequence, record.data, record.arrived_at) for record in found]
 
     def _position_now(self) -> _Position:
         stream = self._source.name()
@@ -108,6 +131,13 @@ class Committer:
         return _Position(stream, books.watermark(self._shard))
 
     def _tidy(self, position: _Position) -> None:
-        if time.monotonic() - self._last_drop >= 15:
+        self._decoders.close_if_idle()
+        if time.monotonic() - self._last_drop >= _DROP_EVERY_S:
             self._last_drop = time.monotonic()
             self._source.drop_committed(position.sequence)
+
+
+def _is_full(records: list[StreamRecord]) -> bool:
+    """Whether a read stopped at its limits, so that more is likely behind it."""
+    events = sum(count_events(record.data) for record in records)
+    return events >= MAX_EVENTS or sum(len(record.data) for record in records) >= MAX_BYTES

@@ -37,7 +37,7 @@ class Committed(NamedTuple):
 
 def run(records: Iterable[StreamRecord], stream: str, lake: Lake, window: Window) -> Committed:
     """Commit the records. Raises CommitContentionError; then deliver them again."""
-    with _no_collection():
+    with no_collection():
         return commit(decode(records, stream), lake, window)
 
 
@@ -125,7 +125,7 @@ def _reasons(batch: Batch, kept: Bools) -> Counter[str]:
 
 
 @contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
+def no_collection() -> Iterator[None]:
     """A batch is a hundred thousand objects and no garbage: looking at them again and again costs a quarter."""
     enabled = gc.isenabled()
     gc.disable()
