@@ -18,3 +18,9 @@ def shared_data() -> Path:
     if not (folder / "truth.json").is_file():
         pytest.skip(f"no real input at {folder} (set TEST_DATA_DIR)")
     return folder
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Tests that are coroutines are marked ``anyio``; the product runs on asyncio alone."""
+    return "asyncio"

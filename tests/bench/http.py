@@ -27,7 +27,7 @@ from tests.bench.report import Bar, Part
 
 SIZES = (1, 20, 100)  # events a request
 CONNECTIONS = 8
-ROUNDS = 9
+ROUNDS = 7
 ROUND_S = 0.4
 WARM_UP_S = 0.3
 DISTINCT_REQUESTS = 64

@@ -7,12 +7,15 @@ _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGESIZE")
 
 
-def cpu_seconds(pid: int, *, descendants: bool = False) -> float:
-    """User and system time of all its threads; with ``descendants``, of the processes below it too."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    ended_children = sum(map(int, fields[13:15])) if descendants else 0
-    own_s = (sum(map(int, fields[11:13])) + ended_children) / _TICKS_A_SECOND
-    return own_s + sum(cpu_seconds(child, descendants=True) for child in _children(pid)) if descendants else own_s
+def cpu_seconds(pid: int) -> float:
+    """User and system time of all its threads, in steps of 10 ms."""
+    return sum(map(int, _fields(pid)[11:13])) / _TICKS_A_SECOND
+
+
+def cpu_seconds_below(pid: int) -> float:
+    """User and system time of the processes it started, those that ended too."""
+    ended = sum(map(int, _fields(pid)[13:15])) / _TICKS_A_SECOND
+    return ended + sum(cpu_seconds(child) + cpu_seconds_below(child) for child in _children(pid))
 
 
 def resident_mb(pid: int) -> float:
@@ -23,3 +26,8 @@ def resident_mb(pid: int) -> float:
 def _children(pid: int) -> list[int]:
     lists = Path(f"/proc/{pid}/task").glob("*/children")
     return [int(child) for children in lists for child in children.read_text().split()]
+
+
+def _fields(pid: int) -> list[str]:
+    """Of /proc/<pid>/stat, from the state on: the name before it may hold anything."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
