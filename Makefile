@@ -1,33 +1,44 @@
 # Two commands for users: `make run`, `make test`. Both set themselves up with Python 3.11+ alone.
+.DEFAULT_GOAL := help
 PYTHON ?= python3
 UV_VERSION := 0.13.9
 BIN := .venv/bin
 UV := $(BIN)/uv
 COMPILE := $(UV) pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11
 
-.PHONY: run test test-unit lint bench lock clean
+HOOKS := PRE_COMMIT_HOME=$(CURDIR)/.venv/pre-commit $(BIN)/pre-commit run --all-files
+PYTEST_ARGS ?=
 
-run: .venv/local.stamp  ## everything on 127.0.0.1:8000
+.PHONY: help run test test-unit lint bench lock clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+run: .venv/local.stamp  ## start everything on 127.0.0.1:8000
 	@exec $(BIN)/manymetrics serve
 
 test: .venv/dev.stamp  ## lint, types and all tests
-	$(BIN)/pre-commit run --all-files
-	$(BIN)/pytest tests
+	@mkdir -p build
+	@echo "Lint and types run beside the tests, into build/lint.txt"
+	@$(HOOKS) >build/lint.txt 2>&1 & lint=$$!; \
+	$(BIN)/pytest -n auto --dist loadgroup $(PYTEST_ARGS) tests; status=$$?; \
+	wait $$lint || { cat build/lint.txt; status=1; }; \
+	exit $$status
 
-test-unit: .venv/dev.stamp
-	$(BIN)/pytest tests/unit
+test-unit: .venv/dev.stamp  ## the tests that need no network, in seconds
+	@$(BIN)/pytest $(PYTEST_ARGS) tests/unit
 
-lint: .venv/dev.stamp
-	$(BIN)/pre-commit run --all-files
+lint: .venv/dev.stamp  ## style, types and the walls between the rooms
+	@$(HOOKS)
 
-bench: .venv/dev.stamp
-	$(BIN)/python -m tests.bench
+bench: .venv/dev.stamp  ## speed as ratios, on screen and in build/bench.json
+	@$(BIN)/python -m tests.bench
 
-lock:  ## after a change of the dependencies in pyproject.toml
+lock: .venv/bin/uv  ## pin the dependencies again, after a change of them in pyproject.toml
 	$(COMPILE) --extra dev pyproject.toml -o requirements-dev.lock
 	$(COMPILE) --extra local -c requirements-dev.lock pyproject.toml -o requirements.lock
 
-clean:
+clean:  ## remove the set-up, what was built and the local data
 	rm -rf .venv build .manymetrics
 
 .venv/bin/uv:

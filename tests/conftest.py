@@ -1,0 +1,26 @@
+"""What every test may ask for."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real input and its truth: $TEST_DATA_DIR, else shared/data beside the checkout.
+
+    It is too large for the repository, so a test that asks for it skips where it is absent.
+    """
+    folder = Path(os.environ.get("TEST_DATA_DIR") or ROOT.parent / "shared" / "data")
+    if not (folder / "truth.json").is_file():
+        pytest.skip(f"no real input at {folder} (set TEST_DATA_DIR)")
+    return folder
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Tests that are coroutines are marked ``anyio``; the product runs on asyncio alone."""
+    return "asyncio"

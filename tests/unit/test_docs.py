@@ -1,0 +1,62 @@
+"""The docs and the code say the same: what a user can meet is written down, and what is written down exists."""
+
+import re
+from dataclasses import fields
+from itertools import chain
+from pathlib import Path
+
+import pytest
+
+from manymetrics.outcomes import REASON_DOCS, Reason
+from manymetrics.settings import PREFIX, Settings
+from manymetrics.tables import TABLES, Column
+from tests.conftest import ROOT
+
+PAGES = sorted(chain(ROOT.glob("*.md"), ROOT.glob("docs/**/*.md")))
+README = ROOT / "README.md"
+_LINK = re.compile(r"\]\((?!https?://|mailto:|#)([^)#\s]+)")
+_MAKE = re.compile(r"`make ([a-z-]+)`|^ {4}make ([a-z-]+)", re.MULTILINE)
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_every_dead_letter_reason_is_explained(reason: Reason) -> None:
+    assert REASON_DOCS[reason].endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [
+        pytest.param(table.name, column, id=f"{table.name}.{column.name}")
+        for table in TABLES
+        for column in table.columns
+    ],
+)
+def test_every_column_is_explained(table: str, column: Column) -> None:
+    assert column.doc, f"{table}.{column.name} has no doc"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_in_the_docs_leads_somewhere(page: Path) -> None:
+    dead = [link for link in _LINK.findall(page.read_text()) if not (page.parent / link).exists()]
+
+    assert dead == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_make_target_in_the_docs_exists(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+    named = {inline or block for inline, block in _MAKE.findall(page.read_text())}
+
+    assert named <= targets
+
+
+@pytest.mark.xfail(not README.read_text(), reason="the README is not written yet")
+def test_the_readme_lists_each_setting_and_no_other() -> None:
+    named = set(re.findall(rf"\b{PREFIX}[A-Z_]*[A-Z]", README.read_text()))
+
+    assert named == {PREFIX + field.name.upper() for field in fields(Settings)}
+
+
+def test_there_are_few_settings() -> None:
+    assert len(fields(Settings)) <= 25
