@@ -85,7 +85,7 @@ def ask(
     return asyncio.run(_ask(app, scope, [body] if isinstance(body, bytes) else list(body), body_ends))
 
 
-async def _ask(app: App, scope: MutableMapping[str, Any], parts: list[bytes], body_ends: bool) -> Reply:  # noqa: FBT001
+async def _ask(app: App, scope: MutableMapping[str, Any], parts: list[bytes], body_ends: bool) -> Reply:
     sent: list[MutableMapping[str, Any]] = []
 
     async def receive() -> MutableMapping[str, Any]:
