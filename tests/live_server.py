@@ -41,6 +41,7 @@ class LiveServer:
         # A connection each, so that none outlives a server that is killed.
         self.client = httpx.Client(base_url=self.url, timeout=30, limits=httpx.Limits(max_keepalive_connections=0))
         self.process: subprocess.Popen[bytes] | None = None
+        self._markers = 0
 
     @property
     def stream(self) -> Path:
@@ -54,7 +55,8 @@ class LiveServer:
         return self.process.pid
 
     def start(self, preexec: Callable[[], None] | None = None) -> None:
-        """Returns once it answers; ``preexec`` runs in the new process, before it is the server."""
+        """Returns once events reach the tables; ``preexec`` runs in the new process, before it is the server."""
+        said = self.output.stat().st_size if self.output.exists() else 0
         environ = {name: value for name, value in os.environ.items() if not name.startswith("MANYMETRICS_")}
         environ |= {
             "MANYMETRICS_DATA_DIR": str(self.data_dir),
@@ -70,7 +72,7 @@ class LiveServer:
                 stderr=log,
                 preexec_fn=preexec,  # noqa: PLW1509  # a limit of its own; no threads here
             )
-        eventually(lambda: self.alive() or None)
+        eventually(lambda: "is ready" in self.output.read_text()[said:] or None, within_s=60)
 
     def alive(self) -> bool:
         """Whether the process is there, and /healthz says so."""
@@ -139,6 +141,14 @@ class LiveServer:
         arrow: pa.Table = loaded.scan(selected_fields=tuple(columns)).to_arrow()
         rows: list[dict[str, Any]] = arrow.to_pylist()
         return rows
+
+    def settle(self) -> None:
+        """Wait until all that was sent so far is committed: there is one shard, so when one more event is."""
+        self._markers += 1
+        marker = f"marker {self._markers}"
+        body = b'{"userId":"marker","event":"Marker","messageId":"%s"}' % marker.encode()
+        eventually(lambda: self.post("/v1/track", body).status_code == 200 or None)
+        eventually(lambda: {"message_id": marker} in self.rows() or None)
 
     def rows_once(
         self, count: int, table: str = "events", columns: Sequence[str] = ("message_id",)
