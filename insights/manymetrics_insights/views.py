@@ -18,18 +18,19 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Final
 
-from manymetrics.tables import TABLES
+from manymetrics.tables import TABLES, Table
 
 VIEW_NAMES: Final = ("identities", "identifies", "pages", "person_events", "users", "event_catalog", "data_quality")
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """``columns`` maps each column's name to what it is, in the order of the SQL."""
+    """``columns`` maps each column's name to what it is, in the order of the SQL; ``widens`` is whose they are first."""
 
     name: str
     doc: str
     columns: dict[str, str]
+    widens: Table | None
     sql: str
 
 
@@ -44,13 +45,8 @@ def parse_view(name: str, text: str) -> View:
     header, _, sql = text.partition("\n\n")
     lines = [line.removeprefix("--").strip() for line in header.splitlines()]
     blank = lines.index("")
-    columns: dict[str, str] = {}
-    for line in lines[blank + 1 :]:
-        column, _, doc = line.partition(": ")
-        columns |= _column_docs(doc) if column == "*" else {column: doc}
-    return View(name, " ".join(lines[:blank]), columns, sql.strip())
-
-
-def _column_docs(table_name: str) -> dict[str, str]:
-    table = next(table for table in TABLES if table.name == table_name)
-    return {column.name: column.doc for column in table.columns}
+    docs = dict(line.split(": ", 1) for line in lines[blank + 1 :])
+    widened = docs.pop("*", None)
+    widens = next((table for table in TABLES if table.name == widened), None)
+    inherited = {column.name: column.doc for column in widens.columns} if widens else {}
+    return View(name, " ".join(lines[:blank]), inherited | docs, widens, sql.strip())

@@ -111,6 +111,8 @@ def _message(error: Exception) -> str | None:
 
 def _answer(args: argparse.Namespace) -> None:
     sql = _sql(args)
+    if args.output == "parquet" and sql is None:
+        raise QueryError("--tables and --describe come as table, csv, json or ndjson.")
     if args.output == "parquet" and args.to is None and sys.stdout.isatty():
         raise QueryError("Parquet is no text: redirect it (> rows.parquet), or add --to rows.parquet.")
     if args.to is not None and not args.to.parent.is_dir():

@@ -1,6 +1,6 @@
 -- One row is an event, of any type, with the person who did it. A user_id on the event wins; else it is the user last
 -- seen on the device (also for events from before); else the device itself. Two users on one device stay two. Only an
--- alias makes one person of two users: the last alias of a previous_id counts, through up to eight aliases in a row.
+-- alias makes one person of two users: the last alias of a previous_id counts, through up to seven aliases in a row.
 -- Aliases in a circle of up to four name one person, by the least id of the circle.
 --
 -- *: events
