@@ -26,9 +26,9 @@ WIDEST_CELL: Final = 60  # columns of a terminal; a longer text ends in an ellip
 _NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r")
 _QUOTED_IN_CSV: Final = re.compile(r'[",\r\n]|^\s|\s$|^$')
+_NOT_PLAIN_IN_CSV: Final = re.compile(_QUOTED_IN_CSV.pattern + r"|^[=+\-@\t\r]")
 _JOINERS: Final = "\u200c\u200d"  # Cf too, but emoji and Persian need them, and they move nothing
 _JSON: Final = msgspec.json.Encoder(decimal_format="number")
-_INT64: Final = range(-(2**63), 2**64)
 
 
 def write_csv(columns: Sequence[str], rows: Rows) -> Iterator[str]:
@@ -83,17 +83,15 @@ def _csv_cell(value: object) -> str:
     if value is None:
         return ""
     text = _text(value)
+    if not _NOT_PLAIN_IN_CSV.search(text):
+        return text
     if isinstance(value, str) and text.startswith(_FORMULA_STARTS) and not _NUMBER.fullmatch(text):
         text = "'" + text
     return '"' + text.replace('"', '""') + '"' if _QUOTED_IN_CSV.search(text) else text
 
 
 def _plain(value: object) -> object:
-    if isinstance(value, datetime):
-        return _text(value)
-    if isinstance(value, int) and value not in _INT64:
-        return Decimal(value)
-    return value
+    return _text(value) if isinstance(value, datetime) else value
 
 
 def _text(value: object) -> str:
@@ -104,6 +102,8 @@ def _text(value: object) -> str:
             return "true" if value else "false"
         case datetime():
             return value.isoformat(timespec="microseconds")
+        case int():
+            return str(value)
         case Decimal():
             return format(value, "f")
         case bytes():

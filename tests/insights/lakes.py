@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import pyarrow as pa
 from pyiceberg.catalog.sql import SqlCatalog
@@ -77,7 +78,7 @@ def make_lake(data_dir: Path) -> Lake:
     """Both tables, empty."""
     (data_dir / "warehouse").mkdir(parents=True)
     catalog = SqlCatalog(
-        "manymetrics", uri=f"sqlite:///{data_dir}/catalog.db", warehouse=f"file://{data_dir}/warehouse"
+        "manymetrics", uri=f"sqlite:///{quote(str(data_dir))}/catalog.db", warehouse=f"file://{data_dir}/warehouse"
     )
     catalog.create_namespace(NAMESPACE)
     for table in TABLES:

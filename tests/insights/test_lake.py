@@ -151,7 +151,7 @@ def test_no_data_directory_is_an_error_that_names_the_cure(tmp_path: Path) -> No
 
 
 def test_a_data_directory_may_have_a_name_that_sql_and_urls_quote(tmp_path: Path) -> None:
-    lake = make_lake(tmp_path / "it's my data, 100%")
+    lake = make_lake(tmp_path / "it's my data, %41")
     lake.append_events({"event": "e0"})
 
     assert open_session(lake.data_dir).connection.execute("SELECT event FROM events").fetchall() == [("e0",)]
@@ -179,6 +179,43 @@ def test_rows_that_a_delete_file_took_away_stay_away(lake: Lake, rows_of: Callab
     assert rows_of("SELECT person_id FROM person_events") == [{"person_id": None}]
 
 
+def test_files_that_a_manifest_lists_as_deleted_are_not_read(lake: Lake) -> None:
+    append(lake)
+    delete(lake)
+    expected = read_table(lake.data_dir, TARGET)
+    manifests, schema, metadata = read_avro(manifest_list_of(lake))
+    claiming = [
+        manifest | {"added_files_count": 2**30, "existing_files_count": 2**30, "deleted_files_count": 0}
+        for manifest in manifests
+    ]
+
+    point_to_manifest_list(lake, write_avro(lake.data_dir / "list.avro", claiming, schema, metadata))
+    state = read_table(lake.data_dir, TARGET)
+
+    assert state is not None
+    assert expected is not None
+    assert (len(manifests) > 1, state.files) == (True, expected.files)
+
+
+def test_a_delete_manifest_that_holds_no_live_file_changes_nothing(lake: Lake) -> None:
+    lake.append_events({"event": "kept"})
+    add_position_delete(lake, place=0)
+    manifests, schema, metadata = read_avro(manifest_list_of(lake))
+    manifests[-1] |= {"added_files_count": 0, "existing_files_count": 0}
+
+    point_to_manifest_list(lake, write_avro(lake.data_dir / "list.avro", manifests, schema, metadata))
+    state = read_table(lake.data_dir, TARGET)
+
+    assert state is not None
+    assert not state.has_deletes
+
+
+def manifest_list_of(lake: Lake) -> str:
+    snapshot = lake.table(TARGET).current_snapshot()
+    assert snapshot is not None
+    return snapshot.manifest_list
+
+
 def by_message_id(rows: list[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: str(row["message_id"]))
 
@@ -186,8 +223,6 @@ def by_message_id(rows: list[Row]) -> list[Row]:
 def add_position_delete(lake: Lake, *, place: int) -> None:
     """Delete one row as a merge-on-read writer (Athena, say) does; PyIceberg can't."""
     table = lake.table(TARGET)
-    snapshot = table.current_snapshot()
-    assert snapshot is not None
     task = next(iter(table.scan().plan_files()))
     folder = lake.data_dir / "warehouse"
     deletes = folder / "deletes.parquet"
@@ -198,7 +233,7 @@ def add_position_delete(lake: Lake, *, place: int) -> None:
         ]
     )
     pq.write_table(pa.table({"file_path": [task.file.file_path], "pos": [place]}, schema=schema), deletes)
-    manifests, list_schema, list_metadata = read_avro(snapshot.manifest_list)
+    manifests, list_schema, list_metadata = read_avro(manifest_list_of(lake))
     entries, entry_schema, entry_metadata = read_avro(manifests[0]["manifest_path"])
     entry = entries[0]
     entry["data_file"] |= {"content": 1, "file_path": f"file://{deletes}", "record_count": 1}

@@ -85,7 +85,7 @@ def test_only_an_alias_merges_users(lake: Lake, rows_of: Ask) -> None:
 
 
 def test_aliases_are_followed_through_seven_in_a_row(lake: Lake, rows_of: Ask) -> None:
-    chain = [{"type": "alias", "previous_id": f"u{n}", "user_id": f"u{n + 1}"} for n in range(7)]
+    chain: list[Row] = [{"type": "alias", "previous_id": f"u{n}", "user_id": f"u{n + 1}"} for n in range(7)]
     lake.append_events(*chain, {"message_id": "z", "user_id": "u0"})
 
     assert {row[1] for row in person_of(rows_of)} == {"u7"}
@@ -93,7 +93,8 @@ def test_aliases_are_followed_through_seven_in_a_row(lake: Lake, rows_of: Ask) -
 
 def test_aliases_in_a_circle_make_one_person_and_end(lake: Lake, rows_of: Ask) -> None:
     circle = [("b", "c"), ("c", "a"), ("a", "b"), ("tail", "c"), ("self", "self")]
-    lake.append_events(*({"type": "alias", "previous_id": old, "user_id": new} for old, new in circle))
+    aliases: list[Row] = [{"type": "alias", "previous_id": old, "user_id": new} for old, new in circle]
+    lake.append_events(*aliases)
 
     assert person_of(rows_of, "user_id", "person_id") == [
         ("c", "a"),
@@ -196,7 +197,7 @@ def with_person(events: list[Row]) -> list[tuple[Row, tuple[str, object]]]:
     """Each event with its person, by the definition: worlds, then time, then one rule after the other."""
     device: dict[tuple[object, object], object] = {}
     alias: dict[tuple[object, object], object] = {}
-    for event in sorted(events, key=lambda e: (str(e["project_id"]), *moment(e))):  # type: ignore[arg-type,return-value]
+    for event in sorted(events, key=lambda e: (str(e["project_id"]), *moment(e))):
         project, user = event["project_id"], event["user_id"]
         if user is None:
             continue
@@ -226,15 +227,15 @@ def plain_users(events: list[Row]) -> list[Row]:
     persons: dict[tuple[object, ...], list[Row]] = defaultdict(list)
     for event, (kind, person) in with_person(events):
         persons[event["project_id"], person, kind].append(event)
-    users = []
-    for (project, person_id, kind), theirs in persons.items():
+    users: list[Row] = []
+    for (project, person_id, person_kind), theirs in persons.items():
         traits = [e for e in theirs if e["type"] == "identify" and e["traits"] not in (None, "{}")]
-        last = max(traits, key=moment, default=None)  # type: ignore[arg-type,type-var]
+        last = max(traits, key=moment, default=None)
         users.append(
             {
                 "project_id": project,
                 "person_id": person_id,
-                "person_kind": kind,
+                "person_kind": person_kind,
                 "first_seen": min(e["event_time"] for e in theirs),  # type: ignore[type-var]
                 "last_seen": max(e["event_time"] for e in theirs),  # type: ignore[type-var]
                 "events": len(theirs),
@@ -258,9 +259,9 @@ def plain_identities(events: list[Row]) -> list[Row]:
     return [
         dict(zip(("project_id", "anonymous_id", "previous_id", "user_id"), link, strict=True))
         | {
-            "first_seen": min(shown, key=moment)["event_time"],  # type: ignore[arg-type,type-var]
-            "last_seen": max(shown, key=moment)["event_time"],  # type: ignore[arg-type,type-var]
-            "last_message_id": max(shown, key=moment)["message_id"],  # type: ignore[arg-type,type-var]
+            "first_seen": min(shown, key=moment)["event_time"],
+            "last_seen": max(shown, key=moment)["event_time"],
+            "last_message_id": max(shown, key=moment)["message_id"],
             "events": len(shown),
         }
         for link, shown in links.items()

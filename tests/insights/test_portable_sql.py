@@ -56,7 +56,7 @@ def faults(sql: str) -> list[str]:
     return found + [f"text: {token}" for token in ("::", "->>", " ASOF ", "TIMESTAMP '") if token in sql.upper()]
 
 
-def fault_of(node: exp.Expression) -> str | None:
+def fault_of(node: exp.Expr) -> str | None:
     if isinstance(node, exp.Distinct) and isinstance(node.parent, exp.Count):
         return None
     if isinstance(node, NOT_PORTABLE):
@@ -72,7 +72,7 @@ def name_of(function: exp.Func) -> str:
     return function.name.upper() if isinstance(function, exp.Anonymous) else function.sql_name()
 
 
-def is_double(side: exp.Expression) -> bool:
+def is_double(side: exp.Expr) -> bool:
     return isinstance(side, exp.Cast) and side.to.this == exp.DataType.Type.DOUBLE
 
 

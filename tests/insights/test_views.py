@@ -87,7 +87,8 @@ def test_an_event_is_late_past_the_hour_and_changes_settled_days_past_72(lake: L
     hours = timedelta(hours=1)
     microsecond = timedelta(microseconds=1)
     lags = [timedelta(), hours, hours + microsecond, 72 * hours, 72 * hours + microsecond]
-    lake.append_events(*({"received_at": NOON, "event_time": NOON - lag} for lag in lags))
+    events: list[Row] = [{"received_at": NOON, "event_time": NOON - lag} for lag in lags]
+    lake.append_events(*events)
 
     assert rows_of("SELECT events, late_events, late_share, settled_late_events FROM data_quality") == [
         {"events": 5, "late_events": 3, "late_share": 0.6, "settled_late_events": 1}
