@@ -78,10 +78,8 @@ class Lake:
 
     def ensure_tables(self) -> None:
         """Create what isn't there, and add columns that a newer version brought. Safe in a race."""
-        try:
+        with contextlib.suppress(NamespaceAlreadyExistsError):
             self._catalog.create_namespace(NAMESPACE)
-        except NamespaceAlreadyExistsError:
-            pass
         for table in TABLES:
             if not self._catalog.table_exists((NAMESPACE, table.name)):
                 self._create(table)
@@ -120,28 +118,34 @@ class Lake:
         live = {file.file_path for file in live_files(iceberg)}
         if any(file.file_path not in live for file in gone):
             raise ConflictError("a file was replaced by somebody else")
-        with _conflicts():
-            with iceberg.transaction() as transaction:
-                with transaction.update_snapshot(snapshot_properties={OPERATION: operation}).overwrite() as overwrite:
-                    for file in gone:
-                        overwrite.delete_data_file(file)
-                    for file in new:
-                        overwrite.append_data_file(file)
+        summary = {OPERATION: operation}
+        with (
+            _conflicts(),
+            iceberg.transaction() as transaction,
+            transaction.update_snapshot(snapshot_properties=summary).overwrite() as overwrite,
+        ):
+            for file in gone:
+                overwrite.delete_data_file(file)
+            for file in new:
+                overwrite.append_data_file(file)
 
-    def expire(self, iceberg: IcebergTable, snapshot_ids: Sequence[int]) -> None:
-        """Forget snapshots. A conflict is no matter: it is tried again in due time."""
-        with contextlib.suppress(ConflictError), _conflicts():
-            iceberg.maintenance.expire_snapshots().by_ids(list(snapshot_ids)).commit()
+    def expire(self, iceberg: IcebergTable, snapshot_ids: Sequence[int]) -> bool:
+        """Forget snapshots. False where somebody else committed meanwhile: it can be tried again at any time."""
+        try:
+            with _conflicts():
+                iceberg.maintenance.expire_snapshots().by_ids(list(snapshot_ids)).commit()
+        except ConflictError:
+            return False
+        return True
 
     def _append(self, iceberg: IcebergTable, planned: Plan) -> int:
         key, value = property_name(planned.books.stream), encode(planned.books)
         summary = {OPERATION: "ingest", key: value}
-        with _conflicts():
-            with iceberg.transaction() as transaction:
-                with transaction.update_snapshot(snapshot_properties=summary).merge_append() as append:
-                    for file in planned.files:
-                        append.append_data_file(file)
-                transaction.set_properties({key: value})
+        with _conflicts(), iceberg.transaction() as transaction:
+            with transaction.update_snapshot(snapshot_properties=summary).merge_append() as append:
+                for file in planned.files:
+                    append.append_data_file(file)
+            transaction.set_properties({key: value})
         return append.snapshot_id
 
     def _create(self, table: Table) -> None:
