@@ -136,7 +136,7 @@ def parse_event(raw: bytes, default_type: str | None = None) -> Event | Rejected
     """
     if len(raw) > MAX_EVENT_BYTES:
         return Rejected(Reason.TOO_LARGE, f"{len(raw)} bytes")
-    if is_deeper_than(raw, MAX_EVENT_DEPTH):
+    if raw.count(b"{") + raw.count(b"[") > MAX_EVENT_DEPTH and is_deeper_than(raw, MAX_EVENT_DEPTH):
         return Rejected(Reason.TOO_DEEP, f"over {MAX_EVENT_DEPTH} levels")
     try:
         event = _event_decoder.decode(raw)
@@ -152,23 +152,26 @@ def parse_event(raw: bytes, default_type: str | None = None) -> Event | Rejected
         return Rejected(Reason.UNKNOWN_TYPE, "type")
     if event.type == "track" and not name:
         return Rejected(Reason.NO_EVENT_NAME, "event")
-    if name and _is_over(name, MAX_EVENT_NAME_BYTES):
-        return Rejected(Reason.EVENT_NAME_TOO_LONG, "event" if event.type == "track" else "name")
     if not event.user_id and not event.anonymous_id:
         return Rejected(Reason.NO_IDENTITY, "userId, anonymousId")
-    ids = (event.message_id, event.user_id, event.anonymous_id, event.previous_id, event.group_id)
-    # A character is at most 4 bytes, so nearly all ids are known to fit without a look at each.
-    if sum(len(value) for value in ids if value) <= MAX_MESSAGE_ID_BYTES // 4:
-        return event
-    for field, value in zip(("messageId", "userId", "anonymousId", "previousId", "groupId"), ids, strict=True):
-        if value and _is_over(value, MAX_MESSAGE_ID_BYTES if field == "messageId" else MAX_ID_BYTES):
-            return Rejected(Reason.ID_TOO_LONG, field)
+    # A character is at most 4 bytes, so most texts are known to fit without being encoded.
+    if name and len(name) > MAX_EVENT_NAME_BYTES // 4 and len(name.encode()) > MAX_EVENT_NAME_BYTES:
+        return Rejected(Reason.EVENT_NAME_TOO_LONG, "event" if event.type == "track" else "name")
+    for value, limit in (
+        (event.message_id, MAX_MESSAGE_ID_BYTES),
+        (event.user_id, MAX_ID_BYTES),
+        (event.anonymous_id, MAX_ID_BYTES),
+        (event.previous_id, MAX_ID_BYTES),
+        (event.group_id, MAX_ID_BYTES),
+    ):
+        if value and len(value) > limit // 4 and len(value.encode()) > limit:
+            return Rejected(Reason.ID_TOO_LONG, _name_of_id(event, value))
     return event
 
 
-def _is_over(text: str, limit: int) -> bool:
-    """Whether the text is over so many bytes."""
-    return len(text) > limit // 4 and len(text.encode()) > limit
+def _name_of_id(event: Event, value: str) -> str:
+    names = ("message_id", "user_id", "anonymous_id", "previous_id", "group_id")
+    return next(name for name in names if getattr(event, name) is value)
 
 
 # --- depth ------------------------------------------------------------------------------------------------

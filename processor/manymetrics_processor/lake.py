@@ -11,6 +11,7 @@ commit may have landed. ``maintain`` removes them once they are old.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -126,6 +127,11 @@ class Lake:
                         overwrite.delete_data_file(file)
                     for file in new:
                         overwrite.append_data_file(file)
+
+    def expire(self, iceberg: IcebergTable, snapshot_ids: Sequence[int]) -> None:
+        """Forget snapshots. A conflict is no matter: it is tried again in due time."""
+        with contextlib.suppress(ConflictError), _conflicts():
+            iceberg.maintenance.expire_snapshots().by_ids(list(snapshot_ids)).commit()
 
     def _append(self, iceberg: IcebergTable, planned: Plan) -> int:
         key, value = property_name(planned.books.stream), encode(planned.books)

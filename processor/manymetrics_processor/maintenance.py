@@ -1,17 +1,207 @@
-"""Keep the tables small: merge little files, expire snapshots, remove files that nothing refers to."""
+"""Keep the tables small: merge little files, expire snapshots, remove files that nothing refers to.
+
+Small files are merged by tiers of their size, so a row is rewritten a few times in its life and not at every merge;
+a merge is kept so small that the next commit hardly waits.
+"""
 
 from __future__ import annotations
 
-from manymetrics_processor.lake import Lake
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyiceberg.manifest import DataFile
+from pyiceberg.table import Table as IcebergTable
+
+from manymetrics.tables import TABLES, Table
+from manymetrics_processor.arrow_engine import local_path, stage_day
+from manymetrics_processor.columns import arrow_schema
+from manymetrics_processor.lake import MAX_ATTEMPTS, ConflictError, Lake, live_files
+
+EVERY_COMMITS = 25
+KEEP_SNAPSHOTS = 10
+MERGE_FROM_FILES = 8  # of one tier and day
+TIER_BYTES = (64_000, 512_000, 4_000_000)  # a file's tier is how many of these it reaches
+MERGED_BYTES = 8_000_000  # files of this size are left alone, and a merge takes no more than this
+ORPHAN_AGE_S = 600.0  # younger files may belong to a commit that is under way
+
+log = logging.getLogger("manymetrics.maintenance")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What maintenance did to one table."""
+
+    table: str
+    files_before: int
+    files_after: int
+    snapshots_expired: int
+    dead_files_removed: int
 
 
 class Maintenance:
-    """What is done inline, between commits."""
+    """What is due after so many commits, between two of them: beside them it would lose each race."""
 
     def __init__(self, lake: Lake) -> None:
         self._lake = lake
         self._commits = 0
 
     def after_commit(self) -> None:
-        """Count a commit, and do what is due."""
+        """Count a commit, and do what is due. Never raises: it is tried again after as many commits."""
         self._commits += 1
+        if self._commits % EVERY_COMMITS == 0:
+            try:
+                maintain(self._lake)
+            except Exception as error:  # noqa: BLE001  # nothing depends on it
+                log.warning("maintenance failed and will be tried again", exc_info=error)
+
+
+def maintain(lake: Lake, *, orphan_age_s: float = ORPHAN_AGE_S, keep_snapshots: int = KEEP_SNAPSHOTS) -> list[Report]:
+    """Merge, expire and remove on both tables."""
+    return [_maintain(lake, table, orphan_age_s, keep_snapshots) for table in TABLES]
+
+
+def _maintain(lake: Lake, table: Table, orphan_age_s: float, keep_snapshots: int) -> Report:
+    iceberg = lake.load(table)
+    before = len(list(live_files(iceberg)))
+    if len(iceberg.metadata.snapshots) <= keep_snapshots and orphan_age_s:
+        return Report(table.name, before, before, 0, 0)
+    merge_small_files(lake, table)
+    expired = expire_snapshots(lake, table, keep_snapshots)
+    removed = remove_dead_files(lake.load(table), older_than_s=orphan_age_s)
+    return Report(table.name, before, len(list(live_files(lake.load(table)))), expired, removed)
+
+
+# --- rewrite ----------------------------------------------------------------------------------------------
+
+
+def merge_small_files(lake: Lake, table: Table) -> None:
+    """Merge the files of one day and tier where there are enough of them, until there are not."""
+    while True:
+        group = _group_to_merge(list(live_files(lake.load(table))))
+        if group is None:
+            return
+        rewrite(lake, table, group, lambda rows: rows, "compact")
+
+
+def rewrite(
+    lake: Lake, table: Table, files: Sequence[DataFile], change: Callable[[pa.Table], pa.Table], operation: str
+) -> tuple[int, int]:
+    """Replace files of one day by one file of what ``change`` makes of their rows. Returns rows before and after.
+
+    Raises ConflictError where somebody else replaced one of them meanwhile.
+    """
+    rows = read_files(table, files)
+    changed = change(rows)
+    iceberg = lake.load(table)
+    day = files[0].partition[0]
+    new = [stage_day(table, iceberg, _sorted(table, changed), day)] if changed.num_rows else []
+    for _ in range(MAX_ATTEMPTS):
+        live = {file.file_path for file in live_files(iceberg)}
+        if any(file.file_path not in live for file in files):
+            break
+        try:
+            lake.replace_files(iceberg, files, new, operation)
+        except ConflictError:
+            iceberg = lake.load(table)
+        else:
+            return rows.num_rows, changed.num_rows
+    raise ConflictError(f"{table.name}: a file was replaced by somebody else")
+
+
+def read_files(table: Table, files: Sequence[DataFile], columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows of data files; a column that a file is older than is null."""
+    schema = arrow_schema(table)
+    if columns is not None:
+        schema = pa.schema([schema.field(name) for name in columns])
+    parts = []
+    for file in files:
+        # `partitioning=None`: the folder's name is no column
+        with pq.ParquetFile(local_path(file.file_path)) as parquet:
+            have = set(parquet.schema_arrow.names)
+            part = parquet.read(columns=[name for name in schema.names if name in have])
+        for at, field in enumerate(schema):
+            if field.name not in have:
+                part = part.add_column(at, field, pa.nulls(part.num_rows, field.type))
+        parts.append(part.select(schema.names).cast(schema))
+    return pa.concat_tables(parts) if parts else schema.empty_table()
+
+
+def _sorted(table: Table, rows: pa.Table) -> pa.Table:
+    keys = [(name, "ascending", "at_start") for name in table.sort]
+    return rows.take(pc.sort_indices(rows, sort_keys=keys))
+
+
+def _group_to_merge(files: Sequence[DataFile]) -> list[DataFile] | None:
+    groups: dict[tuple[int, int], list[DataFile]] = defaultdict(list)
+    for file in files:
+        if file.file_size_in_bytes < MERGED_BYTES:
+            tier = sum(file.file_size_in_bytes >= size for size in TIER_BYTES)
+            groups[file.partition[0], tier].append(file)
+    for group in groups.values():
+        if len(group) >= MERGE_FROM_FILES:
+            chosen, size = [], 0
+            for file in sorted(group, key=lambda one: one.file_size_in_bytes):
+                size += file.file_size_in_bytes
+                if size > MERGED_BYTES:
+                    break
+                chosen.append(file)
+            if len(chosen) > 1:
+                return chosen
+    return None
+
+
+# --- expire and remove ------------------------------------------------------------------------------------
+
+
+def expire_snapshots(lake: Lake, table: Table, keep: int = KEEP_SNAPSHOTS) -> int:
+    """Forget all but the newest snapshots; their files go with remove_dead_files. Returns how many."""
+    iceberg = lake.load(table)
+    newest_first = sorted(iceberg.metadata.snapshots, key=lambda one: one.timestamp_ms, reverse=True)
+    current = iceberg.metadata.current_snapshot_id
+    old = [one.snapshot_id for one in newest_first[keep:] if one.snapshot_id != current]
+    if old:
+        lake.expire(iceberg, old)
+    return len(old)
+
+
+def remove_dead_files(iceberg: IcebergTable, *, older_than_s: float) -> int:
+    """Delete files of the table's folder that no snapshot refers to and that are so old. Returns how many."""
+    kept = _reachable(iceberg)
+    before = time.time() - older_than_s
+    removed = 0
+    home = Path(local_path(iceberg.location()))
+    for path in (*home.glob("data/*/*.parquet"), *home.glob("metadata/*.avro")):
+        if str(path) not in kept and path.stat().st_mtime <= before:
+            path.unlink(missing_ok=True)
+            removed += 1
+    for folder in home.glob("data/*"):
+        if not any(folder.iterdir()):
+            _remove_empty(folder)
+    return removed
+
+
+def _remove_empty(folder: Path) -> None:
+    try:
+        folder.rmdir()
+    except OSError:  # a file was staged there just now
+        return
+
+
+def _reachable(iceberg: IcebergTable) -> set[str]:
+    paths: set[str] = set()
+    manifests = {}
+    for snapshot in iceberg.metadata.snapshots:
+        paths.add(snapshot.manifest_list)
+        manifests.update({manifest.manifest_path: manifest for manifest in snapshot.manifests(iceberg.io)})
+    paths.update(manifests)
+    for manifest in manifests.values():
+        for entry in manifest.fetch_manifest_entry(iceberg.io, discard_deleted=False):
+            paths.add(entry.data_file.file_path)
+    return {local_path(path) for path in paths}

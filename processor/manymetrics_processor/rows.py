@@ -21,6 +21,8 @@ from manymetrics.records import Stamp
 DAY_US = 86_400_000_000
 MAX_AHEAD_US = DAY_US  # an event_time further ahead of received_at than this is a wrong clock
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NAIVE_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  # what names no zone is UTC
+_from_iso = datetime.fromisoformat
 _YEAR_1 = -62_135_596_800_000_000  # 0001-01-01, the first that every engine can print
 _MILLISECONDS_FROM = 100_000_000_000  # epoch numbers above are milliseconds: in seconds they'd be the year 5138
 
@@ -148,14 +150,14 @@ def _time(value: str | float | None, name: str, extra: Raws, repairs: list[str])
 def _parse_time(value: object) -> int | None:
     """Microseconds of ISO 8601 text (UTC where it names no zone) or of epoch seconds or milliseconds."""
     try:
-        if isinstance(value, str):
-            moment = datetime.fromisoformat(value)
+        if type(value) is str:
+            moment = _from_iso(value)
         elif isinstance(value, int | float) and not isinstance(value, bool):
             seconds = value / 1000 if abs(value) > _MILLISECONDS_FROM else value
             moment = datetime.fromtimestamp(seconds, UTC)
         else:
             return None
-        since = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH
+        since = moment - (_EPOCH if moment.tzinfo else _NAIVE_EPOCH)
     except (ValueError, OverflowError, OSError):
         return None
     time = since.days * DAY_US + since.seconds * 1_000_000 + since.microseconds
@@ -170,15 +172,14 @@ def _extra(event: Event, request: Request) -> Raws:
     extra: Raws = dict(event.extra) if event.extra else {}
     if event.integrations or request.integrations:
         extra["integrations"] = _merged(event.integrations, request.integrations)
-    if event.category:
-        extra["category"] = event.category
-    if event.metadata:
-        extra["_metadata"] = event.metadata
-    if event.rudder_id:
-        extra["rudderId"] = event.rudder_id
-    other, name = (event.name, "name") if event.type == "track" else (event.event, "event")
-    if other is not None:
-        extra[name] = msgspec.Raw(_encode(other))
+    for name, raw in (("category", event.category), ("_metadata", event.metadata), ("rudderId", event.rudder_id)):
+        if raw:
+            extra[name] = raw
+    if event.type == "track":
+        if event.name is not None:
+            extra["name"] = msgspec.Raw(_encode(event.name))
+    elif event.event is not None:
+        extra["event"] = msgspec.Raw(_encode(event.event))
     return extra
 
 
