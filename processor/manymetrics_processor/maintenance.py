@@ -171,9 +171,12 @@ def expire_snapshots(lake: Lake, table: Table, keep: int = KEEP_SNAPSHOTS) -> tu
     newest_first = sorted(iceberg.metadata.snapshots, key=lambda one: one.sequence_number or 0, reverse=True)
     current = iceberg.metadata.current_snapshot_id
     old = [one.snapshot_id for one in newest_first[keep:] if one.snapshot_id != current]
-    if not old or not lake.expire(iceberg, old):
+    if not old:
         return 0, 0
-    dead = _reachable(iceberg) - _reachable(lake.load(table))
+    held = _reachable(iceberg)
+    if not lake.expire(iceberg, old):
+        return 0, 0
+    dead = held - _reachable(lake.load(table))
     for path in dead:
         Path(path).unlink(missing_ok=True)
     return len(old), len(dead)
