@@ -28,6 +28,7 @@ from pyiceberg.table import Transaction
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Snapshot
 from pyiceberg.table.sorting import NullOrder, SortField, SortOrder
+from pyiceberg.table.update.snapshot import ExpireSnapshots
 from pyiceberg.transforms import DayTransform, IdentityTransform
 from pyiceberg.types import IcebergType, IntegerType, LongType, NestedField, StringType, TimestampType
 from sqlalchemy.exc import OperationalError
@@ -135,7 +136,7 @@ class Lake:
         """Forget snapshots. False where somebody else committed meanwhile: it can be tried again at any time."""
         try:
             with _conflicts():
-                iceberg.maintenance.expire_snapshots().by_ids(list(snapshot_ids)).commit()
+                ExpireSnapshots(_Transaction(iceberg, autocommit=True)).by_ids(list(snapshot_ids)).commit()
         except ConflictError:
             return False
         return True

@@ -173,10 +173,11 @@ def expire_snapshots(lake: Lake, table: Table, keep: int = KEEP_SNAPSHOTS) -> tu
     old = [one.snapshot_id for one in newest_first[keep:] if one.snapshot_id != current]
     if not old:
         return 0, 0
-    held = _reachable(iceberg)
+    read: dict[str, set[str]] = {}  # most manifests are those of before, so each is read but once
+    held = _reachable(iceberg, read)
     if not lake.expire(iceberg, old):
         return 0, 0
-    dead = held - _reachable(lake.load(table))
+    dead = held - _reachable(lake.load(table), read)
     for path in dead:
         Path(path).unlink(missing_ok=True)
     return len(old), len(dead)
@@ -187,7 +188,7 @@ def remove_orphans(iceberg: IcebergTable, *, older_than_s: float = ORPHAN_AGE_S)
 
     Younger files may belong to a commit that is under way. Returns how many.
     """
-    kept = _reachable(iceberg)
+    kept = _reachable(iceberg, {})
     before = time.time() - older_than_s
     home = Path(local_path(iceberg.location()))
     removed = 0
@@ -198,13 +199,15 @@ def remove_orphans(iceberg: IcebergTable, *, older_than_s: float = ORPHAN_AGE_S)
     return removed
 
 
-def _reachable(iceberg: IcebergTable) -> set[str]:
-    """The paths of all files that the table's snapshots refer to."""
-    lists = {snapshot.manifest_list: snapshot for snapshot in iceberg.metadata.snapshots}
-    manifests = {m.manifest_path: m for snapshot in lists.values() for m in snapshot.manifests(iceberg.io)}
-    data = (
-        entry.data_file.file_path
-        for manifest in manifests.values()
-        for entry in manifest.fetch_manifest_entry(iceberg.io, discard_deleted=False)
-    )
-    return {local_path(path) for path in (*lists, *manifests, *data)}
+def _reachable(iceberg: IcebergTable, read: dict[str, set[str]]) -> set[str]:
+    """The paths of all files that the table's snapshots refer to. ``read`` keeps what manifests were found to hold."""
+    paths: set[str] = set()
+    for snapshot in iceberg.metadata.snapshots:
+        paths.add(local_path(snapshot.manifest_list))
+        for manifest in snapshot.manifests(iceberg.io):
+            at = local_path(manifest.manifest_path)
+            if at not in read:
+                entries = manifest.fetch_manifest_entry(iceberg.io, discard_deleted=False)
+                read[at] = {local_path(entry.data_file.file_path) for entry in entries}
+            paths |= {at, *read[at]}
+    return paths
