@@ -273,7 +273,7 @@ def _put_field(event: Event, name: str, raw: msgspec.Raw) -> Reason | None:
         _flag(event, f"{attribute}_number")
     elif attribute == "type":
         return Reason.UNKNOWN_TYPE
-    elif attribute == "channel" or attribute == ("name" if event.type == "track" else "event"):
+    elif attribute in {"channel", "name" if event.type == "track" else "event"}:
         _keep(event, name, raw)  # decides nothing here, so it is kept as an unknown field would be
     else:
         return Reason.INVALID_EVENT_NAME if attribute in {"event", "name"} else Reason.INVALID_ID
@@ -301,9 +301,7 @@ def _flag(event: Event, repair: str) -> None:
 
 
 _ATTRIBUTES = {
-    field.encode_name: field.name
-    for field in msgspec.structs.fields(Event)
-    if field.name not in {"extra", "repairs"}
+    field.encode_name: field.name for field in msgspec.structs.fields(Event) if field.name not in {"extra", "repairs"}
 }
 _RAW_ATTRIBUTES = frozenset(field.name for field in msgspec.structs.fields(Event) if field.type is msgspec.Raw)
 _TIME_ATTRIBUTES = frozenset({"timestamp", "original_timestamp", "sent_at"})
@@ -323,7 +321,7 @@ def _split_with_care(body: bytes) -> Body:
         raise UnreadableBodyError(f"the body is not UTF-8 at byte {error.start}: send JSON in UTF-8") from None
     body = body.strip(b" \t\r\n")
     if not body.startswith(b"{"):
-        raise UnreadableBodyError("the body is not a JSON object: send one event, or {\"batch\": [...]}")
+        raise UnreadableBodyError('the body is not a JSON object: send one event, or {"batch": [...]}')
     members = dict(_member(span) for span in _children(body))
     batch = members.pop("batch", None)
     for value in members.values():
@@ -340,7 +338,7 @@ def _items(batch: bytes | None) -> list[msgspec.Raw] | None:
     if batch is None or batch == b"null":
         return None
     if not batch.startswith(b"["):
-        raise UnreadableBodyError("`batch` is not an array: send {\"batch\": [...]}")
+        raise UnreadableBodyError('`batch` is not an array: send {"batch": [...]}')
     items = _children(batch)
     for item in items:
         _check_json(item)

@@ -18,14 +18,22 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from manymetrics.collect import Front
 from manymetrics.keys import FileKeys, Keys, KeysUnavailableError, new_key, parse_key_list, read_keys, write_keys
-from manymetrics.local_stream import SHARD, LocalSource, LocalStream
-from manymetrics.settings import Settings
+from manymetrics.local_stream import SHARD, LocalSource, LocalStream, open_stream
+from manymetrics.settings import Settings, SettingsError
+from manymetrics.tables import EVENTS
 from manymetrics.telemetry import log_json_lines
+
+if TYPE_CHECKING:
+    from manymetrics.metrics import Books
+    from manymetrics_processor.lake import Lake
+    from manymetrics_processor.ledger import StreamBooks
 
 log = logging.getLogger("manymetrics.local")
 _RESTART_WAIT_S = 1.0
@@ -63,6 +71,58 @@ def first_key(settings: Settings) -> str | None:
         return None
 
 
+def open_lake(data_dir: Path) -> Lake:
+    """The tables of a data folder, for commands that work on them beside the server. Raises SettingsError."""
+    from manymetrics_processor.lake import Lake, local_catalog
+
+    if not (data_dir / "catalog.db").exists():
+        raise SettingsError(f"no tables in {data_dir}: start the server first (make run), or name the right --data-dir")
+    lake = Lake(local_catalog(data_dir))
+    lake.ensure_tables()
+    return lake
+
+
+def read_books(data_dir: Path) -> list[StreamBooks]:
+    """The committed books of every stream, as the table of events has them."""
+    from manymetrics_insights.lake import read_table
+    from manymetrics_processor.ledger import read_books as books_in
+
+    state = read_table(data_dir, EVENTS.name)
+    return books_in(state.properties) if state else []
+
+
+def committed_up_to(data_dir: Path) -> int:
+    """The sequence number of the local stream up to which all is committed; -1 where nothing is."""
+    with contextlib.closing(LocalSource(stream_path(data_dir))) as source:
+        name = source.name()
+    return max((books.watermark(SHARD) for books in read_books(data_dir) if books.stream == name), default=-1)
+
+
+def pending_records(data_dir: Path) -> int:
+    """How many records of the local stream are not yet committed."""
+    if not stream_path(data_dir).exists():
+        return 0
+    with contextlib.closing(LocalSource(stream_path(data_dir))) as source:
+        return source.pending(committed_up_to(data_dir))[0]
+
+
+def books_for_metrics(data_dir: Path) -> Books:
+    """The books of all streams together, and what waits behind them."""
+    from manymetrics.metrics import Books
+
+    outcomes: Counter[str] = Counter()
+    received = 0
+    for books in read_books(data_dir):
+        received += books.received
+        outcomes.update(books.outcomes())
+    if not stream_path(data_dir).exists():
+        return Books(received, outcomes)
+    with contextlib.closing(LocalSource(stream_path(data_dir))) as source:
+        pending, oldest = source.pending(committed_up_to(data_dir))
+    lag = max(0.0, time.time() - oldest / 1_000_000) if oldest else 0.0
+    return Books(received, outcomes, pending, lag)
+
+
 def create_local_app(settings: Settings | None = None, on_ready: Callable[[], None] | None = None) -> Front:
     """The API of one machine with its committer; ``on_ready`` is called once events reach the tables."""
     from manymetrics.app import create_app
@@ -73,6 +133,7 @@ def create_local_app(settings: Settings | None = None, on_ready: Callable[[], No
         settings=settings,
         keys=ensure_keys(settings),
         sink=LocalStream(stream_path(settings.data_dir)),
+        read_books=lambda: books_for_metrics(settings.data_dir),
         lifespan=supervisor.running,
     )
 
@@ -142,18 +203,11 @@ def run_committer(settings: Settings) -> None:
             return
         lake = Lake(local_catalog(settings.data_dir))
         lake.ensure_tables()
-        source = LocalSource(_made_stream(settings.data_dir))
+        open_stream(stream_path(settings.data_dir)).close()
+        source = LocalSource(stream_path(settings.data_dir))
         committer = Committer(source, SHARD, lake, Window(settings.dedup_window_days), settings.commit_interval_s)
         print("ready", flush=True)  # noqa: T201  # the parent waits for this line
         committer.run(stop)
-
-
-def _made_stream(data_dir: Path) -> Path:
-    path = stream_path(data_dir)
-    from manymetrics.local_stream import open_stream
-
-    open_stream(path).close()
-    return path
 
 
 def _stop_at_end_of_input(stop: threading.Event) -> None:
@@ -162,7 +216,8 @@ def _stop_at_end_of_input(stop: threading.Event) -> None:
 
 
 @contextlib.contextmanager
-def _lock(path: Path, stop: threading.Event) -> AsyncIterator[bool]:  # type: ignore[misc]
+def _lock(path: Path, stop: threading.Event) -> Iterator[bool]:
+    """Wait for the lock, which goes with the process; False where it is time to stop first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         while not stop.is_set():
@@ -171,9 +226,9 @@ def _lock(path: Path, stop: threading.Event) -> AsyncIterator[bool]:  # type: ig
             except BlockingIOError:
                 time.sleep(0.1)
             else:
-                yield True  # type: ignore[misc]
+                yield True
                 return
-        yield False  # type: ignore[misc]
+        yield False
 
 
 if __name__ == "__main__":

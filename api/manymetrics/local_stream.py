@@ -31,8 +31,12 @@ KEEP_COMMITTED_S = 60  # how long a committed record stays, so that `tail` can s
 
 _SCHEMA = """
 create table if not exists stream (incarnation text not null, probe integer not null);
-create table if not exists records (sequence integer primary key autoincrement, arrived_at integer not null, data blob not null);
-create table if not exists outcomes (sequence integer primary key, committed_at integer not null, outcomes blob not null);
+create table if not exists records (
+    sequence integer primary key autoincrement, arrived_at integer not null, data blob not null
+);
+create table if not exists outcomes (
+    sequence integer primary key, committed_at integer not null, outcomes blob not null
+);
 """
 
 
@@ -223,15 +227,19 @@ class LocalSource:
 
     def outcomes(self, after: int) -> list[tuple[int, bytes]]:
         """Sequence number and, for each event, what became of it; in order. Raises sqlite3.Error or OSError."""
-        return self._open().execute(
-            "select sequence, outcomes from outcomes where sequence > ? order by sequence", (after,)
-        ).fetchall()
+        return (
+            self._open()
+            .execute("select sequence, outcomes from outcomes where sequence > ? order by sequence", (after,))
+            .fetchall()
+        )
 
     def pending(self, after: int) -> tuple[int, int | None]:
         """How many records wait past a sequence number, and when the oldest arrived (microseconds since 1970)."""
-        row = self._open().execute(
-            "select count(*), min(arrived_at) from records where sequence > ?", (after,)
-        ).fetchone()
+        row = (
+            self._open()
+            .execute("select count(*), min(arrived_at) from records where sequence > ?", (after,))
+            .fetchone()
+        )
         return row[0], row[1]
 
     def put_outcomes(self, outcomes: Iterable[tuple[int, bytes]]) -> None:
@@ -254,6 +262,23 @@ class LocalSource:
         dropped = connection.execute("delete from records where sequence <= ?", (last,)).rowcount
         connection.execute("pragma incremental_vacuum")
         return dropped
+
+    def last_sequence(self) -> int:
+        """The highest sequence number so far; 0 before the first."""
+        row = self._open().execute("select seq from sqlite_sequence where name = 'records'").fetchone()
+        return row[0] if row else 0
+
+    def scrub(self, up_to: int) -> None:
+        """Drop committed records now, and write over what they left in the file. Raises sqlite3.Error where busy."""
+        connection = self._open()
+        os.sync()  # as in drop_committed
+        connection.execute("pragma secure_delete=on")
+        connection.execute("delete from outcomes where sequence <= ?", (up_to,))
+        connection.execute("delete from records where sequence <= ?", (up_to,))
+        connection.execute("vacuum")
+        busy, _, _ = connection.execute("pragma wal_checkpoint(truncate)").fetchone()
+        if busy:
+            raise sqlite3.OperationalError("the log is in use")
 
     def close(self) -> None:
         """Close the database."""

@@ -38,7 +38,7 @@ class Reason(StrEnum):
 REASON_DOCS: dict[Reason, str] = {
     Reason.NOT_AN_OBJECT: "The item is JSON, but not an object.",
     Reason.INVALID_JSON: "The bytes are not JSON, even after the repairs that intake knows.",
-    Reason.TOO_LARGE: "The event, with its batch's context, is over 512,000 bytes. A prefix, the length and the sha256 are kept.",
+    Reason.TOO_LARGE: "With its batch's context over 512,000 bytes. Its length, sha256 and first 64 kB are kept.",
     Reason.TOO_DEEP: "Objects and arrays are nested more than 64 deep.",
     Reason.UNKNOWN_TYPE: "`type` is none of track, identify, page, screen, group, alias.",
     Reason.NO_IDENTITY: "Neither `userId` nor `anonymousId` is there.",

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import msgspec
 import zstandard
@@ -82,8 +82,8 @@ def pack(stamp: Stamp, events: Sequence[bytes | msgspec.Raw], *, compress: bool)
     if sum(lengths) + _envelope_bytes(stamp) + 8 * len(lengths) < MAX_RECORD_BYTES and (
         not lengths or max(lengths) <= MAX_EVENT_BYTES
     ):
-        return [_pack_one(_Header(stamp, lengths), events, compress)] if lengths else []
-    return [_pack_one(_Header(stamp, *header), chunk, compress) for header, chunk in _chunks(stamp, events)]
+        return [_pack_one(_Header(stamp, lengths), events, compress=compress)] if lengths else []
+    return [_pack_one(_Header(stamp, *header), chunk, compress=compress) for header, chunk in _chunks(stamp, events)]
 
 
 def unpack(data: bytes) -> Record:
@@ -95,7 +95,7 @@ def unpack(data: bytes) -> Record:
         stops = list(accumulate(header.lengths, initial=end))
         if len(header.lengths) != count_events(data) or stops[-1] != len(body):
             raise UnreadableRecordError("the lengths do not add up")
-        events = [body[start:stop] for start, stop in zip(stops, stops[1:], strict=False)]
+        events = [body[start:stop] for start, stop in pairwise(stops)]
     except (msgspec.DecodeError, msgspec.ValidationError, zstandard.ZstdError, IndexError) as error:
         raise UnreadableRecordError(str(error)) from error
     return Record(header.stamp, events, {cut.position: cut for cut in header.cuts})
@@ -118,7 +118,7 @@ def _envelope_bytes(stamp: Stamp) -> int:
     return 1_000 + len(stamp.context) + len(stamp.integrations) + len(stamp.sent_at) + len(stamp.user_agent or "")
 
 
-def _pack_one(header: _Header, events: Sequence[bytes | msgspec.Raw], compress: bool) -> bytes:
+def _pack_one(header: _Header, events: Sequence[bytes | msgspec.Raw], *, compress: bool) -> bytes:
     head = _encoder.encode(header)
     body = b"".join((len(head).to_bytes(4, "big"), head, *events))
     count = len(header.lengths).to_bytes(4, "big")

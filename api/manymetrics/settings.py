@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 PREFIX = "MANYMETRICS_"
 
@@ -43,10 +44,16 @@ class Settings:
         unknown = sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
         if unknown:
             raise SettingsError(f"{unknown[0]} is no setting; there are {', '.join(sorted(known))}")
-        return cls(**{name: _parse(variable, name, environ[variable]) for variable, name in known.items() if variable in environ})
+        return cls(
+            **{
+                name: _parse(variable, name, environ[variable])
+                for variable, name in known.items()
+                if variable in environ
+            }
+        )
 
 
-def _parse(variable: str, name: str, text: str) -> object:
+def _parse(variable: str, name: str, text: str) -> Any:  # noqa: ANN401  # what the field takes
     kind = type(getattr(Settings(), name))
     try:
         value = kind(text)

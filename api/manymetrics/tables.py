@@ -59,7 +59,11 @@ EVENTS = Table(
     partition_day_of="received_at",
     sort=("project_id", "event", "event_time"),
     columns=(
-        _text("message_id", "The client's id of the event; made from its place in the stream where it had none.", required=True),
+        _text(
+            "message_id",
+            "The client's id of the event; made from its place in the stream where it had none.",
+            required=True,
+        ),
         _text("project_id", "The project that the write key belongs to.", required=True),
         _text("type", "track, identify, page, screen, group or alias.", required=True),
         _time("received_at", "When the API had the request. UTC.", required=True),
@@ -105,7 +109,9 @@ EVENTS = Table(
         _text("context_campaign_term", "context.campaign.term (utm_term)."),
         _text("context_campaign_content", "context.campaign.content (utm_content)."),
         _text("session_id", "context.sessionId, as our browser SDK sends it."),
-        Column("session_sequence", "long", "context.sessionSequence: counts a session's events from 1; a gap is a loss."),
+        Column(
+            "session_sequence", "long", "context.sessionSequence: counts a session's events from 1; a gap is a loss."
+        ),
         Column("attempt", "int", "context.attempt: how often the client had sent it, from 1."),
         _json("properties", "The event's properties, as sent."),
         _json("traits", "The person's or group's traits, as sent."),
@@ -151,19 +157,22 @@ _SPARK_TYPES: dict[ColumnType, str] = {"string": "STRING", "timestamp": "TIMESTA
 
 def spark_ddl(table: Table) -> str:
     """The table's columns as Spark SQL, for ``CREATE TABLE name (...)``."""
-    return ",\n".join(
-        f"`{column.name}` {_SPARK_TYPES[column.type]}{' NOT NULL' if column.required else ''} COMMENT '{_quoted(column.doc)}'"
-        for column in table.columns
-    )
+    return ",\n".join(map(_spark_column, table.columns))
+
+
+def _spark_column(column: Column) -> str:
+    needed = " NOT NULL" if column.required else ""
+    return f"`{column.name}` {_SPARK_TYPES[column.type]}{needed} COMMENT '{_quoted(column.doc)}'"
 
 
 def markdown(table: Table) -> str:
     """The table's columns as a Markdown table, for the docs."""
-    rows = "\n".join(
-        f"| `{column.name}` | {'JSON text' if column.json else column.type}{'' if column.required else ', may be null'} | {column.doc} |"
-        for column in table.columns
-    )
-    return f"| column | type | what |\n|---|---|---|\n{rows}\n"
+    return "\n".join(("| column | type | what |", "|---|---|---|", *map(_markdown_row, table.columns), ""))
+
+
+def _markdown_row(column: Column) -> str:
+    kind = "JSON text" if column.json else column.type
+    return f"| `{column.name}` | {kind}{'' if column.required else ', may be null'} | {column.doc} |"
 
 
 def _quoted(text: str) -> str:

@@ -26,7 +26,12 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """As logging.Formatter.format."""
-        line = {"at": self.formatTime(record), "level": record.levelname, "log": record.name, "message": record.getMessage()}
+        line = {
+            "at": self.formatTime(record),
+            "level": record.levelname,
+            "log": record.name,
+            "message": record.getMessage(),
+        }
         facts = getattr(record, "facts", None)
         if isinstance(facts, dict):
             line |= facts

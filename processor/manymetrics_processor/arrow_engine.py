@@ -27,6 +27,7 @@ from manymetrics_processor.decode import Rows
 ROW_GROUP_ROWS = 50_000  # small enough that min and max of the sort columns let queries skip
 ZSTD_LEVEL = 1  # level 3 bought nothing on events (2026-11-23)
 
+
 def stage(table: Table, iceberg: IcebergTable, rows: Rows) -> list[DataFile]:
     """Write the rows to new files, one a day; nothing refers to them yet.
 

@@ -71,7 +71,7 @@ class Committer:
         while not stop.is_set():
             try:
                 idle, wait = self.step(), POLL_S
-            except Exception as error:  # noqa: BLE001  # whatever it is: the records are safe, so try again
+            except Exception as error:  # whatever it is: the records are safe, so try again
                 log.warning("a commit failed and will be tried again", exc_info=error)
                 self._decoders.close()
                 self._position = None

@@ -68,7 +68,10 @@ class Rows(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A micro-batch. ``counts`` and ``outcomes`` are by record; ``ids`` by row of ``events``, ``reasons`` of ``letters``."""
+    """A micro-batch.
+
+    ``counts`` and ``outcomes`` are by record, ``ids`` by row of ``events``, ``reasons`` by row of ``letters``.
+    """
 
     stream: str
     keys: list[tuple[str, int]]  # shard and sequence of each record, in order
@@ -80,21 +83,28 @@ class Batch:
     reasons: list[str]
 
 
-_Entry = tuple[Row, int, int, object]
+Entry = tuple[Row, int, int, object]
 """A row, the index of its record, its position there, and an event's dedup digest or a letter's reason."""
 
 
 def decode(records: Iterable[StreamRecord], stream: str) -> Batch:
     """Decode a micro-batch; the records may come in any order."""
     ordered = sorted(records, key=lambda record: (record.shard, record.sequence))
-    good: list[_Entry] = []
-    bad: list[_Entry] = []
+    good: list[Entry] = []
+    bad: list[Entry] = []
     outcomes = [_decode_record(number, record, stream, good, bad) for number, record in enumerate(ordered)]
+    return batch_of(stream, [(record.shard, record.sequence) for record in ordered], outcomes, good, bad)
+
+
+def batch_of(
+    stream: str, keys: list[tuple[str, int]], outcomes: list[bytes], good: list[Entry], bad: list[Entry]
+) -> Batch:
+    """Put a batch together from its events and letters, which are in the order of their places."""
     events, digests = _rows(EVENTS, good)
     letters, reasons = _rows(DEAD_LETTERS, bad)
     return Batch(
         stream=stream,
-        keys=[(record.shard, record.sequence) for record in ordered],
+        keys=keys,
         counts=np.array([len(marks) for marks in outcomes], dtype=np.int64),
         outcomes=outcomes,
         events=events,
@@ -104,7 +114,7 @@ def decode(records: Iterable[StreamRecord], stream: str) -> Batch:
     )
 
 
-def _rows(table: Table, entries: list[_Entry]) -> tuple[Rows, list[object]]:
+def _rows(table: Table, entries: list[Entry]) -> tuple[Rows, list[object]]:
     day_at = table.column_names.index(table.partition_day_of)
     key = sort_key(table)
     days = [cast("int", entry[0][day_at]) // DAY_US for entry in entries]
@@ -119,7 +129,7 @@ def _rows(table: Table, entries: list[_Entry]) -> tuple[Rows, list[object]]:
     return Rows(to_arrow(table, rows), *(np.array(a, dtype=np.int64) for a in arrays)), [entries[i][3] for i in order]
 
 
-def _decode_record(number: int, record: StreamRecord, stream: str, good: list[_Entry], bad: list[_Entry]) -> bytes:
+def _decode_record(number: int, record: StreamRecord, stream: str, good: list[Entry], bad: list[Entry]) -> bytes:
     """Append the record's rows and letters; returns its outcomes, as if no event were a duplicate."""
     sequence = str(record.sequence)
     try:
@@ -130,11 +140,10 @@ def _decode_record(number: int, record: StreamRecord, stream: str, good: list[_E
         return DEAD_LETTERED
     stamp, cuts = unpacked.stamp, unpacked.cuts
     request = read_request(stamp)
-    limit = MAX_EVENT_BYTES - len(stamp.context)
     outcomes = bytearray(STORED * len(unpacked.events))
     for position, raw in enumerate(unpacked.events):
         place = (stream, record.shard, sequence, position)
-        row = _row_or_rejected(raw, limit, request, place, cuts)
+        row = row_or_rejected(raw, request, place, cuts)
         if isinstance(row, Rejected):
             outcomes[position] = DEAD_LETTERED[0]
             bad.append((_letter(raw, stamp, row, place), number, position, row.reason.value))
@@ -143,11 +152,12 @@ def _decode_record(number: int, record: StreamRecord, stream: str, good: list[_E
     return bytes(outcomes)
 
 
-def _row_or_rejected(raw: bytes, limit: int, request: Request, place: Place, cuts: dict[int, Cut]) -> Row | Rejected:
+def row_or_rejected(raw: bytes, request: Request, place: Place, cuts: dict[int, Cut]) -> Row | Rejected:
+    """The row of an event's bytes, or why there is none. Never raises."""
     cut = cuts.get(place[3]) if cuts else None
     if cut is not None:
         return Rejected(Reason.TOO_LARGE, f"{cut.length} bytes, sha256 {cut.sha256}")
-    if len(raw) > limit:
+    if len(raw) + len(request.stamp.context) > MAX_EVENT_BYTES:
         return Rejected(Reason.TOO_LARGE, f"{len(raw)} bytes, and its batch's context with them")
     try:
         event = parse_event(raw, request.stamp.default_type)

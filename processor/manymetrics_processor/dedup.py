@@ -44,7 +44,9 @@ class _Run:
             return []
         # Two ids with equal first halves: about never (2**-64 a pair), yet no reason to lose an event.
         return [
-            int(i) for i in same if self.second[at[i]] == second[i] or self._holds_after(int(at[i]), first[i], second[i])
+            int(i)
+            for i in same
+            if self.second[at[i]] == second[i] or self._holds_after(int(at[i]), first[i], second[i])
         ]
 
     def _holds_after(self, start: int, first: np.uint64, second: np.uint64) -> bool:

@@ -32,7 +32,7 @@ class StreamBooks(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def balanced(self) -> bool:
-        """received = stored + duplicate + dead-lettered, exactly."""
+        """Received = stored + duplicate + dead-lettered, exactly."""
         return self.received == self.stored + self.duplicate + sum(self.dead_lettered.values())
 
     def watermark(self, shard: str) -> int:

@@ -42,7 +42,7 @@ class Report:
     files_before: int
     files_after: int
     snapshots_expired: int
-    dead_files_removed: int
+    files_removed: int
 
 
 class Maintenance:
@@ -57,25 +57,26 @@ class Maintenance:
         self._commits += 1
         if self._commits % EVERY_COMMITS == 0:
             try:
-                maintain(self._lake)
-            except Exception as error:  # noqa: BLE001  # nothing depends on it
+                for table in TABLES:
+                    if len(self._lake.load(table).metadata.snapshots) > KEEP_SNAPSHOTS:
+                        merge_small_files(self._lake, table)
+                        expire_snapshots(self._lake, table)
+            except Exception as error:  # nothing depends on it
                 log.warning("maintenance failed and will be tried again", exc_info=error)
 
 
-def maintain(lake: Lake, *, orphan_age_s: float = ORPHAN_AGE_S, keep_snapshots: int = KEEP_SNAPSHOTS) -> list[Report]:
-    """Merge, expire and remove on both tables."""
-    return [_maintain(lake, table, orphan_age_s, keep_snapshots) for table in TABLES]
+def maintain(lake: Lake, *, keep_snapshots: int = KEEP_SNAPSHOTS) -> list[Report]:
+    """All of it, on both tables, at once."""
+    return [_maintain(lake, table, keep_snapshots) for table in TABLES]
 
 
-def _maintain(lake: Lake, table: Table, orphan_age_s: float, keep_snapshots: int) -> Report:
-    iceberg = lake.load(table)
-    before = len(list(live_files(iceberg)))
-    if len(iceberg.metadata.snapshots) <= keep_snapshots and orphan_age_s:
-        return Report(table.name, before, before, 0, 0)
+def _maintain(lake: Lake, table: Table, keep_snapshots: int) -> Report:
+    before = len(list(live_files(lake.load(table))))
     merge_small_files(lake, table)
-    expired = expire_snapshots(lake, table, keep_snapshots)
-    removed = remove_dead_files(lake.load(table), older_than_s=orphan_age_s)
-    return Report(table.name, before, len(list(live_files(lake.load(table)))), expired, removed)
+    expired, removed = expire_snapshots(lake, table, keep_snapshots)
+    iceberg = lake.load(table)
+    removed += remove_orphans(iceberg)
+    return Report(table.name, before, len(list(live_files(iceberg))), expired, removed)
 
 
 # --- rewrite ----------------------------------------------------------------------------------------------
@@ -160,48 +161,53 @@ def _group_to_merge(files: Sequence[DataFile]) -> list[DataFile] | None:
 # --- expire and remove ------------------------------------------------------------------------------------
 
 
-def expire_snapshots(lake: Lake, table: Table, keep: int = KEEP_SNAPSHOTS) -> int:
-    """Forget all but the newest snapshots; their files go with remove_dead_files. Returns how many."""
+def expire_snapshots(lake: Lake, table: Table, keep: int = KEEP_SNAPSHOTS) -> tuple[int, int]:
+    """Forget all but the newest snapshots, and delete the files that only they held.
+
+    Returns how many snapshots and files went. A commit that is under way is safe: it stands on the current snapshot,
+    which is kept, and its own files were never part of an older one.
+    """
     iceberg = lake.load(table)
-    newest_first = sorted(iceberg.metadata.snapshots, key=lambda one: one.timestamp_ms, reverse=True)
+    newest_first = sorted(iceberg.metadata.snapshots, key=lambda one: one.sequence_number or 0, reverse=True)
     current = iceberg.metadata.current_snapshot_id
     old = [one.snapshot_id for one in newest_first[keep:] if one.snapshot_id != current]
-    if old:
-        lake.expire(iceberg, old)
-    return len(old)
+    if not old:
+        return 0, 0
+    read: dict[str, set[str]] = {}  # most manifests are those of before, so each is read but once
+    held = _reachable(iceberg, read)
+    if not lake.expire(iceberg, old):
+        return 0, 0
+    dead = held - _reachable(lake.load(table), read)
+    for path in dead:
+        Path(path).unlink(missing_ok=True)
+    return len(old), len(dead)
 
 
-def remove_dead_files(iceberg: IcebergTable, *, older_than_s: float) -> int:
-    """Delete files of the table's folder that no snapshot refers to and that are so old. Returns how many."""
-    kept = _reachable(iceberg)
+def remove_orphans(iceberg: IcebergTable, *, older_than_s: float = ORPHAN_AGE_S) -> int:
+    """Delete files of the table's folder that no snapshot refers to: what a process left that was killed in a commit.
+
+    Younger files may belong to a commit that is under way. Returns how many.
+    """
+    kept = _reachable(iceberg, {})
     before = time.time() - older_than_s
-    removed = 0
     home = Path(local_path(iceberg.location()))
+    removed = 0
     for path in (*home.glob("data/*/*.parquet"), *home.glob("metadata/*.avro")):
         if str(path) not in kept and path.stat().st_mtime <= before:
             path.unlink(missing_ok=True)
             removed += 1
-    for folder in home.glob("data/*"):
-        if not any(folder.iterdir()):
-            _remove_empty(folder)
     return removed
 
 
-def _remove_empty(folder: Path) -> None:
-    try:
-        folder.rmdir()
-    except OSError:  # a file was staged there just now
-        return
-
-
-def _reachable(iceberg: IcebergTable) -> set[str]:
+def _reachable(iceberg: IcebergTable, read: dict[str, set[str]]) -> set[str]:
+    """The paths of all files that the table's snapshots refer to. ``read`` keeps what manifests were found to hold."""
     paths: set[str] = set()
-    manifests = {}
     for snapshot in iceberg.metadata.snapshots:
-        paths.add(snapshot.manifest_list)
-        manifests.update({manifest.manifest_path: manifest for manifest in snapshot.manifests(iceberg.io)})
-    paths.update(manifests)
-    for manifest in manifests.values():
-        for entry in manifest.fetch_manifest_entry(iceberg.io, discard_deleted=False):
-            paths.add(entry.data_file.file_path)
-    return {local_path(path) for path in paths}
+        paths.add(local_path(snapshot.manifest_list))
+        for manifest in snapshot.manifests(iceberg.io):
+            at = local_path(manifest.manifest_path)
+            if at not in read:
+                entries = manifest.fetch_manifest_entry(iceberg.io, discard_deleted=False)
+                read[at] = {local_path(entry.data_file.file_path) for entry in entries}
+            paths |= {at, *read[at]}
+    return paths

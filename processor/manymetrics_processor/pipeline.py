@@ -1,4 +1,4 @@
-"""One micro-batch, from stream records to committed rows. The only file that knows the order of effects:
+"""One micro-batch, from stream records to committed rows. The only file that knows the order of effects.
 
     decode -> split good and bad -> commit dead letters -> [watermark -> dedupe -> encode -> commit events]*
 
@@ -28,8 +28,11 @@ from manymetrics_processor.window import Window, resends_within
 
 
 class Committed(NamedTuple):
-    """``outcomes``: for each record, by shard and sequence, a byte an event: s, d or x (decode.STORED and so on);
-    None where the record had been committed before."""
+    """The books after a commit, and what became of each event.
+
+    ``outcomes``: for each record, by shard and sequence, a byte an event (decode.STORED and so on); None where the
+    record had been committed before.
+    """
 
     books: StreamBooks
     outcomes: list[bytes | None]

@@ -278,8 +278,6 @@ def _quick_columns(event: Event, stamp: Stamp) -> tuple[Sequence[object], str | 
         context = _strict_context.decode(event.context) if event.context else _NO_CONTEXT
     except msgspec.ValidationError:
         return None
-    if context is None:  # null
-        context = _NO_CONTEXT
     page, screen = context.page, context.screen
     if page is None:
         if event.type == "page":

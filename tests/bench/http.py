@@ -115,6 +115,8 @@ def _part(rounds: list[Round], held_mb: dict[str, float]) -> Part:
         ratios = [ratio(name, REFERENCE, size) for size in SIZES]
         part.rows.append((name, *us, cost(name, 20) / 20, *ratios, held_mb[name]))
         part.figures |= {f"{name} us a request of {size}": value for size, value in zip(SIZES, us, strict=True)}
+        least = [min(costs[name, size] for costs in rounds) for size in SIZES]  # what neighbours disturbed least
+        part.figures |= {f"{name} us a request of {size}, least": us for size, us in zip(SIZES, least, strict=True)}
     part.bars = [
         Bar(f"{name} / {other}, {size} events", ratio(name, other, size), limit, side)
         for name, other, size, limit, side in BARS

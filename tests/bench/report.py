@@ -44,8 +44,8 @@ class Part:
 
 
 def _row(bar: Bar) -> Sequence[Cell]:
-    limit = f"{bar.side} {bar.limit:,.6g}{bar.unit}"
-    return bar.name, f"{bar.value:,.2f}{bar.unit}", limit, "pass" if bar.passed else "FAIL"
+    measured, limit = (f"{_text(figure)}{bar.unit}" for figure in (bar.value, bar.limit))
+    return bar.name, measured, f"{bar.side} {limit}", "pass" if bar.passed else "FAIL"
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:

@@ -1,27 +1,32 @@
-"""The command `manymetrics`; one file a command, each loaded only when it is called."""
+"""The ``manymetrics`` command: one file a subcommand. What is dear to load is imported only as a command runs."""
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
+from collections.abc import Sequence
+from typing import cast
 
-COMMANDS = ("serve",)
+from manymetrics.cli import doctor, erase, maintain, query, replay, serve, tail
+from manymetrics.settings import SettingsError
+
+COMMANDS = (serve, query, tail, replay, erase, maintain, doctor)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run a command; returns its exit code."""
-    from manymetrics.settings import SettingsError
-
-    parser = argparse.ArgumentParser(prog="manymetrics", description="Product analytics in your own tables.")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name in COMMANDS:
-        importlib.import_module(f"manymetrics.cli.{name}").add_parser(commands)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand; returns its exit status."""
+    parser = argparse.ArgumentParser(prog="manymetrics", description="Product analytics in your own Iceberg tables.")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        command.add_parser(subparsers)
     args = parser.parse_args(argv)
     try:
-        return int(args.run(args))
+        return cast("int", args.run(args))
     except SettingsError as error:
         print(f"manymetrics: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        sys.stderr.close()  # nobody reads any more; nor may Python complain about it at its end
+        return 1
     except KeyboardInterrupt:
         return 130

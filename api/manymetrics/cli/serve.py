@@ -59,7 +59,8 @@ def banner(settings: Settings) -> str:
     url = f"http://{settings.host}:{settings.port}"
     key = first_key(settings) or "<write key>"
     manymetrics = os.path.relpath(sys.argv[0]) if os.sep in sys.argv[0] else "manymetrics"
-    return f"""ManyMetrics is ready.
+    return f"""\
+ManyMetrics is ready.
 
   write key   {key}
   docs        {url}/docs
@@ -72,4 +73,4 @@ Send an event:
 See it as a row:
 
   {manymetrics} query "select event, user_id, event_time from events"
-"""
+"""  # noqa: S608  # nothing is asked here

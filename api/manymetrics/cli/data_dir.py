@@ -1,0 +1,20 @@
+"""The option ``--data-dir``, the same for every command that works on the files of one machine."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+VARIABLE = "MANYMETRICS_DATA_DIR"
+
+
+def add_data_dir(parser: argparse.ArgumentParser) -> None:
+    """Add the option."""
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        default=Path(os.environ.get(VARIABLE, ".manymetrics")),
+        metavar="DIR",
+        help=f"where the server keeps its data (default: {VARIABLE}, else .manymetrics)",
+    )

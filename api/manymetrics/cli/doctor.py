@@ -1,0 +1,236 @@
+"""`manymetrics doctor`: look at everything that must be right, and say the cure of what isn't."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import os
+import shutil
+import socket
+import sqlite3
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+from urllib.error import HTTPError, URLError
+from urllib.request import ProxyHandler, build_opener
+
+from manymetrics.cli.data_dir import add_data_dir
+from manymetrics.settings import Settings
+
+LOW_DISK_BYTES = 1_000_000_000
+LATE_S = 60
+_MARKS = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found; ``cure`` is empty where all is well."""
+
+    check: str
+    state: Literal["ok", "warn", "fail"]
+    message: str
+    cure: str = ""
+
+
+Check = Callable[[Settings], Iterator[Finding]]
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register ``doctor``."""
+    parser = subparsers.add_parser(
+        "doctor",
+        help="check versions, disk, permissions, port, keys, stream, tables and lag",
+        description="Check what must be right, and say the cure of what isn't. Changes nothing.",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object a finding")
+    add_data_dir(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """1 where something fails."""
+    from dataclasses import replace
+
+    settings = replace(Settings.read(os.environ), data_dir=args.data_dir)
+    findings = [finding for check in CHECKS for finding in _safely(check, settings)]
+    for finding in findings:
+        if args.json:
+            print(json.dumps(asdict(finding)))
+        else:
+            print(f"{_MARKS[finding.state]}  {finding.check:<12} {finding.message}")
+            if finding.cure:
+                print(f"      {'':<12} -> {finding.cure}")
+    return int(any(finding.state == "fail" for finding in findings))
+
+
+def _safely(check: Check, settings: Settings) -> list[Finding]:
+    """A check that itself fails is a finding too."""
+    name = check.__name__.removeprefix("check_")
+    try:
+        return list(check(settings))
+    except Exception as error:  # noqa: BLE001  # said, not hidden
+        return [
+            Finding(
+                name, "fail", f"{type(error).__name__}: {error}", "see whether the data folder is whole and readable"
+            )
+        ]
+
+
+def check_versions(_settings: Settings) -> Iterator[Finding]:
+    """Python, and the packages as this version of ManyMetrics pins them."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    yield Finding("versions", "ok", f"Python {version}, manymetrics {metadata.version('manymetrics')}")
+    for requirement in metadata.requires("manymetrics") or ():
+        pinned, _, marker = requirement.partition(";")
+        name, _, wanted = pinned.strip().partition("==")
+        if not wanted or "dev" in marker:
+            continue
+        try:
+            have = metadata.version(name.partition("[")[0])
+        except metadata.PackageNotFoundError:
+            yield Finding(
+                "versions", "fail", f"{name} is not installed", "pip install 'manymetrics[local]', or make run"
+            )
+        else:
+            if have != wanted.strip():
+                cure = "pip install 'manymetrics[local]' into an environment of its own"
+                yield Finding("versions", "warn", f"{name} is {have}; tested with {wanted.strip()}", cure)
+
+
+def check_disk(settings: Settings) -> Iterator[Finding]:
+    """Whether the data folder can be written, and how much room is left."""
+    folder = settings.data_dir
+    if not folder.is_dir():
+        cure = "start the server once: make run; or name the right --data-dir"
+        yield Finding("disk", "warn", f"there is no data folder at {folder}", cure)
+        return
+    for path in (folder, *(folder / name for name in ("stream.db", "catalog.db", "warehouse"))):
+        if path.exists() and not os.access(path, os.W_OK):
+            yield Finding(
+                "disk", "fail", f"{path} can't be written", f"chown it to the user that runs the server: {path}"
+            )
+    free = shutil.disk_usage(folder).free
+    if free < LOW_DISK_BYTES:
+        yield Finding("disk", "warn", f"{free // 1_000_000} MB free", "make room: without it, events are answered 503")
+    else:
+        yield Finding("disk", "ok", f"{folder.resolve()}, {free // 1_000_000_000} GB free")
+
+
+def check_port(settings: Settings) -> Iterator[Finding]:
+    """Whether our server answers, or the port is free for it."""
+    url = f"http://{settings.host}:{settings.port}"
+    opener = build_opener(ProxyHandler({}))
+    try:
+        with opener.open(f"{url}/readyz", timeout=3):
+            yield Finding("server", "ok", f"ready at {url}")
+    except HTTPError as error:
+        cure = "see disk and stream here, and the server's log"
+        yield Finding("server", "fail", f"{url}/readyz answers {error.code}: it can't store", cure)
+    except (URLError, OSError):
+        with socket.socket() as probe:
+            taken = probe.connect_ex((settings.host, settings.port)) == 0
+        if taken:
+            cure = "end it, or serve on another: manymetrics serve --port N"
+            yield Finding("server", "fail", f"port {settings.port} is taken by another program", cure)
+        else:
+            yield Finding(
+                "server", "warn", f"not running; port {settings.port} is free", "make run, or manymetrics serve"
+            )
+
+
+def check_keys(settings: Settings) -> Iterator[Finding]:
+    """Whether there is a live write key."""
+    from manymetrics.keys import KeysUnavailableError, read_keys
+    from manymetrics.local import keys_path
+
+    if settings.write_keys:
+        yield Finding(
+            "keys", "warn", "from MANYMETRICS_WRITE_KEYS: they can't be revoked", "for more than trying, use keys.json"
+        )
+        return
+    path = keys_path(settings.data_dir)
+    if not path.exists():
+        yield Finding("keys", "warn", f"no keys file at {path}", "the first start of the server makes one")
+        return
+    try:
+        keys = read_keys(path)
+    except KeysUnavailableError as error:
+        yield Finding(
+            "keys", "fail", f"can't be read: {error}", "mend the file; until then all events are answered 503"
+        )
+        return
+    live = sum(not key.revoked for key in keys)
+    if not live:
+        yield Finding("keys", "fail", "no live key: every event is answered 401", f"add one to {path}")
+    else:
+        yield Finding("keys", "ok", f"{live} live of {len(keys)}")
+
+
+def check_stream(settings: Settings) -> Iterator[Finding]:
+    """Whether the stream can be written, and how far the committer is behind it."""
+    from manymetrics.local import committed_up_to, stream_path
+    from manymetrics.local_stream import LocalSource
+
+    path = stream_path(settings.data_dir)
+    if not path.exists():
+        yield Finding("stream", "warn", "not made yet", "the first start of the server makes it")
+        return
+    with closing(sqlite3.connect(path, timeout=2)) as database:
+        try:
+            database.execute("begin immediate")
+            database.execute("rollback")
+        except sqlite3.OperationalError as error:
+            yield Finding("stream", "fail", f"can't be written: {error}", "end whatever else holds the file; see disk")
+    with closing(LocalSource(path)) as source:
+        pending, oldest = source.pending(committed_up_to(settings.data_dir))
+    lag = time.time() - oldest / 1_000_000 if oldest else 0.0
+    said = f"{pending} records wait, the oldest for {lag:.0f} s" if pending else "all records are committed"
+    late = pending and lag > LATE_S
+    yield Finding("stream", "warn" if late else "ok", said, "see whether the server runs, and its log" if late else "")
+    yield _committer(settings.data_dir)
+
+
+def _committer(data_dir: Path) -> Finding:
+    path = data_dir / "committer.lock"
+    if path.exists():
+        with path.open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return Finding("committer", "ok", "running")
+    return Finding("committer", "warn", "not running: events wait in the stream", "make run, or manymetrics serve")
+
+
+def check_tables(settings: Settings) -> Iterator[Finding]:
+    """Whether the books balance, and agree with what the tables hold."""
+    from manymetrics.local import read_books
+    from manymetrics.tables import EVENTS
+    from manymetrics_insights.lake import read_table
+
+    if not settings.data_dir.is_dir():
+        return
+    state = read_table(settings.data_dir, EVENTS.name)
+    if state is None:
+        yield Finding("tables", "warn", "not made yet", "the first start of the server makes them")
+        return
+    books = read_books(settings.data_dir)
+    unbalanced = [one.stream for one in books if not one.balanced]
+    stored, rows = sum(one.stored for one in books), sum(file.record_count for file in state.files)
+    if unbalanced:
+        yield Finding("tables", "fail", f"the books of {unbalanced[0]} don't balance", "report it with this output")
+    elif rows > stored:
+        cure = "somebody else wrote to the table; see its snapshots"
+        yield Finding("tables", "warn", f"{rows} rows, but the books say {stored}", cure)
+    else:
+        erased = f", {stored - rows} of them erased since" if rows < stored else ""
+        received = sum(one.received for one in books)
+        yield Finding("tables", "ok", f"{received} received, {stored} stored{erased}, in {len(state.files)} files")
+
+
+CHECKS: tuple[Check, ...] = (check_versions, check_disk, check_port, check_keys, check_stream, check_tables)

@@ -1,0 +1,31 @@
+"""`manymetrics maintain`: merge small files, expire old snapshots, remove what nothing refers to."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+
+from manymetrics.cli.data_dir import add_data_dir
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register ``maintain``."""
+    parser = subparsers.add_parser(
+        "maintain",
+        help="merge small files, expire old snapshots, remove dead files",
+        description="What the server does bit by bit between commits, whole and at once. Safe beside a running server.",
+    )
+    parser.add_argument("--keep-snapshots", type=int, default=10, metavar="N", help="how many to keep (default: 10)")
+    add_data_dir(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print a JSON line a table."""
+    from manymetrics.local import open_lake
+    from manymetrics_processor.maintenance import maintain
+
+    for report in maintain(open_lake(args.data_dir), keep_snapshots=max(1, args.keep_snapshots)):
+        print(json.dumps(dataclasses.asdict(report)))
+    return 0

@@ -1,0 +1,297 @@
+"""``manymetrics query``: SQL over the tables of one machine, without the server and beside it.
+
+    SQL -> session over the newest snapshot -> check that it only reads -> rows -> text or Parquet
+
+Starting must feel instant, so nothing heavy is imported before it is needed, and PyIceberg never in the normal way.
+Where maintenance deletes a planned file before any row is out, the query starts again over the newer snapshot.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Final
+
+from manymetrics.cli.data_dir import add_data_dir
+
+if TYPE_CHECKING:
+    from manymetrics_insights.formats import Rows, Writer
+    from manymetrics_insights.session import Session
+
+FORMATS: Final = ("table", "csv", "json", "ndjson", "parquet")
+ATTEMPTS: Final = 3  # sessions opened for one query, each over a newer snapshot
+ROWS_A_FETCH: Final = 2000
+_PLAN_COLUMNS: Final = ["explain_key", "explain_value"]
+
+_EXAMPLES: Final = """\
+examples:
+  manymetrics query --tables
+  manymetrics query --describe events
+  manymetrics query "SELECT event, COUNT(*) AS events FROM events GROUP BY event ORDER BY events DESC"
+  manymetrics query "SELECT * FROM users" -o csv --to users.csv
+  manymetrics query - < report.sql
+"""
+
+
+class QueryError(Exception):
+    """What is wrong with the question or where its answer should go. The message says the cure."""
+
+
+class _FilesLostError(Exception):
+    """Maintenance deleted a file that this session had planned to read."""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register ``query``."""
+    parser = subparsers.add_parser(
+        "query",
+        help="ask the tables in SQL",
+        description="Ask the tables and views in SQL that runs on Athena too. It only reads; all times are UTC.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("sql", nargs="?", metavar="SQL", help="one statement; - reads it from standard input")
+    what.add_argument("--file", type=Path, metavar="FILE", help="read the statement from a file")
+    what.add_argument("--tables", action="store_true", help="say which tables and views there are")
+    what.add_argument("--describe", metavar="NAME", help="say what the columns of a table or view are")
+    parser.add_argument("-o", "--output", choices=FORMATS, default="table", help="format of the rows (default: table)")
+    parser.add_argument("--to", type=Path, metavar="FILE", help="write the rows to a file")
+    add_data_dir(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Answer one question. 0 when answered; 1 when it could not be, with one message on standard error."""
+    try:
+        _answer(args)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains as it exits
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        message = _message(error)
+        if message is None:
+            raise
+        print(f"manymetrics query: {message}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _message(error: Exception) -> str | None:
+    """What to tell the user; None for what only a bug can cause."""
+    import duckdb
+
+    from manymetrics_insights.formats import escape_controls
+    from manymetrics_insights.lake import NoLakeError
+    from manymetrics_insights.readonly import RefusedSqlError
+
+    if isinstance(error, _FilesLostError):
+        return (
+            f"A data file is gone: {error}. If the server is compacting, ask again; if not, see `manymetrics doctor`."
+        )
+    if isinstance(error, QueryError | NoLakeError | RefusedSqlError | duckdb.Error | OSError):
+        return escape_controls(str(error).strip(), keep="\n")
+    return None
+
+
+def _answer(args: argparse.Namespace) -> None:
+    sql = _sql(args)
+    if args.output == "parquet" and sql is None:
+        raise QueryError("--tables and --describe come as table, csv, json or ndjson.")
+    if args.output == "parquet" and args.to is None and sys.stdout.isatty():
+        raise QueryError("Parquet is no text: redirect it (> rows.parquet), or add --to rows.parquet.")
+    if args.to is not None and not args.to.parent.is_dir():
+        raise QueryError(f"There is no folder {args.to.parent} to write {args.to.name} to.")
+    for attempts_left in reversed(range(ATTEMPTS)):
+        try:
+            _ask(args, sql)
+        except (_FilesLostError, FileNotFoundError):
+            if not attempts_left:
+                raise
+        else:
+            return
+
+
+def _sql(args: argparse.Namespace) -> str | None:
+    """The statement's text, or None for --tables and --describe."""
+    if args.file is not None:
+        return str(args.file.read_text("utf-8"))
+    if args.sql == "-":
+        return sys.stdin.read()
+    return None if args.sql is None else str(args.sql)
+
+
+def _ask(args: argparse.Namespace, sql: str | None) -> None:
+    if sql is None:
+        _write(args, *_known(args))
+    elif args.output == "parquet":
+        _write_parquet(args, sql)
+    else:
+        _write(args, *_rows(_open(args.data_dir), sql))
+
+
+def _open(data_dir: Path, writable: Path | None = None) -> Session:
+    from manymetrics_insights.session import open_session
+
+    return open_session(data_dir, writable=writable)
+
+
+def _rows(session: Session, sql: str) -> tuple[list[str], Iterator[Sequence[object]]]:
+    """The answer, its first rows read already: up to here the query may be asked anew."""
+    from manymetrics_insights.readonly import reading_statement
+
+    connection = session.connection
+    statement = reading_statement(connection, sql)
+    with _noticing_lost_files(session):
+        connection.execute(statement)
+        first = connection.fetchmany(ROWS_A_FETCH)
+    columns = [column[0] for column in connection.description or ()]
+    return columns, chain(first, _rest(session))
+
+
+def _rest(session: Session) -> Iterator[Sequence[object]]:
+    try:
+        while rows := session.connection.fetchmany(ROWS_A_FETCH):
+            yield from rows
+    except Exception as error:
+        lost = session.lost_file()
+        if lost is None:
+            raise
+        raise QueryError(f"The answer is cut short: {lost} was compacted away meanwhile. Ask again.") from error
+
+
+@contextmanager
+def _noticing_lost_files(session: Session) -> Iterator[None]:
+    import duckdb
+
+    try:
+        yield
+    except duckdb.Error as error:
+        lost = session.lost_file()
+        if lost is None:
+            raise
+        raise _FilesLostError(lost) from error
+
+
+def _known(args: argparse.Namespace) -> tuple[list[str], list[Sequence[object]]]:
+    """--tables and --describe. They need no data."""
+    from manymetrics.tables import TABLES
+    from manymetrics_insights.views import read_views
+
+    views = read_views()
+    if args.tables:
+        docs_of_all = [(table.name, table.doc) for table in TABLES] + [(view.name, view.doc) for view in views]
+        return ["name", "what"], list(docs_of_all)
+    docs = {table.name: {column.name: column.doc for column in table.columns} for table in TABLES}
+    docs |= {view.name: view.columns for view in views}
+    if args.describe not in docs:
+        raise QueryError(f"There is no {args.describe!r}. There are: {', '.join(docs)}.")
+    return ["column", "what"], list(docs[args.describe].items())
+
+
+def _write(args: argparse.Namespace, columns: Sequence[str], rows: Rows) -> None:
+    count = 0
+
+    def counted() -> Iterator[Sequence[object]]:
+        nonlocal count
+        for row in rows:
+            count += 1
+            yield row
+
+    with _target(args.to) as target:
+        on_terminal = target.isatty()
+        write = (
+            _write_plan
+            if columns == _PLAN_COLUMNS and args.output == "table"
+            else _writer(args.output, on_terminal=on_terminal)
+        )
+        for text in write(columns, counted()):
+            target.write(_for_terminal(text) if on_terminal else text)
+    if args.output == "table":
+        sys.stdout.flush()
+        print(f"({count} row{'' if count == 1 else 's'})", file=sys.stderr)
+
+
+def _write_plan(_columns: Sequence[str], rows: Rows) -> Iterator[str]:
+    """EXPLAIN's answer is a drawing, so its lines stay lines."""
+    yield from (f"{plan}\n" for _, plan in rows)
+
+
+def _writer(output: str, *, on_terminal: bool) -> Writer:
+    from manymetrics_insights import formats
+
+    writers: dict[str, Writer] = {
+        "table": partial(formats.write_table, widest=formats.WIDEST_CELL if on_terminal else None),
+        "csv": formats.write_csv,
+        "json": formats.write_json,
+        "ndjson": formats.write_ndjson,
+    }
+    return writers[output]
+
+
+def _for_terminal(text: str) -> str:
+    from manymetrics_insights.formats import escape_controls
+
+    return escape_controls(text.replace("\r\n", "\n"), keep="\n")
+
+
+@contextmanager
+def _target(to: Path | None) -> Iterator[IO[str]]:
+    """Standard output, or a file that is whole or isn't there. UTF-8, and line ends as they are written."""
+    if to is None:
+        sys.stdout.reconfigure(encoding="utf-8", newline="", errors="backslashreplace")  # type: ignore[union-attr]
+        yield sys.stdout
+        return
+    with _whole_file(to) as part, part.open("w", encoding="utf-8", newline="", errors="backslashreplace") as file:
+        yield file
+
+
+@contextmanager
+def _whole_file(to: Path) -> Iterator[Path]:
+    handle, name = tempfile.mkstemp(prefix=f".{to.name}.", dir=to.parent)
+    os.close(handle)
+    part = Path(name)
+    try:
+        yield part
+        part.chmod(0o666 & ~_umask())
+        part.replace(to)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _write_parquet(args: argparse.Namespace, sql: str) -> None:
+    if args.to is not None:
+        with _whole_file(args.to) as part:
+            _copy_parquet(args.data_dir, sql, part)
+        return
+    with tempfile.TemporaryDirectory(prefix="manymetrics-query-") as folder:
+        part = Path(folder, "rows.parquet")
+        _copy_parquet(args.data_dir, sql, part)
+        with part.open("rb") as file:
+            shutil.copyfileobj(file, sys.stdout.buffer)
+
+
+def _copy_parquet(data_dir: Path, sql: str, path: Path) -> None:
+    from manymetrics_insights.readonly import reading_statement
+
+    session = _open(data_dir, path)
+    statement = reading_statement(session.connection, sql)
+    target = str(path).replace("'", "''")
+    with _noticing_lost_files(session):
+        session.connection.execute(f"COPY (\n{statement}\n) TO '{target}' (FORMAT parquet, USE_TMP_FILE false)")

@@ -1,0 +1,129 @@
+"""`manymetrics tail`: see events as they come in, and what becomes of them."""
+
+from __future__ import annotations
+
+import argparse
+import sqlite3
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from manymetrics.cli.data_dir import add_data_dir
+from manymetrics.events import Rejected, parse_event
+from manymetrics.records import Record, UnreadableRecordError, unpack
+
+POLL_S = 0.02
+_OUTCOMES = {ord("s"): "stored", ord("d"): "duplicate"}
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register ``tail``."""
+    parser = subparsers.add_parser(
+        "tail",
+        help="see events as they come in, and what becomes of them",
+        description=(
+            "A line for each event as the server takes it, and one for what became of it once it is committed: stored, "
+            "duplicate, or dead-lettered and why."
+        ),
+    )
+    parser.add_argument("--bad", action="store_true", help="only what is not stored")
+    parser.add_argument("--event", metavar="NAME", help="only events of this name")
+    parser.add_argument("--user-id", metavar="ID", help="only events of this person")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument("--since-start", action="store_true", help="begin with what the stream still holds")
+    add_data_dir(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Until interrupted."""
+    from manymetrics.local import stream_path
+    from manymetrics.local_stream import LocalSource
+
+    path = stream_path(args.data_dir)
+    if not path.exists():
+        print(f"manymetrics: no stream in {args.data_dir}: start the server first (make run)", file=sys.stderr)
+        return 1
+    for line in lines(LocalSource(path), follow=True, from_start=args.since_start):
+        if _wanted(line, args):
+            print(msgspec.json.encode(line).decode() if args.json else _text(line), flush=True)
+    return 0
+
+
+def lines(source: Any, *, follow: bool, from_start: bool = False) -> Iterator[dict[str, Any]]:  # noqa: ANN401
+    """An object for each event as it comes, and one as it is committed. Ends when caught up, unless it follows."""
+    seen = judged = 0 if from_start else source.last_sequence()
+    open_records: dict[int, list[dict[str, Any]]] = {}
+    while True:
+        try:
+            records, outcomes = source.read(seen, 1_000, 1_000_000), source.outcomes(judged)
+        except sqlite3.Error:
+            records, outcomes = [], []  # busy, or being made anew: look again
+        for record in records:
+            seen = record.sequence
+            open_records[seen] = [{"at": "received", **event} for event in describe(record.data)]
+            yield from open_records[seen]
+        for sequence, marks in outcomes:
+            judged = sequence
+            for event, mark in zip(open_records.pop(sequence, []), marks, strict=False):
+                yield {**event, "at": "committed", "outcome": _OUTCOMES.get(mark) or f"dead_lettered:{event['reason']}"}
+        if not records and not outcomes:
+            if not follow:
+                return
+            time.sleep(POLL_S)
+
+
+def describe(data: bytes) -> list[dict[str, Any]]:
+    """What to show of a record's events; ``reason`` says why one will be a dead letter, or is null."""
+    try:
+        record = unpack(data)
+    except UnreadableRecordError:
+        return [{"reason": "unreadable_record"}]
+    return [_describe_event(record, position, raw) for position, raw in enumerate(record.events)]
+
+
+def _describe_event(record: Record, position: int, raw: bytes) -> dict[str, Any]:
+    stamp = record.stamp
+    about = {"received_at": _iso(stamp.received_at), "project_id": stamp.project_id}
+    event = parse_event(raw, stamp.default_type)
+    if position in record.cuts:
+        return {**about, "reason": "too_large"}
+    if isinstance(event, Rejected):
+        return {**about, "reason": event.reason.value, "detail": event.detail}
+    return {
+        **about,
+        "type": event.type,
+        "event": event.event if event.type == "track" else event.name,
+        "user_id": event.user_id,
+        "anonymous_id": event.anonymous_id,
+        "message_id": event.message_id,
+        "reason": None,
+    }
+
+
+def _iso(micros: int) -> str:
+    return datetime.fromtimestamp(micros / 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _wanted(line: dict[str, Any], args: argparse.Namespace) -> bool:
+    if args.bad and (line["at"] == "received" or line["outcome"] == "stored"):
+        return False
+    return (args.event is None or line.get("event") == args.event) and (
+        args.user_id is None or line.get("user_id") == args.user_id
+    )
+
+
+def _text(line: dict[str, Any]) -> str:
+    from manymetrics_insights.formats import escape_controls
+
+    who = line.get("user_id") or line.get("anonymous_id") or ""
+    what = " ".join(part for part in (line.get("type"), line.get("event")) if part) or line.get("detail") or ""
+    outcome = line.get("outcome", "received")
+    time_of_day = str(line.get("received_at", ""))[11:23]
+    return escape_controls(
+        f"{time_of_day}  {outcome:<24}  {what:<32}  {who:<24}  {line.get('message_id') or ''}".rstrip()
+    )

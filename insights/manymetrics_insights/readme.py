@@ -1,0 +1,55 @@
+"""``insights/README.md`` from what the tables and views say of themselves.
+
+python -m manymetrics_insights.readme > insights/README.md
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+from manymetrics.tables import TABLES, Table, markdown
+from manymetrics_insights.views import View, read_views
+
+_INTRO: Final = """\
+# Insights
+
+Two tables and seven views. The same SQL runs on Athena (Trino) and, on one machine, in `manymetrics query` (DuckDB).
+
+    manymetrics query --tables
+    manymetrics query --describe users
+    manymetrics query "SELECT event, COUNT(*) AS events FROM events GROUP BY event ORDER BY events DESC"
+    manymetrics query "SELECT * FROM users" -o csv --to users.csv
+
+`-o` is `table`, `csv`, `json`, `ndjson` or `parquet`; `-` reads the SQL from standard input, `--file` from a file. One
+statement at a time, and only one that reads. A query sees the newest commit as it starts, and needs no server.
+
+- Times are UTC, without a zone. The local day of one:
+  `CAST(event_time AT TIME ZONE 'UTC' AT TIME ZONE 'Europe/London' AS DATE)`.
+- `event_time` is when it happened, `received_at` when it came in. Late events are in the day when they happened.
+- JSON columns are text: `json_extract_scalar(properties, '$.price')` is text too, and null where there is none.
+- To run on both: `CAST(x AS DOUBLE) / y`, since a division of whole numbers differs, and no `QUALIFY`, `::` or `->>`.
+- In CSV, null is empty and empty text is `""`; text that a spreadsheet would take for a formula starts with `'`.
+
+Made by `python -m manymetrics_insights.readme > insights/README.md`.
+"""
+
+
+def render() -> str:
+    """The whole file."""
+    return "\n".join([_INTRO, *map(_table_section, TABLES), *map(_view_section, read_views())])
+
+
+def _table_section(table: Table) -> str:
+    return f"## Table `{table.name}`\n\n{table.doc}\n\n{markdown(table)}"
+
+
+def _view_section(view: View) -> str:
+    inherited = view.widens.column_names if view.widens else ()
+    rows = "".join(f"| `{column}` | {doc} |\n" for column, doc in view.columns.items() if column not in inherited)
+    first = f"All columns of `{view.widens.name}`, and:\n\n" if view.widens else ""
+    return f"## View `{view.name}`\n\n{view.doc}\n\n{first}| column | what |\n|---|---|\n{rows}"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(render())

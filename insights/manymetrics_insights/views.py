@@ -1,0 +1,52 @@
+"""The views, one SQL file each in ``views/``: the same text for Athena (Trino) and for the DuckDB of one machine.
+
+A file starts with a comment that says what a row is, then what each column is:
+
+    -- One row is a person of a project.
+    --
+    -- project_id: The project.
+
+    SELECT ...
+
+The docs, the catalogue and ``manymetrics query --describe`` derive from it. ``*: events`` stands for all columns of a
+table. A view only builds on those before it in ``VIEW_NAMES``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Final
+
+from manymetrics.tables import TABLES, Table
+
+VIEW_NAMES: Final = ("identities", "identifies", "pages", "person_events", "users", "event_catalog", "data_quality")
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """``columns`` maps each column's name to what it is, in the order of the SQL; ``widens`` is whose they are first."""
+
+    name: str
+    doc: str
+    columns: dict[str, str]
+    widens: Table | None
+    sql: str
+
+
+def read_views() -> tuple[View, ...]:
+    """All of them, in the order in which they can be made."""
+    folder = files("manymetrics_insights") / "views"
+    return tuple(parse_view(name, (folder / f"{name}.sql").read_text("utf-8")) for name in VIEW_NAMES)
+
+
+def parse_view(name: str, text: str) -> View:
+    """The view that a file's text defines."""
+    header, _, sql = text.partition("\n\n")
+    lines = [line.removeprefix("--").strip() for line in header.splitlines()]
+    blank = lines.index("")
+    docs = dict(line.split(": ", 1) for line in lines[blank + 1 :])
+    widened = docs.pop("*", None)
+    widens = next((table for table in TABLES if table.name == widened), None)
+    inherited = {column.name: column.doc for column in widens.columns} if widens else {}
+    return View(name, " ".join(lines[:blank]), inherited | docs, widens, sql.strip())

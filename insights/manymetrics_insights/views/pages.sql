@@ -1,0 +1,48 @@
+-- One row is a page event: somebody looked at a page.
+--
+-- project_id: The project.
+-- message_id: The event's id.
+-- event_time: When it happened. UTC.
+-- received_at: When the API had it. UTC.
+-- user_id: The user; null where none was known.
+-- anonymous_id: The device or browser.
+-- session_id: The session, where our browser SDK sent it.
+-- name: The page's name, where the site gives it one.
+-- url: The page's address.
+-- path: Its path.
+-- title: Its title.
+-- search: Its query, from the question mark on.
+-- referrer: The page before, on any site.
+-- context_campaign_name: utm_campaign
+-- context_campaign_source: utm_source
+-- context_campaign_medium: utm_medium
+-- context_campaign_term: utm_term
+-- context_campaign_content: utm_content
+-- context_user_agent: The browser.
+-- context_locale: Its language.
+-- properties: All that was sent of the page, JSON text.
+
+SELECT
+  project_id,
+  message_id,
+  event_time,
+  received_at,
+  user_id,
+  anonymous_id,
+  session_id,
+  event AS name,
+  context_page_url AS url,
+  context_page_path AS path,
+  context_page_title AS title,
+  context_page_search AS search,
+  context_page_referrer AS referrer,
+  context_campaign_name,
+  context_campaign_source,
+  context_campaign_medium,
+  context_campaign_term,
+  context_campaign_content,
+  context_user_agent,
+  context_locale,
+  properties
+FROM events
+WHERE type = 'page'

@@ -1,0 +1,268 @@
+"""Who did it: the views against a plain program over small random worlds, and cases by hand.
+
+A world is a project, so that one commit holds hundreds of them. Ids and times are few, so that users share devices,
+aliases meet in chains and circles, and events tie.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+
+from tests.insights.lakes import NOON, Lake, Row
+
+Ask = Callable[[str], list[Row]]
+
+WORLDS = 400
+USERS = ("u1", "u2", "u3", "u4", "42")
+DEVICES = ("a1", "a2", "a3", "42")
+
+
+def person_of(lake_rows: Ask, *columns: str) -> list[tuple[object, ...]]:
+    names = columns or ("message_id", "person_id", "person_kind")
+    rows = lake_rows(f"SELECT {', '.join(names)} FROM person_events ORDER BY message_id")
+    return [tuple(row.values()) for row in rows]
+
+
+def test_a_user_id_on_the_event_wins(lake: Lake, rows_of: Ask) -> None:
+    lake.append_events(
+        {"message_id": "1", "anonymous_id": "a", "user_id": "ann"},
+        {"message_id": "2", "anonymous_id": "a", "user_id": "bob", "event_time": NOON + timedelta(days=1)},
+    )
+
+    assert person_of(rows_of) == [("1", "ann", "user"), ("2", "bob", "user")]
+
+
+def test_anonymous_events_go_to_the_user_seen_last_on_the_device_also_those_before(lake: Lake, rows_of: Ask) -> None:
+    lake.append_events(
+        {"message_id": "1", "anonymous_id": "a", "event_time": NOON - timedelta(days=9)},
+        {"message_id": "2", "anonymous_id": "a", "user_id": "ann"},
+        {"message_id": "3", "anonymous_id": "a", "user_id": "bob", "event_time": NOON + timedelta(microseconds=1)},
+    )
+
+    assert person_of(rows_of)[0] == ("1", "bob", "user")
+
+
+def test_users_seen_at_the_same_time_are_told_apart_by_message_id(lake: Lake, rows_of: Ask) -> None:
+    lake.append_events(
+        {"message_id": "2", "anonymous_id": "a", "user_id": "ann"},
+        {"message_id": "1", "anonymous_id": "a", "user_id": "bob"},
+        {"message_id": "3", "anonymous_id": "a"},
+    )
+
+    assert person_of(rows_of)[2] == ("3", "ann", "user")
+
+
+def test_an_alias_makes_one_person_of_two_users(lake: Lake, rows_of: Ask) -> None:
+    lake.append_events(
+        {"message_id": "1", "user_id": "old"},
+        {"message_id": "2", "type": "alias", "previous_id": "old", "user_id": "new"},
+        {"message_id": "3", "user_id": "new"},
+    )
+
+    assert person_of(rows_of) == [("1", "new", "user"), ("2", "new", "user"), ("3", "new", "user")]
+
+
+def test_an_alias_of_a_device_names_its_user(lake: Lake, rows_of: Ask) -> None:
+    lake.append_events(
+        {"message_id": "1", "anonymous_id": "a"},
+        {"message_id": "2", "type": "alias", "previous_id": "a", "user_id": "ann"},
+    )
+
+    assert person_of(rows_of) == [("1", "ann", "user"), ("2", "ann", "user")]
+
+
+def test_only_an_alias_merges_users(lake: Lake, rows_of: Ask) -> None:
+    lake.append_events(
+        {"message_id": "1", "user_id": "old"},
+        {"message_id": "2", "type": "identify", "previous_id": "old", "user_id": "new", "anonymous_id": "a"},
+        {"message_id": "3", "user_id": "old", "anonymous_id": "a"},
+    )
+
+    assert person_of(rows_of) == [("1", "old", "user"), ("2", "new", "user"), ("3", "old", "user")]
+
+
+def test_aliases_are_followed_through_seven_in_a_row(lake: Lake, rows_of: Ask) -> None:
+    chain: list[Row] = [{"type": "alias", "previous_id": f"u{n}", "user_id": f"u{n + 1}"} for n in range(7)]
+    lake.append_events(*chain, {"message_id": "z", "user_id": "u0"})
+
+    assert {row[1] for row in person_of(rows_of)} == {"u7"}
+
+
+def test_aliases_in_a_circle_make_one_person_and_end(lake: Lake, rows_of: Ask) -> None:
+    circle = [("b", "c"), ("c", "a"), ("a", "b"), ("tail", "c"), ("self", "self")]
+    aliases: list[Row] = [{"type": "alias", "previous_id": old, "user_id": new} for old, new in circle]
+    lake.append_events(*aliases)
+
+    assert person_of(rows_of, "user_id", "person_id") == [
+        ("c", "a"),
+        ("a", "a"),
+        ("b", "a"),
+        ("c", "a"),
+        ("self", "self"),
+    ]
+
+
+def test_projects_share_nothing(lake: Lake, rows_of: Ask) -> None:
+    lake.append_events(
+        {"message_id": "1", "project_id": "one", "anonymous_id": "a", "user_id": "ann"},
+        {"message_id": "2", "project_id": "two", "anonymous_id": "a"},
+        {"message_id": "3", "project_id": "one", "type": "alias", "previous_id": "bob", "user_id": "ann"},
+        {"message_id": "4", "project_id": "two", "user_id": "bob"},
+    )
+
+    assert person_of(rows_of) == [
+        ("1", "ann", "user"),
+        ("2", "a", "anonymous"),
+        ("3", "ann", "user"),
+        ("4", "bob", "user"),
+    ]
+
+
+def test_an_anonymous_42_is_not_the_user_42(lake: Lake, rows_of: Ask) -> None:
+    lake.append_events({"anonymous_id": "42"}, {"user_id": "42"})
+
+    kinds = rows_of("SELECT person_id, person_kind, events FROM users ORDER BY person_kind")
+    assert kinds == [
+        {"person_id": "42", "person_kind": "anonymous", "events": 1},
+        {"person_id": "42", "person_kind": "user", "events": 1},
+    ]
+
+
+def test_person_events_has_each_event_once_with_all_its_columns(lake: Lake, rows_of: Ask) -> None:
+    lake.append_events(*random_events())
+
+    persons = rows_of("SELECT * FROM person_events ORDER BY project_id, message_id")
+    events = rows_of("SELECT * FROM events ORDER BY project_id, message_id")
+
+    assert [{k: v for k, v in row.items() if k not in ("person_id", "person_kind")} for row in persons] == events
+
+
+def test_persons_are_those_of_a_plain_program_in_random_worlds(lake: Lake, rows_of: Ask) -> None:
+    events = random_events()
+    lake.append_events(*events)
+
+    found = rows_of("SELECT project_id, message_id, person_id, person_kind FROM person_events")
+
+    expected = {(e["project_id"], e["message_id"]): person for e, person in with_person(events)}
+    assert {(r["project_id"], r["message_id"]): (r["person_kind"], r["person_id"]) for r in found} == expected
+    assert len(found) == len(events)
+
+
+def test_users_are_those_of_a_plain_program_in_random_worlds(lake: Lake, rows_of: Ask) -> None:
+    events = random_events()
+    lake.append_events(*events)
+
+    found = rows_of("SELECT * FROM users")
+
+    assert sorted(found, key=str) == sorted(plain_users(events), key=str)
+
+
+def test_identities_are_those_of_a_plain_program_in_random_worlds(lake: Lake, rows_of: Ask) -> None:
+    events = random_events()
+    lake.append_events(*events)
+
+    found = rows_of("SELECT * FROM identities")
+
+    assert sorted(found, key=str) == sorted(plain_identities(events), key=str)
+
+
+def random_events() -> list[Row]:
+    chance = random.Random(7)
+    return [event for world in range(WORLDS) for event in random_world(chance, f"world{world}")]
+
+
+def random_world(chance: random.Random, project: str) -> Iterator[Row]:
+    for number in chance.sample(range(100), chance.randint(1, 14)):
+        kind = chance.choice(["track", "page", "screen", "identify", "alias", "alias", "group"])
+        yield {
+            "project_id": project,
+            "message_id": f"m{number}",
+            "type": kind,
+            "event_time": NOON + timedelta(microseconds=chance.randint(0, 3)),
+            "user_id": chance.choice([None, None, *USERS]) if kind != "alias" else chance.choice(USERS),
+            "anonymous_id": chance.choice([None, *DEVICES]),
+            "previous_id": chance.choice([*USERS, *DEVICES]) if kind == "alias" or chance.random() < 0.1 else None,
+            "traits": chance.choice([None, "{}", '{"plan":"free"}', '{"plan":"pro"}']),
+        }
+
+
+def moment(event: Row) -> tuple[object, object]:
+    return event["event_time"], event["message_id"]
+
+
+def with_person(events: list[Row]) -> list[tuple[Row, tuple[str, object]]]:
+    """Each event with its person, by the definition: worlds, then time, then one rule after the other."""
+    device: dict[tuple[object, object], object] = {}
+    alias: dict[tuple[object, object], object] = {}
+    for event in sorted(events, key=lambda e: (str(e["project_id"]), *moment(e))):
+        project, user = event["project_id"], event["user_id"]
+        if user is None:
+            continue
+        if event["anonymous_id"] is not None:
+            device[project, event["anonymous_id"]] = user
+        if event["type"] == "alias":
+            device[project, event["previous_id"]] = user
+            if event["previous_id"] != user:
+                alias[project, event["previous_id"]] = user
+
+    def merged(project: object, user: object) -> object:
+        path: list[object] = []
+        while (project, user) in alias and user not in path:
+            path.append(user)
+            user = alias[project, user]
+        return min(map(str, path[path.index(user) :])) if user in path else user
+
+    def person(event: Row) -> tuple[str, object]:
+        project, anonymous = event["project_id"], event["anonymous_id"]
+        user = event["user_id"] if event["user_id"] is not None else device.get((project, anonymous))
+        return ("anonymous", anonymous) if user is None else ("user", merged(project, user))
+
+    return [(event, person(event)) for event in events]
+
+
+def plain_users(events: list[Row]) -> list[Row]:
+    persons: dict[tuple[object, ...], list[Row]] = defaultdict(list)
+    for event, (kind, person) in with_person(events):
+        persons[event["project_id"], person, kind].append(event)
+    users: list[Row] = []
+    for (project, person_id, person_kind), theirs in persons.items():
+        traits = [e for e in theirs if e["type"] == "identify" and e["traits"] not in (None, "{}")]
+        last = max(traits, key=moment, default=None)
+        users.append(
+            {
+                "project_id": project,
+                "person_id": person_id,
+                "person_kind": person_kind,
+                "first_seen": min(e["event_time"] for e in theirs),  # type: ignore[type-var]
+                "last_seen": max(e["event_time"] for e in theirs),  # type: ignore[type-var]
+                "events": len(theirs),
+                "tracks": sum(e["type"] == "track" for e in theirs),
+                "pages": sum(e["type"] in ("page", "screen") for e in theirs),
+                "devices": len({e["anonymous_id"] for e in theirs} - {None}),
+                "traits": last and last["traits"],
+                "traits_at": last and last["event_time"],
+            }
+        )
+    return users
+
+
+def plain_identities(events: list[Row]) -> list[Row]:
+    links: dict[tuple[object, ...], list[Row]] = defaultdict(list)
+    for event in events:
+        if event["user_id"] is not None and event["anonymous_id"] is not None:
+            links[event["project_id"], event["anonymous_id"], None, event["user_id"]].append(event)
+        if event["user_id"] is not None and event["type"] == "alias":
+            links[event["project_id"], None, event["previous_id"], event["user_id"]].append(event)
+    return [
+        dict(zip(("project_id", "anonymous_id", "previous_id", "user_id"), link, strict=True))
+        | {
+            "first_seen": min(shown, key=moment)["event_time"],
+            "last_seen": max(shown, key=moment)["event_time"],
+            "last_message_id": max(shown, key=moment)["message_id"],
+            "events": len(shown),
+        }
+        for link, shown in links.items()
+    ]
