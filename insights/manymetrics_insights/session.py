@@ -48,7 +48,7 @@ _ABSENT_FIELD_ID: Final = 1_000_000_000  # from here on: ids of the contract's c
 _MACROS: Final = (
     """CREATE MACRO json_extract_scalar(json, path) AS
     CASE WHEN json_valid(json) THEN
-      CASE WHEN json_type(json, _json_path(path)) NOT IN ('OBJECT', 'ARRAY', 'NULL')
+      CASE WHEN json_type(json, _json_path(path)) NOT IN ('OBJECT', 'ARRAY')
       THEN json_extract_string(json, _json_path(path)) END
     END""",
     "CREATE MACRO to_unixtime(time) AS epoch(time)",
@@ -71,7 +71,7 @@ class Session:
 
 def open_session(data_dir: Path, *, writable: Path | None = None) -> Session:
     """Read what ``data_dir`` holds now. ``writable`` is the one file that the caller's own COPY may write."""
-    connection = duckdb.connect(config={"python_enable_replacements": False})
+    connection = duckdb.connect()
     connection.execute("SET TimeZone = 'UTC'")
     files: list[str] = []
     for table in TABLES:
@@ -124,7 +124,7 @@ def _duckdb_type(field: Field) -> str | None:
 def _copy_with_pyiceberg(
     connection: duckdb.DuckDBPyConnection, table: Table, state: TableState, fields: list[tuple[int, str, str]]
 ) -> None:
-    """Rows that delete files took away, and nested columns, need a whole Iceberg reader; it takes seconds and memory."""
+    """Rows that delete files took away, and nested columns, need a whole Iceberg reader, which takes seconds."""
     from pyiceberg.table import StaticTable
 
     rows = StaticTable.from_metadata(state.metadata_path).scan().to_arrow()
