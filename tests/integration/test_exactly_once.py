@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import msgspec
 import pytest
+from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table as IcebergTable
 
 from manymetrics.records import Stamp, pack
@@ -25,11 +26,14 @@ from manymetrics_processor.decode import StreamRecord
 from manymetrics_processor.lake import CommitContentionError, Lake, Plan, current_books, live_files, local_catalog
 from manymetrics_processor.ledger import StreamBooks
 from manymetrics_processor.maintenance import maintain, read_files
+from manymetrics_processor.rows import DAY_US
 from manymetrics_processor.window import Window
 
-SCHEDULES = 40
-PARTS = 8
+SCHEDULES = 1_000
+PARTS = 10
 NOW = 1_763_990_000_000_000  # microseconds since 1970
+A_LAKE_EACH = 20  # plays that share their tables
+APART = 20 * DAY_US  # between plays, so that none reads another's ids
 MAX_DEPTH = 3  # how many processors may stand inside each other's commit
 
 
@@ -47,8 +51,8 @@ class Step(NamedTuple):
 class SteppedLake(Lake):
     """The real lake, that tells of each step of a commit before and after it is done."""
 
-    def __init__(self, data_dir: Path, at: Callable[[Step], None]) -> None:
-        super().__init__(local_catalog(data_dir), sleep=lambda _seconds: None)
+    def __init__(self, catalog: Catalog, at: Callable[[Step], None]) -> None:
+        super().__init__(catalog, sleep=lambda _seconds: None)
         self._at = at
 
     def load(self, table: Table) -> IcebergTable:
@@ -75,11 +79,12 @@ class RebasingLake(SteppedLake):
 class Play:
     """One schedule: a stream of its own, on tables that it shares with others."""
 
-    def __init__(self, seed: int, data_dir: Path, lake_type: type[SteppedLake] = SteppedLake) -> None:
-        self.chance = random.Random(seed)
+    def __init__(self, seed: int, catalog: Catalog, lake_type: type[SteppedLake] = SteppedLake) -> None:
+        self.chance = random.Random(seed)  # noqa: S311  # the same play for the same seed
         self.stream = f"play-{seed}"
+        self.now = NOW + seed % 1_000 * APART
         self.depth = 0
-        self.lake = lake_type(data_dir, self.at)
+        self.lake = lake_type(catalog, self.at)
         self.records = self._make_records()
         self.windows = [Window(), Window(), Window()]
 
@@ -89,11 +94,11 @@ class Play:
         for number in range(self.chance.randrange(2, 6)):
             shard = self.chance.choice("ab")
             sequences[shard] += self.chance.randrange(1, 4)
-            records.append(StreamRecord(shard, sequences[shard], self._pack(number), NOW))
+            records.append(StreamRecord(shard, sequences[shard], self._pack(number), self.now))
         return records
 
     def _pack(self, number: int) -> bytes:
-        stamp = Stamp(NOW + number, f"r-{number}", self.stream, "server")
+        stamp = Stamp(self.now + number, f"r-{number}", self.stream, "server")
         events = [self._event() for _ in range(self.chance.randrange(1, 4))]
         return pack(stamp, events, compress=False)[0]
 
@@ -150,7 +155,9 @@ class Play:
         pytest.fail("it never got through")
 
     def _last(self) -> dict[str, int]:
-        return {record.shard: max(r.sequence for r in self.records if r.shard == record.shard) for record in self.records}
+        return {
+            record.shard: max(r.sequence for r in self.records if r.shard == record.shard) for record in self.records
+        }
 
     def _books(self) -> StreamBooks:
         return current_books(Lake.load(self.lake, EVENTS), self.stream)
@@ -184,39 +191,39 @@ def _rows_of(lake: Lake, table: Table, stream: str) -> list[dict[str, object]]:
     return [row for row in rows if row["_stream"] == stream]
 
 
-def _play(seed: int, data_dir: Path, lake_type: type[SteppedLake] = SteppedLake) -> list[str]:
-    play = Play(seed, data_dir, lake_type)
-    play.run()
-    return play.faults()
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("lake")
-    Lake(local_catalog(path)).ensure_tables()
-    return path
+def _new_catalog(folder: Path) -> Catalog:
+    catalog = local_catalog(folder)
+    Lake(catalog).ensure_tables()
+    return catalog
 
 
 @pytest.mark.parametrize("part", range(PARTS))
-def test_every_event_is_there_exactly_once_whatever_the_schedule(part: int, data_dir: Path) -> None:
-    for seed in range(part, SCHEDULES, PARTS):
-        assert _play(seed, data_dir) == [], f"seed {seed}"
-        if seed // PARTS % 20 == 19:
-            maintain(Lake(local_catalog(data_dir)))
+def test_every_event_is_there_exactly_once_whatever_the_schedule(part: int, tmp_path: Path) -> None:
+    of_part = SCHEDULES // PARTS
+    for first in range(part * of_part, (part + 1) * of_part, A_LAKE_EACH):
+        catalog = _new_catalog(tmp_path / str(first))
+        for seed in range(first, first + A_LAKE_EACH):
+            play = Play(seed, catalog)
+            play.run()
+            assert play.faults() == [], f"seed {seed}"
+        maintain(Lake(catalog))
 
 
-def test_the_schedules_catch_a_watermark_that_is_not_heeded(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_schedules_catch_a_watermark_that_is_not_heeded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(StreamBooks, "watermark", lambda _books, _shard: -1)
+    catalog = _new_catalog(tmp_path)
 
-    assert any(_broken(seed, data_dir, SteppedLake) for seed in range(SCHEDULES, SCHEDULES + 20))
-
-
-def test_the_schedules_catch_an_append_that_is_rebased(data_dir: Path) -> None:
-    assert any(_broken(seed, data_dir, RebasingLake) for seed in range(2 * SCHEDULES, 2 * SCHEDULES + 40))
+    assert any(_breaks(seed, catalog, SteppedLake) for seed in range(20))
 
 
-def _broken(seed: int, data_dir: Path, lake_type: type[SteppedLake]) -> bool:
-    play = Play(seed, data_dir, lake_type)
+def test_the_schedules_catch_an_append_that_is_rebased(tmp_path: Path) -> None:
+    catalog = _new_catalog(tmp_path)
+
+    assert any(_breaks(seed, catalog, RebasingLake) for seed in range(20))
+
+
+def _breaks(seed: int, catalog: Catalog, lake_type: type[SteppedLake]) -> bool:
+    play = Play(seed, catalog, lake_type)
     for _ in range(3):
         play.deliver(play.windows[0], play.records)
     return play.faults() != []
