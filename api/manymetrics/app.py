@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
@@ -23,8 +24,12 @@ def create_app(
     sink: Sink,
     read_books: BooksReader | None = None,
     lifespan: Lifespan | None = None,
+    clock: Callable[[], int] = time.time_ns,
 ) -> Front:
-    """``read_books`` gives /metrics the committed books; ``lifespan`` is what runs beside the API while it serves."""
+    """``read_books`` gives /metrics the committed books; ``lifespan`` is what runs beside the API while it serves.
+
+    ``clock`` gives nanoseconds since 1970, UTC.
+    """
 
     @asynccontextmanager
     async def live(_app: FastAPI) -> AsyncIterator[None]:
@@ -35,7 +40,13 @@ def create_app(
                 yield
         await sink.close()
 
-    collector = Collector(keys, sink, trusted_proxies=settings.trusted_proxies)
+    collector = Collector(
+        keys,
+        sink,
+        trusted_proxies=settings.trusted_proxies,
+        clock=clock,
+        body_timeout_s=settings.body_timeout_s,
+    )
     app = FastAPI(
         title="ManyMetrics",
         summary="Product analytics events in, rows in your own Iceberg tables out.",

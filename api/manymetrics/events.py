@@ -170,8 +170,9 @@ def parse_event(raw: bytes, default_type: str | None = None) -> Event | Rejected
 
 
 def _name_of_id(event: Event, value: str) -> str:
-    names = ("message_id", "user_id", "anonymous_id", "previous_id", "group_id")
-    return next(name for name in names if getattr(event, name) is value)
+    """As its client writes it."""
+    ids = {"message_id": "messageId", "user_id": "userId", "anonymous_id": "anonymousId", "previous_id": "previousId"}
+    return next((name for attribute, name in ids.items() if getattr(event, attribute) is value), "groupId")
 
 
 # --- depth ------------------------------------------------------------------------------------------------

@@ -32,7 +32,10 @@ from manymetrics.keys import Keys, KeysUnavailableError, WriteKey
 from manymetrics.outcomes import RequestOutcome
 from manymetrics.records import Stamp, pack
 
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 RETRY_AFTER_S = 1  # what a client is asked to wait when we can't store or can't read the keys
+
+MAX_GZIP_MEMBERS = 100  # gzip may come in several; each costs a copy of what follows it
 
 Headers = Mapping[bytes, bytes]
 
@@ -105,7 +108,7 @@ def inflate_body(draft: Draft) -> Refusal | None:
     """Gzip or deflate, by header or by magic bytes, up to a hard cap."""
     encoding = draft.headers.get(b"content-encoding", b"").strip().lower()
     if encoding not in _ENCODINGS:
-        return _refuse(415, "unsupported_encoding", "Content-Encoding is not gzip, deflate or identity: send one of them")
+        return UNSUPPORTED_ENCODING
     if draft.body[:2] != b"\x1f\x8b" and (encoding in _PLAIN or draft.body[:1] in b"{ \r\n\t"):
         return None
     try:
@@ -113,18 +116,20 @@ def inflate_body(draft: Draft) -> Refusal | None:
     except OverflowError:
         return TOO_LARGE_INFLATED
     except (zlib.error, EOFError):
-        return _refuse(400, "invalid_encoding", "the body can't be inflated: send whole gzip or deflate data, once compressed")
+        return INVALID_ENCODING
     return None
 
 
 def split_events(draft: Draft) -> Refusal | None:
     """Find the envelope and each event's bytes."""
+    if draft.body[:3] == BYTE_ORDER_MARK:
+        draft.body = draft.body[3:]
     try:
         draft.envelope = split_body(draft.body)
     except UnreadableBodyError as error:
         return _refuse(400, "invalid_json", str(error))
     if draft.batch and draft.envelope.batch is None:
-        return _refuse(400, "no_batch", '`batch` is missing: send {"batch": [...]}, or one event to /v1/track')
+        return NO_BATCH
     return None
 
 
@@ -147,9 +152,7 @@ def check_origin(draft: Draft) -> Refusal | None:
         return None
     if origin.decode("latin-1") in draft.key.origins:
         return None
-    return Refusal(
-        403, RequestOutcome.UNAUTHORIZED, "origin_not_allowed", "this write key may not be used from this origin: add it to the key's origins"
-    )
+    return ORIGIN_NOT_ALLOWED
 
 
 def check_limits(draft: Draft) -> Refusal | None:
@@ -182,7 +185,10 @@ def check_events_if_strict(draft: Draft) -> Refusal | None:
     ]
     if not failed:
         return None
-    message = f"{len(failed)} of {len(parsed)} events are refused, so none was taken: mend failed_records, or leave out X-Strict-Mode"
+    message = (
+        f"{len(failed)} of {len(parsed)} events are refused, so none was taken: "
+        "mend failed_records, or leave out X-Strict-Mode"
+    )
     return Refusal(400, RequestOutcome.BAD_REQUEST, "invalid_events", message, tuple(failed))
 
 
@@ -214,6 +220,19 @@ NO_KEY = Refusal(
     "invalid_write_key",
     "no valid write key: send it as Basic user name, `writeKey` in the body, ?writeKey= or X-Write-Key",
 )
+ORIGIN_NOT_ALLOWED = Refusal(
+    403,
+    RequestOutcome.UNAUTHORIZED,
+    "origin_not_allowed",
+    "this write key may not be used from this origin: add it to the key's origins",
+)
+UNSUPPORTED_ENCODING = _refuse(
+    415, "unsupported_encoding", "Content-Encoding is not gzip, deflate or identity: send one of them"
+)
+INVALID_ENCODING = _refuse(
+    400, "invalid_encoding", "the body can't be inflated: send whole gzip or deflate data, once compressed"
+)
+NO_BATCH = _refuse(400, "no_batch", '`batch` is missing: send {"batch": [...]}, or one event to /v1/track')
 KEYS_UNAVAILABLE = Refusal(
     503, RequestOutcome.UNAVAILABLE, "keys_unavailable", "the write keys can't be read just now: send it again later"
 )
@@ -232,11 +251,14 @@ _ENCODINGS = _PLAIN | {b"gzip", b"x-gzip", b"deflate"}
 
 
 def _inflate(body: bytes) -> bytes:
-    """Raises OverflowError past the cap, EOFError for a truncated body, zlib.error for anything else."""
+    """Raises OverflowError past the caps, EOFError for a truncated body, zlib.error for anything else."""
     zlib_or_gzip = body[:2] == b"\x1f\x8b" or (body[:1] == b"\x78" and int.from_bytes(body[:2], "big") % 31 == 0)
     window_bits = 47 if zlib_or_gzip else -15  # 47: gzip or zlib, by its header; -15: deflate without one
-    parts, room = [], MAX_INFLATED_BYTES + 1
+    parts: list[bytes] = []
+    room = MAX_INFLATED_BYTES + 1
     while body:
+        if len(parts) == MAX_GZIP_MEMBERS:
+            raise OverflowError
         inflater = zlib.decompressobj(window_bits)
         part = inflater.decompress(body, room)
         room -= len(part)

@@ -51,7 +51,9 @@ class KeyTable:
     def __init__(self, keys: Iterable[WriteKey]) -> None:
         live = [key for key in keys if not key.revoked]
         self._by_digest = {_digest(key.key): key for key in live}
-        self._origins = None if any(not key.origins for key in live) else frozenset(o for key in live for o in key.origins)
+        self._origins = (
+            None if any(not key.origins for key in live) else frozenset(o for key in live for o in key.origins)
+        )
 
     def find(self, key: str) -> WriteKey | None:
         """As Keys.find; never raises."""

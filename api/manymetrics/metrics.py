@@ -61,7 +61,9 @@ def _events(books: Books) -> Iterator[Metric]:
         outcome, _, reason = name.partition(":")
         events.add_metric([outcome, reason], count)
     yield events
-    yield GaugeMetricFamily("manymetrics_stream_pending_records", "Records not yet committed.", value=books.pending_records)
+    yield GaugeMetricFamily(
+        "manymetrics_stream_pending_records", "Records not yet committed.", value=books.pending_records
+    )
     yield GaugeMetricFamily(
         "manymetrics_stream_lag_seconds", "Age of the oldest record not yet committed.", value=books.lag_seconds
     )

@@ -6,75 +6,90 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
 
 Id = Annotated[str, Field(max_length=1_024)]
+MessageId = Annotated[str, Field(max_length=512)]
 
 
-class _Common(BaseModel):
-    model_config = ConfigDict(extra="allow")
+class _Request(BaseModel):
+    """Names are written in camelCase on the wire; fields that are not named here are kept."""
 
-    messageId: Annotated[str | None, Field(max_length=512, description="Unique; a resend with the same id is stored once.")] = None  # noqa: E501, N815
-    userId: Annotated[Id | None, Field(description="The person. This or anonymousId is needed.")] = None  # noqa: N815
-    anonymousId: Annotated[Id | None, Field(description="The device or browser.")] = None  # noqa: N815
-    timestamp: Annotated[datetime | None, Field(description="When it happened, by the client's clock.")] = None
-    sentAt: Annotated[datetime | None, Field(description="When it was sent, by the client's clock: mends a wrong one.")] = None  # noqa: E501, N815
-    context: Annotated[dict[str, Any] | None, Field(description="Page, device, campaign, library.")] = None
-    writeKey: Annotated[str | None, Field(description="Where it is not in the Authorization header.")] = None  # noqa: N815
+    model_config = ConfigDict(extra="allow", alias_generator=to_camel)
 
 
-class Track(_Common):
+class _Event(_Request):
+    message_id: Annotated[
+        MessageId | None,
+        Field(description="Unique: a resend with the same id is stored once. Made where it is missing."),
+    ] = None
+    user_id: Annotated[Id | None, Field(description="The person. This or `anonymousId` is needed.")] = None
+    anonymous_id: Annotated[Id | None, Field(description="The device or browser.")] = None
+    timestamp: Annotated[
+        datetime | None, Field(description="When it happened, by the client's clock; ISO 8601, or epoch s or ms.")
+    ] = None
+    sent_at: Annotated[
+        datetime | None, Field(description="When it was sent, by the client's clock: with it, a wrong clock is mended.")
+    ] = None
+    context: Annotated[dict[str, Any] | None, Field(description="Page, device, campaign, library and so on.")] = None
+    write_key: Annotated[str | None, Field(description="Where it is not in the Authorization header.")] = None
+
+
+class Track(_Event):
     """Something a person did."""
 
-    event: Annotated[str, Field(min_length=1, max_length=1_024, examples=["Signed Up"])]
-    properties: dict[str, Any] | None = None
+    event: Annotated[str, Field(min_length=1, max_length=1_024, description="Its name.", examples=["Signed Up"])]
+    properties: Annotated[dict[str, Any] | None, Field(description="Whatever tells more about it.")] = None
 
 
-class Identify(_Common):
+class Identify(_Event):
     """Who a person is."""
 
-    traits: dict[str, Any] | None = None
+    traits: Annotated[dict[str, Any] | None, Field(description="What is known of the person.")] = None
 
 
-class Page(_Common):
+class Page(_Event):
     """A page seen."""
 
-    name: str | None = None
-    properties: dict[str, Any] | None = None
+    name: Annotated[str | None, Field(max_length=1_024)] = None
+    properties: Annotated[
+        dict[str, Any] | None, Field(description="`url`, `path`, `title`, `referrer`, `search`, …")
+    ] = None
 
 
-class Screen(_Common):
+class Screen(_Event):
     """A screen of an app seen."""
 
-    name: str | None = None
+    name: Annotated[str | None, Field(max_length=1_024)] = None
     properties: dict[str, Any] | None = None
 
 
-class Group(_Common):
+class Group(_Event):
     """The company or account a person belongs to."""
 
-    groupId: Id | None = None  # noqa: N815
-    traits: dict[str, Any] | None = None
+    group_id: Annotated[Id | None, Field(description="The company or account.")] = None
+    traits: Annotated[dict[str, Any] | None, Field(description="What is known of it.")] = None
 
 
-class Alias(_Common):
+class Alias(_Event):
     """Two ids are one person."""
 
-    previousId: Id | None = None  # noqa: N815
+    previous_id: Annotated[Id | None, Field(description="The id that `userId` replaces.")] = None
 
 
-class Item(_Common):
-    """One event of a batch."""
+class Item(_Event):
+    """One event of a batch, with the fields of its type."""
 
     type: Literal["track", "identify", "page", "screen", "group", "alias"]
 
 
-class Batch(BaseModel):
+class Batch(_Request):
     """Up to 10,000 events. ``context`` is that of every event, where the event's own says nothing else."""
 
     batch: list[Item]
-    context: dict[str, Any] | None = None
-    sentAt: datetime | None = None  # noqa: N815
-    writeKey: str | None = None  # noqa: N815
+    context: Annotated[dict[str, Any] | None, Field(description="Of every event; an event's own keys win.")] = None
+    sent_at: Annotated[datetime | None, Field(description="Of every event that has none of its own.")] = None
+    write_key: Annotated[str | None, Field(description="Where it is not in the Authorization header.")] = None
 
 
 class Accepted(BaseModel):
@@ -86,23 +101,35 @@ class Accepted(BaseModel):
 class FailedRecord(BaseModel):
     """Strict mode: an event that would become a dead letter."""
 
-    index: int
-    reason: str
-    detail: str
+    index: Annotated[int, Field(description="Its place in the batch, from 0.")]
+    reason: Annotated[str, Field(examples=["no_identity"])]
+    detail: Annotated[str, Field(description="The field that is wrong.", examples=["userId, anonymousId"])]
 
 
 class Refused(BaseModel):
-    """No event was taken. `code` is for programs, `message` says the cure."""
+    """No event was taken."""
 
     success: Literal[False]
-    error: str
-    code: str
-    message: str
-    detail: str
-    failed_records: list[FailedRecord] | None = None
+    error: Annotated[str, Field(description="As `code`: some clients look here.")]
+    code: Annotated[str, Field(description="For programs.")]
+    message: Annotated[str, Field(description="For people: says the cure.")]
+    detail: Annotated[str, Field(description="As `message`: some clients look here.")]
+    failed_records: Annotated[list[FailedRecord] | None, Field(description="Strict mode: what was wrong.")] = None
+
+
+class SegmentSettings(BaseModel):
+    """What analytics.js takes its target from."""
+
+    integrations: dict[str, dict[str, str]]
+
+
+class RudderSettings(BaseModel):
+    """What RudderStack's browser SDK takes its source from."""
+
+    source: dict[str, Any]
 
 
 class Health(BaseModel):
-    """Whether the server is alive, or ready."""
+    """The server is there, or can store."""
 
-    status: Literal["ok", "unavailable"]
+    status: Literal["ok"]

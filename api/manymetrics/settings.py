@@ -32,6 +32,8 @@ class Settings:
     """How many UTC days after an event its message_id is known as a resend."""
     trusted_proxies: int = 0
     """How many proxies stand before the server: so many hops of X-Forwarded-For, from the right, are believed."""
+    body_timeout_s: float = 30.0
+    """How long a request's body may take to arrive."""
     metrics_token: str = ""
     """A bearer token for /metrics from other machines; without it, /metrics answers loopback alone."""
 
@@ -63,4 +65,4 @@ def _parse(variable: str, name: str, text: str) -> Any:  # noqa: ANN401  # what 
 
 
 _KINDS: dict[type, str] = {int: "a whole number", float: "a number", str: "text", type(Path()): "a path"}
-_LARGEST = {"port": 65_535, "commit_interval_s": 300, "dedup_window_days": 400, "trusted_proxies": 10}
+_LARGEST = {"port": 65_535, "commit_interval_s": 300, "body_timeout_s": 300, "dedup_window_days": 400, "trusted_proxies": 10}

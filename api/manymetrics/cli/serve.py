@@ -22,6 +22,7 @@ def run(args: argparse.Namespace) -> int:
     """Serve until interrupted."""
     import uvicorn
 
+    from manymetrics.http_protocol import HttpProtocol
     from manymetrics.local import create_local_app
     from manymetrics.telemetry import log_json_lines
 
@@ -37,11 +38,13 @@ def run(args: argparse.Namespace) -> int:
             host=settings.host,
             port=settings.port,
             loop="uvloop",
-            http="httptools",
+            http=HttpProtocol,
             log_config=None,
-            log_level="warning",
+            log_level="error",  # a stranger must not be able to fill the log
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # whom to believe is MANYMETRICS_TRUSTED_PROXIES' to say
+            ws="none",
             timeout_graceful_shutdown=8,
         )
     )

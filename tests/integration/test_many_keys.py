@@ -1,0 +1,69 @@
+"""A client can't slow others down by what it names: 20,000 new keys in one event, and the events after it."""
+
+import json
+import time
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from manymetrics.keys import KeyTable
+from manymetrics.tables import EVENTS
+from manymetrics_processor import pipeline
+from manymetrics_processor.decode import StreamRecord
+from manymetrics_processor.lake import Lake, local_catalog
+from manymetrics_processor.window import Window
+from tests.in_process import NOW, SHOP, Api
+
+
+class Line:
+    """The way of a batch from its bytes to its rows, in this process; batches get numbers as they come."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._api = Api(KeyTable([SHOP]))
+        self._catalog = local_catalog(data_dir)
+        self._lake, self._window, self._sequences = Lake(self._catalog), Window(), count(1)
+        self._lake.ensure_tables()
+
+    def cpu_of(self, events: list[dict[str, object]]) -> float:
+        """Seconds of CPU from the request to the commit."""
+        body = json.dumps({"batch": events}).encode()
+        began = time.process_time()
+        assert self._api.post("/v1/batch", body).status == 200
+        records = [StreamRecord("shard", next(self._sequences), data, NOW) for data in self._api.sink.records]
+        pipeline.run(records, "stream", self._lake, self._window)
+        took = time.process_time() - began
+        self._api.sink.records.clear()
+        return took
+
+    def columns(self) -> list[str]:
+        """Of the table as it stands."""
+        return [field.name for field in self._catalog.load_table("manymetrics.events").schema().fields]
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> Line:
+    return Line(tmp_path)
+
+
+def _batches() -> Iterator[list[dict[str, object]]]:
+    for batch in count():
+        yield [
+            {"type": "track", "userId": f"u{n}", "event": "A", "messageId": f"{batch}-{n}", "properties": {"price": n}}
+            for n in range(2_000)
+        ]
+
+
+def test_20_000_new_keys_add_no_column_and_leave_the_next_batches_as_quick_as_they_were(line: Line) -> None:
+    batches = _batches()
+    explosion: dict[str, object] = {"userId": "u", "type": "track", "event": "A"}
+    explosion["properties"] = {f"key {number}": number for number in range(20_000)}
+    line.cpu_of(next(batches))  # the first pays for what is loaded late
+
+    before = min(line.cpu_of(next(batches)) for _ in range(5))
+    line.cpu_of([explosion])
+
+    # Any of many, since the machine is never quiet; a slowdown that lasts would be in each of them.
+    assert any(line.cpu_of(next(batches)) < before * 1.15 for _ in range(40))
+    assert line.columns() == list(EVENTS.column_names)

@@ -1,0 +1,233 @@
+"""How a body is read: its size, its encoding, its time, and what is no body at all."""
+
+import gzip
+import json
+import zlib
+
+import pytest
+
+from manymetrics import telemetry
+from manymetrics.events import (
+    MAX_BODY_BYTES,
+    MAX_ENVELOPE_BYTES,
+    MAX_EVENT_BYTES,
+    MAX_EVENTS_A_REQUEST,
+    MAX_INFLATED_BYTES,
+)
+from manymetrics.outcomes import RequestOutcome
+from manymetrics.settings import Settings
+from tests.events_corpus import outcomes_of
+from tests.in_process import EVENT, Api, basic
+from tests.unit.api.test_routes import error_of
+
+BATCH = b'{"batch":[%s]}' % EVENT
+_RAW_DEFLATE = zlib.compressobj(wbits=-15)
+
+
+def _padded(size: int) -> bytes:
+    """A batch of one event, of just so many bytes."""
+    return BATCH + b" " * (size - len(BATCH))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [
+        ("gzip", gzip.compress(BATCH)),
+        ("x-gzip", gzip.compress(BATCH)),
+        ("GZIP", gzip.compress(BATCH)),
+        ("", gzip.compress(BATCH)),
+        ("identity", BATCH),
+        ("gzip", BATCH),
+        ("gzip", gzip.compress(BATCH[:9]) + gzip.compress(BATCH[9:])),
+        ("deflate", zlib.compress(BATCH)),
+        ("deflate", zlib.compress(BATCH, 1)),
+        ("deflate", _RAW_DEFLATE.compress(BATCH) + _RAW_DEFLATE.flush()),
+        ("deflate", BATCH),
+    ],
+)
+def test_gzip_and_deflate_are_known_by_header_or_by_their_first_bytes(api: Api, encoding: str, body: bytes) -> None:
+    assert api.post("/v1/batch", body, content_encoding=encoding).status == 200
+    assert api.stored() == [EVENT]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "error"),
+    [
+        ("br", BATCH, (415, "unsupported_encoding")),
+        ("gzip, gzip", gzip.compress(gzip.compress(BATCH)), (415, "unsupported_encoding")),
+        ("x", BATCH, (415, "unsupported_encoding")),
+        ("gzip", gzip.compress(gzip.compress(BATCH)), (400, "invalid_json")),
+        ("gzip", gzip.compress(BATCH)[:-9], (400, "invalid_encoding")),
+        ("gzip", gzip.compress(BATCH)[:12], (400, "invalid_encoding")),
+        ("gzip", gzip.compress(BATCH) + b"junk", (400, "invalid_encoding")),
+        ("gzip", b"\x1f\x8b" + b"x" * 50, (400, "invalid_encoding")),
+        ("deflate", b"\xff" * 50, (400, "invalid_encoding")),
+        ("gzip", gzip.compress(b"") * 200, (413, "too_large")),
+    ],
+)
+def test_what_can_not_be_inflated_is_refused(api: Api, encoding: str, body: bytes, error: tuple[int, str]) -> None:
+    assert error_of(api.post("/v1/batch", body, content_encoding=encoding)) == error
+    assert api.stored() == []
+
+
+def test_a_body_is_inflated_up_to_its_limit_and_no_further(api: Api) -> None:
+    at_the_limit = gzip.compress(_padded(MAX_INFLATED_BYTES), 1)
+    above = gzip.compress(_padded(MAX_INFLATED_BYTES + 1), 1)
+
+    assert api.post("/v1/batch", at_the_limit).status == 200
+    assert error_of(api.post("/v1/batch", above)) == (413, "too_large")
+
+
+def test_a_body_at_its_limit_is_taken_and_one_byte_more_is_not(api: Api) -> None:
+    assert api.post("/v1/batch", _padded(MAX_BODY_BYTES)).status == 200
+
+    assert error_of(api.post("/v1/batch", _padded(MAX_BODY_BYTES + 1))) == (413, "too_large")
+
+
+def test_a_body_that_says_it_is_too_large_is_refused_before_it_is_read(api: Api) -> None:
+    reply = api.ask("POST", "/v1/batch", {"content-length": "10000000000"}, [], body_ends=False)
+
+    assert error_of(reply) == (413, "too_large")
+    assert reply.headers["connection"] == "close"
+
+
+def test_a_body_without_a_length_is_read_up_to_the_limit(api: Api) -> None:
+    chunks = [b" " * 1_000_000] * 7
+
+    reply = api.ask("POST", "/v1/batch", basic("wk_shop:"), chunks, body_ends=False)
+
+    assert error_of(reply) == (413, "too_large")
+
+
+def test_a_body_in_many_parts_is_one_body(api: Api) -> None:
+    assert api.post("/v1/batch", [BATCH[i : i + 1] for i in range(len(BATCH))]).status == 200
+    assert api.stored() == [EVENT]
+
+
+@pytest.mark.parametrize("parts", [[], [BATCH[:5]], [b""], [b"", BATCH[:5]]])
+def test_a_body_that_takes_too_long_is_given_up(parts: list[bytes]) -> None:
+    api = Api(settings=Settings(body_timeout_s=0.05))
+
+    reply = api.ask("POST", "/v1/batch", basic("wk_shop:"), parts, body_ends=False)
+
+    assert error_of(reply) == (408, "body_timeout")
+    assert reply.headers["connection"] == "close"
+    assert api.stored() == []
+
+
+def test_10_000_events_are_taken_at_once_and_one_more_is_not(api: Api) -> None:
+    assert api.post("/v1/batch", b'{"batch":[%s]}' % b",".join([EVENT] * MAX_EVENTS_A_REQUEST)).status == 200
+    assert len(api.stored()) == MAX_EVENTS_A_REQUEST
+
+    too_many = b'{"batch":[%s]}' % b",".join([EVENT] * (MAX_EVENTS_A_REQUEST + 1))
+    assert error_of(api.post("/v1/batch", too_many)) == (413, "too_large")
+
+
+def test_an_event_over_its_limit_is_a_dead_letter_among_good_ones(api: Api) -> None:
+    frame = b'{"type":"track","userId":"u","event":"A","messageId":"m","properties":"%s"}'
+    at_the_limit = frame % (b"x" * (MAX_EVENT_BYTES - len(frame) + 2))
+    above = frame % (b"x" * (MAX_EVENT_BYTES - len(frame) + 3))
+
+    assert api.post("/v1/batch", b'{"batch":[%s,%s,%s]}' % (at_the_limit, above, at_the_limit)).status == 200
+
+    outcomes = outcomes_of(api.sink.records)
+    assert [(outcome["outcome"], outcome.get("reason")) for outcome in outcomes] == [
+        ("stored", None),
+        ("dead_lettered", "too_large"),
+        ("stored", None),
+    ]
+
+
+def test_the_context_of_a_batch_has_a_limit_too(api: Api) -> None:
+    too_large = b'{"context":{"a":"%s"},"batch":[%s]}' % (b"x" * (MAX_ENVELOPE_BYTES // 2), EVENT)
+    too_deep = b'{"context":%s,"batch":[%s]}' % (b'{"a":' * 64 + b"1" + b"}" * 64, EVENT)
+
+    assert error_of(api.post("/v1/batch", too_large)) == (413, "too_large")
+    assert error_of(api.post("/v1/batch", too_deep)) == (400, "too_deep")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b" ",
+        b"null",
+        b"5",
+        b'"x"',
+        b"[]",
+        b"[" * 100000,
+        b'{"a":' * 5000,
+        b"{",
+        b"}",
+        b"{}x",
+        b"{'a':1}",
+        b"{a:1}",
+        b'{"batch":5}',
+        b'{"batch":{}}',
+        b'{"batch":"x"}',
+        b'{"batch":null}',
+        b'{"batch":[',
+        b'{"batch":[1,]}',
+        b'{"batch":[]}\x00',
+        b'{"batch":[\xff]}',
+        b'{"batch":["\xc0\xaf"]}',
+        BATCH.decode().encode("utf-16"),
+        b"\x81\xa5batch\x90",
+        b"(dp0\n.",
+        b"batch:\n- 1",
+        b"<batch/>",
+        b"batch=%5B%5D",
+        b'{"batch":[01]}',
+        b'{"batch":[+1]}',
+    ],
+)
+def test_a_batch_that_is_no_json_or_has_no_batch_is_400(api: Api, body: bytes) -> None:
+    status, code = error_of(api.post("/v1/batch", body))
+
+    assert status == 400
+    assert code in {"invalid_json", "no_batch"}
+    assert api.stored() == []
+
+
+@pytest.mark.parametrize(
+    "content_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "x", ""]
+)
+def test_the_content_type_does_not_matter(api: Api, content_type: str) -> None:
+    assert api.post("/v1/track", EVENT, content_type=content_type).status == 200
+
+
+def test_strict_mode_names_every_event_that_is_wrong_and_takes_none(api: Api) -> None:
+    events = [{"type": "track", "userId": "u", "event": "A"}, {"type": "x", "userId": "u"}, 5, {"type": "page"}]
+    body = json.dumps({"batch": events}).encode()
+
+    reply = api.post("/v1/batch", body, x_strict_mode="1")
+
+    assert error_of(reply) == (400, "invalid_events")
+    assert reply.json()["failed_records"] == [
+        {"index": 1, "reason": "unknown_type", "detail": "type"},
+        {"index": 2, "reason": "not_an_object", "detail": "the item is not an object"},
+        {"index": 3, "reason": "no_identity", "detail": "userId, anonymousId"},
+    ]
+    assert api.stored() == []
+    assert api.post("/v1/batch", body).status == 200
+
+
+def test_strict_mode_holds_on_single_routes_too(api: Api) -> None:
+    assert error_of(api.post("/v1/track", b'{"userId":"u"}', x_strict_mode="1")) == (400, "invalid_events")
+    assert api.post("/v1/track", EVENT, x_strict_mode="1").status == 200
+
+
+def test_each_request_is_counted_once_by_what_happened_to_it(api: Api) -> None:
+    before = telemetry.request_counts.copy()
+
+    api.post("/v1/track")
+    api.post("/v1/track", b"{")
+    api.post("/v1/track", EVENT, authorization="Basic x")
+    api.post("/v1/track", EVENT, content_length="10000000000")
+
+    assert telemetry.request_counts - before == {
+        RequestOutcome.OK: 1,
+        RequestOutcome.BAD_REQUEST: 1,
+        RequestOutcome.UNAUTHORIZED: 1,
+        RequestOutcome.TOO_LARGE: 1,
+    }

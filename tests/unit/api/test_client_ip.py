@@ -1,0 +1,40 @@
+"""Whose address an event gets: the peer's, or what so many trusted proxies say."""
+
+import pytest
+
+from manymetrics.records import unpack
+from manymetrics.settings import Settings
+from tests.in_process import CLIENT_IP, EVENT, Api, basic
+
+
+def _ip(proxies: int, forwarded: list[str]) -> str | None:
+    api = Api(settings=Settings(trusted_proxies=proxies))
+    headers = [*basic("wk_shop:").items(), *(("x-forwarded-for", value) for value in forwarded)]
+    api.ask("POST", "/v1/track", headers, EVENT)
+    return unpack(api.sink.records[0]).stamp.ip
+
+
+@pytest.mark.parametrize("forwarded", [["1.2.3.4"], ["1.2.3.4, 127.0.0.1"], []])
+def test_without_a_trusted_proxy_nobody_is_believed(forwarded: list[str]) -> None:
+    assert _ip(0, forwarded) == CLIENT_IP
+
+
+@pytest.mark.parametrize(
+    ("proxies", "forwarded", "ip"),
+    [
+        (1, ["9.9.9.9, 1.2.3.4"], "1.2.3.4"),
+        (1, ["9.9.9.9", "1.2.3.4"], "1.2.3.4"),
+        (2, ["9.9.9.9, 1.2.3.4, 10.0.0.1"], "1.2.3.4"),
+        (2, ["9.9.9.9, 1.2.3.4", "10.0.0.1"], "1.2.3.4"),
+        (2, ["1.2.3.4"], "1.2.3.4"),
+        (1, ["2001:db8::1"], "2001:db8::1"),
+        (1, ["unknown"], CLIENT_IP),
+        (1, [""], CLIENT_IP),
+        (1, [], CLIENT_IP),
+        (1, ["1.2.3.4:5678"], CLIENT_IP),
+        (1, ["9.9.9.9, " * 1_000 + "1.2.3.4"], "1.2.3.4"),
+        (1, ["\xff"], CLIENT_IP),
+    ],
+)
+def test_so_many_hops_from_the_right_are_believed(proxies: int, forwarded: list[str], ip: str) -> None:
+    assert _ip(proxies, forwarded) == ip

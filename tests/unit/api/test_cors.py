@@ -1,0 +1,120 @@
+"""Pages may send from the origins of their key, compared exactly; credentials are never allowed."""
+
+import pytest
+
+from manymetrics.keys import FileKeys, KeyTable
+from tests.in_process import BLOG, EVENT, GONE, PAGE, Api, Reply, basic
+from tests.unit.api.test_routes import error_of
+
+HOME = "https://shop.example"
+STRANGERS = [
+    "https://evil.example",
+    "null",
+    "https://shop.example.evil.example",
+    "https://SHOP.example",
+    "http://shop.example",
+    "https://shop.example:8443",
+    "https://shop.example, https://evil.example",
+    "",
+]
+PREFLIGHT = {"access-control-request-method": "POST"}
+
+
+@pytest.fixture(scope="module")
+def pages() -> Api:
+    """An API all of whose live keys have origins."""
+    return Api(KeyTable([PAGE, BLOG, GONE]))
+
+
+def _cors(reply: Reply) -> dict[str, str]:
+    return {name: value for name, value in reply.headers.items() if name.startswith("access-control") or name == "vary"}
+
+
+@pytest.mark.parametrize("origin", [HOME, "https://blog.example", "https://www.blog.example"])
+def test_a_preflight_is_answered_by_the_union_of_all_keys_origins(pages: Api, origin: str) -> None:
+    reply = pages.ask("OPTIONS", "/v1/batch", PREFLIGHT | {"origin": origin})
+
+    assert (reply.status, reply.body) == (204, b"")
+    assert reply.headers == {
+        "access-control-allow-origin": origin,
+        "access-control-allow-methods": "POST, GET, OPTIONS",
+        "access-control-allow-headers": "authorization, content-type, content-encoding, x-retry-count, anonymousid, "
+        "sentat, x-write-key, x-strict-mode",
+        "access-control-expose-headers": "retry-after",
+        "access-control-max-age": "86400",
+        "vary": "Origin",
+    }
+
+
+@pytest.mark.parametrize("origin", STRANGERS)
+def test_a_preflight_from_elsewhere_gets_no_permission(pages: Api, origin: str) -> None:
+    reply = pages.ask("OPTIONS", "/v1/batch", PREFLIGHT | {"origin": origin})
+
+    assert (reply.status, reply.headers) == (204, {"vary": "Origin"})
+
+
+def test_a_post_from_a_page_of_its_key_may_read_its_answer(pages: Api) -> None:
+    reply = pages.ask("POST", "/v1/track", basic("wk_page:") | {"origin": HOME}, EVENT)
+
+    assert reply.status == 200
+    assert _cors(reply) == {
+        "access-control-allow-origin": HOME,
+        "access-control-expose-headers": "retry-after",
+        "vary": "Origin",
+    }
+    assert pages.stored() == [EVENT]
+
+
+@pytest.mark.parametrize("origin", [*STRANGERS, "https://blog.example"])
+def test_a_post_from_a_page_that_its_key_does_not_name_is_refused(pages: Api, origin: str) -> None:
+    reply = pages.ask("POST", "/v1/track", basic("wk_page:") | {"origin": origin}, EVENT)
+
+    assert error_of(reply) == (403, "origin_not_allowed")
+    assert _cors(reply) == {"vary": "Origin"}
+    assert pages.stored() == []
+
+
+@pytest.mark.parametrize("origins", [(HOME, "https://evil.example"), ("https://evil.example", HOME), (HOME, HOME)])
+def test_two_origins_are_none(pages: Api, origins: tuple[str, str]) -> None:
+    pairs = [("origin", origin) for origin in origins]
+
+    preflight = pages.ask("OPTIONS", "/v1/track", [*PREFLIGHT.items(), *pairs])
+    post = pages.ask("POST", "/v1/track", [*basic("wk_page:").items(), *pairs], EVENT)
+
+    assert (_cors(preflight), _cors(post), post.status) == ({"vary": "Origin"}, {"vary": "Origin"}, 403)
+
+
+@pytest.mark.parametrize("origin", ["https://anywhere.example", "null", "https://caf\xe9.example"])
+def test_a_key_without_origins_takes_any_page(api: Api, origin: str) -> None:
+    replies = [
+        api.ask("OPTIONS", "/v1/track", PREFLIGHT | {"origin": origin}),
+        api.ask("POST", "/v1/track", basic("wk_shop:") | {"origin": origin}, EVENT),
+        api.ask("GET", "/pixel/v1/track?writeKey=wk_shop&userId=u&event=A", {"origin": origin}),
+        api.ask("GET", "/v1/projects/wk_shop/settings", {"origin": origin}),
+        api.ask("POST", "/v1/m", {"origin": origin}, EVENT),
+    ]
+
+    assert [reply.headers["access-control-allow-origin"] for reply in replies] == [origin] * 5
+    assert all("access-control-allow-credentials" not in reply.headers for reply in replies)
+
+
+def test_a_server_needs_no_origin(pages: Api) -> None:
+    reply = pages.ask("POST", "/v1/track", basic("wk_page:"), EVENT)
+
+    assert (reply.status, _cors(reply)) == (200, {})
+
+
+def test_a_page_may_read_why_it_was_refused(pages: Api) -> None:
+    unknown = pages.ask("POST", "/v1/track", basic("wk_nobody:") | {"origin": HOME}, EVENT)
+    too_large = pages.ask("POST", "/v1/track", {"origin": HOME, "content-length": "6000001"})
+
+    assert [reply.headers["access-control-allow-origin"] for reply in (unknown, too_large)] == [HOME, HOME]
+
+
+def test_while_keys_can_not_be_read_a_page_may_read_the_503(tmp_path_factory: pytest.TempPathFactory) -> None:
+    api = Api(FileKeys(tmp_path_factory.mktemp("empty") / "keys.json"))
+
+    reply = api.ask("POST", "/v1/track", basic("wk_page:") | {"origin": HOME}, EVENT)
+
+    assert error_of(reply) == (503, "keys_unavailable")
+    assert reply.headers["access-control-allow-origin"] == HOME

@@ -1,0 +1,188 @@
+"""Who may send: the five places of a key and their order, and how the keys file is read again."""
+
+import base64
+import json
+from pathlib import Path
+
+import pytest
+
+from manymetrics.keys import FileKeys, KeysUnavailableError, WriteKey, new_key, parse_key_list, read_keys, write_keys
+from tests.in_process import EVENT, GONE, SHOP, Api, Reply, basic
+from tests.unit.api.test_routes import error_of
+
+PLACES = ("basic", "writeKey", "query", "header", "api_key")
+
+
+def _send(api: Api, keys: dict[str, str]) -> Reply:
+    """One event with a key in each of the named places."""
+    headers: dict[str, str] = basic(keys["basic"] + ":") if "basic" in keys else {}
+    if "header" in keys:
+        headers["x-write-key"] = keys["header"]
+    query = f"?writeKey={keys['query']}" if "query" in keys else ""
+    in_body = {name: key for name, key in keys.items() if name in {"writeKey", "api_key"}}
+    return api.ask("POST", f"/v1/track{query}", headers, json.dumps({"userId": "u", "event": "A"} | in_body).encode())
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_key_may_be_in_any_of_five_places(api: Api, place: str) -> None:
+    assert _send(api, {place: "wk_shop"}).status == 200
+    assert error_of(_send(api, {place: "wk_nobody"})) == (401, "invalid_write_key")
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_the_first_place_wins_even_where_a_later_one_would_do(api: Api, place: int) -> None:
+    wrong_first = dict.fromkeys(PLACES[place:], "wk_shop") | {PLACES[place]: "wk_nobody"}
+    right_first = dict.fromkeys(PLACES[place:], "wk_nobody") | {PLACES[place]: "wk_shop"}
+
+    assert _send(api, wrong_first).status == 401
+    assert _send(api, right_first).status == 200
+
+
+@pytest.mark.parametrize("user", ["wk_shop", "wk_shop:", "wk_shop:password", "wk_shop:a:b"])
+def test_basic_is_taken_with_and_without_a_password(api: Api, user: str) -> None:
+    assert api.ask("POST", "/v1/track", basic(user), EVENT).status == 200
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [
+        "Basic !!!",
+        "Basic",
+        "Basic " + base64.b64encode(b"\xff\xfe:").decode(),
+        "Basic " + base64.b64encode(b":").decode(),
+        "Basic " + "A" * 65_536,
+        "Bearer wk_shop",
+        "wk_shop",
+    ],
+)
+def test_what_is_no_basic_key_is_refused_alike(api: Api, authorization: str) -> None:
+    refused = api.ask("POST", "/v1/track", {"authorization": authorization}, EVENT)
+
+    assert refused == api.ask("POST", "/v1/track", {}, EVENT)
+    assert refused == api.ask("POST", "/v1/track", basic("wk_gone:"), EVENT)
+    assert error_of(refused) == (401, "invalid_write_key")
+    assert api.stored() == []
+
+
+def test_a_bearer_token_is_no_key_so_the_bodys_counts(api: Api) -> None:
+    body = b'{"userId":"u","event":"A","writeKey":"wk_shop"}'
+
+    assert api.ask("POST", "/v1/track", {"authorization": "Bearer x"}, body).status == 200
+
+
+@pytest.mark.parametrize("key", [b"5", b"null", b"{}", b'"\\ud83d"', b'""', b'"wk_shop "'])
+def test_a_key_that_is_no_key_is_refused(api: Api, key: bytes) -> None:
+    assert error_of(api.ask("POST", "/v1/track", {}, b'{"userId":"u","event":"A","writeKey":%s}' % key))[0] == 401
+
+
+class Clock:
+    """Seconds that pass when told."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "keys.json"
+    write_keys(path, [SHOP])
+    return path
+
+
+NEW = WriteKey(key="wk_new", project="new")
+
+
+def test_a_key_made_a_moment_ago_is_taken(path: Path, clock: Clock) -> None:
+    api = Api(FileKeys(path, clock))
+    assert api.post("/v1/track").status == 200
+
+    write_keys(path, [SHOP, NEW])
+    clock.now = 0.1
+
+    assert api.ask("POST", "/v1/track", basic("wk_new:"), EVENT).status == 200
+
+
+def test_a_revoked_key_is_refused_once_the_file_is_read_again(path: Path, clock: Clock) -> None:
+    api = Api(FileKeys(path, clock))
+    assert api.post("/v1/track").status == 200
+
+    write_keys(path, [WriteKey(key="wk_shop", project="shop", revoked=True)])
+    clock.now = 60
+
+    assert error_of(api.post("/v1/track")) == (401, "invalid_write_key")
+
+
+def test_keys_that_can_not_be_read_are_503_and_heal_without_a_restart(path: Path, clock: Clock) -> None:
+    api = Api(FileKeys(path, clock))
+    assert api.post("/v1/track").status == 200
+
+    path.write_text("[{")
+    clock.now = 60
+    broken = api.post("/v1/track")
+    write_keys(path, [SHOP])
+    clock.now = 120
+
+    assert error_of(broken) == (503, "keys_unavailable")
+    assert api.post("/v1/track").status == 200
+
+
+def test_unknown_keys_make_the_file_be_read_once_a_second_at_most(path: Path, clock: Clock) -> None:
+    keys = FileKeys(path, clock)
+    keys.find("wk_stranger")
+
+    write_keys(path, [SHOP, NEW])
+    clock.now = 0.9
+    too_soon = keys.find("wk_new")
+    clock.now = 1.0
+
+    assert (too_soon, keys.find("wk_new")) == (None, NEW)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{}",
+        "[1]",
+        '[{"key":"k"}]',
+        '[{"key":"","project":"p"}]',
+        '[{"key":"k","project":""}]',
+        "ÿ",
+        '[{"key":"k","project":"p","typo":1}]',
+        '[{"key":"k","project":"a\\u0000b"}]',
+        '[{"key":"k","project":"p","kind":"x"}]',
+    ],
+)
+def test_a_keys_file_that_makes_no_sense_is_not_half_read(path: Path, text: str) -> None:
+    path.write_text(text, encoding="latin-1")
+
+    with pytest.raises(KeysUnavailableError, match=r"keys\.json"):
+        read_keys(path)
+
+
+def test_a_keys_file_is_for_its_owner_alone_and_comes_back_as_written(path: Path) -> None:
+    keys = [SHOP, GONE, WriteKey(key="k", project="p", kind="server", origins=("https://a.example",))]
+
+    write_keys(path, keys)
+
+    assert read_keys(path) == keys
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_keys_setting_names_keys_and_their_projects() -> None:
+    keys = parse_key_list(" a, b:shop ,, c:")
+
+    found = [keys.find(key) for key in ("a", "b", "c", "", "b:shop")]
+    projects = [key and key.project for key in found]
+    assert projects == ["default", "shop", "default", None, None]
+
+
+def test_new_keys_differ() -> None:
+    assert len({new_key().key for _ in range(100)}) == 100
