@@ -48,7 +48,7 @@ _ABSENT_FIELD_ID: Final = 1_000_000_000  # from here on: ids of the contract's c
 _MACROS: Final = (
     """CREATE MACRO json_extract_scalar(json, path) AS
     CASE WHEN json_valid(json) THEN
-      CASE WHEN json_type(json, _json_path(path)) NOT IN ('OBJECT', 'ARRAY', 'NULL')
+      CASE WHEN json_type(json, _json_path(path)) NOT IN ('OBJECT', 'ARRAY')
       THEN json_extract_string(json, _json_path(path)) END
     END""",
     "CREATE MACRO to_unixtime(time) AS epoch(time)",
@@ -66,12 +66,12 @@ class Session:
 
     def lost_file(self) -> str | None:
         """A planned file that is gone: maintenance was faster. A new session finds what replaced it."""
-        return next((path for path in self.files if not os.path.exists(path)), None)
+        return next((path for path in self.files if not Path(path).exists()), None)
 
 
 def open_session(data_dir: Path, *, writable: Path | None = None) -> Session:
     """Read what ``data_dir`` holds now. ``writable`` is the one file that the caller's own COPY may write."""
-    connection = duckdb.connect(config={"python_enable_replacements": False})
+    connection = duckdb.connect()
     connection.execute("SET TimeZone = 'UTC'")
     files: list[str] = []
     for table in TABLES:
@@ -97,7 +97,8 @@ def _create_table(connection: duckdb.DuckDBPyConnection, table: Table, state: Ta
         return []
     paths = [file.path for file in state.files]
     schema = ", ".join(
-        f"{id}: {{name: {_text(name)}, type: {_text(kind)}, default_value: NULL}}" for id, name, kind in fields
+        f"{field_id}: {{name: {_text(name)}, type: {_text(kind)}, default_value: NULL}}"
+        for field_id, name, kind in fields
     )
     connection.execute(
         f"CREATE VIEW {table.name} AS SELECT * FROM read_parquet("
@@ -124,12 +125,13 @@ def _duckdb_type(field: Field) -> str | None:
 def _copy_with_pyiceberg(
     connection: duckdb.DuckDBPyConnection, table: Table, state: TableState, fields: list[tuple[int, str, str]]
 ) -> None:
-    """Rows that delete files took away, and nested columns, need a whole Iceberg reader; it takes seconds and memory."""
+    """Rows that delete files took away, and nested columns, need a whole Iceberg reader, which takes seconds."""
     from pyiceberg.table import StaticTable
 
     rows = StaticTable.from_metadata(state.metadata_path).scan().to_arrow()
     columns = ", ".join(
-        _name(name) if id < _ABSENT_FIELD_ID else f"CAST(NULL AS {kind}) AS {_name(name)}" for id, name, kind in fields
+        _name(name) if field_id < _ABSENT_FIELD_ID else f"CAST(NULL AS {kind}) AS {_name(name)}"
+        for field_id, name, kind in fields
     )
     connection.register("_rows", rows)
     connection.execute(f"CREATE TABLE {table.name} AS SELECT {columns} FROM _rows")
@@ -137,7 +139,7 @@ def _copy_with_pyiceberg(
 
 
 def _lock(connection: duckdb.DuckDBPyConnection, paths: list[str]) -> None:
-    spill = os.path.join(tempfile.gettempdir(), f"manymetrics-query-{os.getpid()}")
+    spill = str(Path(tempfile.gettempdir()) / f"manymetrics-query-{os.getpid()}")
     connection.execute(f"SET temp_directory = {_text(spill)}")
     connection.execute(f"SET allowed_paths = [{', '.join(map(_text, paths))}]")
     connection.execute("SET enable_external_access = false")

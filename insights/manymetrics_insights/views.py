@@ -25,7 +25,7 @@ VIEW_NAMES: Final = ("identities", "identifies", "pages", "person_events", "user
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """``columns`` maps each column's name to what it is, in the order of the SQL; ``widens`` is whose they are first."""
+    """``columns`` maps each column's name to what it is, in the order of the SQL. ``widens``: whose they are first."""
 
     name: str
     doc: str

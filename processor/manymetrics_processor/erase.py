@@ -18,7 +18,7 @@ from pyiceberg.manifest import DataFile
 
 from manymetrics.tables import DEAD_LETTERS, EVENTS, TABLES, Table
 from manymetrics_processor.lake import ConflictError, Lake, live_files
-from manymetrics_processor.maintenance import expire_snapshots, read_files, rewrite
+from manymetrics_processor.maintenance import delete_files, expire_snapshots, read_files, rewrite
 
 _ATTEMPTS = 20
 
@@ -97,8 +97,9 @@ def _erase_from(lake: Lake, table: Table, person: Person) -> Receipt:
         raise ConflictError(f"{table.name}: its files kept changing; run the command again")
     expired = deleted = 0
     while len(lake.load(table).metadata.snapshots) > 1:  # a commit in between makes another
-        more_expired, more_deleted = expire_snapshots(lake, table, keep=1)
-        expired, deleted = expired + more_expired, deleted + more_deleted
+        more, dead = expire_snapshots(lake, table, keep=1)
+        delete_files(dead)
+        expired, deleted = expired + more, deleted + len(dead)
     files_after = len(list(live_files(lake.load(table))))
     return Receipt(table.name, rows_before, erased, files_before, rewritten, files_after, expired, deleted)
 

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import CommitFailedException, NamespaceAlreadyExistsError, TableAlreadyExistsError
@@ -69,7 +70,9 @@ def local_catalog(data_dir: Path) -> Catalog:
 
     data_dir.mkdir(parents=True, exist_ok=True)
     home = data_dir.resolve()
-    return SqlCatalog("manymetrics", uri=f"sqlite:///{home}/catalog.db", warehouse=f"file://{home}/warehouse")
+    return SqlCatalog(
+        "manymetrics", uri=f"sqlite:///{quote(str(home))}/catalog.db", warehouse=f"file://{home}/warehouse"
+    )
 
 
 class Lake:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,8 @@ KEEP_SNAPSHOTS = 10
 MERGE_FROM_FILES = 8  # of one tier and day
 TIER_BYTES = (64_000, 512_000, 4_000_000)  # a file's tier is how many of these it reaches
 MERGED_BYTES = 8_000_000  # files of this size are left alone, and a merge takes no more than this
+QUERY_GRACE_S = 60.0  # how long a file that only an expired snapshot held is left for queries that began before
+ORPHANS_EVERY_COMMITS = 1_000
 ORPHAN_AGE_S = 600.0  # younger files may belong to a commit that is under way
 
 log = logging.getLogger("manymetrics.maintenance")
@@ -51,18 +53,28 @@ class Maintenance:
     def __init__(self, lake: Lake) -> None:
         self._lake = lake
         self._commits = 0
+        self._dead: deque[tuple[float, set[str]]] = deque()  # and since when
 
     def after_commit(self) -> None:
         """Count a commit, and do what is due. Never raises: it is tried again after as many commits."""
-        self._commits += 1
         if self._commits % EVERY_COMMITS == 0:
             try:
-                for table in TABLES:
-                    if len(self._lake.load(table).metadata.snapshots) > KEEP_SNAPSHOTS:
-                        merge_small_files(self._lake, table)
-                        expire_snapshots(self._lake, table)
+                self._tidy()
             except Exception as error:  # nothing depends on it
                 log.warning("maintenance failed and will be tried again", exc_info=error)
+        self._commits += 1
+
+    def _tidy(self) -> None:
+        now = time.monotonic()
+        while self._dead and self._dead[0][0] < now - QUERY_GRACE_S:
+            delete_files(self._dead.popleft()[1])
+        for table in TABLES:
+            iceberg = self._lake.load(table)
+            if self._commits % ORPHANS_EVERY_COMMITS == 0:
+                remove_orphans(iceberg)
+            if len(iceberg.metadata.snapshots) > KEEP_SNAPSHOTS:
+                merge_small_files(self._lake, table)
+                self._dead.append((now, expire_snapshots(self._lake, table)[1]))
 
 
 def maintain(lake: Lake, *, keep_snapshots: int = KEEP_SNAPSHOTS) -> list[Report]:
@@ -73,9 +85,10 @@ def maintain(lake: Lake, *, keep_snapshots: int = KEEP_SNAPSHOTS) -> list[Report
 def _maintain(lake: Lake, table: Table, keep_snapshots: int) -> Report:
     before = len(list(live_files(lake.load(table))))
     merge_small_files(lake, table)
-    expired, removed = expire_snapshots(lake, table, keep_snapshots)
+    expired, dead = expire_snapshots(lake, table, keep_snapshots)
+    delete_files(dead)
     iceberg = lake.load(table)
-    removed += remove_orphans(iceberg)
+    removed = len(dead) + remove_orphans(iceberg)
     return Report(table.name, before, len(list(live_files(iceberg))), expired, removed)
 
 
@@ -161,26 +174,27 @@ def _group_to_merge(files: Sequence[DataFile]) -> list[DataFile] | None:
 # --- expire and remove ------------------------------------------------------------------------------------
 
 
-def expire_snapshots(lake: Lake, table: Table, keep: int = KEEP_SNAPSHOTS) -> tuple[int, int]:
-    """Forget all but the newest snapshots, and delete the files that only they held.
+def expire_snapshots(lake: Lake, table: Table, keep: int = KEEP_SNAPSHOTS) -> tuple[int, set[str]]:
+    """Forget all but the newest snapshots. Returns how many, and the files that only they held, to be deleted.
 
-    Returns how many snapshots and files went. A commit that is under way is safe: it stands on the current snapshot,
-    which is kept, and its own files were never part of an older one.
+    A commit that is under way is safe: it stands on the current snapshot, which is kept, and its own files were never
+    part of an older one.
     """
     iceberg = lake.load(table)
     newest_first = sorted(iceberg.metadata.snapshots, key=lambda one: one.sequence_number or 0, reverse=True)
     current = iceberg.metadata.current_snapshot_id
     old = [one.snapshot_id for one in newest_first[keep:] if one.snapshot_id != current]
-    if not old:
-        return 0, 0
     read: dict[str, set[str]] = {}  # most manifests are those of before, so each is read but once
-    held = _reachable(iceberg, read)
-    if not lake.expire(iceberg, old):
-        return 0, 0
-    dead = held - _reachable(lake.load(table), read)
-    for path in dead:
+    held = _reachable(iceberg, read) if old else set()
+    if not old or not lake.expire(iceberg, old):
+        return 0, set()
+    return len(old), held - _reachable(lake.load(table), read)
+
+
+def delete_files(paths: set[str]) -> None:
+    """Delete files that may be gone already."""
+    for path in paths:
         Path(path).unlink(missing_ok=True)
-    return len(old), len(dead)
 
 
 def remove_orphans(iceberg: IcebergTable, *, older_than_s: float = ORPHAN_AGE_S) -> int:

@@ -92,12 +92,13 @@ def test_aliases_are_followed_through_seven_in_a_row(lake: Lake, rows_of: Ask) -
 
 
 def test_aliases_in_a_circle_make_one_person_and_end(lake: Lake, rows_of: Ask) -> None:
-    circle = [("b", "c"), ("c", "a"), ("a", "b"), ("tail", "c"), ("self", "self")]
+    circle = [("b", "c"), ("c", "d"), ("d", "a"), ("a", "b"), ("tail", "c"), ("self", "self")]
     aliases: list[Row] = [{"type": "alias", "previous_id": old, "user_id": new} for old, new in circle]
     lake.append_events(*aliases)
 
     assert person_of(rows_of, "user_id", "person_id") == [
         ("c", "a"),
+        ("d", "a"),
         ("a", "a"),
         ("b", "a"),
         ("c", "a"),

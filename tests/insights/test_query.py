@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -116,8 +118,10 @@ def test_statements_that_read_run(query: Query, sql: str, expected: str) -> None
         "EXPLAIN ANALYZE COPY (SELECT 1) TO '{file}' (USE_TMP_FILE false)",
         "EXPLAIN ANALYZE WITH a AS (COPY (SELECT 1) TO '{file}' (USE_TMP_FILE false)) SELECT * FROM a",
         "/* x */ EXPLAIN /* y */ ANALYZE COPY (SELECT 1) TO '{file}' (USE_TMP_FILE false)",
-        "FROM json_execute_serialized_sql(json_serialize_sql("
-        "'WITH a AS (COPY (SELECT 1) TO ''{file}'' (USE_TMP_FILE false)) SELECT * FROM a'))",
+        (
+            "FROM json_execute_serialized_sql(json_serialize_sql("
+            "'WITH a AS (COPY (SELECT 1) TO ''{file}'' (USE_TMP_FILE false)) SELECT * FROM a'))"
+        ),
         "FROM query('SELECT 1')",
         "FROM read_text('/etc/hosts')",
         "FROM read_parquet('{file}')",
@@ -155,18 +159,32 @@ def write(lake: Lake, sql: str) -> Path:
     return file
 
 
-@pytest.mark.parametrize(
-    "sql", ["FROM '/etc/hosts'", "SELECT * FROM 'rows.csv'", "SELECT * FROM lake", "SELECT nope FROM events", "SELEC 1"]
-)
+@pytest.mark.parametrize("sql", ["FROM '/etc/hosts'", "SELECT * FROM 'rows.csv'", "SELECT nope FROM events", "SELEC 1"])
 def test_what_cannot_be_answered_is_one_clean_message(query: Query, sql: str) -> None:
-    lake_variable = sql  # a Python variable must not be a table
-
     status, out, err = query(sql)
 
     assert (status, out) == (1, "")
     assert err.startswith("manymetrics query: ")
     assert "Traceback" not in err
-    assert lake_variable
+
+
+def test_a_session_reaches_neither_other_files_nor_python_variables(lake: Lake, tmp_path: Path) -> None:
+    outside = tmp_path / "outside.csv"
+    outside.write_text("a\n1\n", "utf-8")
+    connection = open_session(lake.data_dir).connection
+    variable = pa.table({"a": [1]})
+
+    with pytest.raises(duckdb.PermissionException):
+        connection.execute(f"SELECT * FROM '{outside}'")
+    with pytest.raises(duckdb.CatalogException):
+        connection.execute("SELECT * FROM variable")
+    with pytest.raises(duckdb.InvalidInputException, match="locked"):
+        connection.execute("SET enable_external_access = true")
+    assert variable.num_rows == 1
+
+
+def test_a_table_that_is_no_terminal_is_not_cut(query: Query) -> None:
+    assert query("SELECT repeat('x', 500) AS a")[1] == f"a\n{'-' * 500}\n{'x' * 500}\n"
 
 
 def test_an_error_in_the_middle_of_the_rows_is_one_clean_message(query: Query) -> None:
