@@ -280,9 +280,9 @@ def _quick_columns(event: Event, stamp: Stamp) -> tuple[Sequence[object], str | 
         return None
     page, screen = context.page, context.screen
     if page is None:
-        if event.type == "page":
-            return None
         page = _NO_PAGE
+    if event.type == "page" and page == _NO_PAGE:
+        return None  # its properties say it
     if screen is None:
         screen = _NO_SCREEN
     elif not (_fits(screen.width, _INT32) and _fits(screen.height, _INT32)):
