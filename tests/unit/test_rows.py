@@ -163,7 +163,8 @@ def test_event_time_is_the_formula_for_any_two_times(original: datetime | None, 
     found = row({"originalTimestamp": original and original.isoformat(), "sentAt": sent and sent.isoformat()})
 
     received = micros(RECEIVED)
-    at, sent_at = (value and micros(value.replace(tzinfo=UTC)) for value in (original, sent))
+    at = None if original is None else micros(original.replace(tzinfo=UTC))
+    sent_at = None if sent is None else micros(sent.replace(tzinfo=UTC))
     plain = received if at is None else at if sent_at is None else received - (sent_at - at)
     in_range = micros(datetime(1, 1, 1, tzinfo=UTC)) <= plain <= received + micros(EPOCH + DAY)
     assert found["event_time"] == (plain if in_range else received)
