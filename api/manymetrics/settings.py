@@ -65,4 +65,10 @@ def _parse(variable: str, name: str, text: str) -> Any:  # noqa: ANN401  # what 
 
 
 _KINDS: dict[type, str] = {int: "a whole number", float: "a number", str: "text", type(Path()): "a path"}
-_LARGEST = {"port": 65_535, "commit_interval_s": 300, "body_timeout_s": 300, "dedup_window_days": 400, "trusted_proxies": 10}
+_LARGEST = {
+    "port": 65_535,
+    "commit_interval_s": 300,
+    "body_timeout_s": 300,
+    "dedup_window_days": 400,
+    "trusted_proxies": 10,
+}

@@ -179,7 +179,7 @@ def _may_be_live(manifest: dict[str, Any]) -> bool:
 def _read_avro(path: str, schema: dict[str, Any] | None = None) -> Iterator[dict[str, Any]]:
     import fastavro
 
-    with open(path, "rb") as file:
+    with Path(path).open("rb") as file:
         records: Iterator[AvroMessage] = fastavro.reader(file, reader_schema=schema)
         yield from cast("Iterator[dict[str, Any]]", records)
 

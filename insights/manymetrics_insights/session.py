@@ -66,7 +66,7 @@ class Session:
 
     def lost_file(self) -> str | None:
         """A planned file that is gone: maintenance was faster. A new session finds what replaced it."""
-        return next((path for path in self.files if not os.path.exists(path)), None)
+        return next((path for path in self.files if not Path(path).exists()), None)
 
 
 def open_session(data_dir: Path, *, writable: Path | None = None) -> Session:
@@ -97,7 +97,8 @@ def _create_table(connection: duckdb.DuckDBPyConnection, table: Table, state: Ta
         return []
     paths = [file.path for file in state.files]
     schema = ", ".join(
-        f"{id}: {{name: {_text(name)}, type: {_text(kind)}, default_value: NULL}}" for id, name, kind in fields
+        f"{field_id}: {{name: {_text(name)}, type: {_text(kind)}, default_value: NULL}}"
+        for field_id, name, kind in fields
     )
     connection.execute(
         f"CREATE VIEW {table.name} AS SELECT * FROM read_parquet("
@@ -129,7 +130,8 @@ def _copy_with_pyiceberg(
 
     rows = StaticTable.from_metadata(state.metadata_path).scan().to_arrow()
     columns = ", ".join(
-        _name(name) if id < _ABSENT_FIELD_ID else f"CAST(NULL AS {kind}) AS {_name(name)}" for id, name, kind in fields
+        _name(name) if field_id < _ABSENT_FIELD_ID else f"CAST(NULL AS {kind}) AS {_name(name)}"
+        for field_id, name, kind in fields
     )
     connection.register("_rows", rows)
     connection.execute(f"CREATE TABLE {table.name} AS SELECT {columns} FROM _rows")
@@ -137,7 +139,7 @@ def _copy_with_pyiceberg(
 
 
 def _lock(connection: duckdb.DuckDBPyConnection, paths: list[str]) -> None:
-    spill = os.path.join(tempfile.gettempdir(), f"manymetrics-query-{os.getpid()}")
+    spill = str(Path(tempfile.gettempdir()) / f"manymetrics-query-{os.getpid()}")
     connection.execute(f"SET temp_directory = {_text(spill)}")
     connection.execute(f"SET allowed_paths = [{', '.join(map(_text, paths))}]")
     connection.execute("SET enable_external_access = false")

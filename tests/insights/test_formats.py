@@ -121,4 +121,4 @@ def test_controls_that_are_kept_stay() -> None:
 
 
 def test_width_counts_columns_of_a_terminal() -> None:
-    assert [display_width(text) for text in ("abc", "日本", "e\u0301", "👍", "ｆ", "")] == [3, 4, 1, 2, 2, 0]
+    assert [display_width(text) for text in ("abc", "日本", "e\u0301", "👍", "\uff46", "")] == [3, 4, 1, 2, 2, 0]

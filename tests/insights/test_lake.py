@@ -252,7 +252,7 @@ def read_avro(location: str) -> tuple[list[dict[str, Any]], Any, dict[str, str]]
         return list(reader), reader.writer_schema, own  # type: ignore[arg-type]
 
 
-def write_avro(path: Path, records: list[dict[str, Any]], schema: Any, metadata: dict[str, str]) -> str:
+def write_avro(path: Path, records: list[dict[str, Any]], schema: dict[str, Any], metadata: dict[str, str]) -> str:
     with path.open("wb") as file:
         fastavro.writer(file, schema, records, metadata=metadata)
     return f"file://{path}"

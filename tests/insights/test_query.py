@@ -118,8 +118,10 @@ def test_statements_that_read_run(query: Query, sql: str, expected: str) -> None
         "EXPLAIN ANALYZE COPY (SELECT 1) TO '{file}' (USE_TMP_FILE false)",
         "EXPLAIN ANALYZE WITH a AS (COPY (SELECT 1) TO '{file}' (USE_TMP_FILE false)) SELECT * FROM a",
         "/* x */ EXPLAIN /* y */ ANALYZE COPY (SELECT 1) TO '{file}' (USE_TMP_FILE false)",
-        "FROM json_execute_serialized_sql(json_serialize_sql("
-        "'WITH a AS (COPY (SELECT 1) TO ''{file}'' (USE_TMP_FILE false)) SELECT * FROM a'))",
+        (
+            "FROM json_execute_serialized_sql(json_serialize_sql("
+            "'WITH a AS (COPY (SELECT 1) TO ''{file}'' (USE_TMP_FILE false)) SELECT * FROM a'))"
+        ),
         "FROM query('SELECT 1')",
         "FROM read_text('/etc/hosts')",
         "FROM read_parquet('{file}')",

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from manymetrics.outcomes import REASON_DOCS, Reason
+from manymetrics.cli import COMMANDS
+from manymetrics.collect import ROUTES
+from manymetrics.outcomes import REASON_DOCS, Reason, RequestOutcome
 from manymetrics.settings import PREFIX, Settings
 from manymetrics.tables import TABLES, Column
 from tests.conftest import ROOT
 
-PAGES = sorted(chain(ROOT.glob("*.md"), ROOT.glob("docs/**/*.md")))
+PAGES = sorted(chain(ROOT.glob("*.md"), ROOT.glob("[a-z]*/**/README.md")))
+API_README = ROOT / "api" / "README.md"
 README = ROOT / "README.md"
 _LINK = re.compile(r"\]\((?!https?://|mailto:|#)([^)#\s]+)")
 _MAKE = re.compile(r"`make ([a-z-]+)`|^ {4}make ([a-z-]+)", re.MULTILINE)
@@ -35,14 +38,14 @@ def test_every_column_is_explained(table: str, column: Column) -> None:
     assert column.doc, f"{table}.{column.name} has no doc"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_link_in_the_docs_leads_somewhere(page: Path) -> None:
     dead = [link for link in _LINK.findall(page.read_text()) if not (page.parent / link).exists()]
 
     assert dead == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_make_target_in_the_docs_exists(page: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
@@ -51,7 +54,6 @@ def test_every_make_target_in_the_docs_exists(page: Path) -> None:
     assert named <= targets
 
 
-@pytest.mark.xfail(not README.read_text(), reason="the README is not written yet")
 def test_the_readme_lists_each_setting_and_no_other() -> None:
     named = set(re.findall(rf"\b{PREFIX}[A-Z_]*[A-Z]", README.read_text()))
 
@@ -60,3 +62,23 @@ def test_the_readme_lists_each_setting_and_no_other() -> None:
 
 def test_there_are_few_settings() -> None:
     assert len(fields(Settings)) <= 25
+
+
+@pytest.mark.parametrize("path", sorted({path.decode().rstrip("/") for path in ROUTES}))
+def test_every_route_that_takes_events_is_in_the_api_readme(path: str) -> None:
+    assert f"`{path}`" in API_README.read_text().replace("`POST ", "`")
+
+
+@pytest.mark.parametrize("outcome", sorted({*map(str, Reason), *map(str, RequestOutcome)}))
+def test_every_outcome_is_in_the_api_readme(outcome: str) -> None:
+    assert re.search(rf"^\|.*`{outcome}`.*\|", API_README.read_text(), re.MULTILINE)
+
+
+def test_the_readme_names_every_command() -> None:
+    named = set(re.findall(r"^\| `manymetrics ([a-z]+)", README.read_text(), re.MULTILINE))
+
+    assert named == {command.__name__.rpartition(".")[2] for command in COMMANDS}
+
+
+def test_the_readme_is_under_200_lines() -> None:
+    assert len(README.read_text().splitlines()) < 200
