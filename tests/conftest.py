@@ -4,8 +4,12 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).parent.parent
+
+settings.register_profile("manymetrics", deadline=None)  # a busy machine is no failure
+settings.load_profile("manymetrics")
 
 
 @pytest.fixture(scope="session")

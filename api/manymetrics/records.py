@@ -96,7 +96,7 @@ def unpack(data: bytes) -> Record:
         if len(header.lengths) != count_events(data) or stops[-1] != len(body):
             raise UnreadableRecordError("the lengths do not add up")
         events = [body[start:stop] for start, stop in pairwise(stops)]
-    except (msgspec.DecodeError, msgspec.ValidationError, zstandard.ZstdError, IndexError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, zstandard.ZstdError, IndexError) as error:
         raise UnreadableRecordError(str(error)) from error
     return Record(header.stamp, events, {cut.position: cut for cut in header.cuts})
 
@@ -111,6 +111,8 @@ def count_events(data: bytes) -> int:
 def _inflate(data: bytes) -> bytes:
     if data[0] != ZSTD:
         raise UnreadableRecordError(f"unknown format {data[0]:#04x}")
+    if zstandard.frame_content_size(data[5:]) > 2 * MAX_RECORD_BYTES:  # it would be believed, whatever the limit below
+        raise UnreadableRecordError("the inflated size is beyond that of a record")
     return _decompressor.decompress(data[5:], max_output_size=2 * MAX_RECORD_BYTES)
 
 

@@ -13,6 +13,9 @@ from collections import Counter
 
 from manymetrics.outcomes import RequestOutcome
 
+_LONG_LINE = 4_000  # characters; in a longer line, each value is cut
+_CUT_TO = 400
+
 request_counts: Counter[RequestOutcome] = Counter()
 
 
@@ -38,7 +41,15 @@ class JsonLines(logging.Formatter):
         if record.exc_info and record.exc_info[0]:
             line["error"] = record.exc_info[0].__name__
             line["where"] = _where(record)
-        return json.dumps(line, default=str)[:4_000]
+        text = json.dumps(line, default=str)
+        return text if len(text) <= _LONG_LINE else json.dumps({name: _cut(value) for name, value in line.items()})
+
+
+def _cut(value: object) -> object:
+    if isinstance(value, int | float | None):
+        return value
+    text = str(value)
+    return text if len(text) <= _CUT_TO else text[:_CUT_TO] + "…"
 
 
 def _where(record: logging.LogRecord) -> str:

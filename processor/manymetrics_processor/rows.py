@@ -24,6 +24,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NAIVE_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  # what names no zone is UTC
 _from_iso = datetime.fromisoformat
 _YEAR_1 = -62_135_596_800_000_000  # 0001-01-01, the first that every engine can print
+_YEAR_10_000 = 253_402_300_800_000_000  # a zone can move the last day of 9999 there, which Python can't read back
 _MILLISECONDS_FROM = 100_000_000_000  # epoch numbers above are milliseconds: in seconds they'd be the year 5138
 
 Row = tuple[object, ...]
@@ -161,7 +162,7 @@ def _parse_time(value: object) -> int | None:
     except (ValueError, OverflowError, OSError):
         return None
     time = since.days * DAY_US + since.seconds * 1_000_000 + since.microseconds
-    return time if time >= _YEAR_1 else None
+    return time if _YEAR_1 <= time < _YEAR_10_000 else None
 
 
 # --- extra ------------------------------------------------------------------------------------------------
@@ -280,9 +281,9 @@ def _quick_columns(event: Event, stamp: Stamp) -> tuple[Sequence[object], str | 
         return None
     page, screen = context.page, context.screen
     if page is None:
-        if event.type == "page":
-            return None
         page = _NO_PAGE
+    if event.type == "page" and page == _NO_PAGE:
+        return None  # its properties say it
     if screen is None:
         screen = _NO_SCREEN
     elif not (_fits(screen.width, _INT32) and _fits(screen.height, _INT32)):

@@ -93,11 +93,11 @@ def resends_within(ids: Ids, days: Ints, window_days: int) -> Ints:
     if not len(same):
         return same
     again = []
-    seen: dict[bytes, int] = {}  # the day on which an id was last taken
+    taken: dict[bytes, list[int]] = {}  # the days on which an id was
     for i in np.unique(order[np.concatenate((same, same + 1))]):
         digest, day = ids[i].tobytes(), int(days[i])
-        if digest in seen and abs(seen[digest] - day) <= window_days:
+        if any(abs(other - day) <= window_days for other in taken.setdefault(digest, [])):
             again.append(i)
         else:
-            seen[digest] = day
+            taken[digest].append(day)
     return np.array(again, dtype=np.int64)

@@ -1,0 +1,85 @@
+"""The books of a stream: they balance, and never go back."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from manymetrics.outcomes import Reason
+from manymetrics_processor.ledger import PROPERTY_PREFIX, StreamBooks, books_of, encode, property_name, read_books
+
+ARN = "arn:aws:kinesis:eu-central-1:123456789012:stream/events:1763990000"
+SEQUENCE = 49_590_338_271_490_256_608_559_692_538_361_571_095_921_575_989_136_588_898  # Kinesis: 56 digits
+
+counts = st.integers(0, 1_000)
+shards = st.sampled_from(["shard-0", "shard-1", "shard-2"])
+reasons = st.sampled_from(list(Reason))
+moves = st.tuples(
+    st.dictionaries(shards, st.integers(0, 10**56)), counts, counts, st.dictionaries(reasons, st.integers(1, 9))
+)
+
+
+@given(st.lists(moves, max_size=10))
+def test_books_are_the_sum_of_their_moves_and_watermarks_never_fall(
+    moved: list[tuple[dict[str, int], int, int, dict[Reason, int]]],
+) -> None:
+    books = StreamBooks(stream=ARN)
+    letters = dict[str, int]()
+    for watermarks, stored, duplicate, dead in moved:
+        before = {shard: books.watermark(shard) for shard in ("shard-0", "shard-1", "shard-2")}
+        books = books.moved(
+            watermarks,
+            received=stored + duplicate + sum(dead.values()),
+            stored=stored,
+            duplicate=duplicate,
+            dead_lettered={reason.value: count for reason, count in dead.items()},
+        )
+        letters = {reason: letters.get(reason, 0) + dead.get(Reason(reason), 0) for reason in {*letters, *dead}}
+        for shard, at in before.items():
+            assert books.watermark(shard) == max(at, watermarks.get(shard, -1))
+
+    assert books.balanced
+    assert (books.stored, books.duplicate) == (sum(one[1] for one in moved), sum(one[2] for one in moved))
+    assert books.dead_lettered == letters
+
+
+def test_an_event_without_an_outcome_unbalances_the_books() -> None:
+    books = StreamBooks(stream=ARN).moved({"shard-0": 1}, received=3, stored=1, dead_lettered={"too_deep": 1})
+
+    assert not books.balanced
+
+
+def test_moving_books_leaves_the_old_ones_as_they_were() -> None:
+    books = StreamBooks(stream=ARN)
+
+    books.moved({"shard-0": 7}, received=1, dead_lettered={"too_deep": 1})
+
+    assert books == StreamBooks(stream=ARN)
+
+
+def test_nothing_of_a_shard_is_committed_at_first() -> None:
+    assert StreamBooks(stream=ARN).watermark("shard-0") == -1
+
+
+def test_outcomes_name_each_reason() -> None:
+    books = StreamBooks(stream=ARN).moved({}, received=6, stored=1, duplicate=2, dead_lettered={"b": 1, "a": 2})
+
+    assert books.outcomes() == {"stored": 1, "duplicate": 2, "dead_lettered:a": 2, "dead_lettered:b": 1}
+
+
+def test_books_are_read_as_they_were_written_beside_other_properties() -> None:
+    kinesis = StreamBooks(stream=ARN).moved({"shard-0": SEQUENCE}, received=1, stored=1)
+    local = StreamBooks(stream="local:1").moved({"shard-0": 3}, received=2, duplicate=2)
+    properties = {property_name(books.stream): encode(books) for books in (kinesis, local)} | {"comment": "Events."}
+
+    assert sorted(read_books(properties), key=lambda books: books.stream) == [kinesis, local]
+    assert books_of(ARN, properties) == kinesis
+    assert books_of(ARN, properties).watermark("shard-0") == SEQUENCE
+    assert books_of("another", properties) == StreamBooks(stream="another")
+
+
+def test_a_streams_property_has_a_name_that_any_catalogue_takes() -> None:
+    name = property_name(ARN)
+
+    assert name.removeprefix(PROPERTY_PREFIX).isalnum()
+    assert name != property_name(ARN + "0")

@@ -1,0 +1,154 @@
+"""The stream record: what goes in comes out, and bytes that are no record never stop the line."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from manymetrics.events import MAX_EVENT_BYTES, OVERSIZE_PREFIX_BYTES
+from manymetrics.records import (
+    MAX_RECORD_BYTES,
+    Cut,
+    Record,
+    Stamp,
+    UnreadableRecordError,
+    count_events,
+    pack,
+    unpack,
+)
+
+STAMP = Stamp(1_763_990_000_000_000, "r-1", "shop", "browser", ip="192.0.2.7", user_agent="Mozilla/5.0 é")
+EVENTS = [b'{"event":"One"}', "\u00e9\u4e2d".encode(), b"", b'{"event":"Two"}']
+PACKED = {compress: pack(STAMP, EVENTS, compress=compress)[0] for compress in (False, True)}
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+stamps = st.builds(
+    Stamp,
+    received_at=st.integers(0, 2**62),
+    request_id=texts,
+    project_id=texts,
+    key_kind=st.sampled_from(["browser", "server"]),
+    ip=st.none() | texts,
+    user_agent=st.none() | texts,
+    default_type=st.none() | texts,
+    sent_at=st.binary(max_size=30),
+    context=st.binary(max_size=300),
+    integrations=st.binary(max_size=30),
+)
+
+
+@given(stamp=stamps, events=st.lists(st.binary(max_size=300), min_size=1, max_size=30), compress=st.booleans())
+def test_events_and_stamp_come_out_as_they_went_in(stamp: Stamp, events: list[bytes], *, compress: bool) -> None:
+    [packed] = pack(stamp, events, compress=compress)
+
+    assert unpack(packed) == Record(stamp, events, {})
+    assert count_events(packed) == len(events)
+
+
+def test_no_events_make_no_record() -> None:
+    assert pack(STAMP, [], compress=True) == []
+
+
+@given(
+    sizes=st.lists(st.sampled_from([0, 1, 4_000, 250_000, 499_990, MAX_EVENT_BYTES]), min_size=1, max_size=9),
+    context=st.sampled_from([0, 10_000, 250_000]),
+    compress=st.booleans(),
+)
+@example(sizes=[MAX_EVENT_BYTES] * 9, context=250_000, compress=False)
+@example(sizes=[0] * 200_000, context=0, compress=False)
+def test_what_is_too_much_for_one_record_is_split_and_stays_in_order(
+    sizes: list[int], context: int, *, compress: bool
+) -> None:
+    stamp = Stamp(1, "r", "p", "server", context=b"c" * context)
+    events = [bytes([number % 256]) * size for number, size in enumerate(sizes)]
+
+    packed = pack(stamp, events, compress=compress)
+
+    unpacked = [unpack(one) for one in packed]
+    assert [event for record in unpacked for event in record.events] == events
+    assert {record.stamp for record in unpacked} == {stamp}
+    assert sum(map(count_events, packed)) == len(events)
+    assert max(map(len, packed)) < MAX_RECORD_BYTES
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_an_event_over_the_limit_travels_as_its_prefix_with_its_length_and_digest(*, compress: bool) -> None:
+    whole, over = b"w" * MAX_EVENT_BYTES, bytes(range(256)) * 2_001
+    small = b"{}"
+
+    packed = pack(STAMP, [small, over, whole, over, small], compress=compress)
+
+    events = [event for one in packed for event in unpack(one).events]
+    prefix = over[:OVERSIZE_PREFIX_BYTES]
+    assert events == [small, prefix, whole, prefix, small]
+    cuts = [(one.events[at], cut) for one in map(unpack, packed) for at, cut in one.cuts.items()]
+    digest = hashlib.sha256(over).hexdigest()
+    assert [(event, cut.length, cut.sha256) for event, cut in cuts] == [(prefix, len(over), digest)] * 2
+
+
+def test_an_event_of_just_the_limit_is_not_cut() -> None:
+    [packed] = pack(STAMP, [b"x" * MAX_EVENT_BYTES], compress=False)
+
+    assert unpack(packed).cuts == {}
+
+
+def test_a_cut_is_found_by_the_position_of_its_event() -> None:
+    [packed] = pack(STAMP, [b"{}", b"x" * (MAX_EVENT_BYTES + 1)], compress=True)
+
+    digest = hashlib.sha256(b"x" * (MAX_EVENT_BYTES + 1)).hexdigest()
+    assert unpack(packed).cuts == {1: Cut(1, MAX_EVENT_BYTES + 1, digest)}
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_a_record_cut_short_anywhere_is_unreadable(*, compress: bool) -> None:
+    whole = PACKED[compress]
+
+    for length in range(len(whole)):
+        with pytest.raises(UnreadableRecordError):
+            unpack(whole[:length])
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_a_record_with_a_wrong_byte_anywhere_is_unreadable_or_a_record_of_as_many_events(*, compress: bool) -> None:
+    whole = PACKED[compress]
+
+    for at in range(len(whole)):
+        for wrong in {0x00, 0x7F, 0x80, 0xC1, 0xFF, whole[at] ^ 0x01, whole[at] ^ 0x40} - {whole[at]}:
+            damaged = whole[:at] + bytes([wrong]) + whole[at + 1 :]
+            assert _unreadable_or_of(damaged, len(EVENTS))
+
+
+def _unreadable_or_of(data: bytes, events: int) -> bool:
+    try:
+        return len(unpack(data).events) == events
+    except UnreadableRecordError:
+        return True
+
+
+@given(st.binary(max_size=200), st.sampled_from([b"", b"\x01", b"\x02", b"\x01\0\0\0\x01\0\0\0\x02\x93"]))
+@example(b"", b"")
+@example(b"{}", b"")
+@example((200).to_bytes(4, "big") + b"\x28\xb5\x2f\xfd" + b"\xff" * 20, b"\x02")
+def test_bytes_of_any_other_kind_are_unreadable(data: bytes, start: bytes) -> None:
+    with pytest.raises(UnreadableRecordError):
+        unpack(start + data)
+
+
+def test_an_inflated_size_that_no_record_has_is_unreadable_and_costs_no_memory() -> None:
+    frame = b"\x28\xb5\x2f\xfd\xc0" + b"\x00" + (2**40).to_bytes(8, "little") + b"\x01\x00\x00"
+
+    with pytest.raises(UnreadableRecordError):
+        unpack(b"\x02\0\0\0\x01" + frame)
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_the_count_of_a_damaged_record_is_still_readable(*, compress: bool) -> None:
+    assert count_events(PACKED[compress][:5] + b"\xff" * 40) == len(EVENTS)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x01\0\0", b"\x03\0\0\0\x09\0\0\0\0", b'{"event": "not a record"}'])
+def test_what_is_no_record_counts_as_one_event_since_it_becomes_one_dead_letter(data: bytes) -> None:
+    assert count_events(data) == 1

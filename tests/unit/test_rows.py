@@ -1,0 +1,383 @@
+"""Event -> row: when it happened, what has a column, and that nothing which was sent is lost."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from manymetrics.events import Rejected, parse_event
+from manymetrics.records import Stamp
+from manymetrics.tables import EVENTS
+from manymetrics_processor import rows
+from manymetrics_processor.rows import Row, place_digest, read_request, row_of
+
+PLACE = ("local:1", "shard-0", "7", 3)
+RECEIVED = datetime(2026, 3, 14, 12, tzinfo=UTC)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def micros(moment: datetime) -> int:
+    return (moment - EPOCH) // timedelta(microseconds=1)
+
+
+def row(fields: dict[str, Any], **stamp: Any) -> dict[str, object]:  # noqa: ANN401  # what a stamp takes
+    """The row of a track event with these fields, by column."""
+    return by_column(row_of_event({"type": "track", "event": "E", "userId": "u", **fields}, **stamp))
+
+
+def row_of_event(event: dict[str, Any], **stamp: Any) -> Row:  # noqa: ANN401  # what a stamp takes
+    given = {"received_at": micros(RECEIVED), "request_id": "r-1", "project_id": "shop", "key_kind": "server", **stamp}
+    parsed = parse_event(msgspec.json.encode(event))
+    assert not isinstance(parsed, Rejected)
+    return row_of(parsed, read_request(Stamp(**given)), PLACE)
+
+
+def by_column(values: Row) -> dict[str, object]:
+    return dict(zip(EVENTS.column_names, values, strict=True))
+
+
+# --- event_time -------------------------------------------------------------------------------------------
+
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+AT_NINE = datetime(2026, 3, 14, 9, tzinfo=UTC)
+UNREADABLE, OUT_OF_RANGE = "time_unreadable", "event_time_out_of_range"
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected", "repairs"),
+    [
+        pytest.param({}, RECEIVED, set(), id="no time at all"),
+        pytest.param({"timestamp": "2026-03-14T09:00:00Z"}, AT_NINE, set(), id="timestamp alone"),
+        pytest.param({"originalTimestamp": "2026-03-14T09:00:00Z"}, AT_NINE, set(), id="originalTimestamp alone"),
+        pytest.param({"sentAt": "2026-03-14T09:00:00Z"}, RECEIVED, set(), id="sentAt alone"),
+        pytest.param(
+            {"originalTimestamp": "2026-03-14T09:00:00Z", "timestamp": "2020-01-01T00:00:00Z"},
+            AT_NINE,
+            set(),
+            id="originalTimestamp wins over timestamp",
+        ),
+        pytest.param(
+            {"timestamp": "2031-03-14T09:00:00Z", "sentAt": "2031-03-14T09:00:01Z"},
+            RECEIVED - timedelta(seconds=1),
+            set(),
+            id="a clock years ahead",
+        ),
+        pytest.param(
+            {"timestamp": "2026-03-14T09:00:00.000001Z", "sentAt": "2026-03-14T09:00:00.000002Z"},
+            RECEIVED - timedelta(microseconds=1),
+            set(),
+            id="to the microsecond",
+        ),
+        pytest.param({"timestamp": "2026-03-14T09:00:00"}, AT_NINE, set(), id="no zone is UTC"),
+        pytest.param({"timestamp": "2026-03-14T14:30:00+05:30"}, AT_NINE, set(), id="zone ahead"),
+        pytest.param({"timestamp": "2026-03-14T01:00:00-08:00"}, AT_NINE, set(), id="zone behind"),
+        pytest.param({"timestamp": "20260314T090000Z"}, AT_NINE, set(), id="basic format"),
+        pytest.param({"timestamp": "2026-03-14"}, RECEIVED - 12 * HOUR, set(), id="date alone"),
+        pytest.param({"timestamp": AT_NINE.timestamp()}, AT_NINE, set(), id="epoch seconds"),
+        pytest.param({"timestamp": int(AT_NINE.timestamp())}, AT_NINE, set(), id="whole epoch seconds"),
+        pytest.param({"timestamp": int(AT_NINE.timestamp() * 1_000)}, AT_NINE, set(), id="epoch milliseconds"),
+        pytest.param({"timestamp": 0}, EPOCH, set(), id="epoch zero"),
+        pytest.param({"timestamp": "0001-01-01T00:00:00Z"}, datetime(1, 1, 1, tzinfo=UTC), set(), id="year 1"),
+        pytest.param({"timestamp": "0001-01-01T00:00:00+14:00"}, RECEIVED, {UNREADABLE}, id="before year 1"),
+        pytest.param({"timestamp": "2026-03-15T12:00:00Z"}, RECEIVED + DAY, set(), id="just a day ahead"),
+        pytest.param({"timestamp": "2026-03-15T12:00:00.000001Z"}, RECEIVED, {OUT_OF_RANGE}, id="over a day ahead"),
+        pytest.param({"timestamp": "2099-01-01T00:00:00Z"}, RECEIVED, {OUT_OF_RANGE}, id="year 2099"),
+        pytest.param({"timestamp": "9999-12-31T23:59:59Z"}, RECEIVED, {OUT_OF_RANGE}, id="year 9999"),
+        pytest.param({"timestamp": "9999-12-31T23:59:59-14:00"}, RECEIVED, {UNREADABLE}, id="after year 9999"),
+        pytest.param(
+            {"timestamp": "2026-03-14T09:00:00Z", "sentAt": "2020-01-01T00:00:00Z"},
+            RECEIVED,
+            {OUT_OF_RANGE},
+            id="happened years after it was sent",
+        ),
+        pytest.param(
+            {"timestamp": "0001-01-01T00:00:00Z", "sentAt": "9999-01-01T00:00:00Z"},
+            RECEIVED,
+            {OUT_OF_RANGE},
+            id="skew beyond the calendar",
+        ),
+        pytest.param({"timestamp": "yesterday"}, RECEIVED, {UNREADABLE}, id="not a time"),
+        pytest.param({"timestamp": ""}, RECEIVED, {UNREADABLE}, id="empty"),
+        pytest.param({"timestamp": 1e300}, RECEIVED, {UNREADABLE}, id="number beyond the calendar"),
+        pytest.param({"timestamp": -1e300}, RECEIVED, {UNREADABLE}, id="number before the calendar"),
+        pytest.param({"timestamp": True}, RECEIVED, {UNREADABLE}, id="boolean"),
+        pytest.param({"timestamp": ["2026-03-14"]}, RECEIVED, {UNREADABLE}, id="array"),
+        pytest.param({"timestamp": None}, RECEIVED, set(), id="null"),
+        pytest.param(
+            {"timestamp": "2026-03-14T09:00:00Z", "sentAt": "soon"}, AT_NINE, {UNREADABLE}, id="unreadable sentAt"
+        ),
+        pytest.param(
+            {"timestamp": "soon", "sentAt": "2026-03-14T09:00:00Z"}, RECEIVED, {UNREADABLE}, id="unreadable timestamp"
+        ),
+    ],
+)
+def test_event_time_is_when_it_happened_on_the_servers_clock(
+    fields: dict[str, Any], expected: datetime, repairs: set[str]
+) -> None:
+    found = row({"messageId": "m", **fields})
+
+    flags = set(str(found["repairs"]).split(",")) if found["repairs"] else set()
+    assert (found["event_time"], flags) == (micros(expected), repairs)
+
+
+@pytest.mark.parametrize("name", ["timestamp", "originalTimestamp", "sentAt"])
+@pytest.mark.parametrize("value", ["soon", 1e300, True, [1], {"a": 1}, "9999-12-31T23:59:59-14:00"])
+def test_a_time_that_cannot_be_read_is_kept_as_it_came(name: str, value: object) -> None:
+    found = row({"messageId": "m", name: value})
+
+    assert msgspec.json.decode(str(found["extra"])) == {name: value}
+    assert (found["sent_at"], found["original_timestamp"]) == (None, None)
+
+
+def test_the_batchs_sent_at_counts_where_the_event_has_none() -> None:
+    envelope = b'"2026-03-14T10:00:00Z"'
+
+    inherited = row({"timestamp": "2026-03-14T09:00:00Z"}, sent_at=envelope)
+    own = row({"timestamp": "2026-03-14T09:00:00Z", "sentAt": "2026-03-14T09:00:01Z"}, sent_at=envelope)
+
+    assert inherited["event_time"] == micros(RECEIVED - HOUR)
+    assert own["event_time"] == micros(RECEIVED - timedelta(seconds=1))
+
+
+def test_a_batchs_sent_at_that_cannot_be_read_is_kept_and_flagged_on_each_event() -> None:
+    found = row({"messageId": "m", "timestamp": "2026-03-14T09:00:00Z"}, sent_at=b'"soon"')
+
+    assert (found["event_time"], found["extra"], found["repairs"]) == (
+        micros(AT_NINE),
+        '{"sentAt":"soon"}',
+        UNREADABLE,
+    )
+
+
+moments = st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30))  # noqa: DTZ001  # UTC where it names no zone
+
+
+@given(original=st.none() | moments, sent=st.none() | moments)
+def test_event_time_is_the_formula_for_any_two_times(original: datetime | None, sent: datetime | None) -> None:
+    found = row({"originalTimestamp": original and original.isoformat(), "sentAt": sent and sent.isoformat()})
+
+    received = micros(RECEIVED)
+    at = None if original is None else micros(original.replace(tzinfo=UTC))
+    sent_at = None if sent is None else micros(sent.replace(tzinfo=UTC))
+    plain = received if at is None else at if sent_at is None else received - (sent_at - at)
+    in_range = micros(datetime(1, 1, 1, tzinfo=UTC)) <= plain <= received + micros(EPOCH + DAY)
+    assert found["event_time"] == (plain if in_range else received)
+    assert (found["original_timestamp"], found["sent_at"]) == (at, sent_at)
+
+
+# --- context ----------------------------------------------------------------------------------------------
+
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**33), 2**33)
+    | st.sampled_from([2**63, -(2**63), 2**64, 1.0, 2.5, 1e20])
+    | st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
+)
+values = scalars | st.lists(scalars, max_size=2) | st.dictionaries(st.sampled_from(["a", "name"]), scalars, max_size=2)
+groups = {
+    group: st.fixed_dictionaries({}, optional=dict.fromkeys([*names, "other"], scalars)) | values
+    for group, names in rows._GROUPS.items()
+}
+flat = ("ip", "userAgent", "locale", "timezone", "channel", "sessionId", "sessionSequence", "attempt")
+contexts = st.fixed_dictionaries(
+    {},
+    optional={
+        **groups,
+        **dict.fromkeys([*flat, "userAgentData", "other"], values),
+        "traits": st.dictionaries(st.just("email"), scalars),
+    },
+)
+# About every context that is sent holds just what has columns, in the types of those: the quick way.
+plain_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=5) | st.none()
+plain_contexts = st.fixed_dictionaries(
+    {},
+    optional={
+        **{
+            group: st.none()
+            | st.fixed_dictionaries(
+                {}, optional=dict.fromkeys(names, st.none() | st.integers(0, 9) if group == "screen" else plain_text)
+            )
+            for group, names in rows._GROUPS.items()
+        },
+        **dict.fromkeys(("userAgent", "locale", "timezone", "channel", "sessionId"), plain_text),
+        "sessionSequence": st.integers(0, 9),
+        "userAgentData": values,
+    },
+)
+types = st.sampled_from(["track", "page", "identify", "group"])
+
+
+def event_of(kind: str, context: object) -> dict[str, object]:
+    return {
+        "type": kind,
+        "event": "E",
+        "userId": "u",
+        "messageId": "m",
+        "channel": "mobile",
+        "context": context,
+        "properties": {"url": "https://shop.example/", "title": 7},
+    }
+
+
+@given(kind=types, context=plain_contexts | contexts, key_kind=st.sampled_from(["browser", "server"]))
+@example(kind="page", context={"page": {}}, key_kind="browser")
+@example(kind="page", context={"page": {"url": None}}, key_kind="server")
+@example(kind="page", context={"page": None}, key_kind="server")
+@example(kind="track", context={"userAgentData": None, "screen": None}, key_kind="browser")
+@example(kind="track", context={"screen": {"width": 2**31}, "attempt": 2**31}, key_kind="browser")
+@example(kind="track", context={"sessionSequence": 2**64}, key_kind="browser")
+def test_the_quick_way_gives_what_the_careful_way_gives(kind: str, context: object, key_kind: str) -> None:
+    stamp = {"key_kind": key_kind, "ip": "192.0.2.7", "user_agent": "UA"}
+
+    usual = row_of_event(event_of(kind, context), **stamp)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rows, "_quick_columns", lambda _event, _stamp: None)
+        careful = row_of_event(event_of(kind, context), **stamp)
+
+    assert usual == careful
+
+
+@given(contexts)
+def test_no_value_of_a_context_is_lost(context: dict[str, Any]) -> None:
+    found = row({"context": context})
+
+    rest = msgspec.json.decode(str(found["context"])) if found["context"] else {}
+    nothing = {("ip", "")}  # then the sender's own address stands there
+    assert leaves(rest) | leaves_in_columns(found, context) | nothing >= leaves(context)
+
+
+def leaves(value: object, path: tuple[object, ...] = ()) -> set[tuple[object, ...]]:
+    """Paths and values of what is not null, an empty object or an empty array, as text."""
+    if isinstance(value, dict):
+        return {leaf for key, one in value.items() for leaf in leaves(one, (*path, key))}
+    if isinstance(value, list):
+        return {leaf for at, one in enumerate(value) for leaf in leaves(one, (*path, at))}
+    return set() if value is None else {(*path, as_text(value))}
+
+
+def as_text(value: object) -> str:
+    """As a text column holds it: so 1 and "1" are one, but 1.5 and 1 are not."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def leaves_in_columns(found: dict[str, object], context: dict[str, Any]) -> set[tuple[object, ...]]:
+    """The leaves of the context whose value stands in the column that is named for their path."""
+    own = {"sessionId": "session_id", "sessionSequence": "session_sequence", "attempt": "attempt"}
+    taken = set()
+    for leaf in leaves(context):
+        *path, value = leaf
+        column = own.get(str(path[0])) or "context_" + "_".join(map(str, path)).replace("userAgent", "user_agent")
+        if column in found and found[column] is not None and number_or_text(found[column]) == number_or_text(value):
+            taken.add(leaf)
+    return taken
+
+
+def number_or_text(value: object) -> object:
+    try:
+        return float(str(value))
+    except ValueError:
+        return value
+
+
+@pytest.mark.parametrize("context", [7, "text", [1, 2], True])
+def test_a_context_that_is_no_object_is_kept_as_it_came(context: object) -> None:
+    found = row({"context": context})
+
+    assert msgspec.json.decode(str(found["context"])) == context
+
+
+def test_an_events_context_wins_over_its_batchs_key_by_key() -> None:
+    envelope = {"locale": "de", "app": {"name": "Shop", "build": "9"}, "batch": 1}
+
+    found = row(
+        {"context": {"app": {"name": "Mine"}, "event": 2}}, context=msgspec.json.encode(envelope), key_kind="browser"
+    )
+
+    names = ("context_locale", "context_app_name", "context_app_build", "context")
+    assert tuple(found[name] for name in names) == ("de", "Mine", None, '{"batch":1,"event":2}')
+
+
+def test_an_events_integrations_win_over_its_batchs_key_by_key() -> None:
+    found = row({"integrations": {"All": False}}, integrations=b'{"All":true,"Mixpanel":true}')
+
+    assert msgspec.json.decode(str(found["extra"])) == {"integrations": {"All": False, "Mixpanel": True}}
+
+
+def test_only_a_server_key_may_say_what_the_senders_address_is() -> None:
+    context = {"ip": "198.51.100.9"}
+
+    server = row({"context": context}, key_kind="server", ip="192.0.2.7")
+    browser = row({"context": context}, key_kind="browser", ip="192.0.2.7")
+
+    assert (server["context_ip"], server["context"]) == ("198.51.100.9", None)
+    assert (browser["context_ip"], browser["context"]) == ("192.0.2.7", '{"ip":"198.51.100.9"}')
+
+
+@pytest.mark.parametrize(("key_kind", "agent"), [("browser", "UA"), ("server", None)])
+def test_only_a_browsers_own_header_fills_the_user_agent(key_kind: str, agent: str | None) -> None:
+    assert row({}, key_kind=key_kind, user_agent="UA")["context_user_agent"] == agent
+
+
+def test_a_page_event_without_context_page_is_described_by_its_properties() -> None:
+    properties = {"url": "https://shop.example/a?b", "path": "/a", "title": "A", "referrer": "", "search": "?b"}
+
+    found = by_column(row_of_event({"type": "page", "userId": "u", "properties": properties}))
+
+    columns = {name: found[f"context_page_{name}"] for name in properties}
+    assert columns == properties
+    assert msgspec.json.decode(str(found["properties"])) == properties
+
+
+# --- the rest ---------------------------------------------------------------------------------------------
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["category", "_metadata", "rudderId", "name", "unknown", "repairs", "extra", "received_at"]),
+        st.text(st.characters(exclude_categories=["Cs"]), max_size=4) | st.integers(0, 9),
+    )
+)
+def test_no_top_level_field_is_lost(fields: dict[str, Any]) -> None:
+    found = row({"messageId": "m", **fields})
+
+    kept = msgspec.json.decode(str(found["extra"])) if found["extra"] else {}
+    assert {key: as_text(value) for key, value in kept.items()} == {k: as_text(v) for k, v in fields.items()}
+
+
+def test_a_write_key_in_an_event_is_stored_nowhere() -> None:
+    found = row({"writeKey": "wk_secret"})
+
+    assert "wk_secret" not in str(found)
+
+
+def test_an_id_that_is_missing_is_made_from_the_place_alone() -> None:
+    first = row({"properties": {"a": 1}})
+    again = row({"properties": {"b": 2}}, received_at=1, request_id="r-2", project_id="other")
+
+    made = str(uuid.UUID(bytes=place_digest(PLACE)))
+    assert (first["message_id"], again["message_id"]) == (made, made)
+    assert first["repairs"] == "message_id_missing"
+
+
+def test_two_places_have_two_digests() -> None:
+    numbers = ("1", "11", "111")
+    places = [
+        (stream, shard, sequence, at) for stream in "ab" for shard in numbers for sequence in numbers for at in (1, 11)
+    ]
+
+    assert len({place_digest(place) for place in places}) == len(places)
+
+
+def test_ids_are_told_apart_by_project_and_to_the_letter() -> None:
+    pairs = [("a", "m"), ("b", "m"), ("a", "M"), ("a", " m"), ("a", "m "), ("a", "\u00e9"), ("a", "e\u0301")]
+
+    assert len({rows.dedup_digest(project, message) for project, message in pairs}) == len(pairs)
