@@ -167,13 +167,16 @@ class Lake:
             return
 
     def _add_missing_columns(self, table: Table) -> None:
-        iceberg = self.load(table)
-        names = {field.name for field in iceberg.schema().fields}
-        missing = [column for column in table.columns if column.name not in names]
-        if missing:
-            with iceberg.update_schema() as update:
+        for _ in range(MAX_ATTEMPTS):
+            iceberg = self.load(table)
+            names = {field.name for field in iceberg.schema().fields}
+            missing = [column for column in table.columns if column.name not in names]
+            if not missing:
+                return
+            with contextlib.suppress(ConflictError), _conflicts(), iceberg.update_schema() as update:
                 for column in missing:
                     update.add_column(column.name, _ICEBERG_TYPES[column.type], column.doc)
+        raise CommitContentionError(f"{table.name}: lost {MAX_ATTEMPTS} races to add a column")
 
 
 class _Transaction(Transaction):

@@ -97,11 +97,17 @@ def _maintain(lake: Lake, table: Table, keep_snapshots: int) -> Report:
 
 def merge_small_files(lake: Lake, table: Table) -> None:
     """Merge the files of one day and tier where there are enough of them, until there are not."""
+    lost = 0
     while True:
         group = _group_to_merge(list(live_files(lake.load(table))))
         if group is None:
             return
-        rewrite(lake, table, group, lambda rows: rows, "compact")
+        try:
+            rewrite(lake, table, group, lambda rows: rows, "compact")
+        except ConflictError:  # somebody else merges too: look at what they left
+            lost += 1
+            if lost >= MAX_ATTEMPTS:
+                raise
 
 
 def rewrite(
@@ -203,10 +209,12 @@ def remove_orphans(iceberg: IcebergTable, *, older_than_s: float = ORPHAN_AGE_S)
     Younger files may belong to a commit that is under way. Returns how many.
     """
     kept = _reachable(iceberg, {})
+    kept |= {local_path(entry.metadata_file) for entry in iceberg.metadata.metadata_log}
+    kept.add(local_path(iceberg.metadata_location))
     before = time.time() - older_than_s
     home = Path(local_path(iceberg.location()))
     removed = 0
-    for path in (*home.glob("data/*/*.parquet"), *home.glob("metadata/*.avro")):
+    for path in (*home.glob("data/*/*.parquet"), *home.glob("metadata/*.avro"), *home.glob("metadata/*.metadata.json")):
         if str(path) not in kept and path.stat().st_mtime <= before:
             path.unlink(missing_ok=True)
             removed += 1

@@ -37,6 +37,8 @@ class Window:
         found = np.zeros(len(ids), dtype=np.bool_)
         if len(ids):
             self._refresh(iceberg, int(days.min()) - self.days)
+        elif self._from_day is not None:  # or `put` would pass over what others have committed
+            self._refresh(iceberg, self._from_day)
         for day in np.unique(days):
             of_day = days == day
             found[of_day] = self._index.holds(int(day), ids[of_day])
@@ -50,23 +52,32 @@ class Window:
             self._snapshot_id = snapshot_id
 
     def _refresh(self, iceberg: IcebergTable, from_day: int) -> None:
-        current = iceberg.current_snapshot()
         if self._from_day is None or from_day < self._from_day:
             self._read_anew(iceberg, from_day)
-        elif current is not None and current.snapshot_id != self._snapshot_id:
-            news = []
-            for snapshot in ancestors(iceberg):
-                if snapshot.snapshot_id == self._snapshot_id:
-                    break
-                news.append(snapshot)
-            else:
-                if self._snapshot_id is not None or news[-1].parent_snapshot_id is not None:
-                    return self._read_anew(iceberg, from_day)
-            for snapshot in news:
-                own = snapshot.summary.additional_properties.get(OPERATION) if snapshot.summary else None
-                if own in {None, "ingest"}:  # compaction and erasure bring no new ids
-                    self._read(added_files(iceberg, snapshot), from_day)
-        self._snapshot_id = current.snapshot_id if current else None
+        else:
+            self._read_news(iceberg, self._from_day)
+        # One day more is kept, so that a record that comes a little late at midnight doesn't make all be read anew.
+        if self._from_day is not None and self._from_day < from_day - 1:
+            self._from_day = from_day - 1
+            self._index.forget_before(self._from_day)
+
+    def _read_news(self, iceberg: IcebergTable, from_day: int) -> None:
+        current = iceberg.current_snapshot()
+        if current is None or current.snapshot_id == self._snapshot_id:
+            return None
+        news = []
+        for snapshot in ancestors(iceberg):
+            if snapshot.snapshot_id == self._snapshot_id:
+                break
+            news.append(snapshot)
+        else:
+            if self._snapshot_id is not None or news[-1].parent_snapshot_id is not None:
+                return self._read_anew(iceberg, from_day)
+        for snapshot in news:
+            own = snapshot.summary.additional_properties.get(OPERATION) if snapshot.summary else None
+            if own in {None, "ingest"}:  # compaction and erasure bring no new ids
+                self._read(added_files(iceberg, snapshot), from_day)
+        self._snapshot_id = current.snapshot_id
         return None
 
     def _read_anew(self, iceberg: IcebergTable, from_day: int) -> None:

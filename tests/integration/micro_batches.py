@@ -1,0 +1,72 @@
+"""Stream records and what the tables hold of them, for tests of the processor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from manymetrics.records import Stamp, pack
+from manymetrics.tables import EVENTS, Table
+from manymetrics_processor.decode import StreamRecord
+from manymetrics_processor.lake import Lake, current_books, live_files, local_catalog
+from manymetrics_processor.ledger import StreamBooks
+from manymetrics_processor.maintenance import read_files
+from manymetrics_processor.rows import DAY_US
+
+STREAM, SHARD = "local:test", "shard-0"
+NOW = 1_763_990_000_000_000  # 2025-11-24 13:13:20 UTC, in microseconds since 1970
+
+Event = dict[str, Any]
+Row = dict[str, Any]
+
+
+def make_lake(data_dir: Path) -> Lake:
+    """The tables of a folder, made where they aren't there; as many handles as a test likes."""
+    lake = Lake(local_catalog(data_dir), sleep=lambda _seconds: None)
+    lake.ensure_tables()
+    return lake
+
+
+def track(message_id: str | None, **fields: object) -> Event:
+    event = {"type": "track", "event": "E", "userId": "u", "messageId": message_id, **fields}
+    return {name: value for name, value in event.items() if value is not None}
+
+
+def packed(events: list[Event | bytes], *, day: int = 0, **stamp: Any) -> bytes:  # noqa: ANN401  # what a stamp takes
+    """Records are received on ``day``, counted from NOW."""
+    given = {"received_at": NOW + day * DAY_US, "request_id": "r", "project_id": "shop", "key_kind": "server", **stamp}
+    raws = [event if isinstance(event, bytes) else msgspec.json.encode(event) for event in events]
+    [one] = pack(Stamp(**given), raws, compress=False)
+    return one
+
+
+def record(sequence: int, *events: Event | bytes, shard: str = SHARD, **stamp: Any) -> StreamRecord:  # noqa: ANN401  # as packed
+    return StreamRecord(shard, sequence, packed(list(events), **stamp), NOW)
+
+
+def rows(lake: Lake, table: Table = EVENTS) -> list[Row]:
+    """All rows, in the order of their places."""
+    found = read_files(table, list(live_files(lake.load(table)))).to_pylist()
+    return sorted(found, key=lambda row: (row["_stream"], row["_shard"], int(row["_sequence"]), row["_position"]))
+
+
+def message_ids(lake: Lake) -> list[str]:
+    return sorted(row["message_id"] for row in rows(lake))
+
+
+def books(lake: Lake, stream: str = STREAM) -> StreamBooks:
+    return current_books(lake.load(EVENTS), stream)
+
+
+def counts(kept: StreamBooks) -> Mapping[str, int]:
+    """What a stream's books say, and that they balance."""
+    assert kept.balanced
+    return {"received": kept.received, **{name: count for name, count in kept.outcomes().items() if count}}
+
+
+def file_paths(data_dir: Path) -> set[Path]:
+    """The tables' files on the disk."""
+    return {path for path in (data_dir / "warehouse").rglob("*") if path.is_file()}
