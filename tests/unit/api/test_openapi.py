@@ -1,6 +1,7 @@
 """/docs: every route is described, with its key, its body, an example and its refusals."""
 
 import json
+import re
 from typing import Any
 
 import pytest
