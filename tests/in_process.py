@@ -9,7 +9,7 @@ from urllib.parse import unquote
 import msgspec
 
 from manymetrics.app import create_app
-from manymetrics.collect import Front
+from manymetrics.collect import Collector, Front
 from manymetrics.keys import Keys, KeyTable, WriteKey
 from manymetrics.records import unpack
 from manymetrics.settings import Settings
@@ -105,12 +105,26 @@ async def _ask(app: App, scope: MutableMapping[str, Any], parts: list[bytes], bo
     return Reply(sent[0]["status"], headers, b"".join(message.get("body", b"") for message in sent[1:]))
 
 
-class Api:
-    """An app with the sink it fills."""
+async def _nothing_behind(_scope: object, _receive: object, _send: object) -> None:
+    raise AssertionError("only the hot routes are here")
 
-    def __init__(self, keys: Keys | None = None, settings: Settings | None = None) -> None:
+
+class Api:
+    """An app with the sink it fills; ``hot``: of the hot routes alone, which is made at once."""
+
+    def __init__(self, keys: Keys | None = None, settings: Settings | None = None, *, hot: bool = False) -> None:
         self.sink = MemorySink()
-        self.app = make_app(self.sink, keys, settings)
+        self.app = make_app(self.sink, keys, settings) if not hot else self._hot_routes(keys, settings or Settings())
+
+    def _hot_routes(self, keys: Keys | None, settings: Settings) -> Front:
+        collector = Collector(
+            keys or KeyTable(KEYS),
+            self.sink,
+            trusted_proxies=settings.trusted_proxies,
+            clock=lambda: NOW * 1_000,
+            body_timeout_s=settings.body_timeout_s,
+        )
+        return Front(collector, _nothing_behind)
 
     def ask(
         self,

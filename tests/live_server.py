@@ -57,6 +57,11 @@ class LiveServer:
     def start(self, preexec: Callable[[], None] | None = None) -> None:
         """Returns once events reach the tables; ``preexec`` runs in the new process, before it is the server."""
         said = self.output.stat().st_size if self.output.exists() else 0
+        self.launch(preexec)
+        eventually(lambda: "is ready" in self.output.read_text()[said:] or None, within_s=60)
+
+    def launch(self, preexec: Callable[[], None] | None = None) -> None:
+        """As start, but returns at once."""
         environ = {name: value for name, value in os.environ.items() if not name.startswith("MANYMETRICS_")}
         environ |= {
             "MANYMETRICS_DATA_DIR": str(self.data_dir),
@@ -70,9 +75,8 @@ class LiveServer:
                 env=environ,
                 stdout=output,
                 stderr=log,
-                preexec_fn=preexec,  # noqa: PLW1509  # a limit of its own; no threads here
+                preexec_fn=preexec,  # noqa: PLW1509  # a limit of its own; no lock is held here
             )
-        eventually(lambda: "is ready" in self.output.read_text()[said:] or None, within_s=60)
 
     def alive(self) -> bool:
         """Whether the process is there, and /healthz says so."""
@@ -164,13 +168,16 @@ class LiveServer:
 
 @contextmanager
 def live_server(
-    data_dir: Path, keys: Sequence[WriteKey] = (*KEYS, *ORACLE_KEYS), **settings: str
+    data_dir: Path,
+    keys: Sequence[WriteKey] = (*KEYS, *ORACLE_KEYS),
+    preexec: Callable[[], None] | None = None,
+    **settings: str,
 ) -> Iterator[LiveServer]:
     """A server with these keys, while the context is open."""
     data_dir.mkdir(parents=True, exist_ok=True)
     write_keys(keys_path(data_dir), keys)
     server = LiveServer(data_dir, **settings)
-    server.start()
+    server.start(preexec)
     try:
         yield server
     finally:

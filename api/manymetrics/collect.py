@@ -115,7 +115,8 @@ class Collector:
 
     async def put(self, draft: Draft, scope: Scope) -> Answer:
         """Store the events of a draft, and answer once they are."""
-        accepted = await self._accept(draft, scope)
+        large = len(draft.body) > (THREAD_FROM_GZIP_BYTES if draft.body[:1] == b"\x1f" else THREAD_FROM_BYTES)
+        accepted = await asyncio.to_thread(self._accept, draft, scope) if large else self._accept(draft, scope)
         if isinstance(accepted, Refusal):
             return self._refused(accepted, scope["headers"], draft.key)
         records, key = accepted
@@ -126,18 +127,14 @@ class Collector:
         telemetry.count_request(RequestOutcome.OK)
         return self._ok(scope["headers"], key) if b"origin" in draft.headers else _OK
 
-    async def _accept(self, draft: Draft, scope: Scope) -> tuple[list[bytes], WriteKey] | Refusal:
-        received_at = self._clock() // 1_000
-        request_id = f"{self._run}-{next(self._number):x}"
-        ip = client_ip(scope, draft.headers, self._trusted_proxies)
-        large = len(draft.body) > (THREAD_FROM_GZIP_BYTES if draft.body[:1] == b"\x1f" else THREAD_FROM_BYTES)
-
-        def accept() -> tuple[list[bytes], WriteKey] | Refusal:
-            return intake.accept(
-                draft, received_at=received_at, request_id=request_id, ip=ip, compress=self.sink.compress
-            )
-
-        return await asyncio.to_thread(accept) if large else accept()
+    def _accept(self, draft: Draft, scope: Scope) -> tuple[list[bytes], WriteKey] | Refusal:
+        return intake.accept(
+            draft,
+            received_at=self._clock() // 1_000,
+            request_id=f"{self._run}-{next(self._number):x}",
+            ip=client_ip(scope, draft.headers, self._trusted_proxies),
+            compress=self.sink.compress,
+        )
 
     def preflight(self, pairs: Iterable[tuple[bytes, bytes]]) -> Answer:
         """A CORS preflight. It carries no key, so the union of all keys' origins decides."""

@@ -11,7 +11,8 @@ import base64
 import binascii
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import lru_cache
 
 import msgspec
 
@@ -56,6 +57,9 @@ class Refusal:
         return RETRY_AFTER_S if self.status in {429, 503} else None
 
 
+_NO_BODY = Body()
+
+
 @dataclass(slots=True)
 class Draft:
     """A request on its way through the steps."""
@@ -66,7 +70,7 @@ class Draft:
     batch: bool  # whether the route takes a batch
     default_type: str | None
     query_key: str | None
-    envelope: Body = field(default_factory=Body)
+    envelope: Body = _NO_BODY
     key: WriteKey | None = None
 
 
@@ -106,10 +110,13 @@ def accept(
 
 def inflate_body(draft: Draft) -> Refusal | None:
     """Gzip or deflate, by header or by magic bytes, up to a hard cap."""
-    encoding = draft.headers.get(b"content-encoding", b"").strip().lower()
+    encoding, start = draft.headers.get(b"content-encoding"), draft.body[:2]
+    if encoding is None and start != GZIP_MAGIC:
+        return None
+    encoding = (encoding or b"").strip().lower()
     if encoding not in _ENCODINGS:
         return UNSUPPORTED_ENCODING
-    if draft.body[:2] != b"\x1f\x8b" and (encoding in _PLAIN or draft.body[:1] in b"{ \r\n\t"):
+    if start != GZIP_MAGIC and (encoding in _PLAIN or start[:1] in b"{ \r\n\t"):
         return None
     try:
         draft.body = _inflate(draft.body)
@@ -246,6 +253,7 @@ TOO_LARGE_INFLATED = _too_large(f"the inflated body is over {MAX_INFLATED_BYTES}
 
 # --- parts ------------------------------------------------------------------------------------------------
 
+GZIP_MAGIC = b"\x1f\x8b"
 _PLAIN = frozenset({b"", b"identity"})
 _ENCODINGS = _PLAIN | {b"gzip", b"x-gzip", b"deflate"}
 
@@ -271,10 +279,14 @@ def _inflate(body: bytes) -> bytes:
     return b"".join(parts)
 
 
+_LONGEST_CACHED = 300  # bytes of an Authorization header: with the entries below, a bound on what strangers store here
+
+
 def _given_key(draft: Draft) -> str | None:
     authorization = draft.headers.get(b"authorization")
     if authorization is not None and authorization[:6].lower() == b"basic ":
-        return _basic_user(authorization[6:])
+        read = _basic_user if len(authorization) <= _LONGEST_CACHED else _basic_user.__wrapped__
+        return read(authorization[6:])
     if draft.envelope.write_key:
         return _text(draft.envelope.write_key)
     if draft.query_key:
@@ -285,6 +297,7 @@ def _given_key(draft: Draft) -> str | None:
     return _text(draft.envelope.api_key) if draft.envelope.api_key else None
 
 
+@lru_cache(maxsize=1_024)  # a server sees few: its keys, and what strangers try
 def _basic_user(encoded: bytes) -> str | None:
     try:
         return base64.b64decode(encoded, validate=True).decode().partition(":")[0]

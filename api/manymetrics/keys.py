@@ -45,22 +45,24 @@ class Keys(Protocol):
         """The union of the live keys' origins; None where one of them takes any. Raises KeysUnavailableError."""
 
 
+_NONE: tuple[bytes, WriteKey | None] = (bytes(32), None)
+
+
 class KeyTable:
     """Keys in memory. Looked up by digest, so that the time it takes tells nothing about a key."""
 
     def __init__(self, keys: Iterable[WriteKey]) -> None:
         live = [key for key in keys if not key.revoked]
-        self._by_digest = {_digest(key.key): key for key in live}
+        self._by_digest = {(digest := _digest(key.key)): (digest, key) for key in live}
         self._origins = (
             None if any(not key.origins for key in live) else frozenset(o for key in live for o in key.origins)
         )
 
     def find(self, key: str) -> WriteKey | None:
         """As Keys.find; never raises."""
-        found = self._by_digest.get(_digest(key))
-        if found is not None and hmac.compare_digest(found.key.encode(), key.encode("utf-8", "surrogatepass")):
-            return found
-        return None
+        digest = _digest(key)
+        known, found = self._by_digest.get(digest, _NONE)
+        return found if hmac.compare_digest(known, digest) else None
 
     def origins(self) -> frozenset[str] | None:
         """As Keys.origins; never raises."""
@@ -78,10 +80,11 @@ class FileKeys:
     def find(self, key: str) -> WriteKey | None:
         """As Keys.find."""
         found = self._fresh().find(key)
-        now = self._clock()
-        if found is None and now - self._reread_at >= UNKNOWN_REREAD_S:
-            self._reread_at = now
-            found = self._read(now).find(key)
+        if found is None:
+            now = self._clock()
+            if now - self._reread_at >= UNKNOWN_REREAD_S:
+                self._reread_at = now
+                found = self._read(now).find(key)
         return found
 
     def origins(self) -> frozenset[str] | None:

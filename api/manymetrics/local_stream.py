@@ -195,16 +195,25 @@ class LocalRecord(NamedTuple):
 
 
 class LocalSource:
-    """The committer's end. Opened per call where it writes, so that it never holds a lock the API waits for."""
+    """The committer's end. Opened per call where it writes, so that it never holds a lock the API waits for.
+
+    ``read``, ``put_outcomes`` and ``drop_committed`` are about the stream that ``name`` last named. When its file was
+    deleted and made again, ``name`` names the old one, which is still open here, until a ``read`` that came after found
+    no more in it: what it still held had been acknowledged.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
+        self._replaced = self._emptied = False
 
     def name(self) -> str:
         """The stream's name, with its incarnation. Raises sqlite3.Error or OSError."""
-        row = self._open().execute("select incarnation from stream").fetchone()
+        if self._emptied:
+            self.close()
+        row = self._named().execute("select incarnation from stream").fetchone()
+        self._replaced = self._inode_now() not in {self._inode, None}
         return f"local:{row[0]}"
 
     def read(self, after: int, max_events: int, max_bytes: int) -> list[LocalRecord]:
@@ -215,7 +224,7 @@ class LocalSource:
         records: list[LocalRecord] = []
         events = size = 0
         query = "select sequence, data, arrived_at from records where sequence > ? order by sequence"
-        with closing(self._open().execute(query, (after,))) as cursor:
+        with closing(self._named().execute(query, (after,))) as cursor:
             for row in cursor:
                 record = LocalRecord(*row)
                 records.append(record)
@@ -223,6 +232,7 @@ class LocalSource:
                 size += len(record.data)
                 if events >= max_events or size >= max_bytes:
                     break
+        self._emptied = self._replaced and not records
         return records
 
     def outcomes(self, after: int) -> list[tuple[int, bytes]]:
@@ -246,11 +256,11 @@ class LocalSource:
         """Note what became of committed records. For `tail` only: the books are in the table."""
         now = int(time.time())
         rows = [(sequence, now, marks) for sequence, marks in outcomes]
-        self._open().executemany("insert or replace into outcomes values (?, ?, ?)", rows)
+        self._named().executemany("insert or replace into outcomes values (?, ?, ?)", rows)
 
     def drop_committed(self, up_to: int, *, keep_s: float = KEEP_COMMITTED_S) -> int:
         """Drop records that were committed so long ago, and give their room back. Returns how many."""
-        connection = self._open()
+        connection = self._named()
         before = int(time.time() - keep_s)
         last = connection.execute(
             "select max(sequence) from outcomes where committed_at <= ? and sequence <= ?", (before, up_to)
@@ -283,8 +293,18 @@ class LocalSource:
     def close(self) -> None:
         """Close the database."""
         connection, self._connection = self._connection, None
+        self._replaced = self._emptied = False
         if connection is not None:
             connection.close()
+
+    def _inode_now(self) -> int | None:
+        try:
+            return self._path.stat().st_ino
+        except FileNotFoundError:
+            return None
+
+    def _named(self) -> sqlite3.Connection:
+        return self._connection or self._open()
 
     def _open(self) -> sqlite3.Connection:
         inode = self._path.stat().st_ino

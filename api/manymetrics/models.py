@@ -18,7 +18,13 @@ class _Request(BaseModel):
     model_config = ConfigDict(extra="allow", alias_generator=to_camel)
 
 
+def _given(name: str) -> dict[str, Any]:
+    return {"required": [name], "properties": {name: {"type": "string", "minLength": 1}}}
+
+
 class _Event(_Request):
+    model_config = ConfigDict(json_schema_extra={"anyOf": [_given("userId"), _given("anonymousId")]})
+
     message_id: Annotated[
         MessageId | None,
         Field(description="Unique: a resend with the same id is stored once. Made where it is missing."),
@@ -77,10 +83,43 @@ class Alias(_Event):
     previous_id: Annotated[Id | None, Field(description="The id that `userId` replaces.")] = None
 
 
-class Item(_Event):
-    """One event of a batch, with the fields of its type."""
+class TrackItem(Track):
+    """One track event of a batch."""
 
-    type: Literal["track", "identify", "page", "screen", "group", "alias"]
+    type: Literal["track"]
+
+
+class IdentifyItem(Identify):
+    """One identify event of a batch."""
+
+    type: Literal["identify"]
+
+
+class PageItem(Page):
+    """One page event of a batch."""
+
+    type: Literal["page"]
+
+
+class ScreenItem(Screen):
+    """One screen event of a batch."""
+
+    type: Literal["screen"]
+
+
+class GroupItem(Group):
+    """One group event of a batch."""
+
+    type: Literal["group"]
+
+
+class AliasItem(Alias):
+    """One alias event of a batch."""
+
+    type: Literal["alias"]
+
+
+Item = Annotated[TrackItem | IdentifyItem | PageItem | ScreenItem | GroupItem | AliasItem, Field(discriminator="type")]
 
 
 class Batch(_Request):

@@ -55,6 +55,8 @@ REASON_DOCS: dict[Reason, str] = {
 class RequestOutcome(StrEnum):
     """What happened to a request. Only ``ok`` received events."""
 
+    __hash__ = str.__hash__  # Enum's own is Python code, and each request is counted
+
     OK = "ok"
     BAD_REQUEST = "bad_request"
     UNAUTHORIZED = "unauthorized"

@@ -116,7 +116,13 @@ def _openapi_of(name: str) -> dict[str, Any]:
 
 
 _Type = Annotated[str, Path(description="The event's type.", json_schema_extra={"enum": sorted(EVENT_TYPES)})]
-_Data = Annotated[str, Query(description="One event: JSON, plain or as base64url.")]
+_Data = Annotated[
+    str,
+    Query(
+        description="One event: JSON, plain or as base64url.",
+        examples=['{"writeKey":"wk_shop","userId":"u-1","event":"Opened"}'],
+    ),
+]
 _PixelKey = Annotated[str | None, Query(alias="writeKey", description="Where the event doesn't hold it.")]
 _PixelId = Annotated[str | None, Query(alias="anonymousId", description="As every field: `properties.x` nests.")]
 _PIXEL_ANSWERS: dict[int | str, dict[str, Any]] = {
@@ -190,7 +196,12 @@ def _add_settings(app: FastAPI, collector: Collector) -> None:
         headers = _text(collector.cors(request.scope["headers"], None))
         return Response(msgspec.json.encode(content), media_type="application/json", headers=headers)
 
-    @app.get("/v1/projects/{key}/settings", tags=["client settings"], response_model=models.SegmentSettings)
+    @app.get(
+        "/v1/projects/{key}/settings",
+        tags=["client settings"],
+        response_model=models.SegmentSettings,
+        responses={404: {"model": models.Refused, "description": "A key that needs escapes is none."}},
+    )
     async def segment_settings(request: Request, key: str) -> Response:
         """What analytics.js asks for at its start: points it here, so that a page need only change its `cdnURL`."""
         target: dict[str, object] = {"apiKey": key}

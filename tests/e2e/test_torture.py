@@ -38,6 +38,7 @@ def test_the_json_test_suite_as_bodies(server: LiveServer, shared_data: Path) ->
 
 def test_the_json_test_suite_as_property_values(server: LiveServer, shared_data: Path) -> None:
     suite = {name: content for name, content in read_json_test_suite(shared_data).items() if name[0] in "yn"}
+    server.settle()
     before = len(server.rows("dead_letters", ["reason"]))
 
     statuses = {

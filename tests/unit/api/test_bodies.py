@@ -106,7 +106,7 @@ def test_a_body_in_many_parts_is_one_body(api: Api) -> None:
 
 @pytest.mark.parametrize("parts", [[], [BATCH[:5]], [b""], [b"", BATCH[:5]]])
 def test_a_body_that_takes_too_long_is_given_up(parts: list[bytes]) -> None:
-    api = Api(settings=Settings(body_timeout_s=0.05))
+    api = Api(settings=Settings(body_timeout_s=0.05), hot=True)
 
     reply = api.ask("POST", "/v1/batch", basic("wk_shop:"), parts, body_ends=False)
 

@@ -8,7 +8,7 @@ from tests.in_process import CLIENT_IP, EVENT, Api, basic
 
 
 def _ip(proxies: int, forwarded: list[str]) -> str | None:
-    api = Api(settings=Settings(trusted_proxies=proxies))
+    api = Api(settings=Settings(trusted_proxies=proxies), hot=True)
     headers = [*basic("wk_shop:").items(), *(("x-forwarded-for", value) for value in forwarded)]
     api.ask("POST", "/v1/track", headers, EVENT)
     return unpack(api.sink.records[0]).stamp.ip

@@ -23,7 +23,7 @@ PREFLIGHT = {"access-control-request-method": "POST"}
 @pytest.fixture(scope="module")
 def pages() -> Api:
     """An API all of whose live keys have origins."""
-    return Api(KeyTable([PAGE, BLOG, GONE]))
+    return Api(KeyTable([PAGE, BLOG, GONE]), hot=True)
 
 
 def _cors(reply: Reply) -> dict[str, str]:
@@ -112,7 +112,7 @@ def test_a_page_may_read_why_it_was_refused(pages: Api) -> None:
 
 
 def test_while_keys_can_not_be_read_a_page_may_read_the_503(tmp_path_factory: pytest.TempPathFactory) -> None:
-    api = Api(FileKeys(tmp_path_factory.mktemp("empty") / "keys.json"))
+    api = Api(FileKeys(tmp_path_factory.mktemp("empty") / "keys.json"), hot=True)
 
     reply = api.ask("POST", "/v1/track", basic("wk_page:") | {"origin": HOME}, EVENT)
 

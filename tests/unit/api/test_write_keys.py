@@ -47,6 +47,7 @@ def test_basic_is_taken_with_and_without_a_password(api: Api, user: str) -> None
     "authorization",
     [
         "Basic !!!",
+        "Basic d2tf!!c2hvcDo=",
         "Basic",
         "Basic " + base64.b64encode(b"\xff\xfe:").decode(),
         "Basic " + base64.b64encode(b":").decode(),
@@ -100,7 +101,7 @@ NEW = WriteKey(key="wk_new", project="new")
 
 
 def test_a_key_made_a_moment_ago_is_taken(path: Path, clock: Clock) -> None:
-    api = Api(FileKeys(path, clock))
+    api = Api(FileKeys(path, clock), hot=True)
     assert api.post("/v1/track").status == 200
 
     write_keys(path, [SHOP, NEW])
@@ -110,7 +111,7 @@ def test_a_key_made_a_moment_ago_is_taken(path: Path, clock: Clock) -> None:
 
 
 def test_a_revoked_key_is_refused_once_the_file_is_read_again(path: Path, clock: Clock) -> None:
-    api = Api(FileKeys(path, clock))
+    api = Api(FileKeys(path, clock), hot=True)
     assert api.post("/v1/track").status == 200
 
     write_keys(path, [WriteKey(key="wk_shop", project="shop", revoked=True)])
@@ -120,7 +121,7 @@ def test_a_revoked_key_is_refused_once_the_file_is_read_again(path: Path, clock:
 
 
 def test_keys_that_can_not_be_read_are_503_and_heal_without_a_restart(path: Path, clock: Clock) -> None:
-    api = Api(FileKeys(path, clock))
+    api = Api(FileKeys(path, clock), hot=True)
     assert api.post("/v1/track").status == 200
 
     path.write_text("[{")
