@@ -1,14 +1,21 @@
-"""Take a person out of both tables, with their files: no snapshot, file or orphan of these keeps a row of theirs.
+"""Take a person out of both tables, with their files: no snapshot or file of these keeps a row of theirs.
 
-A person is a user_id, and the anonymous ids whose last user they are (as the view person_events says): rows without
-a user_id go with those. Dead letters go where their bytes hold one of the ids, quoted, whatever is wrong with them.
+A person is a user_id, and the devices whose last user they are (as the view person_events says): rows without a
+user_id go with those. Dead letters go where their bytes hold one of the ids as a JSON string, however it is escaped
+and whatever is wrong with them. Files that are no longer part of a table but too young to be removed (a commit may be
+under way, or a query) are counted in the receipt, where they hold such rows.
 """
 
 from __future__ import annotations
 
+import base64
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,23 +25,40 @@ from pyiceberg.manifest import DataFile
 
 from manymetrics.tables import DEAD_LETTERS, EVENTS, TABLES, Table
 from manymetrics_processor.lake import ConflictError, Lake, live_files
-from manymetrics_processor.maintenance import delete_files, expire_snapshots, read_files, rewrite
+from manymetrics_processor.maintenance import (
+    delete_files,
+    expire_snapshots,
+    orphans,
+    read_files,
+    read_paths,
+    remove_orphans,
+    rewrite,
+)
 
 _ATTEMPTS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Whom to erase. ``project_id`` None: in every project."""
+    """Whom to erase. ``project_id`` None: in every project. ``linked``: devices, as project and anonymous id."""
 
     user_id: str | None = None
     anonymous_ids: frozenset[str] = frozenset()
     project_id: str | None = None
+    linked: frozenset[tuple[str, str]] = frozenset()
+
+    @property
+    def device_ids(self) -> list[str]:
+        """The anonymous ids that were named or found, sorted."""
+        return sorted({*self.anonymous_ids, *(anonymous for _, anonymous in self.linked)})
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What was erased from one table. Files are data files, before and after."""
+    """What was erased from one table. Files are data files, before and after.
+
+    ``files_left``: how many files that hold such rows are no longer part of the table, but too young to be removed.
+    """
 
     table: str
     rows_before: int
@@ -44,27 +68,31 @@ class Receipt:
     files_after: int
     snapshots_expired: int
     files_deleted: int
+    files_left: int
 
 
 def with_linked_ids(lake: Lake, person: Person) -> Person:
-    """The person with the anonymous ids whose last user they are."""
+    """The person with the devices whose last user they are."""
     if person.user_id is None:
         return person
-    columns = ["project_id", "user_id", "anonymous_id", "event_time", "message_id"]
-    last: dict[tuple[str, str], tuple[object, str]] = {}
+    columns = ["project_id", "user_id", "anonymous_id", "previous_id", "type", "event_time", "message_id"]
+    last: dict[tuple[str, str], tuple[tuple[datetime, str], str]] = {}
     for file in live_files(lake.load(EVENTS)):
         rows = read_files(EVENTS, [file], columns)
-        known = rows.filter(pc.and_(pc.is_valid(rows["user_id"]), pc.is_valid(rows["anonymous_id"])))
-        for project, user, anonymous, time, message in zip(*(known[name].to_pylist() for name in columns), strict=True):
-            seen = last.get((project, anonymous))
-            if seen is None or seen[0] <= (time, message):  # type: ignore[operator]  # both are (time, text)
-                last[project, anonymous] = ((time, message), user)
+        known = rows.filter(pc.is_valid(rows["user_id"]))
+        for project, user, anonymous, previous, kind, *moment in zip(
+            *(known[name].to_pylist() for name in columns), strict=True
+        ):
+            for device in {anonymous, previous if kind == "alias" else None} - {None}:
+                seen = last.get((project, device))
+                if seen is None or seen[0] <= tuple(moment):
+                    last[project, device] = (moment[0], moment[1]), user
     linked = {
-        anonymous
-        for (project, anonymous), (_, user) in last.items()
-        if user == person.user_id and person.project_id in {None, project}
+        device
+        for device, (_, user) in last.items()
+        if user == person.user_id and person.project_id in {None, device[0]}
     }
-    return Person(person.user_id, person.anonymous_ids | linked, person.project_id)
+    return replace(person, linked=frozenset(linked))
 
 
 def erase(lake: Lake, person: Person) -> list[Receipt]:
@@ -100,8 +128,20 @@ def _erase_from(lake: Lake, table: Table, person: Person) -> Receipt:
         more, dead = expire_snapshots(lake, table, keep=1)
         delete_files(dead)
         expired, deleted = expired + more, deleted + len(dead)
-    files_after = len(list(live_files(lake.load(table))))
-    return Receipt(table.name, rows_before, erased, files_before, rewritten, files_after, expired, deleted)
+    iceberg = lake.load(table)
+    deleted += remove_orphans(iceberg)
+    left = sum(path.suffix == ".parquet" and _may_hold(table, path, person) for path, _ in orphans(iceberg))
+    files_after = len(list(live_files(iceberg)))
+    return Receipt(table.name, rows_before, erased, files_before, rewritten, files_after, expired, deleted, left)
+
+
+def _may_hold(table: Table, path: Path, person: Person) -> bool:
+    try:
+        return bool(_is_theirs(table, read_paths(table, [str(path)], _columns(table)), person).any())
+    except FileNotFoundError:
+        return False
+    except pa.ArrowInvalid:  # half written
+        return True
 
 
 def _rewrite_without(lake: Lake, table: Table, file: DataFile, person: Person) -> int:
@@ -117,35 +157,90 @@ def _rewrite_without(lake: Lake, table: Table, file: DataFile, person: Person) -
 
 
 def _columns(table: Table) -> list[str]:
-    ids = ["user_id", "anonymous_id", "previous_id"] if table is EVENTS else ["raw"]
+    ids = ["user_id", "anonymous_id", "previous_id"] if table is EVENTS else ["raw", "raw_encoding", "stamp"]
     return ["project_id", *ids]
 
 
 def _is_theirs(table: Table, rows: pa.Table, person: Person) -> npt.NDArray[np.bool_]:
-    theirs = _events(rows, person) if table is EVENTS else _letters(rows, person)
+    if table is DEAD_LETTERS:
+        return _letters(rows, person)
+    theirs = _events(rows, person)
     if person.project_id is not None:
-        project = pc.equal(rows["project_id"], person.project_id)
-        theirs = pc.and_(theirs, pc.fill_null(project, table is DEAD_LETTERS))
+        theirs = pc.and_(theirs, pc.equal(rows["project_id"], person.project_id))
     return np.asarray(theirs.to_numpy(zero_copy_only=False), dtype=np.bool_)
 
 
 def _events(rows: pa.Table, person: Person) -> pa.ChunkedArray:
-    anonymous = pc.and_(_is_in(rows["anonymous_id"], person.anonymous_ids), pc.is_null(rows["user_id"]))
+    device = _is_in(rows["anonymous_id"], person.anonymous_ids)
+    for project in {project for project, _ in person.linked}:
+        linked = _is_in(rows["anonymous_id"], (anonymous for other, anonymous in person.linked if other == project))
+        device = pc.or_(device, pc.and_(linked, pc.equal(rows["project_id"], project)))
     users = [person.user_id] if person.user_id is not None else []
     own = pc.or_(_is_in(rows["user_id"], users), _is_in(rows["previous_id"], users))
-    return pc.or_(anonymous, own)
+    return pc.or_(pc.and_(device, pc.is_null(rows["user_id"])), own)
 
 
-def _letters(rows: pa.Table, person: Person) -> pa.ChunkedArray:
-    ids = {*person.anonymous_ids, *([person.user_id] if person.user_id is not None else [])}
-    found = pa.chunked_array([pa.array([False] * rows.num_rows)])
-    for one in ids:
-        for quoted in {json.dumps(one), json.dumps(one, ensure_ascii=False)}:
-            found = pc.or_(found, pc.fill_null(pc.match_substring(rows["raw"], quoted), fill_value=False))
-        if one.isdecimal():  # a number, bare
-            bare = pc.match_substring_regex(rows["raw"], rf'"(user|anonymous|previous)Id"\s*:\s*{one}\b')
-            found = pc.or_(found, pc.fill_null(bare, fill_value=False))
-    return found
+# --- dead letters -----------------------------------------------------------------------------------------
+
+_ESCAPE = re.compile(
+    r"\\(?:u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|(.))", re.DOTALL
+)
+_NUMBER_ID = re.compile(r'"(?:user|anonymous|previous)Id"\s*:\s*(-?[0-9][0-9.eE+-]*)')
+_SHORT_ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+
+
+def _letters(rows: pa.Table, person: Person) -> npt.NDArray[np.bool_]:
+    """A letter of no project may be anybody's, so it goes with any."""
+    ids: dict[str | None, frozenset[str]] = {}
+    found = []
+    for letter in rows.select(_columns(DEAD_LETTERS)).to_pylist():
+        project = letter["project_id"]
+        if project not in ids:
+            ids[project] = _ids_in(project, person)
+        found.append(bool(ids[project]) and _mentions(letter, ids[project]))
+    return np.array(found, dtype=np.bool_)
+
+
+def _ids_in(project: str | None, person: Person) -> frozenset[str]:
+    if project is not None and person.project_id not in {None, project}:
+        return frozenset()
+    linked = {anonymous for other, anonymous in person.linked if project in {None, other}}
+    own = {person.user_id} if person.user_id is not None else set()
+    return frozenset({*own, *person.anonymous_ids, *linked})
+
+
+def _mentions(letter: dict[str, Any], ids: frozenset[str]) -> bool:
+    quoted = [f'"{_escaped(one)}"' for one in ids]
+    for text in _texts(letter):
+        plain = _ESCAPE.sub(_unescaped, text) if "\\" in text else text
+        if any(one in plain for one in quoted) or not ids.isdisjoint(_NUMBER_ID.findall(text)):
+            return True
+    return False
+
+
+def _texts(letter: dict[str, Any]) -> Iterator[str]:
+    """The letter's own bytes, and those of its batch's envelope."""
+    raw = letter["raw"]
+    if raw is not None:
+        yield base64.b64decode(raw).decode(errors="replace") if letter["raw_encoding"] == "base64" else raw
+    stamp = json.loads(letter["stamp"]) if letter["stamp"] else {}
+    for name in ("context", "integrations"):
+        if stamp.get(name):
+            yield base64.b64decode(stamp[name]).decode(errors="replace")
+
+
+def _escaped(text: str) -> str:
+    """The one spelling that ``_unescaped`` leaves: only the quote and the backslash are escaped."""
+    return text.replace("\\", "\\\\").replace('"', '\\"')
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    high, low, one, short = match.groups()
+    if high:
+        return (bytes.fromhex(high) + bytes.fromhex(low)).decode("utf-16-be")
+    if one and "d800" <= one.lower() <= "dfff":
+        return f"\\\\u{one}"  # a lone surrogate: an id keeps it as its escape text
+    return _escaped(chr(int(one, 16)) if one else _SHORT_ESCAPES.get(short, short))
 
 
 def _is_in(column: pa.ChunkedArray, values: Iterable[str | None]) -> pa.ChunkedArray:

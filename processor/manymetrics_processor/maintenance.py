@@ -6,10 +6,11 @@ a merge is kept so small that the next commit hardly waits.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,13 +138,18 @@ def rewrite(
 
 def read_files(table: Table, files: Sequence[DataFile], columns: Sequence[str] | None = None) -> pa.Table:
     """The rows of data files; a column that a file is older than is null."""
+    return read_paths(table, [local_path(file.file_path) for file in files], columns)
+
+
+def read_paths(table: Table, paths: Sequence[str], columns: Sequence[str] | None = None) -> pa.Table:
+    """As read_files, by the files' paths."""
     schema = arrow_schema(table)
     if columns is not None:
         schema = pa.schema([schema.field(name) for name in columns])
     parts = []
-    for file in files:
+    for path in paths:
         # `partitioning=None`: the folder's name is no column
-        with pq.ParquetFile(local_path(file.file_path)) as parquet:
+        with pq.ParquetFile(path) as parquet:
             have = set(parquet.schema_arrow.names)
             part = parquet.read(columns=[name for name in schema.names if name in have])
         for at, field in enumerate(schema):
@@ -208,17 +214,21 @@ def remove_orphans(iceberg: IcebergTable, *, older_than_s: float = ORPHAN_AGE_S)
 
     Younger files may belong to a commit that is under way. Returns how many.
     """
+    old = {str(path) for path, age_s in orphans(iceberg) if age_s >= older_than_s}
+    delete_files(old)
+    return len(old)
+
+
+def orphans(iceberg: IcebergTable) -> Iterator[tuple[Path, float]]:
+    """The files of the table's folder that no snapshot refers to, and their age in seconds."""
     kept = _reachable(iceberg, {})
     kept |= {local_path(entry.metadata_file) for entry in iceberg.metadata.metadata_log}
     kept.add(local_path(iceberg.metadata_location))
-    before = time.time() - older_than_s
     home = Path(local_path(iceberg.location()))
-    removed = 0
     for path in (*home.glob("data/*/*.parquet"), *home.glob("metadata/*.avro"), *home.glob("metadata/*.metadata.json")):
-        if str(path) not in kept and path.stat().st_mtime <= before:
-            path.unlink(missing_ok=True)
-            removed += 1
-    return removed
+        if str(path) not in kept:
+            with contextlib.suppress(FileNotFoundError):  # somebody else removes them too
+                yield path, time.time() - path.stat().st_mtime
 
 
 def _reachable(iceberg: IcebergTable, read: dict[str, set[str]]) -> set[str]:
@@ -229,7 +239,7 @@ def _reachable(iceberg: IcebergTable, read: dict[str, set[str]]) -> set[str]:
         for manifest in snapshot.manifests(iceberg.io):
             at = local_path(manifest.manifest_path)
             if at not in read:
-                entries = manifest.fetch_manifest_entry(iceberg.io, discard_deleted=False)
+                entries = manifest.fetch_manifest_entry(iceberg.io, discard_deleted=True)  # the rest says what went
                 read[at] = {local_path(entry.data_file.file_path) for entry in entries}
             paths |= {at, *read[at]}
     return paths

@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     waiting = wait_until_committed(args.data_dir)
     person = with_linked_ids(lake, Person(args.user_id, frozenset(args.anonymous_id), args.project))
     if not args.yes:
-        would = {"would_erase": count(lake, person), "anonymous_ids": sorted(person.anonymous_ids)}
+        would = {"would_erase": count(lake, person), "anonymous_ids": person.device_ids}
         print(json.dumps(would))
         print("Nothing was erased. Add --yes to erase.", file=sys.stderr)
         return 0
@@ -55,14 +55,20 @@ def run(args: argparse.Namespace) -> int:
     )
     if not scrub_stream(args.data_dir):
         not_reached.append("the stream's file is in use: committed records stay in it for about a minute")
+    left = sum(one.files_left for one in receipts)
+    if left:
+        not_reached.append(
+            f"{left} files that are no longer part of the tables but that a commit or a query may still use: in ten "
+            "minutes, run manymetrics maintain"
+        )
     receipt = {
         "user_id": args.user_id,
-        "anonymous_ids": sorted(person.anonymous_ids),
+        "anonymous_ids": person.device_ids,
         "tables": [dataclasses.asdict(one) for one in receipts],
         "not_reached": not_reached,
     }
     print(json.dumps(receipt, indent=2))
-    return 1 if waiting else 0
+    return 1 if not_reached else 0
 
 
 def wait_until_committed(data_dir: Path) -> int:
