@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 
 from manymetrics.collect import Collector, Front
 from manymetrics.keys import Keys
@@ -47,7 +48,8 @@ def create_app(
         clock=clock,
         body_timeout_s=settings.body_timeout_s,
     )
-    app = FastAPI(
+    # /docs with its script and style from here: it must show where there is no way to a public server.
+    app: FastAPI = FastAPIOffline(
         title="ManyMetrics",
         summary="Product analytics events in, rows in your own Iceberg tables out.",
         version="1",

@@ -2,8 +2,8 @@
 
 Two readers, each of which sees an event's bytes once:
 
-    split_body(body)  -> Body      in the API: the request's envelope, and each event's own bytes, untouched
-    parse_event(raw)  -> Event | Rejected     in the processor (and in strict mode): the fields, mended and flagged
+    split_batch(body)   in the API: the request's envelope, and each event's own bytes, untouched
+    parse_event(raw)    in the processor (and in strict mode): the event's fields, mended and flagged
 
 What is wrong with one event never fails its batch: it travels on as it came and becomes a dead letter.
 Only a body that is not JSON at all, or has no batch, is refused.
@@ -38,15 +38,20 @@ OVERSIZE_PREFIX_BYTES = 65_536  # what is kept of an event over MAX_EVENT_BYTES
 NO_RAW = msgspec.Raw(b"")
 
 
-class Body(msgspec.Struct, gc=False, rename="camel"):
-    """A request's envelope. ``batch`` holds each event's own bytes, in order; None on the single-event routes."""
+class Envelope(msgspec.Struct, gc=False, rename="camel"):
+    """What a request says beside its events. JSON values, as their own bytes; empty where absent."""
 
-    batch: list[msgspec.Raw] | None = None
     write_key: msgspec.Raw = NO_RAW
     api_key: msgspec.Raw = msgspec.field(default=NO_RAW, name="api_key")
     sent_at: msgspec.Raw = NO_RAW
     context: msgspec.Raw = NO_RAW
     integrations: msgspec.Raw = NO_RAW
+
+
+class BatchBody(Envelope, gc=False, rename="camel"):
+    """The body of a batch. ``batch`` holds each event's own bytes, in order; None where there is none."""
+
+    batch: list[msgspec.Raw] | None = None
 
 
 class UnreadableBodyError(ValueError):
@@ -101,7 +106,8 @@ class Rejected(msgspec.Struct, gc=False, frozen=True):
     detail: str
 
 
-_body_decoder = msgspec.json.Decoder(Body)
+_batch_decoder = msgspec.json.Decoder(BatchBody)
+_envelope_decoder = msgspec.json.Decoder(Envelope)
 _event_decoder = msgspec.json.Decoder(Event)
 _object_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _raw_decoder = msgspec.json.Decoder(msgspec.Raw)
@@ -111,22 +117,31 @@ _any_decoder = msgspec.json.Decoder()
 _PARSE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-def split_body(body: bytes) -> Body:
-    """Find the envelope and each event's bytes.
+def split_batch(body: bytes) -> BatchBody:
+    """Find a batch's envelope and each event's bytes.
 
     The bytes of an event are checked to be JSON but not read; invalid UTF-8 anywhere is refused, since
     skipping would let it through.
 
     Raises UnreadableBodyError.
     """
-    if body[:3] == b"\xef\xbb\xbf":
-        body = body[3:]
     try:
         if not body.isascii():
             body.decode()
-        return _body_decoder.decode(body)
+        return _batch_decoder.decode(body)
     except _PARSE_ERRORS:
-        return _split_with_care(body)
+        members = _members_with_care(body)
+        return BatchBody(batch=_items(members.pop("batch", b"null")), **_envelope_fields(members))
+
+
+def read_envelope(body: bytes) -> Envelope:
+    """What a single event's body says for the API. Checked as in split_batch. Raises UnreadableBodyError."""
+    try:
+        if not body.isascii():
+            body.decode()
+        return _envelope_decoder.decode(body)
+    except _PARSE_ERRORS:
+        return Envelope(**_envelope_fields(_members_with_care(body)))
 
 
 def parse_event(raw: bytes, default_type: str | None = None) -> Event | Rejected:
@@ -314,7 +329,7 @@ _STRUCTURE = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],:"]', re.DOTALL)
 _CLOSED_BY = {ord("{"): ord("}"), ord("["): ord("]")}
 
 
-def _split_with_care(body: bytes) -> Body:
+def _members_with_care(body: bytes) -> dict[str, bytes]:
     try:
         body.decode()
     except UnicodeDecodeError as error:
@@ -322,20 +337,21 @@ def _split_with_care(body: bytes) -> Body:
     body = body.strip(b" \t\r\n")
     if not body.startswith(b"{"):
         raise UnreadableBodyError('the body is not a JSON object: send one event, or {"batch": [...]}')
-    members = dict(_member(span) for span in _children(body))
-    batch = members.pop("batch", None)
+    return dict(_member(span) for span in _children(body))
+
+
+def _envelope_fields(members: dict[str, bytes]) -> dict[str, msgspec.Raw]:
     for value in members.values():
         _check_json(value)
-    fields = {
-        _BODY_FIELDS[name]: msgspec.Raw(mend_json(value.decode())[0].encode())
+    return {
+        _ENVELOPE_FIELDS[name]: msgspec.Raw(mend_json(value.decode())[0].encode())
         for name, value in members.items()
-        if name in _BODY_FIELDS
+        if name in _ENVELOPE_FIELDS
     }
-    return Body(batch=_items(batch), **fields)
 
 
-def _items(batch: bytes | None) -> list[msgspec.Raw] | None:
-    if batch is None or batch == b"null":
+def _items(batch: bytes) -> list[msgspec.Raw] | None:
+    if batch == b"null":
         return None
     if not batch.startswith(b"["):
         raise UnreadableBodyError('`batch` is not an array: send {"batch": [...]}')
@@ -392,4 +408,4 @@ def _check_json(raw: bytes) -> None:
         raise UnreadableBodyError(f"the body is not JSON: {error}") from None
 
 
-_BODY_FIELDS = {field.encode_name: field.name for field in msgspec.structs.fields(Body) if field.name != "batch"}
+_ENVELOPE_FIELDS = {field.encode_name: field.name for field in msgspec.structs.fields(Envelope)}

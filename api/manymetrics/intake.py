@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -22,12 +22,13 @@ from manymetrics.events import (
     MAX_EVENT_DEPTH,
     MAX_EVENTS_A_REQUEST,
     MAX_INFLATED_BYTES,
-    Body,
+    Envelope,
     Rejected,
     UnreadableBodyError,
     is_deeper_than,
     parse_event,
-    split_body,
+    read_envelope,
+    split_batch,
 )
 from manymetrics.keys import Keys, KeysUnavailableError, WriteKey
 from manymetrics.outcomes import RequestOutcome
@@ -57,7 +58,7 @@ class Refusal:
         return RETRY_AFTER_S if self.status in {429, 503} else None
 
 
-_NO_BODY = Body()
+_NO_ENVELOPE = Envelope()
 
 
 @dataclass(slots=True)
@@ -70,7 +71,8 @@ class Draft:
     batch: bool  # whether the route takes a batch
     default_type: str | None
     query_key: str | None
-    envelope: Body = _NO_BODY
+    envelope: Envelope = _NO_ENVELOPE
+    events: Sequence[bytes | msgspec.Raw] = ()
     key: WriteKey | None = None
 
 
@@ -101,8 +103,7 @@ def accept(
         bytes(envelope.context) if draft.batch else b"",
         bytes(envelope.integrations) if draft.batch else b"",
     )
-    events = (envelope.batch or ()) if draft.batch else (draft.body,)
-    return pack(stamp, events, compress=compress), key
+    return pack(stamp, draft.events, compress=compress), key
 
 
 # --- steps ------------------------------------------------------------------------------------------------
@@ -132,11 +133,15 @@ def split_events(draft: Draft) -> Refusal | None:
     if draft.body[:3] == BYTE_ORDER_MARK:
         draft.body = draft.body[3:]
     try:
-        draft.envelope = split_body(draft.body)
+        if not draft.batch:
+            draft.envelope, draft.events = read_envelope(draft.body), (draft.body,)
+            return None
+        body = split_batch(draft.body)
     except UnreadableBodyError as error:
         return _refuse(400, "invalid_json", str(error))
-    if draft.batch and draft.envelope.batch is None:
+    if body.batch is None:
         return NO_BATCH
+    draft.envelope, draft.events = body, body.batch
     return None
 
 
@@ -167,7 +172,7 @@ def check_limits(draft: Draft) -> Refusal | None:
     envelope = draft.envelope
     if not draft.batch:
         return None
-    if len(envelope.batch or ()) > MAX_EVENTS_A_REQUEST:
+    if len(draft.events) > MAX_EVENTS_A_REQUEST:
         return _too_large(f"over {MAX_EVENTS_A_REQUEST} events in one request: send fewer at a time")
     if not envelope.context and not envelope.integrations:
         return None
@@ -183,8 +188,7 @@ def check_events_if_strict(draft: Draft) -> Refusal | None:
     """With X-Strict-Mode: 1, a request with any event that would become a dead letter is refused whole."""
     if draft.headers.get(b"x-strict-mode") != b"1":
         return None
-    events = (draft.envelope.batch or ()) if draft.batch else (draft.body,)
-    parsed = [parse_event(bytes(raw), draft.default_type) for raw in events]
+    parsed = [parse_event(bytes(raw), draft.default_type) for raw in draft.events]
     failed = [
         {"index": index, "reason": event.reason.value, "detail": event.detail}
         for index, event in enumerate(parsed)

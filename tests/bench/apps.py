@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from manymetrics import records
 from manymetrics.app import create_app
-from manymetrics.events import split_body
+from manymetrics.events import split_batch
 from manymetrics.keys import FileKeys, WriteKey, write_keys
 from manymetrics.local_stream import LocalStream
 from manymetrics.settings import Settings
@@ -71,7 +71,7 @@ def floor(_folder: Path) -> ASGIApp:
 def codec(_folder: Path) -> ASGIApp:
     async def app(_scope: Scope, receive: Receive, send: Send) -> None:
         body = await _read(receive)
-        envelope = split_body(body)
+        envelope = split_batch(body)
         events = [msgspec.Raw(body)] if envelope.batch is None else envelope.batch
         stamp = records.Stamp(
             received_at=time.time_ns() // 1000,

@@ -155,7 +155,7 @@ def test_a_batchs_sent_at_that_cannot_be_read_is_kept_and_flagged_on_each_event(
     )
 
 
-moments = st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30))  # noqa: DTZ001  # UTC where it names no zone
+moments = st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30))  # UTC where it names no zone
 
 
 @given(original=st.none() | moments, sent=st.none() | moments)

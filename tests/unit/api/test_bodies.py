@@ -44,6 +44,19 @@ def _padded(size: int) -> bytes:
         ("deflate", _RAW_DEFLATE.compress(BATCH) + _RAW_DEFLATE.flush()),
         ("deflate", BATCH),
     ],
+    ids=(
+        "gzip",
+        "x-gzip",
+        "upper-case",
+        "by-magic",
+        "identity",
+        "said-but-not-done",
+        "two-members",
+        "zlib",
+        "zlib-1",
+        "raw-deflate",
+        "deflate-said-but-not-done",
+    ),
 )
 def test_gzip_and_deflate_are_known_by_header_or_by_their_first_bytes(api: Api, encoding: str, body: bytes) -> None:
     assert api.post("/v1/batch", body, content_encoding=encoding).status == 200
@@ -64,6 +77,18 @@ def test_gzip_and_deflate_are_known_by_header_or_by_their_first_bytes(api: Api, 
         ("deflate", b"\xff" * 50, (400, "invalid_encoding")),
         ("gzip", gzip.compress(b"") * 200, (413, "too_large")),
     ],
+    ids=(
+        "br",
+        "two-encodings",
+        "unknown",
+        "gzip-in-gzip",
+        "cut-at-its-end",
+        "cut-early",
+        "junk-behind",
+        "not-gzip",
+        "not-deflate",
+        "200-members",
+    ),
 )
 def test_what_can_not_be_inflated_is_refused(api: Api, encoding: str, body: bytes, error: tuple[int, str]) -> None:
     assert error_of(api.post("/v1/batch", body, content_encoding=encoding)) == error

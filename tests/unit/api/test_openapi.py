@@ -1,6 +1,7 @@
 """/docs: every route is described, with its key, its body, an example and its refusals."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -19,6 +20,14 @@ def document(api: Api) -> dict[str, Any]:
 
 def _operations(document: dict[str, Any]) -> list[tuple[str, Operation]]:
     return [(path, operation) for path, methods in document["paths"].items() for operation in methods.values()]
+
+
+def test_docs_need_no_other_server(api: Api) -> None:
+    page = api.ask("GET", "/docs").body.decode()
+
+    parts = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert len(parts) == 3
+    assert [api.ask("GET", part).status for part in parts] == [200] * 3
 
 
 def test_docs_are_public(api: Api) -> None:
