@@ -44,11 +44,15 @@ class Decoders:
         return len(self._busy) < self._count
 
     def put(self, records: Sequence[StreamRecord], stream: str) -> None:
-        """Start to decode one more."""
+        """Start to decode one more. Raises DecodeError, as take."""
         if not self._pipes:
             self._start()
         pipe = next(pipe for pipe in self._pipes if pipe not in self._busy)
-        pipe.send((list(records), stream))
+        try:
+            pipe.send((list(records), stream))
+        except OSError as error:
+            self.close()
+            raise DecodeError("a decoder ended while idle") from error
         self._busy.append(pipe)
         self._used_at = self._clock()
 

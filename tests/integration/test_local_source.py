@@ -1,0 +1,225 @@
+"""The committer's end of the local stream: reads in order, drops what is long committed, leaves no bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from manymetrics.local_stream import KEEP_COMMITTED_S, LocalSource, LocalStream
+from manymetrics.sinks import SinkResult
+from tests.integration.micro_batches import packed, track
+
+SECRET = "jane@example.com"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "stream.db"
+
+
+@pytest.fixture
+def source(path: Path) -> Iterator[LocalSource]:
+    put(path, 0)  # makes the file
+    with closing(LocalSource(path)) as opened:
+        yield opened
+
+
+def put(path: Path, *events_of_each: int) -> None:
+    """A record for each number, of so many events."""
+    records = [packed([track(f"{SECRET}-{at}") for at in range(events)]) for events in events_of_each if events]
+
+    async def store() -> list[SinkResult]:
+        stream = LocalStream(path)
+        try:
+            return await stream.put(records) if records else [SinkResult.STORED] * await stream.ready()
+        finally:
+            await stream.close()
+
+    assert set(asyncio.run(store())) == {SinkResult.STORED}
+
+
+def sequences(source: LocalSource, after: int, max_events: int = 10**6, max_bytes: int = 10**9) -> list[int]:
+    return [record.sequence for record in source.read(after, max_events, max_bytes)]
+
+
+def test_records_are_read_in_order_past_a_sequence_number(path: Path, source: LocalSource) -> None:
+    put(path, 1, 2)
+    put(path, 3)
+
+    assert sequences(source, -1) == sequences(source, 0) == [1, 2, 3]
+    assert sequences(source, 2) == [3]
+    assert sequences(source, 3) == []
+    assert source.last_sequence() == 3
+
+
+@pytest.mark.parametrize(("max_events", "expected"), [(1, [1]), (4, [1]), (5, [1, 2]), (8, [1, 2]), (9, [1, 2, 3])])
+def test_a_read_stops_once_it_has_enough_events(
+    path: Path, source: LocalSource, max_events: int, expected: list[int]
+) -> None:
+    put(path, 4, 4, 4)
+
+    assert sequences(source, 0, max_events=max_events) == expected
+
+
+def test_a_read_stops_once_it_has_enough_bytes_but_has_one_record_at_least(path: Path, source: LocalSource) -> None:
+    put(path, 9, 9, 9)
+    size = len(source.read(0, 1, 1)[0].data)
+
+    assert sequences(source, 0, max_bytes=1) == [1]
+    assert sequences(source, 0, max_bytes=size + 1) == [1, 2]
+
+
+def test_what_is_pending_is_counted_with_the_arrival_of_the_oldest(path: Path, source: LocalSource) -> None:
+    put(path, 1, 1, 1)
+
+    second = source.read(1, 1, 1)[0]
+    assert source.pending(1) == (2, second.arrived_at)
+    assert source.pending(3) == (0, None)
+
+
+def test_outcomes_are_read_as_they_were_noted_and_may_be_noted_again(path: Path, source: LocalSource) -> None:
+    put(path, 1, 2)
+
+    source.put_outcomes([(1, b"s"), (2, b"sx")])
+    source.put_outcomes([(2, b"dx")])
+
+    assert source.outcomes(0) == [(1, b"s"), (2, b"dx")]
+    assert source.outcomes(1) == [(2, b"dx")]
+
+
+def test_what_was_committed_just_now_is_kept_for_a_while(path: Path, source: LocalSource) -> None:
+    put(path, 1, 1)
+    source.put_outcomes([(1, b"s"), (2, b"s")])
+
+    assert source.drop_committed(2) == 0
+    assert sequences(source, 0) == [1, 2]
+
+
+def test_what_was_committed_long_ago_is_dropped_and_the_rest_stays(path: Path, source: LocalSource) -> None:
+    put(path, 1, 1, 1, 1)
+    source.put_outcomes([(1, b"s"), (2, b"s"), (3, b"s")])
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute(
+            "update outcomes set committed_at = committed_at - ? where sequence < 3", (KEEP_COMMITTED_S + 1,)
+        )
+
+    assert source.drop_committed(4) == 2
+    assert sequences(source, 0) == [3, 4]
+    assert source.outcomes(0) == [(3, b"s")]
+
+
+def test_nothing_past_the_watermark_is_dropped_whatever_the_outcomes_say(path: Path, source: LocalSource) -> None:
+    put(path, 1, 1, 1)
+    source.put_outcomes([(1, b"s"), (2, b"s"), (3, b"s")])
+
+    assert source.drop_committed(2, keep_s=0) == 2
+    assert sequences(source, 0) == [3]
+
+
+def test_a_number_is_never_used_twice_even_when_all_was_dropped(path: Path, source: LocalSource) -> None:
+    put(path, 1, 1)
+    source.put_outcomes([(1, b"s"), (2, b"s")])
+    source.drop_committed(2, keep_s=0)
+
+    put(path, 1)
+
+    assert sequences(source, 0) == [3]
+
+
+def test_the_room_of_dropped_records_is_given_back(path: Path, source: LocalSource) -> None:
+    put(path, *[500] * 40)
+    source.put_outcomes([(number, b"s") for number in range(1, 41)])
+    before = path.stat().st_size
+
+    source.drop_committed(40, keep_s=0)
+
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("pragma wal_checkpoint(truncate)")
+    assert path.stat().st_size < before / 4
+
+
+def test_a_scrub_leaves_no_byte_of_what_was_committed(path: Path, source: LocalSource) -> None:
+    put(path, *[20] * 30)
+    source.put_outcomes([(number, b"s" * 20) for number in range(1, 31)])
+    assert SECRET in text_on_disk(path)
+
+    source.scrub(30)
+
+    assert SECRET not in text_on_disk(path)
+    assert (sequences(source, 0), source.outcomes(0)) == ([], [])
+
+
+def test_a_scrub_keeps_what_is_not_committed(path: Path, source: LocalSource) -> None:
+    put(path, 1, 1, 1)
+
+    source.scrub(2)
+
+    assert sequences(source, 0) == [3]
+
+
+def test_a_scrub_beside_a_server_that_takes_events_loses_none(path: Path, source: LocalSource) -> None:
+    async def serve() -> None:
+        stream = LocalStream(path)
+        await stream.put([packed([track("a")])] * 3)
+        await asyncio.to_thread(source.scrub, 2)
+        await stream.put([packed([track("b")])])
+        await stream.close()
+
+    asyncio.run(serve())
+
+    assert sequences(source, 0) == [3, 4]
+
+
+def test_a_scrub_while_somebody_reads_says_that_the_log_is_in_use(path: Path, source: LocalSource) -> None:
+    put(path, 1, 1)
+    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("begin")
+        reader.execute("select * from records").fetchone()
+
+        with pytest.raises(sqlite3.OperationalError):
+            source.scrub(2)
+
+
+def text_on_disk(path: Path) -> str:
+    return "".join(one.read_bytes().decode("latin-1") for one in path.parent.iterdir())
+
+
+def test_a_stream_that_was_made_again_has_another_name_and_starts_anew(path: Path, source: LocalSource) -> None:
+    put(path, 1, 1)
+    name = source.name()
+    for one in list(path.parent.iterdir()):
+        one.unlink()
+
+    put(path, 1)
+
+    assert (source.name(), sequences(source, 2)) == (name, [])  # what the old one held comes first
+    assert source.name() != name
+    assert sequences(source, 0) == [1]
+
+
+def test_a_stream_keeps_its_name(path: Path, source: LocalSource) -> None:
+    name = source.name()
+
+    put(path, 1)
+
+    with closing(LocalSource(path)) as another:
+        assert another.name() == name
+
+
+def test_noting_a_thousand_outcomes_waits_for_the_disk_but_once(path: Path, source: LocalSource) -> None:
+    put(path, 1)
+    statements = list[str]()
+    source._open().set_trace_callback(statements.append)
+
+    source.put_outcomes([(number, b"s") for number in range(1_000)])
+
+    assert [statement.split()[0].lower() for statement in statements if "insert" not in statement] == [
+        "begin",
+        "commit",
+    ]
+    assert len(source.outcomes(-1)) == 1_000
