@@ -26,6 +26,7 @@ from manymetrics.events import (
     MAX_SPREAD_BYTES,
     Envelope,
     Rejected,
+    TooManyValuesError,
     UnreadableBodyError,
     is_deeper_than,
     parse_event,
@@ -138,6 +139,8 @@ def split_events(draft: Draft) -> Refusal | None:
             draft.envelope, draft.events = read_envelope(draft.body), (draft.body,)
             return None
         body = split_batch(draft.body)
+    except TooManyValuesError as error:
+        return _too_large(str(error))
     except UnreadableBodyError as error:
         return _refuse(400, "invalid_json", str(error))
     if body.batch is None:
