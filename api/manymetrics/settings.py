@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 PREFIX = "MANYMETRICS_"
+LAST_PORT = 65_535
 
 
 class SettingsError(ValueError):
@@ -66,7 +67,7 @@ def _parse(variable: str, name: str, text: str) -> Any:  # noqa: ANN401  # what 
 
 _KINDS: dict[type, str] = {int: "a whole number", float: "a number", str: "text", type(Path()): "a path"}
 _LARGEST = {
-    "port": 65_535,
+    "port": LAST_PORT,
     "commit_interval_s": 300,
     "body_timeout_s": 300,
     "dedup_window_days": 400,

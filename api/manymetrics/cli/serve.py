@@ -7,14 +7,16 @@ import os
 import sys
 from dataclasses import replace
 
-from manymetrics.settings import Settings
+from manymetrics.cli.data_dir import add_data_dir
+from manymetrics.settings import LAST_PORT, Settings
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
     parser = commands.add_parser("serve", help="start the API, the stream and the committer on this machine")
     parser.add_argument("--host", help="address to listen on (MANYMETRICS_HOST)")
-    parser.add_argument("--port", type=int, help="port to listen on (MANYMETRICS_PORT)")
+    parser.add_argument("--port", type=_port, help="port to listen on (MANYMETRICS_PORT)")
+    add_data_dir(parser)
     parser.set_defaults(run=run)
 
 
@@ -28,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
 
     settings = Settings.read(os.environ)
     given = {name: value for name in ("host", "port") if (value := getattr(args, name)) is not None}
-    settings = replace(settings, **given)
+    settings = replace(settings, data_dir=args.data_dir, **given)
     log_json_lines()
     if sys.stdout.isatty():
         print("Starting ...", end="\r", flush=True)
@@ -49,8 +51,20 @@ def run(args: argparse.Namespace) -> int:
             timeout_graceful_shutdown=8,
         )
     )
-    server.run()
-    return 0 if server.started else 1
+    try:
+        server.run()
+    except SystemExit:  # uvicorn has said why
+        cure = "end what holds it (manymetrics doctor looks), or serve on another: manymetrics serve --port N"
+        print(f"manymetrics: can't listen on {settings.host}:{settings.port}: {cure}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= LAST_PORT:
+        raise argparse.ArgumentTypeError(f"a port is from 0 to {LAST_PORT}, not {text}")
+    return port
 
 
 def banner(settings: Settings) -> str:
