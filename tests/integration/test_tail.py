@@ -89,8 +89,8 @@ def test_without_since_start_only_what_comes_from_now_on_is_shown(
     tmp_path: Path, source: LocalSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(tmp_path, packed([track("before")]))
-    waits = iter([lambda: put(tmp_path, packed([track("a")])), lambda: put(tmp_path, packed([track("b")]))])
-    monkeypatch.setattr(tail.time, "sleep", lambda _seconds: next(waits)())
+    coming = iter(["a", "b"])
+    monkeypatch.setattr("time.sleep", lambda _seconds: put(tmp_path, packed([track(next(coming))])))
 
     shown = tail.lines(source, follow=True)
 
