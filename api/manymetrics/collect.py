@@ -115,8 +115,11 @@ class Collector:
 
     async def put(self, draft: Draft, scope: Scope) -> Answer:
         """Store the events of a draft, and answer once they are."""
-        large = len(draft.body) > (THREAD_FROM_GZIP_BYTES if draft.body[:1] == b"\x1f" else THREAD_FROM_BYTES)
-        accepted = await asyncio.to_thread(self._accept, draft, scope) if large else self._accept(draft, scope)
+        size = len(draft.body)
+        if size > THREAD_FROM_BYTES or (size > THREAD_FROM_GZIP_BYTES and draft.body[:1] == b"\x1f"):
+            accepted = await asyncio.to_thread(self._accept, draft, scope)
+        else:
+            accepted = self._accept(draft, scope)
         if isinstance(accepted, Refusal):
             return self._refused(accepted, scope["headers"], draft.key)
         records, key = accepted

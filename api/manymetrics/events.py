@@ -38,7 +38,7 @@ OVERSIZE_PREFIX_BYTES = 65_536  # what is kept of an event over MAX_EVENT_BYTES
 NO_RAW = msgspec.Raw(b"")
 
 
-class Envelope(msgspec.Struct, gc=False, rename="camel"):
+class Envelope(msgspec.Struct, gc=False, frozen=True, rename="camel"):
     """What a request says beside its events. JSON values, as their own bytes; empty where absent."""
 
     write_key: msgspec.Raw = NO_RAW
@@ -48,7 +48,7 @@ class Envelope(msgspec.Struct, gc=False, rename="camel"):
     integrations: msgspec.Raw = NO_RAW
 
 
-class BatchBody(Envelope, gc=False, rename="camel"):
+class BatchBody(Envelope, gc=False, frozen=True, rename="camel"):
     """The body of a batch. ``batch`` holds each event's own bytes, in order; None where there is none."""
 
     batch: list[msgspec.Raw] | None = None

@@ -61,8 +61,7 @@ class Refusal:
 _NO_ENVELOPE = Envelope()
 
 
-@dataclass(slots=True)
-class Draft:
+class Draft(msgspec.Struct):  # not a dataclass: it is made for each request, in C
     """A request on its way through the steps."""
 
     body: bytes
@@ -288,9 +287,11 @@ _LONGEST_CACHED = 300  # bytes of an Authorization header: with the entries belo
 
 def _given_key(draft: Draft) -> str | None:
     authorization = draft.headers.get(b"authorization")
-    if authorization is not None and authorization[:6].lower() == b"basic ":
+    if authorization is not None:
         read = _basic_user if len(authorization) <= _LONGEST_CACHED else _basic_user.__wrapped__
-        return read(authorization[6:])
+        is_basic, user = read(authorization)
+        if is_basic:
+            return user
     if draft.envelope.write_key:
         return _text(draft.envelope.write_key)
     if draft.query_key:
@@ -302,11 +303,14 @@ def _given_key(draft: Draft) -> str | None:
 
 
 @lru_cache(maxsize=1_024)  # a server sees few: its keys, and what strangers try
-def _basic_user(encoded: bytes) -> str | None:
+def _basic_user(authorization: bytes) -> tuple[bool, str | None]:
+    """Whether the header is of HTTP Basic, and its user; None where it can't be read."""
+    if authorization[:6].lower() != b"basic ":
+        return False, None
     try:
-        return base64.b64decode(encoded, validate=True).decode().partition(":")[0]
+        return True, base64.b64decode(authorization[6:], validate=True).decode().partition(":")[0]
     except (binascii.Error, ValueError):
-        return None
+        return True, None
 
 
 def _text(raw: msgspec.Raw) -> str | None:

@@ -12,6 +12,7 @@ import hmac
 import secrets
 import time
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -140,4 +141,12 @@ def new_key(project: str = "default") -> WriteKey:
 
 
 def _digest(key: str) -> bytes:
+    return (_digest_once if len(key) <= _LONGEST_CACHED else _digest_once.__wrapped__)(key)
+
+
+_LONGEST_CACHED = 200  # characters; with the entries below, a bound on what strangers can make us remember
+
+
+@lru_cache(maxsize=1_024)
+def _digest_once(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()

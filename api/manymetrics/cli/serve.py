@@ -30,7 +30,8 @@ def run(args: argparse.Namespace) -> int:
     given = {name: value for name in ("host", "port") if (value := getattr(args, name)) is not None}
     settings = replace(settings, **given)
     log_json_lines()
-    print("Starting ...", end="\r", flush=True)
+    if sys.stdout.isatty():
+        print("Starting ...", end="\r", flush=True)
     app = create_local_app(settings, on_ready=lambda: print(banner(settings), flush=True))
     server = uvicorn.Server(
         uvicorn.Config(
