@@ -49,7 +49,11 @@ def run(args: argparse.Namespace) -> int:
             timeout_graceful_shutdown=8,
         )
     )
-    server.run()
+    try:
+        server.run()
+    except SystemExit:  # uvicorn, which has logged why
+        cure = "end what listens there, or serve on another: manymetrics serve --port N"
+        print(f"manymetrics: can't listen on {settings.host}:{settings.port}: {cure}", file=sys.stderr)
     return 0 if server.started else 1
 
 
