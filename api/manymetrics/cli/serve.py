@@ -5,16 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from dataclasses import replace
 
-from manymetrics.settings import Settings
+from manymetrics.settings import PREFIX, Settings
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
     parser = commands.add_parser("serve", help="start the API, the stream and the committer on this machine")
     parser.add_argument("--host", help="address to listen on (MANYMETRICS_HOST)")
-    parser.add_argument("--port", type=int, help="port to listen on (MANYMETRICS_PORT)")
+    parser.add_argument("--port", help="port to listen on (MANYMETRICS_PORT)")
     parser.set_defaults(run=run)
 
 
@@ -26,9 +25,10 @@ def run(args: argparse.Namespace) -> int:
     from manymetrics.local import create_local_app
     from manymetrics.telemetry import log_json_lines
 
-    settings = Settings.read(os.environ)
-    given = {name: value for name in ("host", "port") if (value := getattr(args, name)) is not None}
-    settings = replace(settings, **given)
+    given = {
+        f"{PREFIX}{name.upper()}": value for name in ("host", "port") if (value := getattr(args, name)) is not None
+    }
+    settings = Settings.read({**os.environ, **given})
     log_json_lines()
     if sys.stdout.isatty():
         print("Starting ...", end="\r", flush=True)
@@ -49,7 +49,11 @@ def run(args: argparse.Namespace) -> int:
             timeout_graceful_shutdown=8,
         )
     )
-    server.run()
+    try:
+        server.run()
+    except SystemExit:  # uvicorn, which has logged why
+        cure = "end what listens there, or serve on another: manymetrics serve --port N"
+        print(f"manymetrics: can't listen on {settings.host}:{settings.port}: {cure}", file=sys.stderr)
     return 0 if server.started else 1
 
 
