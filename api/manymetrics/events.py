@@ -26,8 +26,11 @@ EVENT_TYPES: frozenset[str] = frozenset(get_args(EventType))
 
 MAX_BODY_BYTES = 6_000_000  # on the wire; what a Lambda payload lets through too
 MAX_INFLATED_BYTES = 20_000_000  # after gzip; a hard cap, checked while inflating
+MAX_VALUES_A_REQUEST = 2_000_000  # JSON values: 20 MB of `1,1,1` are 10 million, and take 0.9 GB to hold (2026-11-25)
 MAX_EVENTS_A_REQUEST = 10_000  # Segment documents 2,500; its Node client was seen above that
 MAX_ENVELOPE_BYTES = 256_000  # context and integrations of a batch: they ride on every one of its stream records
+MAX_SENT_AT_BYTES = 1_000
+MAX_SPREAD_BYTES = 64_000_000  # the same, times the events: each gets its own copy in the tables
 MAX_EVENT_BYTES = 512_000  # Segment documents 32 kB; real clients send 60 kB and more
 MAX_EVENT_DEPTH = 64  # objects and arrays inside each other, the event itself being 1
 MAX_MESSAGE_ID_BYTES = 512
@@ -56,6 +59,10 @@ class BatchBody(Envelope, gc=False, frozen=True, rename="camel"):
 
 class UnreadableBodyError(ValueError):
     """The body is not JSON in UTF-8, or not the object that its route needs. The message says the cure."""
+
+
+class TooManyValuesError(UnreadableBodyError):
+    """The body holds more than is read. The message says the cure."""
 
 
 class Extra(dict[str, msgspec.Raw]):
@@ -125,6 +132,7 @@ def split_batch(body: bytes) -> BatchBody:
 
     Raises UnreadableBodyError.
     """
+    _check_values(body)
     try:
         if not body.isascii():
             body.decode()
@@ -136,12 +144,19 @@ def split_batch(body: bytes) -> BatchBody:
 
 def read_envelope(body: bytes) -> Envelope:
     """What a single event's body says for the API. Checked as in split_batch. Raises UnreadableBodyError."""
+    _check_values(body)
     try:
         if not body.isascii():
             body.decode()
         return _envelope_decoder.decode(body)
     except _PARSE_ERRORS:
         return Envelope(**_envelope_fields(_members_with_care(body)))
+
+
+def _check_values(body: bytes) -> None:
+    """Before anything is made of them. Commas and brackets in strings count too: they are about as many at most."""
+    if len(body) > MAX_VALUES_A_REQUEST and sum(map(body.count, (b",", b"[", b"{"))) > MAX_VALUES_A_REQUEST:
+        raise TooManyValuesError(f"over {MAX_VALUES_A_REQUEST} JSON values in one request: send fewer at a time")
 
 
 def parse_event(raw: bytes, default_type: str | None = None) -> Event | Rejected:
@@ -193,7 +208,8 @@ def _name_of_id(event: Event, value: str) -> str:
 # --- depth ------------------------------------------------------------------------------------------------
 
 _ALL_BUT_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
-_STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+# Possessive here and below: what is kept for going back takes 60 bytes an escape, and none is of use.
+_STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 
 
 def is_deeper_than(raw: bytes, limit: int) -> bool:
@@ -224,7 +240,7 @@ def _peel(brackets: bytes, enough: int) -> int | None:
 
 # --- the careful way --------------------------------------------------------------------------------------
 
-_TOKENS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|-?\bInfinity\b|\bNaN\b', re.DOTALL)
+_TOKENS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|-?\bInfinity\b|\bNaN\b', re.DOTALL)
 _ESCAPES = re.compile(
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
 )
@@ -325,7 +341,8 @@ _NUMBER_STARTS = frozenset(bytes([digit]) for digit in b"-0123456789")
 
 # --- a body that the fast way refused ---------------------------------------------------------------------
 
-_STRUCTURE = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],:"]', re.DOTALL)
+MAX_MEMBERS = 10_000  # top-level fields of a body
+_STRUCTURE = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\],:"]', re.DOTALL)
 _CLOSED_BY = {ord("{"): ord("}"), ord("["): ord("]")}
 
 
@@ -337,17 +354,21 @@ def _members_with_care(body: bytes) -> dict[str, bytes]:
     body = body.strip(b" \t\r\n")
     if not body.startswith(b"{"):
         raise UnreadableBodyError('the body is not a JSON object: send one event, or {"batch": [...]}')
-    return dict(_member(span) for span in _children(body))
+    return dict(_member(span) for span in _children(body, MAX_MEMBERS))
 
 
 def _envelope_fields(members: dict[str, bytes]) -> dict[str, msgspec.Raw]:
     for value in members.values():
         _check_json(value)
     return {
-        _ENVELOPE_FIELDS[name]: msgspec.Raw(mend_json(value.decode())[0].encode())
+        _ENVELOPE_FIELDS[name]: msgspec.Raw(_mended(value))
         for name, value in members.items()
         if name in _ENVELOPE_FIELDS
     }
+
+
+def _mended(value: bytes) -> bytes:
+    return mend_json(value.decode())[0].encode() if len(value) <= MAX_EVENT_BYTES else value
 
 
 def _items(batch: bytes) -> list[msgspec.Raw] | None:
@@ -355,13 +376,13 @@ def _items(batch: bytes) -> list[msgspec.Raw] | None:
         return None
     if not batch.startswith(b"["):
         raise UnreadableBodyError('`batch` is not an array: send {"batch": [...]}')
-    items = _children(batch)
+    items = _children(batch, MAX_EVENTS_A_REQUEST)
     for item in items:
         _check_json(item)
     return [msgspec.Raw(item) for item in items]
 
 
-def _children(container: bytes) -> list[bytes]:
+def _children(container: bytes, most: int) -> list[bytes]:
     """What stands between the commas of an object or array, its own brackets being the first and last byte."""
     spans: list[bytes] = []
     closers: list[int] = []
@@ -377,6 +398,8 @@ def _children(container: bytes) -> list[bytes]:
                 break
         elif byte == ord(",") and len(closers) == 1:
             spans.append(container[begin : match.start()].strip())
+            if len(spans) >= most:
+                raise TooManyValuesError(f"over {most} items in one request: send fewer at a time")
             begin = match.end()
         elif byte == ord('"') and match.end() == match.start() + 1:
             raise UnreadableBodyError("the body is not JSON: a string has no end")
@@ -399,7 +422,9 @@ def _member(span: bytes) -> tuple[str, bytes]:
 
 
 def _check_json(raw: bytes) -> None:
-    """Pass what is JSON, or would be once mended, or is only nested too deep (parse_event says so later)."""
+    """Pass what is JSON, or would be once mended, or is only too deep or too large (parse_event says so later)."""
+    if len(raw) > MAX_EVENT_BYTES:
+        return
     try:
         _raw_decoder.decode(mend_json(raw.decode())[0])
     except RecursionError:

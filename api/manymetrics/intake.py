@@ -22,8 +22,11 @@ from manymetrics.events import (
     MAX_EVENT_DEPTH,
     MAX_EVENTS_A_REQUEST,
     MAX_INFLATED_BYTES,
+    MAX_SENT_AT_BYTES,
+    MAX_SPREAD_BYTES,
     Envelope,
     Rejected,
+    TooManyValuesError,
     UnreadableBodyError,
     is_deeper_than,
     parse_event,
@@ -136,6 +139,8 @@ def split_events(draft: Draft) -> Refusal | None:
             draft.envelope, draft.events = read_envelope(draft.body), (draft.body,)
             return None
         body = split_batch(draft.body)
+    except TooManyValuesError as error:
+        return _too_large(str(error))
     except UnreadableBodyError as error:
         return _refuse(400, "invalid_json", str(error))
     if body.batch is None:
@@ -173,8 +178,14 @@ def check_limits(draft: Draft) -> Refusal | None:
         return None
     if len(draft.events) > MAX_EVENTS_A_REQUEST:
         return _too_large(f"over {MAX_EVENTS_A_REQUEST} events in one request: send fewer at a time")
+    if len(envelope.sent_at) > MAX_SENT_AT_BYTES:
+        return _too_large(f"the batch's sentAt is over {MAX_SENT_AT_BYTES} bytes: send the time")
     if not envelope.context and not envelope.integrations:
         return None
+    if len(draft.events) * (len(envelope.context) + len(envelope.integrations)) > MAX_SPREAD_BYTES:
+        return _too_large(
+            f"the batch's context, times its events, is over {MAX_SPREAD_BYTES} bytes: send less of it, or fewer events"
+        )
     for raw in (bytes(envelope.context), bytes(envelope.integrations)):
         if len(raw) > MAX_ENVELOPE_BYTES // 2:
             return _too_large(f"the batch's context is over {MAX_ENVELOPE_BYTES // 2} bytes: send less of it")

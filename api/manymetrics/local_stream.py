@@ -21,7 +21,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from manymetrics.records import count_events
+from manymetrics.records import count_events, decoded_bytes
 from manymetrics.sinks import SinkResult
 
 SHARD = "shard-000000000000"  # the one shard, named as Kinesis names its first
@@ -229,7 +229,7 @@ class LocalSource:
                 record = LocalRecord(*row)
                 records.append(record)
                 events += count_events(record.data)
-                size += len(record.data)
+                size += decoded_bytes(record.data)
                 if events >= max_events or size >= max_bytes:
                     break
         self._emptied = self._replaced and not records

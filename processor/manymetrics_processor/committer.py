@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
-from manymetrics.records import count_events
+from manymetrics.records import count_events, decoded_bytes
 from manymetrics.tables import EVENTS
 from manymetrics_processor import pipeline
 from manymetrics_processor.decode import Batch, StreamRecord, decode
@@ -20,7 +20,7 @@ from manymetrics_processor.pipeline import no_collection
 from manymetrics_processor.window import Window
 
 MAX_EVENTS = 20_000  # a micro-batch under backlog: enough that the fixed cost of a commit is small beside it
-MAX_BYTES = 32_000_000
+MAX_BYTES = 32_000_000  # of records.decoded_bytes: a batch's context stands in the row of each of its events
 POLL_S = 0.05
 _LONGEST_WAIT_S = 10.0
 _DROP_EVERY_S = 15.0
@@ -140,4 +140,4 @@ class Committer:
 def _is_full(records: list[StreamRecord]) -> bool:
     """Whether a read stopped at its limits, so that more is likely behind it."""
     events = sum(count_events(record.data) for record in records)
-    return events >= MAX_EVENTS or sum(len(record.data) for record in records) >= MAX_BYTES
+    return events >= MAX_EVENTS or sum(decoded_bytes(record.data) for record in records) >= MAX_BYTES

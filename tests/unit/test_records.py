@@ -16,6 +16,7 @@ from manymetrics.records import (
     Stamp,
     UnreadableRecordError,
     count_events,
+    decoded_bytes,
     pack,
     unpack,
 )
@@ -152,3 +153,21 @@ def test_the_count_of_a_damaged_record_is_still_readable(*, compress: bool) -> N
 @pytest.mark.parametrize("data", [b"", b"\x01\0\0", b"\x03\0\0\0\x09\0\0\0\0", b'{"event": "not a record"}'])
 def test_what_is_no_record_counts_as_one_event_since_it_becomes_one_dead_letter(data: bytes) -> None:
     assert count_events(data) == 1
+
+
+def test_a_long_envelope_weighs_once_for_each_event() -> None:
+    stamp = Stamp(1, "r-1", "shop", "browser", context=b"x" * 100_000)
+
+    [one] = pack(stamp, [b"{}"], compress=False)
+    [many] = pack(stamp, [b"{}"] * 50, compress=False)
+
+    assert decoded_bytes(one) == len(one)
+    assert 50 * 95_000 < decoded_bytes(many) < 50 * 102_000
+    assert decoded_bytes(PACKED[False]) == len(PACKED[False])
+    assert decoded_bytes(b"") == 0
+
+
+def test_no_user_agent_makes_a_record_too_large() -> None:
+    stamp = Stamp(1, "r" * 30, "shop", "browser", user_agent="\u00e9" * 1_024)
+
+    assert max(map(len, pack(stamp, [b"x" * 9_000] * 500, compress=False))) < MAX_RECORD_BYTES

@@ -13,6 +13,9 @@ from manymetrics.events import (
     MAX_EVENT_BYTES,
     MAX_EVENTS_A_REQUEST,
     MAX_INFLATED_BYTES,
+    MAX_SENT_AT_BYTES,
+    MAX_SPREAD_BYTES,
+    MAX_VALUES_A_REQUEST,
 )
 from manymetrics.outcomes import RequestOutcome
 from manymetrics.settings import Settings
@@ -169,6 +172,44 @@ def test_the_context_of_a_batch_has_a_limit_too(api: Api) -> None:
 
     assert error_of(api.post("/v1/batch", too_large)) == (413, "too_large")
     assert error_of(api.post("/v1/batch", too_deep)) == (400, "too_deep")
+
+
+def test_what_a_batch_says_of_all_its_events_is_limited_by_their_number(api: Api) -> None:
+    context = b'{"a":"%s"}' % (b"x" * 100_000)
+    fit = MAX_SPREAD_BYTES // len(context)
+
+    def of(events: int) -> bytes:
+        return b'{"context":%s,"batch":[%s]}' % (context, b",".join([b"{}"] * events))
+
+    assert api.post("/v1/batch", of(fit)).status == 200
+    assert error_of(api.post("/v1/batch", of(fit + 1))) == (413, "too_large")
+
+
+def test_a_long_sent_at_can_not_be_multiplied_by_the_events_of_its_batch(api: Api) -> None:
+    body = b'{"sentAt":"%s","batch":[%s]}' % (b"x" * MAX_SENT_AT_BYTES, EVENT)
+
+    assert error_of(api.post("/v1/batch", body)) == (413, "too_large")
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        b"1," * MAX_VALUES_A_REQUEST + b"1",
+        b"[NaN" + b"," * MAX_VALUES_A_REQUEST + b"]",
+        b"[" * MAX_VALUES_A_REQUEST + b"]" * MAX_VALUES_A_REQUEST,
+        b"NaN," * MAX_EVENTS_A_REQUEST + b"1",
+    ],
+    ids=["numbers", "commas", "brackets", "events-beside-nan"],
+)
+def test_more_values_than_can_be_held_are_refused_before_they_are(api: Api, items: bytes) -> None:
+    assert error_of(api.post("/v1/batch", b'{"batch":[%s]}' % items)) == (413, "too_large")
+
+
+def test_a_string_of_ten_thousands_of_escapes_is_read_the_careful_way_too(api: Api) -> None:
+    event = b'{"type":"track","event":"e","userId":"u","properties":{"a":"%s","b":NaN}}' % (b'\\"' * 200_000)
+
+    assert api.post("/v1/batch", b'{"batch":[%s]}' % event).status == 200
+    assert [outcome["outcome"] for outcome in outcomes_of(api.sink.records)] == ["stored"]
 
 
 @pytest.mark.parametrize(
