@@ -8,7 +8,7 @@ from hypothesis import settings
 
 ROOT = Path(__file__).parent.parent
 
-settings.register_profile("manymetrics", deadline=None)  # a busy machine is no failure
+settings.register_profile("manymetrics", deadline=None, max_examples=40)  # a busy machine is no failure
 settings.load_profile("manymetrics")
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 PREFIX = "MANYMETRICS_"
-LAST_PORT = 65_535
 
 
 class SettingsError(ValueError):
@@ -67,7 +66,7 @@ def _parse(variable: str, name: str, text: str) -> Any:  # noqa: ANN401  # what 
 
 _KINDS: dict[type, str] = {int: "a whole number", float: "a number", str: "text", type(Path()): "a path"}
 _LARGEST = {
-    "port": LAST_PORT,
+    "port": 65_535,
     "commit_interval_s": 300,
     "body_timeout_s": 300,
     "dedup_window_days": 400,

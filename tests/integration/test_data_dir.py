@@ -86,15 +86,6 @@ def test_a_file_in_place_of_the_folder_is_said(tmp_path: Path, capsys: pytest.Ca
     assert "can't be written" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("port", ["65536", "-1", "x"])
-def test_a_port_that_is_none_is_refused(port: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as exit_:
-        main(["serve", f"--port={port}"])
-
-    assert exit_.value.code == 2
-    assert "--port" in capsys.readouterr().err
-
-
 def test_a_stream_is_made_with_its_incarnation_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def killed() -> uuid.UUID:
         raise KeyboardInterrupt

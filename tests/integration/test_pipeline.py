@@ -331,12 +331,12 @@ def test_a_running_process_reads_no_file_of_its_own_however_many_there_are(
 ) -> None:
     reads, own = Reads(monkeypatch), Window()
 
-    for number in range(40):
+    for number in range(20):
         pipeline.run([record(number, track(f"m{number}"), BAD)], STREAM, lake, own)
         if number % 10 == 9:
             maintain(lake, keep_snapshots=3)
 
-    assert (reads.count, len(own)) == (0, 40)
+    assert (reads.count, len(own)) == (0, 20)
 
 
 def test_of_another_processs_commits_each_file_is_read_once(

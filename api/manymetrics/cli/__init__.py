@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from manymetrics.cli import doctor, erase, maintain, query, replay, serve, tail
+from manymetrics.cli.races import LostRacesError
 from manymetrics.settings import SettingsError
 
 COMMANDS = (serve, query, tail, replay, erase, maintain, doctor)
@@ -25,6 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         print(f"manymetrics: {error}", file=sys.stderr)
         return 2
+    except LostRacesError as error:
+        print(f"manymetrics: {error}", file=sys.stderr)
+        return 1
     except BrokenPipeError:
         sys.stderr.close()  # nobody reads any more; nor may Python complain about it at its end
         return 1

@@ -14,10 +14,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from http import HTTPStatus
+from http.client import HTTPException
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 from urllib.request import ProxyHandler, build_opener
 
 from manymetrics.cli.data_dir import add_data_dir
@@ -72,14 +74,13 @@ def run(args: argparse.Namespace) -> int:
 def _safely(check: Check, settings: Settings) -> list[Finding]:
     """A check that itself fails is a finding too."""
     name = check.__name__.removeprefix("check_")
+    findings: list[Finding] = []
     try:
-        return list(check(settings))
+        findings.extend(check(settings))
     except Exception as error:  # noqa: BLE001  # said, not hidden
-        return [
-            Finding(
-                name, "fail", f"{type(error).__name__}: {error}", "see whether the data folder is whole and readable"
-            )
-        ]
+        cure = "see whether the data folder is whole and readable"
+        findings.append(Finding(name, "fail", f"{type(error).__name__}: {error}", cure))
+    return findings
 
 
 def check_versions(_settings: Settings) -> Iterator[Finding]:
@@ -129,10 +130,11 @@ def check_port(settings: Settings) -> Iterator[Finding]:
     try:
         with opener.open(f"{url}/readyz", timeout=3):
             yield Finding("server", "ok", f"ready at {url}")
-    except HTTPError as error:
-        cure = "see disk and stream here, and the server's log"
-        yield Finding("server", "fail", f"{url}/readyz answers {error.code}: it can't store", cure)
-    except (URLError, OSError):
+    except (OSError, HTTPException) as error:
+        if isinstance(error, HTTPError) and error.code == HTTPStatus.SERVICE_UNAVAILABLE:
+            cure = "see disk and stream here, and the server's log"
+            yield Finding("server", "fail", f"{url}/readyz answers 503: it can't store", cure)
+            return
         with socket.socket() as probe:
             taken = probe.connect_ex((settings.host, settings.port)) == 0
         if taken:
@@ -187,6 +189,8 @@ def check_stream(settings: Settings) -> Iterator[Finding]:
             database.execute("rollback")
         except sqlite3.OperationalError as error:
             yield Finding("stream", "fail", f"can't be written: {error}", "end whatever else holds the file; see disk")
+            yield _committer(settings.data_dir)
+            return
     with closing(LocalSource(path)) as source:
         pending, oldest = source.pending(committed_up_to(settings.data_dir))
     lag = time.time() - oldest / 1_000_000 if oldest else 0.0

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from manymetrics.cli.data_dir import add_data_dir
+from manymetrics.cli.races import races_said_in_a_line
 
 DRAIN_WAIT_S = 60.0
 
@@ -49,7 +50,8 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(would))
         print("Nothing was erased. Add --yes to erase.", file=sys.stderr)
         return 0
-    receipts = erase(lake, person)
+    with races_said_in_a_line():
+        receipts = erase(lake, person)
     not_reached = (
         [] if not waiting else [f"{waiting} records still in the stream: start the server, then run this again"]
     )

@@ -7,6 +7,7 @@ import dataclasses
 import json
 
 from manymetrics.cli.data_dir import add_data_dir
+from manymetrics.cli.races import races_said_in_a_line
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -26,6 +27,8 @@ def run(args: argparse.Namespace) -> int:
     from manymetrics.local import open_lake
     from manymetrics_processor.maintenance import maintain
 
-    for report in maintain(open_lake(args.data_dir), keep_snapshots=max(1, args.keep_snapshots)):
+    with races_said_in_a_line():
+        reports = maintain(open_lake(args.data_dir), keep_snapshots=max(1, args.keep_snapshots))
+    for report in reports:
         print(json.dumps(dataclasses.asdict(report)))
     return 0

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from manymetrics.cli.data_dir import add_data_dir
+from manymetrics.cli.races import races_said_in_a_line
 from manymetrics.settings import Settings
 
 
@@ -42,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
         return all(value is None or letter[name] == value for name, value in wanted.items())
 
     window = Window(Settings.read(os.environ).dedup_window_days)
-    report = replay(open_lake(args.data_dir), window, chosen, dry_run=args.dry_run)
+    with races_said_in_a_line():
+        report = replay(open_lake(args.data_dir), window, chosen, dry_run=args.dry_run)
     print(json.dumps({"dry_run": args.dry_run, **asdict(report)}))
     return 0

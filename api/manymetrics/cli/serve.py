@@ -5,17 +5,16 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from dataclasses import replace
 
-from manymetrics.cli.data_dir import add_data_dir
-from manymetrics.settings import LAST_PORT, Settings
+from manymetrics.cli.data_dir import VARIABLE, add_data_dir
+from manymetrics.settings import PREFIX, Settings
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
     parser = commands.add_parser("serve", help="start the API, the stream and the committer on this machine")
     parser.add_argument("--host", help="address to listen on (MANYMETRICS_HOST)")
-    parser.add_argument("--port", type=_port, help="port to listen on (MANYMETRICS_PORT)")
+    parser.add_argument("--port", help="port to listen on (MANYMETRICS_PORT)")
     add_data_dir(parser)
     parser.set_defaults(run=run)
 
@@ -28,9 +27,10 @@ def run(args: argparse.Namespace) -> int:
     from manymetrics.local import create_local_app
     from manymetrics.telemetry import log_json_lines
 
-    settings = Settings.read(os.environ)
-    given = {name: value for name in ("host", "port") if (value := getattr(args, name)) is not None}
-    settings = replace(settings, data_dir=args.data_dir, **given)
+    given = {
+        f"{PREFIX}{name.upper()}": value for name in ("host", "port") if (value := getattr(args, name)) is not None
+    }
+    settings = Settings.read({**os.environ, VARIABLE: str(args.data_dir), **given})
     log_json_lines()
     if sys.stdout.isatty():
         print("Starting ...", end="\r", flush=True)
@@ -53,18 +53,10 @@ def run(args: argparse.Namespace) -> int:
     )
     try:
         server.run()
-    except SystemExit:  # uvicorn has said why
-        cure = "end what holds it (manymetrics doctor looks), or serve on another: manymetrics serve --port N"
+    except SystemExit:  # uvicorn, which has logged why
+        cure = "end what listens there, or serve on another: manymetrics serve --port N"
         print(f"manymetrics: can't listen on {settings.host}:{settings.port}: {cure}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port <= LAST_PORT:
-        raise argparse.ArgumentTypeError(f"a port is from 0 to {LAST_PORT}, not {text}")
-    return port
+    return 0 if server.started else 1
 
 
 def banner(settings: Settings) -> str:

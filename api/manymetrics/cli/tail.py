@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 
 from manymetrics.cli.data_dir import add_data_dir
-from manymetrics.events import Rejected, parse_event
+from manymetrics.events import MAX_EVENT_BYTES, Rejected, parse_event
+from manymetrics.outcomes import Reason
 from manymetrics.records import Record, UnreadableRecordError, unpack
 
 POLL_S = 0.02
@@ -56,12 +57,16 @@ def run(args: argparse.Namespace) -> int:
 
 def lines(source: Any, *, follow: bool, from_start: bool = False) -> Iterator[dict[str, Any]]:  # noqa: ANN401
     """An object for each event as it comes, and one as it is committed. Ends when caught up, unless it follows."""
+    stream = source.name()
     seen = judged = 0 if from_start else source.last_sequence()
     open_records: dict[int, list[dict[str, Any]]] = {}
     while True:
         try:
+            if (name := source.name()) != stream:  # made again: its numbers start anew
+                stream, seen, judged = name, 0, 0
+                open_records.clear()
             records, outcomes = source.read(seen, 1_000, 1_000_000), source.outcomes(judged)
-        except sqlite3.Error:
+        except (sqlite3.Error, OSError):
             records, outcomes = [], []  # busy, or being made anew: look again
         for record in records:
             seen = record.sequence
@@ -70,7 +75,8 @@ def lines(source: Any, *, follow: bool, from_start: bool = False) -> Iterator[di
         for sequence, marks in outcomes:
             judged = sequence
             for event, mark in zip(open_records.pop(sequence, []), marks, strict=False):
-                yield {**event, "at": "committed", "outcome": _OUTCOMES.get(mark) or f"dead_lettered:{event['reason']}"}
+                outcome = _OUTCOMES.get(mark) or f"dead_lettered:{event['reason'] or Reason.UNPROCESSABLE}"
+                yield {**event, "at": "committed", "outcome": outcome}
         if not records and not outcomes:
             if not follow:
                 return
@@ -90,7 +96,7 @@ def _describe_event(record: Record, position: int, raw: bytes) -> dict[str, Any]
     stamp = record.stamp
     about = {"received_at": _iso(stamp.received_at), "project_id": stamp.project_id}
     event = parse_event(raw, stamp.default_type)
-    if position in record.cuts:
+    if position in record.cuts or len(raw) + len(stamp.context) > MAX_EVENT_BYTES:
         return {**about, "reason": "too_large"}
     if isinstance(event, Rejected):
         return {**about, "reason": event.reason.value, "detail": event.detail}

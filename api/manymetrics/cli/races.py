@@ -1,0 +1,21 @@
+"""What a command says when others kept committing and it never got its turn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class LostRacesError(Exception):
+    """Nothing is broken or half done: the message says what to do."""
+
+
+@contextmanager
+def races_said_in_a_line() -> Iterator[None]:
+    """Raises LostRacesError for what the lake raises after all its attempts."""
+    from manymetrics_processor.lake import CommitContentionError, ConflictError
+
+    try:
+        yield
+    except (CommitContentionError, ConflictError) as error:
+        raise LostRacesError(f"{error}: run the command again") from error

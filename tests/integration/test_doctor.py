@@ -1,0 +1,369 @@
+"""`manymetrics doctor`: each thing that can be wrong is found, and its cure said."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from manymetrics.cli import doctor, main
+from manymetrics.cli.doctor import Finding
+from manymetrics.keys import WriteKey, write_keys
+from manymetrics.local_stream import SHARD, LocalSource, open_stream
+from manymetrics.settings import Settings
+from manymetrics.tables import EVENTS
+from manymetrics_processor import pipeline
+from manymetrics_processor.decode import StreamRecord
+from manymetrics_processor.erase import Person, erase
+from manymetrics_processor.lake import Lake
+from manymetrics_processor.ledger import StreamBooks, encode, property_name
+from manymetrics_processor.window import Window
+from tests.integration.micro_batches import NOW, STREAM, make_lake, packed, record, track
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def settings(tmp_path: Path, free_port: int) -> Settings:
+    return Settings(data_dir=tmp_path, port=free_port)
+
+
+def states(findings: Iterator[Finding]) -> list[tuple[str, str]]:
+    """Check and state of each; and that what isn't right has a cure, and only that."""
+    found = list(findings)
+    assert all(bool(one.cure) == (one.state != "ok") for one in found)
+    return [(one.check, one.state) for one in found]
+
+
+def only(findings: Iterator[Finding]) -> Finding:
+    [finding] = findings
+    return finding
+
+
+# --- versions and disk ------------------------------------------------------------------------------------
+
+
+def test_the_versions_that_are_pinned_are_those_that_are_here(settings: Settings) -> None:
+    assert states(doctor.check_versions(settings)) == [("versions", "ok")]
+
+
+def test_another_version_is_a_warning_and_a_missing_package_a_failure(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = metadata.version
+
+    def version(name: str) -> str:
+        if name == "duckdb":
+            raise metadata.PackageNotFoundError(name)
+        return "0.1" if name == "msgspec" else real(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+
+    found = [one for one in doctor.check_versions(settings) if one.state != "ok"]
+
+    assert sorted((one.state, one.message.split()[0]) for one in found) == [("fail", "duckdb"), ("warn", "msgspec")]
+    assert all("pip install 'manymetrics[local]'" in one.cure for one in found)
+
+
+def test_without_a_data_folder_the_first_start_is_the_cure(settings: Settings, tmp_path: Path) -> None:
+    none = replace(settings, data_dir=tmp_path / "none")
+
+    assert states(doctor.check_disk(none)) == [("disk", "warn")]
+    assert states(doctor.check_tables(none)) == []
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_folder_with_room_is_fine(settings: Settings) -> None:
+    assert states(doctor.check_disk(settings)) == [("disk", "ok")]
+
+
+def test_little_room_is_a_warning(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "LOW_DISK_BYTES", 2**62)
+
+    assert states(doctor.check_disk(settings)) == [("disk", "warn")]
+
+
+def test_what_cannot_be_written_is_named(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    (settings.data_dir / "catalog.db").touch()
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: "catalog" not in str(path) and real(path, mode))
+
+    first, *_ = doctor.check_disk(settings)
+
+    assert (first.state, first.message) == ("fail", f"{settings.data_dir / 'catalog.db'} can't be written")
+    assert str(settings.data_dir / "catalog.db") in first.cure
+
+
+# --- server -----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def answering(port: int, status: int) -> Iterator[None]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *_arguments: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", port), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    ("status", "state", "said"),
+    [(200, "ok", "ready at"), (503, "fail", "it can't store"), (404, "fail", "taken by another program")],
+)
+def test_what_answers_on_the_port_is_told(settings: Settings, status: int, state: str, said: str) -> None:
+    with answering(settings.port, status):
+        finding = only(doctor.check_port(settings))
+
+    assert (finding.check, finding.state, said in finding.message) == ("server", state, True)
+
+
+def test_a_free_port_is_a_warning(settings: Settings) -> None:
+    assert only(doctor.check_port(settings)) == Finding(
+        "server", "warn", f"not running; port {settings.port} is free", "make run, or manymetrics serve"
+    )
+
+
+@pytest.mark.parametrize("greeting", [b"SSH-2.0-OpenSSH_9.9\r\n", b""])
+def test_a_port_that_another_program_has_is_a_failure(settings: Settings, greeting: bytes) -> None:
+    with socket.create_server(("127.0.0.1", settings.port)) as listening:
+
+        def greet() -> None:
+            with listening.accept()[0] as connection:
+                connection.sendall(greeting)
+
+        thread = threading.Thread(target=greet)
+        thread.start()
+        finding = only(doctor.check_port(settings))
+        thread.join()
+
+    assert (finding.state, finding.message) == ("fail", f"port {settings.port} is taken by another program")
+    assert "--port" in finding.cure
+
+
+# --- keys -------------------------------------------------------------------------------------------------
+
+LIVE, REVOKED = WriteKey("wk_1", "shop"), WriteKey("wk_2", "shop", revoked=True)
+
+
+def no_file(_path: Path) -> None:
+    pass
+
+
+def unreadable(path: Path) -> None:
+    path.write_text("[{")
+
+
+@pytest.mark.parametrize(
+    ("make", "state", "said"),
+    [
+        (no_file, "warn", "no keys file at"),
+        (unreadable, "fail", "can't be read"),
+        (lambda path: write_keys(path, [REVOKED]), "fail", "no live key: every event is answered 401"),
+        (lambda path: write_keys(path, [LIVE, REVOKED]), "ok", "1 live of 2"),
+    ],
+    ids=["no file", "unreadable", "none live", "one live"],
+)
+def test_write_keys(settings: Settings, make: Callable[[Path], None], state: str, said: str) -> None:
+    make(settings.data_dir / "keys.json")
+
+    finding = only(doctor.check_keys(settings))
+
+    assert (finding.state, said in finding.message, bool(finding.cure)) == (state, True, state != "ok")
+    assert "wk_" not in finding.message + finding.cure
+
+
+def test_keys_from_the_environment_are_a_warning(settings: Settings) -> None:
+    assert states(doctor.check_keys(replace(settings, write_keys="wk_1"))) == [("keys", "warn")]
+
+
+# --- stream and tables ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lake(settings: Settings) -> Lake:
+    return make_lake(settings.data_dir)
+
+
+def put(data_dir: Path, age_s: int = 0) -> str:
+    """A record in the stream; returns the stream's name."""
+    with closing(open_stream(data_dir / "stream.db")) as database:
+        arrived_at = int((time.time() - age_s) * 1_000_000)
+        database.execute("insert into records (arrived_at, data) values (?, ?)", (arrived_at, packed([track("a")])))
+    with closing(LocalSource(data_dir / "stream.db")) as source:
+        return source.name()
+
+
+@pytest.mark.parametrize(("age_s", "state"), [(0, "ok"), (doctor.LATE_S + 10, "warn")])
+@pytest.mark.usefixtures("lake")
+def test_records_that_wait_too_long_are_a_warning(settings: Settings, age_s: int, state: str) -> None:
+    put(settings.data_dir, age_s)
+
+    finding = next(doctor.check_stream(settings))
+
+    assert (finding.check, finding.state) == ("stream", state)
+    assert finding.message.startswith("1 records wait, the oldest for ")
+
+
+def test_a_stream_that_is_all_committed_is_fine(settings: Settings, lake: Lake) -> None:
+    name = put(settings.data_dir)
+    pipeline.run([StreamRecord(SHARD, 1, packed([track("a")]), NOW)], name, lake, Window())
+
+    assert next(doctor.check_stream(settings)) == Finding("stream", "ok", "all records are committed")
+
+
+@pytest.mark.usefixtures("lake")
+def test_whether_a_committer_runs_is_seen_by_its_lock(settings: Settings) -> None:
+    put(settings.data_dir)
+    with (settings.data_dir / "committer.lock").open("w") as lock:
+        assert states(doctor.check_stream(settings))[-1] == ("committer", "warn")
+
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert states(doctor.check_stream(settings))[-1] == ("committer", "ok")
+
+
+@pytest.mark.usefixtures("lake")
+def test_a_stream_that_is_held_by_somebody_else_is_a_failure(settings: Settings) -> None:
+    put(settings.data_dir)
+    with closing(open_stream(settings.data_dir / "stream.db")) as other:
+        other.execute("begin immediate")
+
+        first, second = doctor.check_stream(settings)
+
+    assert [(one.check, one.state) for one in (first, second)] == [("stream", "fail"), ("committer", "warn")]
+    assert first.message.startswith("can't be written")
+
+
+def test_a_stream_that_is_no_database_is_a_failure_and_no_traceback(
+    settings: Settings, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (settings.data_dir / "stream.db").write_bytes(b"not a database" * 100)
+
+    assert run(settings) == 1
+
+    found = [one for one in json_lines(capfd) if one["check"] == "stream"]
+    assert [one["state"] for one in found] == ["fail"]
+
+
+def test_no_stream_and_no_tables_yet_is_a_warning_each(settings: Settings) -> None:
+    assert states(doctor.check_stream(settings)) == [("stream", "warn")]
+    assert states(doctor.check_tables(settings)) == [("tables", "warn")]
+
+
+def test_books_that_agree_with_the_tables_are_fine(settings: Settings, lake: Lake) -> None:
+    pipeline.run([record(1, track("a"), track("b"), b"[]")], STREAM, lake, Window())
+
+    assert only(doctor.check_tables(settings)) == Finding("tables", "ok", "3 received, 2 stored, in 1 files")
+
+
+def test_erased_rows_are_told_and_are_no_failure(settings: Settings, lake: Lake) -> None:
+    pipeline.run([record(1, track("a"), track("b", userId="v"))], STREAM, lake, Window())
+    erase(lake, Person("v"))
+
+    finding = only(doctor.check_tables(settings))
+
+    assert (finding.state, finding.message) == ("ok", "2 received, 2 stored, 1 of them erased since, in 1 files")
+
+
+def test_rows_that_the_books_know_nothing_of_are_a_warning(settings: Settings, lake: Lake) -> None:
+    pipeline.run([record(1, track("a"))], STREAM, lake, Window())
+    table = lake.load(EVENTS)
+    table.append(table.scan().to_arrow())
+
+    finding = only(doctor.check_tables(settings))
+
+    assert (finding.state, finding.message) == ("warn", "2 rows, but the books say 1")
+
+
+def test_books_that_do_not_balance_are_a_failure(settings: Settings, lake: Lake) -> None:
+    pipeline.run([record(1, track("a"))], STREAM, lake, Window())
+    wrong = StreamBooks(stream=STREAM, watermarks={"shard-0": "1"}, received=2, stored=1)
+    with lake.load(EVENTS).transaction() as transaction:
+        transaction.set_properties({property_name(STREAM): encode(wrong)})
+
+    assert only(doctor.check_tables(settings)).state == "fail"
+
+
+# --- the command ------------------------------------------------------------------------------------------
+
+
+def run(settings: Settings, *arguments: str) -> int:
+    with pytest.MonkeyPatch.context() as environ:
+        environ.setenv("MANYMETRICS_PORT", str(settings.port))
+        return main(["doctor", "--json", *arguments, "--data-dir", str(settings.data_dir)])
+
+
+def json_lines(capfd: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+
+
+def test_what_a_check_found_before_it_failed_is_said(settings: Settings) -> None:
+    def check_halfway(_settings: Settings) -> Iterator[Finding]:
+        yield Finding("halfway", "ok", "so far")
+        raise OSError("a disk is gone")
+
+    assert [(one.state, one.message) for one in doctor._safely(check_halfway, settings)] == [
+        ("ok", "so far"),
+        ("fail", "OSError: a disk is gone"),
+    ]
+
+
+def test_warnings_alone_end_with_0(settings: Settings, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(settings) == 0
+
+    found = json_lines(capfd)
+    assert [one["check"] for one in found] == ["versions", "disk", "server", "keys", "stream", "tables"]
+    assert {one["state"] for one in found} == {"ok", "warn"}
+    assert all(set(one) == {"check", "state", "message", "cure"} for one in found)
+
+
+def test_a_failure_ends_with_1_and_its_cure_stands_below_it(
+    settings: Settings, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_keys(settings.data_dir / "keys.json", [REVOKED])
+
+    with pytest.MonkeyPatch.context() as environ:
+        environ.setenv("MANYMETRICS_PORT", str(settings.port))
+        assert main(["doctor", "--data-dir", str(settings.data_dir)]) == 1
+
+    lines = capfd.readouterr().out.splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("FAIL"))
+    assert lines[at].split()[:3] == ["FAIL", "keys", "no"]
+    assert lines[at + 1].split()[:2] == ["->", "add"]
+
+
+def test_doctor_changes_nothing(settings: Settings, lake: Lake, capfd: pytest.CaptureFixture[str]) -> None:
+    pipeline.run([record(1, track("a"))], STREAM, lake, Window())
+    before = {path: path.stat().st_mtime_ns for path in settings.data_dir.rglob("*")}
+
+    run(settings)
+
+    assert {path: path.stat().st_mtime_ns for path in settings.data_dir.rglob("*")} == before
+    assert capfd.readouterr().err == ""
