@@ -191,7 +191,10 @@ ALLOWED_HEADERS = (
 
 def one_of_each(pairs: HeaderList) -> dict[bytes, bytes]:
     """By name; where one comes more than once, joined as HTTP has it: so two origins are none that a key names."""
-    return {name: b", ".join(value for other, value in pairs if other == name) for name, _ in pairs}
+    values: dict[bytes, list[bytes]] = {}
+    for name, value in pairs:
+        values.setdefault(name, []).append(value)
+    return {name: b", ".join(given) for name, given in values.items()}
 
 
 class Front:
