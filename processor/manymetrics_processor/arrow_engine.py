@@ -5,6 +5,7 @@ One file a UTC day of received_at, rows sorted as the table says, row groups sma
 
 from __future__ import annotations
 
+import contextlib
 import os
 from functools import cache
 from uuid import uuid4
@@ -55,8 +56,13 @@ def stage_day(table: Table, iceberg: IcebergTable, data: pa.Table, day: int) -> 
         write_statistics=[*table.sort, *_times(table)],
         store_schema=False,
     )
-    with writer:
-        writer.write_table(data, row_group_size=ROW_GROUP_ROWS)
+    try:
+        with writer:
+            writer.write_table(data, row_group_size=ROW_GROUP_ROWS)
+    except BaseException:  # a full disk, mostly: what is half written would fill it at each attempt
+        with contextlib.suppress(OSError):
+            os.unlink(path)  # noqa: PTH108  # as above
+        raise
     statistics = data_file_statistics_from_parquet_metadata(
         parquet_metadata=writer.writer.metadata,
         stats_columns=compute_statistics_plan(iceberg.schema(), iceberg.metadata.properties),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -108,6 +109,22 @@ def break_rows_of(monkeypatch: pytest.MonkeyPatch, message_id: str) -> None:
         return 1 // 0 if event.message_id == message_id else row_of(event, *rest)
 
     monkeypatch.setattr("manymetrics_processor.decode.row_of", broken)
+
+
+def test_a_file_that_can_not_be_written_whole_leaves_nothing_behind(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def on_a_full_disk(*_arguments: object, **_options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pq.ParquetWriter, "write_table", on_a_full_disk)
+        with pytest.raises(OSError, match="No space left"):
+            pipeline.run([record(1, track("m-1"))], STREAM, lake, Window())
+
+    assert list(tmp_path.rglob("*.parquet")) == []
+    pipeline.run([record(1, track("m-1"))], STREAM, lake, Window())
+    assert message_ids(lake) == ["m-1"]
 
 
 @pytest.mark.parametrize("again", [[1, 2], [2, 1], [1], [2]])
