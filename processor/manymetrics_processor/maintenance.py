@@ -65,17 +65,20 @@ class Maintenance:
                 log.warning("maintenance failed and will be tried again", exc_info=error)
         self._commits += 1
 
-    def _tidy(self) -> None:
-        now = time.monotonic()
-        while self._dead and self._dead[0][0] < now - QUERY_GRACE_S:
+    def delete_dead_files(self) -> None:
+        """Delete what was left for queries that are over by now."""
+        while self._dead and self._dead[0][0] < time.monotonic() - QUERY_GRACE_S:
             delete_files(self._dead.popleft()[1])
+
+    def _tidy(self) -> None:
+        self.delete_dead_files()
         for table in TABLES:
             iceberg = self._lake.load(table)
             if self._commits % ORPHANS_EVERY_COMMITS == 0:
                 remove_orphans(iceberg)
             if len(iceberg.metadata.snapshots) > KEEP_SNAPSHOTS:
                 merge_small_files(self._lake, table)
-                self._dead.append((now, expire_snapshots(self._lake, table)[1]))
+                self._dead.append((time.monotonic(), expire_snapshots(self._lake, table)[1]))
 
 
 def maintain(lake: Lake, *, keep_snapshots: int = KEEP_SNAPSHOTS) -> list[Report]:
