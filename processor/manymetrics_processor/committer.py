@@ -110,19 +110,19 @@ class Committer:
                 decoders.put(records, stream)
                 records = self._read(records[-1].sequence) if _is_full(records) else []
             if ready is not None:
-                self._commit(ready)
+                self._commit(ready, may_merge=False)  # it takes as much memory as the decoders do
                 self._last_commit = time.monotonic()
             if self._stop.is_set():
                 return
             ready = decoders.take() if decoders.waiting else None
 
-    def _commit(self, batch: Batch) -> None:
+    def _commit(self, batch: Batch, *, may_merge: bool = True) -> None:
         committed = pipeline.commit(batch, self._lake, self._window)
         last = batch.keys[-1][1]
         self._position = _Position(batch.stream, last)
         marks = zip(batch.keys, committed.outcomes, strict=True)
         self._source.put_outcomes((sequence, one) for (_, sequence), one in marks if one is not None)
-        self._maintenance.after_commit()
+        self._maintenance.after_commit(may_merge=may_merge)
         self._tidy(self._position)
 
     def _read(self, after: int) -> list[StreamRecord]:
