@@ -76,6 +76,7 @@ class Draft(msgspec.Struct):  # not a dataclass: it is made for each request, in
     envelope: Envelope = _NO_ENVELOPE
     events: Sequence[bytes | msgspec.Raw] = ()
     key: WriteKey | None = None
+    inflated: bool = False
 
 
 Step = Callable[[Draft], Refusal | None]
@@ -111,8 +112,10 @@ def accept(
 # --- steps ------------------------------------------------------------------------------------------------
 
 
-def inflate_body(draft: Draft) -> Refusal | None:
-    """Gzip or deflate, by header or by magic bytes, up to a hard cap."""
+def inflate_body(draft: Draft, most: int = MAX_INFLATED_BYTES) -> Refusal | None:
+    """Gzip or deflate, by header or by magic bytes, up to a hard cap: past it, the draft is left as it was."""
+    if draft.inflated:
+        return None
     encoding, start = draft.headers.get(b"content-encoding"), draft.body[:2]
     if encoding is None and start != GZIP_MAGIC:
         return None
@@ -122,7 +125,7 @@ def inflate_body(draft: Draft) -> Refusal | None:
     if start != GZIP_MAGIC and (encoding in _PLAIN or start[:1] in b"{ \r\n\t"):
         return None
     try:
-        draft.body = _inflate(draft.body)
+        draft.body, draft.inflated = _inflate(draft.body, most), True
     except OverflowError:
         return TOO_LARGE_INFLATED
     except (zlib.error, EOFError):
@@ -272,12 +275,12 @@ _PLAIN = frozenset({b"", b"identity"})
 _ENCODINGS = _PLAIN | {b"gzip", b"x-gzip", b"deflate"}
 
 
-def _inflate(body: bytes) -> bytes:
+def _inflate(body: bytes, most: int) -> bytes:
     """Raises OverflowError past the caps, EOFError for a truncated body, zlib.error for anything else."""
     zlib_or_gzip = body[:2] == b"\x1f\x8b" or (body[:1] == b"\x78" and int.from_bytes(body[:2], "big") % 31 == 0)
     window_bits = 47 if zlib_or_gzip else -15  # 47: gzip or zlib, by its header; -15: deflate without one
     parts: list[bytes] = []
-    room = MAX_INFLATED_BYTES + 1
+    room = most + 1
     while body:
         if len(parts) == MAX_GZIP_MEMBERS:
             raise OverflowError

@@ -15,6 +15,7 @@ import fcntl
 import logging
 import os
 import signal
+import sqlite3
 import sys
 import threading
 import time
@@ -50,13 +51,41 @@ def keys_path(data_dir: Path) -> Path:
     return data_dir / "keys.json"
 
 
+def check_data_dir(data_dir: Path) -> None:
+    """Make the folder where there is none. Raises SettingsError where it can't be used.
+
+    Iceberg writes whole paths, so the tables of a folder that was copied are those of the first one: two servers would
+    remove each other's files.
+    """
+    from manymetrics_insights.lake import metadata_path
+
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        usable = os.access(data_dir, os.R_OK | os.W_OK | os.X_OK)
+    except OSError:
+        usable = False
+    if not usable:
+        raise SettingsError(f"{data_dir} can't be written: make it so, or name another folder with --data-dir")
+    try:
+        path = metadata_path(data_dir, EVENTS.name)
+    except sqlite3.Error as error:
+        raise SettingsError(
+            f"{data_dir / 'catalog.db'} can't be read ({error}): put a copy in its place, or remove it, and its tables "
+            "are found again"
+        ) from error
+    if path is not None and not Path(path).is_relative_to(data_dir.resolve()):
+        raise SettingsError(
+            f"the tables of {data_dir} are in {Path(path).parents[4]}: it was moved or copied, and Iceberg keeps whole "
+            "paths. Move it back, or start with a new folder"
+        )
+
+
 def ensure_keys(settings: Settings) -> Keys:
     """The keys of one machine; the first start makes a key."""
     if settings.write_keys:
         return parse_key_list(settings.write_keys)
     path = keys_path(settings.data_dir)
     if not path.exists():
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
         write_keys(path, [new_key()])
     return FileKeys(path)
 
@@ -77,6 +106,7 @@ def open_lake(data_dir: Path) -> Lake:
 
     if not (data_dir / "catalog.db").exists():
         raise SettingsError(f"no tables in {data_dir}: start the server first (make run), or name the right --data-dir")
+    check_data_dir(data_dir)
     lake = Lake(local_catalog(data_dir))
     lake.ensure_tables()
     return lake
@@ -128,6 +158,7 @@ def create_local_app(settings: Settings | None = None, on_ready: Callable[[], No
     from manymetrics.app import create_app
 
     settings = settings or Settings.read(os.environ)
+    check_data_dir(settings.data_dir)
     supervisor = Supervisor(settings, on_ready or (lambda: None))
     return create_app(
         settings=settings,
@@ -157,14 +188,19 @@ class Supervisor:
 
     async def _keep(self) -> None:
         while True:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "manymetrics.local",
-                env={**os.environ, "MANYMETRICS_DATA_DIR": str(self._settings.data_dir)},
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-            )
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    "-m",
+                    "manymetrics.local",
+                    env={**os.environ, "MANYMETRICS_DATA_DIR": str(self._settings.data_dir)},
+                    stdin=asyncio.subprocess.PIPE,
+                    stdout=asyncio.subprocess.PIPE,
+                )
+            except OSError as error:  # no memory, no process: events wait in the stream
+                log.warning("the committer can't be started, and will be", exc_info=error)
+                await asyncio.sleep(_RESTART_WAIT_S)
+                continue
             try:
                 if process.stdout is not None and await process.stdout.readline():
                     self._on_ready()

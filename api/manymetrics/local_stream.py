@@ -51,10 +51,8 @@ def open_stream(path: Path) -> sqlite3.Connection:
         connection.execute("pragma journal_mode=wal")
         connection.execute("pragma synchronous=full")
         if not connection.execute("select 1 from sqlite_master where name = 'outcomes'").fetchone():
-            connection.executescript(f"begin immediate;{_SCHEMA}commit;")
-            connection.execute(
-                "insert into stream select ?, 0 where not exists (select 1 from stream)", (str(uuid.uuid4()),)
-            )
+            incarnation = f"insert into stream select '{uuid.uuid4()}', 0 where not exists (select 1 from stream);"  # noqa: S608  # ours
+            connection.executescript(f"begin immediate;{_SCHEMA}{incarnation}commit;")
     except sqlite3.Error:
         connection.close()
         raise

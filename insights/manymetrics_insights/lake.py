@@ -123,8 +123,14 @@ def read_table(data_dir: Path, name: str) -> TableState | None:
             f"No data directory at {data_dir}. Start the server first (`make run`, or `manymetrics serve`), "
             "or name the right place with --data-dir or MANYMETRICS_DATA_DIR."
         )
+    path = metadata_path(data_dir, name)
+    return None if path is None else _read_state(path)
+
+
+def metadata_path(data_dir: Path, name: str) -> str | None:
+    """The file that says what the table is now, or None where there is no such table. Raises sqlite3.Error."""
     location = _metadata_location(data_dir / CATALOG_FILE, name)
-    return None if location is None else _read_state(_local_path(location))
+    return None if location is None else _local_path(location)
 
 
 def _metadata_location(catalog: Path, name: str) -> str | None:

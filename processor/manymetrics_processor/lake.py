@@ -24,8 +24,8 @@ from pyiceberg.exceptions import CommitFailedException, NamespaceAlreadyExistsEr
 from pyiceberg.manifest import DataFile, ManifestEntryStatus
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
+from pyiceberg.table import StaticTable, Transaction
 from pyiceberg.table import Table as IcebergTable
-from pyiceberg.table import Transaction
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Snapshot
 from pyiceberg.table.sorting import NullOrder, SortField, SortOrder
@@ -55,6 +55,10 @@ class ConflictError(Exception):
 
 class CommitContentionError(Exception):
     """A commit lost every race. The batch is untouched: deliver it again."""
+
+
+class ForeignTableError(Exception):
+    """Where a table should be made, there are the files of another. The message says the cure."""
 
 
 class Plan(NamedTuple):
@@ -155,7 +159,11 @@ class Lake:
         return append.snapshot_id
 
     def _create(self, table: Table) -> None:
+        known = _newest_metadata(self._catalog, table)
         try:
+            if known is not None:  # the catalogue is new, the table isn't: an empty one here would end its files
+                self._catalog.register_table((NAMESPACE, table.name), known)
+                return
             self._catalog.create_table(
                 (NAMESPACE, table.name),
                 schema=iceberg_schema(table),
@@ -201,6 +209,22 @@ class _conflicts:  # noqa: N801  # reads as the statement it is
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
         if isinstance(error, CommitFailedException | OperationalError):
             raise ConflictError(str(error)) from error
+
+
+def _newest_metadata(catalog: Catalog, table: Table) -> str | None:
+    """The newest metadata in the folder where a local catalogue makes the table; None where there is none."""
+    warehouse = catalog.properties.get("warehouse", "")
+    if not warehouse.startswith("file://"):
+        return None
+    home = f"{warehouse}/{NAMESPACE}/{table.name}"
+    files = Path(home.removeprefix("file://"), "metadata").glob("*.metadata.json")
+    newest = max(files, key=lambda path: (int(path.name.partition("-")[0]), path.stat().st_mtime_ns), default=None)
+    if newest is None:
+        return None
+    location = f"file://{newest}"
+    if StaticTable.from_metadata(location).location() != home:
+        raise ForeignTableError(f"{home} holds a table that was copied there: remove it, or put its catalogue back")
+    return location
 
 
 def current_books(iceberg: IcebergTable, stream: str) -> StreamBooks:

@@ -16,5 +16,5 @@ def add_data_dir(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path(os.environ.get(VARIABLE, ".manymetrics")),
         metavar="DIR",
-        help=f"where the server keeps its data (default: {VARIABLE}, else .manymetrics)",
+        help=f"where the data is kept (default: {VARIABLE}, else .manymetrics)",
     )

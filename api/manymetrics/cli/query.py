@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import sqlite3
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -99,6 +100,8 @@ def _message(error: Exception) -> str | None:
         return (
             f"A data file is gone: {error}. If the server is compacting, ask again; if not, see `manymetrics doctor`."
         )
+    if isinstance(error, sqlite3.Error):
+        return f"The catalogue can't be read: {error}. See `manymetrics doctor`."
     if isinstance(error, QueryError | NoLakeError | RefusedSqlError | duckdb.Error | OSError):
         return escape_controls(str(error).strip(), keep="\n")
     return None

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 
+from manymetrics.cli.data_dir import VARIABLE, add_data_dir
 from manymetrics.settings import PREFIX, Settings
 
 
@@ -14,6 +15,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser("serve", help="start the API, the stream and the committer on this machine")
     parser.add_argument("--host", help="address to listen on (MANYMETRICS_HOST)")
     parser.add_argument("--port", help="port to listen on (MANYMETRICS_PORT)")
+    add_data_dir(parser)
     parser.set_defaults(run=run)
 
 
@@ -28,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     given = {
         f"{PREFIX}{name.upper()}": value for name in ("host", "port") if (value := getattr(args, name)) is not None
     }
-    settings = Settings.read({**os.environ, **given})
+    settings = Settings.read({**os.environ, VARIABLE: str(args.data_dir), **given})
     log_json_lines()
     if sys.stdout.isatty():
         print("Starting ...", end="\r", flush=True)

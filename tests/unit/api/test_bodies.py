@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import threading
 import zlib
 
 import pytest
@@ -17,6 +18,7 @@ from manymetrics.events import (
     MAX_SPREAD_BYTES,
     MAX_VALUES_A_REQUEST,
 )
+from manymetrics.keys import KeyTable, WriteKey
 from manymetrics.outcomes import RequestOutcome
 from manymetrics.settings import Settings
 from tests.events_corpus import outcomes_of
@@ -297,3 +299,23 @@ def test_each_request_is_counted_once_by_what_happened_to_it(api: Api) -> None:
         RequestOutcome.UNAUTHORIZED: 1,
         RequestOutcome.TOO_LARGE: 1,
     }
+
+
+@pytest.mark.parametrize("inflated_bytes", [1_000, 1_000_000])
+def test_a_body_that_inflates_to_much_is_read_beside_the_event_loop(
+    api: Api, monkeypatch: pytest.MonkeyPatch, inflated_bytes: int
+) -> None:
+    threads = []
+    find_key = KeyTable.find
+
+    def find(self: KeyTable, key: str) -> WriteKey | None:
+        threads.append(threading.current_thread())
+        return find_key(self, key)
+
+    monkeypatch.setattr(KeyTable, "find", find)
+
+    body = gzip.compress(_padded(inflated_bytes))
+
+    assert len(body) < 2_000
+    assert api.post("/v1/batch", body).status == 200
+    assert [thread is threading.main_thread() for thread in threads] == [inflated_bytes == 1_000]

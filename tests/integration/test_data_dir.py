@@ -1,0 +1,100 @@
+"""What stands where the data should be: nothing usable, another folder's tables, or tables whose catalogue is gone."""
+
+from __future__ import annotations
+
+import shutil
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+
+from manymetrics.cli import main
+from manymetrics.local import check_data_dir, open_lake
+from manymetrics.local_stream import LocalSource, open_stream
+from manymetrics.records import Stamp, pack
+from manymetrics.settings import SettingsError
+from manymetrics.tables import EVENTS
+from manymetrics_processor import pipeline
+from manymetrics_processor.decode import StreamRecord
+from manymetrics_processor.lake import ForeignTableError, Lake, live_files, local_catalog
+from manymetrics_processor.maintenance import maintain, read_files
+from manymetrics_processor.window import Window
+
+_STAMP = Stamp(time.time_ns() // 1_000, "r-1", "shop", "browser")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A data folder with one event."""
+    home = tmp_path / "home"
+    lake = Lake(local_catalog(home))
+    lake.ensure_tables()
+    _commit(lake, 1, b'{"type":"track","event":"E","userId":"u","messageId":"m-1"}')
+    return home
+
+
+def _commit(lake: Lake, sequence: int, event: bytes) -> None:
+    records = [StreamRecord("s", sequence, record, 1) for record in pack(_STAMP, [event], compress=False)]
+    pipeline.run(records, "local:x", lake, Window())
+
+
+def _message_ids(lake: Lake) -> list[str]:
+    rows = read_files(EVENTS, list(live_files(lake.load(EVENTS))), ["message_id"])
+    return sorted(rows["message_id"].to_pylist())
+
+
+def test_tables_outlive_their_catalogue(home: Path) -> None:
+    (home / "catalog.db").unlink()
+
+    lake = Lake(local_catalog(home))
+    lake.ensure_tables()
+    _commit(lake, 1, b'{"type":"track","event":"E","userId":"u","messageId":"m-0"}')  # as before: past the watermark
+    _commit(lake, 2, b'{"type":"track","event":"E","userId":"u","messageId":"m-1"}')  # a resend
+    _commit(lake, 3, b'{"type":"track","event":"E","userId":"u","messageId":"m-2"}')
+    maintain(lake)
+
+    assert _message_ids(lake) == ["m-1", "m-2"]
+
+
+def test_a_copied_folder_is_not_served_on_the_first_ones_tables(home: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(home, copy)
+
+    with pytest.raises(SettingsError, match=f"are in {home}: it was moved or copied"):
+        check_data_dir(copy)
+    with pytest.raises(SettingsError, match="moved or copied"):
+        open_lake(copy)
+    (copy / "catalog.db").unlink()
+    with pytest.raises(ForeignTableError, match="copied there"):
+        Lake(local_catalog(copy)).ensure_tables()
+
+
+def test_a_catalogue_that_is_no_database_is_said_with_its_cure(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / "catalog.db").write_bytes(b"not a database" * 100)
+
+    assert main(["serve", "--data-dir", str(home)]) == 2
+    assert "catalog.db can't be read (file is not a database): put a copy" in capsys.readouterr().err
+    assert main(["query", "--data-dir", str(home), "select 1"]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_file_in_place_of_the_folder_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+
+    assert main(["serve", "--data-dir", str(tmp_path / "file")]) == 2
+    assert "can't be written" in capsys.readouterr().err
+
+
+def test_a_stream_is_made_with_its_incarnation_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed() -> uuid.UUID:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(uuid, "uuid4", killed)
+    with pytest.raises(KeyboardInterrupt):
+        open_stream(tmp_path / "stream.db")
+    monkeypatch.undo()
+
+    open_stream(tmp_path / "stream.db").close()
+
+    assert LocalSource(tmp_path / "stream.db").name().startswith("local:")
