@@ -28,3 +28,10 @@ def shared_data() -> Path:
 def anyio_backend() -> str:
     """Tests that are coroutines are marked ``anyio``; the product runs on asyncio alone."""
     return "asyncio"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Side by side, a file's tests stay together, as they share what is dear; those that take minutes are dealt out."""
+    for item in items:
+        if item.path.name != "test_exactly_once.py":
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))

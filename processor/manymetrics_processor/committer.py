@@ -62,10 +62,13 @@ class Committer:
         self._maintenance = Maintenance(lake)
         self._decoders = Decoders()
         self._position: _Position | None = None
+        self._held: list[StreamRecord] = []  # read, and waiting for its time
+        self._stop = threading.Event()
         self._last_commit = self._last_drop = float("-inf")
 
     def run(self, stop: threading.Event) -> None:
         """Until ``stop`` is set; what is under way is finished first."""
+        self._stop = stop
         gc.freeze()  # what is loaded by now stays: no need to look at it in every collection
         wait = POLL_S
         while not stop.is_set():
@@ -74,7 +77,7 @@ class Committer:
             except Exception as error:  # whatever it is: the records are safe, so try again
                 log.warning("a commit failed and will be tried again", exc_info=error)
                 self._decoders.close()
-                self._position = None
+                self._position, self._held = None, []
                 idle, wait = True, min(_LONGEST_WAIT_S, wait * 2)
             if idle:
                 stop.wait(wait)
@@ -83,39 +86,43 @@ class Committer:
     def step(self) -> bool:
         """Commit what there is, if it is time. True where there was nothing to do."""
         position = self._position = self._position_now()
-        records = self._read(position.sequence)
-        if not records:
+        self._held += self._read(self._held[-1].sequence if self._held else position.sequence)
+        is_full = _is_full(self._held)
+        if not self._held:
             self._tidy(position)
             return True
-        if _is_full(records):
-            self._drain(position.stream, records)
-            return False
-        if time.monotonic() - self._last_commit < self._interval_s:
+        if not is_full and time.monotonic() - self._last_commit < self._interval_s:
             return True
+        records, self._held = self._held, []
         self._last_commit = time.monotonic()
-        with no_collection():
-            self._commit(decode(records, position.stream))
+        if is_full:
+            self._drain(position.stream, records)
+        else:
+            with no_collection():
+                self._commit(decode(records, position.stream))
         return False
 
     def _drain(self, stream: str, records: list[StreamRecord]) -> None:
-        """Commit a backlog: the next batches are decoded while one is committed."""
+        """Commit a backlog, or as much of it as there is time for: the next are decoded while one is committed."""
         decoders, ready = self._decoders, None
         while records or decoders.waiting or ready is not None:
             while records and decoders.has_room:
                 decoders.put(records, stream)
                 records = self._read(records[-1].sequence) if _is_full(records) else []
             if ready is not None:
+                self._commit(ready, may_merge=False)  # it takes as much memory as the decoders do
                 self._last_commit = time.monotonic()
-                self._commit(ready)
+            if self._stop.is_set():
+                return
             ready = decoders.take() if decoders.waiting else None
 
-    def _commit(self, batch: Batch) -> None:
+    def _commit(self, batch: Batch, *, may_merge: bool = True) -> None:
         committed = pipeline.commit(batch, self._lake, self._window)
         last = batch.keys[-1][1]
         self._position = _Position(batch.stream, last)
         marks = zip(batch.keys, committed.outcomes, strict=True)
         self._source.put_outcomes((sequence, one) for (_, sequence), one in marks if one is not None)
-        self._maintenance.after_commit()
+        self._maintenance.after_commit(may_merge=may_merge)
         self._tidy(self._position)
 
     def _read(self, after: int) -> list[StreamRecord]:
@@ -126,15 +133,19 @@ class Committer:
         stream = self._source.name()
         if self._position is not None and self._position.stream == stream:
             return self._position
+        self._held = []
         self._lake.ensure_tables()
-        books = current_books(self._lake.load(EVENTS), stream)
-        return _Position(stream, books.watermark(self._shard))
+        position = _Position(stream, current_books(self._lake.load(EVENTS), stream).watermark(self._shard))
+        if position.sequence >= 0:  # what a process committed that ended before it could note it may be dropped too
+            self._source.put_outcomes([(position.sequence, b"")])
+        return position
 
     def _tidy(self, position: _Position) -> None:
         self._decoders.close_if_idle()
         if time.monotonic() - self._last_drop >= _DROP_EVERY_S:
             self._last_drop = time.monotonic()
             self._source.drop_committed(position.sequence)
+            self._maintenance.delete_dead_files()
 
 
 def _is_full(records: list[StreamRecord]) -> bool:

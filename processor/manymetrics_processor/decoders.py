@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from manymetrics_processor.decode import Batch, StreamRecord, decode
 
 WORKERS = 2
-_IDLE_S = 20.0
+_IDLE_S = 5.0
 
 
 class DecodeError(RuntimeError):

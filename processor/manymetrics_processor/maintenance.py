@@ -30,6 +30,7 @@ KEEP_SNAPSHOTS = 10
 MERGE_FROM_FILES = 8  # of one tier and day
 TIER_BYTES = (64_000, 512_000, 4_000_000)  # a file's tier is how many of these it reaches
 MERGED_BYTES = 8_000_000  # files of this size are left alone, and a merge takes no more than this
+MERGED_ROWS = 100_000  # and a merge takes no more than this many: it holds them in memory
 QUERY_GRACE_S = 60.0  # how long a file that only an expired snapshot held is left for queries that began before
 ORPHANS_EVERY_COMMITS = 1_000
 ORPHAN_AGE_S = 600.0  # younger files may belong to a commit that is under way
@@ -56,26 +57,30 @@ class Maintenance:
         self._commits = 0
         self._dead: deque[tuple[float, set[str]]] = deque()  # and since when
 
-    def after_commit(self) -> None:
+    def after_commit(self, *, may_merge: bool = True) -> None:
         """Count a commit, and do what is due. Never raises: it is tried again after as many commits."""
         if self._commits % EVERY_COMMITS == 0:
             try:
-                self._tidy()
+                self._tidy(may_merge=may_merge)
             except Exception as error:  # nothing depends on it
                 log.warning("maintenance failed and will be tried again", exc_info=error)
         self._commits += 1
 
-    def _tidy(self) -> None:
-        now = time.monotonic()
-        while self._dead and self._dead[0][0] < now - QUERY_GRACE_S:
+    def delete_dead_files(self) -> None:
+        """Delete what was left for queries that are over by now."""
+        while self._dead and self._dead[0][0] < time.monotonic() - QUERY_GRACE_S:
             delete_files(self._dead.popleft()[1])
+
+    def _tidy(self, *, may_merge: bool) -> None:
+        self.delete_dead_files()
         for table in TABLES:
             iceberg = self._lake.load(table)
             if self._commits % ORPHANS_EVERY_COMMITS == 0:
                 remove_orphans(iceberg)
             if len(iceberg.metadata.snapshots) > KEEP_SNAPSHOTS:
-                merge_small_files(self._lake, table)
-                self._dead.append((now, expire_snapshots(self._lake, table)[1]))
+                if may_merge:
+                    merge_small_files(self._lake, table)
+                self._dead.append((time.monotonic(), expire_snapshots(self._lake, table)[1]))
 
 
 def maintain(lake: Lake, *, keep_snapshots: int = KEEP_SNAPSHOTS) -> list[Report]:
@@ -105,6 +110,7 @@ def merge_small_files(lake: Lake, table: Table) -> None:
             return
         try:
             rewrite(lake, table, group, lambda rows: rows, "compact")
+            pa.default_memory_pool().release_unused()
         except ConflictError:  # somebody else merges too: look at what they left
             lost += 1
             if lost >= MAX_ATTEMPTS:
@@ -123,8 +129,11 @@ def rewrite(
     iceberg = lake.load(table)
     day = files[0].partition[0]
     new = [stage_day(table, iceberg, _sorted(table, changed), day)] if changed.num_rows else []
+    counts = rows.num_rows, changed.num_rows
     for _ in range(MAX_ATTEMPTS):
         live = {file.file_path for file in live_files(iceberg)}
+        if new and new[0].file_path in live:  # it was the answer that was lost
+            return counts
         if any(file.file_path not in live for file in files):
             break
         try:
@@ -132,7 +141,7 @@ def rewrite(
         except ConflictError:
             iceberg = lake.load(table)
         else:
-            return rows.num_rows, changed.num_rows
+            return counts
     raise ConflictError(f"{table.name}: a file was replaced by somebody else")
 
 
@@ -167,15 +176,15 @@ def _sorted(table: Table, rows: pa.Table) -> pa.Table:
 def _group_to_merge(files: Sequence[DataFile]) -> list[DataFile] | None:
     groups: dict[tuple[int, int], list[DataFile]] = defaultdict(list)
     for file in files:
-        if file.file_size_in_bytes < MERGED_BYTES:
+        if file.file_size_in_bytes < MERGED_BYTES and file.record_count < MERGED_ROWS // 2:
             tier = sum(file.file_size_in_bytes >= size for size in TIER_BYTES)
             groups[file.partition[0], tier].append(file)
     for group in groups.values():
         if len(group) >= MERGE_FROM_FILES:
-            chosen, size = [], 0
+            chosen, size, rows = [], 0, 0
             for file in sorted(group, key=lambda one: one.file_size_in_bytes):
-                size += file.file_size_in_bytes
-                if size > MERGED_BYTES:
+                size, rows = size + file.file_size_in_bytes, rows + file.record_count
+                if size > MERGED_BYTES or rows > MERGED_ROWS:
                     break
                 chosen.append(file)
             if len(chosen) > 1:
