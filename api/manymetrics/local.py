@@ -61,14 +61,13 @@ def check_data_dir(data_dir: Path) -> None:
 
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        usable = os.access(data_dir, os.R_OK | os.W_OK | os.X_OK)
-    except OSError:
-        usable = False
-    if not usable:
-        raise SettingsError(f"{data_dir} can't be written: make it so, or name another folder with --data-dir")
+    except OSError as error:
+        raise SettingsError(_unwritable(data_dir)) from error
     try:
         path = metadata_path(data_dir, EVENTS.name)
-    except sqlite3.Error as error:
+    except sqlite3.OperationalError:
+        return  # locked, or a disk that is read-only just now: the server waits for that with 503
+    except sqlite3.DatabaseError as error:
         raise SettingsError(
             f"{data_dir / 'catalog.db'} can't be read ({error}): put a copy in its place, or remove it, and its tables "
             "are found again"
@@ -86,8 +85,15 @@ def ensure_keys(settings: Settings) -> Keys:
         return parse_key_list(settings.write_keys)
     path = keys_path(settings.data_dir)
     if not path.exists():
-        write_keys(path, [new_key()])
+        try:
+            write_keys(path, [new_key()])
+        except OSError as error:
+            raise SettingsError(_unwritable(settings.data_dir)) from error
     return FileKeys(path)
+
+
+def _unwritable(data_dir: Path) -> str:
+    return f"{data_dir} can't be written: make it so, or name another folder with --data-dir"
 
 
 def first_key(settings: Settings) -> str | None:
