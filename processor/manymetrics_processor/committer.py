@@ -86,7 +86,7 @@ class Committer:
     def step(self) -> bool:
         """Commit what there is, if it is time. True where there was nothing to do."""
         position = self._position = self._position_now()
-        self._held += self._read(self._held[-1].sequence if self._held else position.sequence)
+        self._held += self._read_past_held(position)
         is_full = _is_full(self._held)
         if not self._held:
             self._tidy(position)
@@ -124,6 +124,14 @@ class Committer:
         self._source.put_outcomes((sequence, one) for (_, sequence), one in marks if one is not None)
         self._maintenance.after_commit(may_merge=may_merge)
         self._tidy(self._position)
+
+    def _read_past_held(self, position: _Position) -> list[StreamRecord]:
+        if not self._held:
+            return self._read(position.sequence)
+        found = self._read(self._held[-1].sequence)
+        if not found:
+            self._source.read(position.sequence, 1, 1)  # or a replaced source would take what is held for committed
+        return found
 
     def _read(self, after: int) -> list[StreamRecord]:
         found = self._source.read(after, MAX_EVENTS, MAX_BYTES)
