@@ -10,6 +10,7 @@ an incarnation of its own: one that is deleted and made again is another stream,
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sqlite3
 import threading
@@ -23,6 +24,8 @@ from typing import NamedTuple
 
 from manymetrics.records import count_events, decoded_bytes
 from manymetrics.sinks import SinkResult
+
+log = logging.getLogger("manymetrics.stream")
 
 SHARD = "shard-000000000000"  # the one shard, named as Kinesis names its first
 PUT_TIMEOUT_S = 1.5  # from put to "can't store": with parsing, a request is answered within 2 s
@@ -132,7 +135,8 @@ class LocalStream:
         try:
             self._commit(puts)
             result = SinkResult.STORED
-        except (sqlite3.Error, OSError):
+        except Exception as error:  # whatever it is: this thread must live, and these be told
+            log.warning("the stream can't store", exc_info=error)
             self._drop_connection()
             result = SinkResult.UNAVAILABLE
         for loop in {put.loop for put in puts}:

@@ -22,6 +22,7 @@ from manymetrics_processor.window import Window
 MAX_EVENTS = 20_000  # a micro-batch under backlog: enough that the fixed cost of a commit is small beside it
 MAX_BYTES = 32_000_000  # of records.decoded_bytes: a batch's context stands in the row of each of its events
 POLL_S = 0.05
+FAILURES_BEFORE_RESTART = 8  # in a row; half a minute or so
 _LONGEST_WAIT_S = 10.0
 _DROP_EVERY_S = 15.0
 
@@ -67,18 +68,22 @@ class Committer:
         self._last_commit = self._last_drop = float("-inf")
 
     def run(self, stop: threading.Event) -> None:
-        """Until ``stop`` is set; what is under way is finished first."""
+        """Until ``stop`` is set; what is under way is finished first.
+
+        Or until it failed so often that a new process is worth a try: one that holds a file that was replaced would
+        see it for ever.
+        """
         self._stop = stop
         gc.freeze()  # what is loaded by now stays: no need to look at it in every collection
-        wait = POLL_S
-        while not stop.is_set():
+        wait, failures = POLL_S, 0
+        while not stop.is_set() and failures < FAILURES_BEFORE_RESTART:
             try:
-                idle, wait = self.step(), POLL_S
+                idle, wait, failures = self.step(), POLL_S, 0
             except Exception as error:  # whatever it is: the records are safe, so try again
                 log.warning("a commit failed and will be tried again", exc_info=error)
                 self._decoders.close()
                 self._position, self._held = None, []
-                idle, wait = True, min(_LONGEST_WAIT_S, wait * 2)
+                idle, wait, failures = True, min(_LONGEST_WAIT_S, wait * 2), failures + 1
             if idle:
                 stop.wait(wait)
         self._decoders.close()

@@ -32,7 +32,7 @@ TIER_BYTES = (64_000, 512_000, 4_000_000)  # a file's tier is how many of these 
 MERGED_BYTES = 8_000_000  # files of this size are left alone, and a merge takes no more than this
 MERGED_ROWS = 100_000  # and a merge takes no more than this many: it holds them in memory
 QUERY_GRACE_S = 60.0  # how long a file that only an expired snapshot held is left for queries that began before
-ORPHANS_EVERY_COMMITS = 1_000
+ORPHANS_EVERY_S = 3_600.0
 ORPHAN_AGE_S = 600.0  # younger files may belong to a commit that is under way
 
 log = logging.getLogger("manymetrics.maintenance")
@@ -55,6 +55,7 @@ class Maintenance:
     def __init__(self, lake: Lake) -> None:
         self._lake = lake
         self._commits = 0
+        self._last_orphans = float("-inf")
         self._dead: deque[tuple[float, set[str]]] = deque()  # and since when
 
     def after_commit(self, *, may_merge: bool = True) -> None:
@@ -67,16 +68,19 @@ class Maintenance:
         self._commits += 1
 
     def delete_dead_files(self) -> None:
-        """Delete what was left for queries that are over by now."""
-        while self._dead and self._dead[0][0] < time.monotonic() - QUERY_GRACE_S:
+        """Delete what was left for queries that are over by now; and once an hour what killed processes left."""
+        now = time.monotonic()
+        while self._dead and self._dead[0][0] < now - QUERY_GRACE_S:
             delete_files(self._dead.popleft()[1])
+        if now - self._last_orphans > ORPHANS_EVERY_S:
+            self._last_orphans = now
+            for table in TABLES:
+                remove_orphans(self._lake.load(table))
 
     def _tidy(self, *, may_merge: bool) -> None:
         self.delete_dead_files()
         for table in TABLES:
             iceberg = self._lake.load(table)
-            if self._commits % ORPHANS_EVERY_COMMITS == 0:
-                remove_orphans(iceberg)
             if len(iceberg.metadata.snapshots) > KEEP_SNAPSHOTS:
                 if may_merge:
                     merge_small_files(self._lake, table)

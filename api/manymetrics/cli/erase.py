@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     from manymetrics.local import open_lake
     from manymetrics_processor.erase import Person, count, erase, with_linked_ids
 
-    if args.user_id is None and not args.anonymous_id:
+    if not args.user_id and not any(args.anonymous_id):
         print("manymetrics: name the person: --user-id ID, or --anonymous-id ID", file=sys.stderr)
         return 2
     lake = open_lake(args.data_dir)

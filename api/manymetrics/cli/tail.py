@@ -18,6 +18,7 @@ from manymetrics.outcomes import Reason
 from manymetrics.records import Record, UnreadableRecordError, unpack
 
 POLL_S = 0.02
+MOST_OPEN = 10_000  # records that wait for their outcome
 _OUTCOMES = {ord("s"): "stored", ord("d"): "duplicate"}
 
 
@@ -70,6 +71,8 @@ def lines(source: Any, *, follow: bool, from_start: bool = False) -> Iterator[di
             records, outcomes = [], []  # busy, or being made anew: look again
         for record in records:
             seen = record.sequence
+            if len(open_records) >= MOST_OPEN:  # nobody commits: their outcomes will not be shown
+                del open_records[next(iter(open_records))]
             open_records[seen] = [{"at": "received", **event} for event in describe(record.data)]
             yield from open_records[seen]
         for sequence, marks in outcomes:
