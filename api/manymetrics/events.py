@@ -187,6 +187,21 @@ def parse_event(raw: bytes, default_type: str | None = None) -> Event | Rejected
     # A character is at most 4 bytes, so most texts are known to fit without being encoded.
     if name and len(name) > MAX_EVENT_NAME_BYTES // 4 and len(name.encode()) > MAX_EVENT_NAME_BYTES:
         return Rejected(Reason.EVENT_NAME_TOO_LONG, "event" if event.type == "track" else "name")
+    if (
+        (event.message_id and len(event.message_id) > _SURELY_SHORT)
+        or (event.user_id and len(event.user_id) > _SURELY_SHORT)
+        or (event.anonymous_id and len(event.anonymous_id) > _SURELY_SHORT)
+        or (event.previous_id and len(event.previous_id) > _SURELY_SHORT)
+        or (event.group_id and len(event.group_id) > _SURELY_SHORT)
+    ):
+        return _check_ids(event)
+    return event
+
+
+_SURELY_SHORT = MAX_MESSAGE_ID_BYTES // 4  # characters
+
+
+def _check_ids(event: Event) -> Event | Rejected:
     for value, limit in (
         (event.message_id, MAX_MESSAGE_ID_BYTES),
         (event.user_id, MAX_ID_BYTES),
@@ -194,7 +209,7 @@ def parse_event(raw: bytes, default_type: str | None = None) -> Event | Rejected
         (event.previous_id, MAX_ID_BYTES),
         (event.group_id, MAX_ID_BYTES),
     ):
-        if value and len(value) > limit // 4 and len(value.encode()) > limit:
+        if value and len(value.encode()) > limit:
             return Rejected(Reason.ID_TOO_LONG, _name_of_id(event, value))
     return event
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 
 import pyarrow as pa
 
 from manymetrics.tables import Column, Table
-from manymetrics_processor.rows import Row
+from manymetrics_processor.rows import DAY_US, Row
 
 _ARROW_TYPES: dict[str, pa.DataType] = {
     "string": pa.string(),
@@ -37,11 +37,7 @@ def to_arrow(table: Table, rows: Sequence[Row]) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def sort_key(table: Table) -> Callable[[Row], tuple[object, ...]]:
-    """Order rows as the table is sorted, nulls first."""
-    first, second, third = (table.column_names.index(name) for name in table.sort)
-
-    def key(row: Row) -> tuple[object, ...]:
-        return row[first] or "", row[second] or "", row[third]
-
-    return key
+def sort_keys(table: Table, rows: Sequence[Row]) -> list[tuple[int, str, str, int]]:
+    """For each row, what orders it: its UTC day (since 1970), then as the table is sorted, nulls first."""
+    day_at, first, second, third = map(table.column_names.index, (table.partition_day_of, *table.sort))
+    return [(row[day_at] // DAY_US, row[first] or "", row[second] or "", row[third]) for row in rows]  # type: ignore[operator, misc]  # as tables.py types these

@@ -19,10 +19,9 @@ from manymetrics.events import MAX_EVENT_BYTES, OVERSIZE_PREFIX_BYTES, Rejected,
 from manymetrics.outcomes import Reason
 from manymetrics.records import Cut, Stamp, UnreadableRecordError, unpack
 from manymetrics.tables import DEAD_LETTERS, EVENTS, Table
-from manymetrics_processor.columns import sort_key, to_arrow
+from manymetrics_processor.columns import sort_keys, to_arrow
 from manymetrics_processor.dedup import Ids, ids_of
 from manymetrics_processor.rows import (
-    DAY_US,
     Place,
     Request,
     Row,
@@ -115,18 +114,15 @@ def batch_of(
 
 
 def _rows(table: Table, entries: list[Entry]) -> tuple[Rows, list[object]]:
-    day_at = table.column_names.index(table.partition_day_of)
-    key = sort_key(table)
-    days = [cast("int", entry[0][day_at]) // DAY_US for entry in entries]
-    order = sorted(range(len(entries)), key=lambda i: (days[i], key(entries[i][0])))
-    rows = [entries[i][0] for i in order]
-    arrays = (
-        [days[i] for i in order],
-        [entries[i][1] for i in order],
-        [entries[i][2] for i in order],
-        order,
+    rows, records, positions, notes = zip(*entries, strict=True) if entries else ((), (), (), ())
+    keys = sort_keys(table, rows)
+    places = sorted(range(len(rows)), key=keys.__getitem__)
+    order = np.array(places, dtype=np.int64)
+    days, records_of, positions_of = (
+        np.array(values, dtype=np.int64)[order] for values in ([key[0] for key in keys], records, positions)
     )
-    return Rows(to_arrow(table, rows), *(np.array(a, dtype=np.int64) for a in arrays)), [entries[i][3] for i in order]
+    arrow = to_arrow(table, list(map(rows.__getitem__, places)))
+    return Rows(arrow, days, records_of, positions_of, order), list(map(notes.__getitem__, places))
 
 
 def _decode_record(number: int, record: StreamRecord, stream: str, good: list[Entry], bad: list[Entry]) -> bytes:

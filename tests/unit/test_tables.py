@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from itertools import pairwise
 
 import pytest
 
 from manymetrics.tables import EVENTS, TABLES, Column, Table, markdown, spark_ddl
-from manymetrics_processor.columns import arrow_schema, sort_key, to_arrow
+from manymetrics_processor.columns import arrow_schema, sort_keys, to_arrow
 from manymetrics_processor.lake import iceberg_schema
 from manymetrics_processor.rows import Row
 
@@ -108,13 +107,13 @@ def test_rows_become_columns_in_their_order_and_none_at_all_make_an_empty_table(
 
 def test_rows_are_sorted_as_the_table_says_with_nulls_first() -> None:
     ordered = [("a", None, 2), ("a", "A", 1), ("a", "B", 0), ("a", "B", 1), ("b", None, 0)]
-    key = sort_key(EVENTS)
 
-    rows: list[Row] = [_row(*values) for values in ordered]
-    assert all(key(first) <= key(second) for first, second in pairwise(rows))
-    assert sorted(rows, key=key) == rows
+    keys = sort_keys(EVENTS, [_row(*values) for values in ordered])
+
+    assert keys == sorted(keys)
+    assert len(set(keys)) == len(keys)
 
 
 def _row(project_id: str, event: str | None, event_time: int) -> Row:
-    given = {"project_id": project_id, "event": event, "event_time": event_time}
+    given = {"project_id": project_id, "event": event, "event_time": event_time, "received_at": 0}
     return tuple(given.get(name) for name in EVENTS.column_names)
