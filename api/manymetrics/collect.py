@@ -21,7 +21,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from manymetrics import intake, telemetry
-from manymetrics.events import MAX_BODY_BYTES
+from manymetrics.events import MAX_BODY_BYTES, TakesLongError
 from manymetrics.intake import Draft, Refusal
 from manymetrics.keys import Keys, KeysUnavailableError, WriteKey
 from manymetrics.outcomes import RequestOutcome
@@ -35,7 +35,7 @@ HeaderList = list[tuple[bytes, bytes]]
 
 log = logging.getLogger("manymetrics.api")
 
-THREAD_FROM_BYTES = 100_000  # bodies that inflate to more are parsed beside the event loop, so that others don't wait
+THREAD_FROM_BYTES = 256_000  # bodies that inflate to more are parsed beside the event loop, so that others don't wait
 PREFLIGHT_MAX_AGE_S = 86_400
 
 _TYPES = {"track": "t", "identify": "i", "page": "p", "screen": "s", "group": "g", "alias": "a"}
@@ -114,10 +114,13 @@ class Collector:
 
     async def put(self, draft: Draft, scope: Scope) -> Answer:
         """Store the events of a draft, and answer once they are."""
-        if _takes_long(draft):
+        draft.in_thread = _takes_long(draft)
+        try:
+            accepted = None if draft.in_thread else self._accept(draft, scope)
+        except TakesLongError:
+            draft.in_thread, accepted = True, None
+        if accepted is None:
             accepted = await asyncio.to_thread(self._accept, draft, scope)
-        else:
-            accepted = self._accept(draft, scope)
         if isinstance(accepted, Refusal):
             return self._refused(accepted, scope["headers"], draft.key)
         records, key = accepted

@@ -57,6 +57,13 @@ class BatchBody(Envelope, gc=False, frozen=True, rename="camel"):
     batch: list[msgspec.Raw] | None = None
 
 
+QUICK_CARE_BYTES = 16_000  # a body up to here is read with care in a few milliseconds
+
+
+class TakesLongError(Exception):
+    """The body needs the careful reader, and is large: read it again where nobody waits."""
+
+
 class UnreadableBodyError(ValueError):
     """The body is not JSON in UTF-8, or not the object that its route needs. The message says the cure."""
 
@@ -124,13 +131,13 @@ _any_decoder = msgspec.json.Decoder()
 _PARSE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-def split_batch(body: bytes) -> BatchBody:
+def split_batch(body: bytes, *, may_take_long: bool = True) -> BatchBody:
     """Find a batch's envelope and each event's bytes.
 
     The bytes of an event are checked to be JSON but not read; invalid UTF-8 anywhere is refused, since
     skipping would let it through.
 
-    Raises UnreadableBodyError.
+    Raises UnreadableBodyError; and TakesLongError where it needs care that would take long and must not.
     """
     _check_values(body)
     try:
@@ -138,18 +145,22 @@ def split_batch(body: bytes) -> BatchBody:
             body.decode()
         return _batch_decoder.decode(body)
     except _PARSE_ERRORS:
+        if not may_take_long and len(body) > QUICK_CARE_BYTES:
+            raise TakesLongError from None
         members = _members_with_care(body)
         return BatchBody(batch=_items(members.pop("batch", b"null")), **_envelope_fields(members))
 
 
-def read_envelope(body: bytes) -> Envelope:
-    """What a single event's body says for the API. Checked as in split_batch. Raises UnreadableBodyError."""
+def read_envelope(body: bytes, *, may_take_long: bool = True) -> Envelope:
+    """What a single event's body says for the API. Checked as in split_batch, and raises the same."""
     _check_values(body)
     try:
         if not body.isascii():
             body.decode()
         return _envelope_decoder.decode(body)
     except _PARSE_ERRORS:
+        if not may_take_long and len(body) > QUICK_CARE_BYTES:
+            raise TakesLongError from None
         return Envelope(**_envelope_fields(_members_with_care(body)))
 
 

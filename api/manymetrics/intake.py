@@ -12,7 +12,6 @@ import binascii
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import msgspec
 
@@ -77,6 +76,7 @@ class Draft(msgspec.Struct):  # not a dataclass: it is made for each request, in
     events: Sequence[bytes | msgspec.Raw] = ()
     key: WriteKey | None = None
     inflated: bool = False
+    in_thread: bool = False  # whether others wait while this one is read with care
 
 
 Step = Callable[[Draft], Refusal | None]
@@ -86,7 +86,7 @@ def accept(
     draft: Draft, *, received_at: int, request_id: str, ip: str | None, compress: bool
 ) -> tuple[list[bytes], WriteKey] | Refusal:
     """The records to put, and the key that sent them. ``received_at``: microseconds since 1970, UTC."""
-    for step in STEPS:
+    for step in _steps_for(draft):
         refusal = step(draft)
         if refusal is not None:
             return refusal
@@ -139,9 +139,9 @@ def split_events(draft: Draft) -> Refusal | None:
         draft.body = draft.body[3:]
     try:
         if not draft.batch:
-            draft.envelope, draft.events = read_envelope(draft.body), (draft.body,)
+            draft.envelope, draft.events = read_envelope(draft.body, may_take_long=draft.in_thread), (draft.body,)
             return None
-        body = split_batch(draft.body)
+        body = split_batch(draft.body, may_take_long=draft.in_thread)
     except TooManyValuesError as error:
         return _too_large(str(error))
     except UnreadableBodyError as error:
@@ -154,14 +154,22 @@ def split_events(draft: Draft) -> Refusal | None:
 
 def find_key(draft: Draft) -> Refusal | None:
     """By Basic user, the body's writeKey, ?writeKey=, X-Write-Key, the body's api_key; the first given decides."""
-    text = _given_key(draft)
-    if not text:
-        return NO_KEY
+    authorization = draft.headers.get(b"authorization")
     try:
-        draft.key = draft.keys.find(text)
+        if authorization is not None:
+            draft.key = draft.keys.known(authorization)
+            if draft.key is not None:
+                return None
+        is_basic, text = _basic_user(authorization) if authorization is not None else (False, None)
+        text = text if is_basic else _key_elsewhere(draft)
+        draft.key = draft.keys.find(text) if text else None
     except KeysUnavailableError:
         return KEYS_UNAVAILABLE
-    return NO_KEY if draft.key is None else None
+    if draft.key is None:
+        return NO_KEY
+    if authorization is not None and is_basic:
+        draft.keys.remember(authorization, draft.key)
+    return None
 
 
 def check_origin(draft: Draft) -> Refusal | None:
@@ -224,6 +232,17 @@ STEPS: tuple[Step, ...] = (
     check_limits,
     check_events_if_strict,
 )
+
+
+# Where no header calls for the others: so it is for most requests.
+_USUAL_STEPS: tuple[Step, ...] = (split_events, find_key, check_limits)
+
+
+def _steps_for(draft: Draft) -> tuple[Step, ...]:
+    headers = draft.headers
+    if b"origin" in headers or b"content-encoding" in headers or b"x-strict-mode" in headers:
+        return STEPS
+    return STEPS if draft.body[:2] == GZIP_MAGIC else _USUAL_STEPS
 
 
 # --- refusals ---------------------------------------------------------------------------------------------
@@ -296,16 +315,7 @@ def _inflate(body: bytes, most: int) -> bytes:
     return b"".join(parts)
 
 
-_LONGEST_CACHED = 300  # bytes of an Authorization header: with the entries below, a bound on what strangers store here
-
-
-def _given_key(draft: Draft) -> str | None:
-    authorization = draft.headers.get(b"authorization")
-    if authorization is not None:
-        read = _basic_user if len(authorization) <= _LONGEST_CACHED else _basic_user.__wrapped__
-        is_basic, user = read(authorization)
-        if is_basic:
-            return user
+def _key_elsewhere(draft: Draft) -> str | None:
     if draft.envelope.write_key:
         return _text(draft.envelope.write_key)
     if draft.query_key:
@@ -316,7 +326,6 @@ def _given_key(draft: Draft) -> str | None:
     return _text(draft.envelope.api_key) if draft.envelope.api_key else None
 
 
-@lru_cache(maxsize=1_024)  # a server sees few: its keys, and what strangers try
 def _basic_user(authorization: bytes) -> tuple[bool, str | None]:
     """Whether the header is of HTTP Basic, and its user; None where it can't be read."""
     if authorization[:6].lower() != b"basic ":

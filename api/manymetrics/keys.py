@@ -12,7 +12,6 @@ import hmac
 import secrets
 import time
 from collections.abc import Callable, Iterable
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -42,10 +41,20 @@ class Keys(Protocol):
     def find(self, key: str) -> WriteKey | None:
         """The live key, or None for an unknown or revoked one. Raises KeysUnavailableError."""
 
+    def known(self, authorization: bytes) -> WriteKey | None:
+        """The live key of an Authorization header that `remember` was told of since the keys were read.
+
+        Raises KeysUnavailableError.
+        """
+
+    def remember(self, authorization: bytes, key: WriteKey) -> None:
+        """A header that was found to hold a live key; those that weren't are looked at in full each time."""
+
     def origins(self) -> frozenset[str] | None:
         """The union of the live keys' origins; None where one of them takes any. Raises KeysUnavailableError."""
 
 
+_LONGEST_KNOWN, _MOST_KNOWN = 300, 1_024  # bytes of a header; headers
 _NONE: tuple[bytes, WriteKey | None] = (bytes(32), None)
 
 
@@ -54,6 +63,7 @@ class KeyTable:
 
     def __init__(self, keys: Iterable[WriteKey]) -> None:
         live = [key for key in keys if not key.revoked]
+        self._known: dict[bytes, WriteKey] = {}
         self._by_digest = {(digest := _digest(key.key)): (digest, key) for key in live}
         self._origins = (
             None if any(not key.origins for key in live) else frozenset(o for key in live for o in key.origins)
@@ -64,6 +74,15 @@ class KeyTable:
         digest = _digest(key)
         known, found = self._by_digest.get(digest, _NONE)
         return found if hmac.compare_digest(known, digest) else None
+
+    def known(self, authorization: bytes) -> WriteKey | None:
+        """As Keys.known; never raises."""
+        return self._known.get(authorization)
+
+    def remember(self, authorization: bytes, key: WriteKey) -> None:
+        """As Keys.remember; the bounds are on what a client can make us keep by writing one key in many ways."""
+        if len(authorization) <= _LONGEST_KNOWN and len(self._known) < _MOST_KNOWN:
+            self._known[authorization] = key
 
     def origins(self) -> frozenset[str] | None:
         """As Keys.origins; never raises."""
@@ -87,6 +106,15 @@ class FileKeys:
                 self._reread_at = now
                 found = self._read(now).find(key)
         return found
+
+    def known(self, authorization: bytes) -> WriteKey | None:
+        """As Keys.known."""
+        return self._fresh().known(authorization)
+
+    def remember(self, authorization: bytes, key: WriteKey) -> None:
+        """As Keys.remember."""
+        if self._table is not None:
+            self._table.remember(authorization, key)
 
     def origins(self) -> frozenset[str] | None:
         """As Keys.origins."""
@@ -141,12 +169,4 @@ def new_key(project: str = "default") -> WriteKey:
 
 
 def _digest(key: str) -> bytes:
-    return (_digest_once if len(key) <= _LONGEST_CACHED else _digest_once.__wrapped__)(key)
-
-
-_LONGEST_CACHED = 200  # characters; with the entries below, a bound on what strangers can make us remember
-
-
-@lru_cache(maxsize=1_024)
-def _digest_once(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()

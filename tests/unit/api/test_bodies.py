@@ -302,24 +302,39 @@ def test_each_request_is_counted_once_by_what_happened_to_it(api: Api) -> None:
     }
 
 
+@pytest.fixture
+def key_threads(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """For each time that a key is looked up, whether it is in the thread of the event loop."""
+    threads = []
+    known = KeyTable.known
+
+    def seen(self: KeyTable, authorization: bytes) -> WriteKey | None:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return known(self, authorization)
+
+    monkeypatch.setattr(KeyTable, "known", seen)
+    return threads
+
+
 @pytest.mark.parametrize("inflated_bytes", [1_000, 1_000_000])
 def test_a_body_that_inflates_to_much_is_read_beside_the_event_loop(
-    api: Api, monkeypatch: pytest.MonkeyPatch, inflated_bytes: int
+    api: Api, key_threads: list[bool], inflated_bytes: int
 ) -> None:
-    threads = []
-    find_key = KeyTable.find
-
-    def find(self: KeyTable, key: str) -> WriteKey | None:
-        threads.append(threading.current_thread())
-        return find_key(self, key)
-
-    monkeypatch.setattr(KeyTable, "find", find)
-
     body = gzip.compress(_padded(inflated_bytes))
 
     assert len(body) < 2_000
     assert api.post("/v1/batch", body).status == 200
-    assert [thread is threading.main_thread() for thread in threads] == [inflated_bytes == 1_000]
+    assert key_threads == [inflated_bytes == 1_000]
+
+
+@pytest.mark.parametrize(("size", "value"), [(1_000, "NaN"), (100_000, "1"), (100_000, "NaN")])
+def test_a_body_that_needs_care_for_long_is_read_beside_the_event_loop(
+    api: Api, key_threads: list[bool], size: int, value: str
+) -> None:
+    event = b'{"userId":"u","event":"A","properties":{"n":%s,"text":"%s"}}' % (value.encode(), b"x" * size)
+
+    assert api.post("/v1/track", event).status == 200
+    assert key_threads == [size == 1_000 or value == "1"]
 
 
 def test_a_header_that_comes_fifty_thousand_times_costs_no_time(api: Api) -> None:
