@@ -14,7 +14,7 @@ import logging
 import secrets
 import time
 import types
-from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Generator, Mapping, MutableMapping
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
@@ -140,9 +140,9 @@ class Collector:
             compress=self.sink.compress,
         )
 
-    def preflight(self, pairs: Iterable[tuple[bytes, bytes]]) -> Answer:
+    def preflight(self, pairs: HeaderList) -> Answer:
         """A CORS preflight. It carries no key, so the union of all keys' origins decides."""
-        headers = self._cors(list(pairs), None)
+        headers = self.cors(pairs, None)
         if any(name == b"access-control-allow-origin" for name, _ in headers):
             headers += [
                 (b"access-control-allow-methods", b"POST, GET, OPTIONS"),
@@ -151,11 +151,8 @@ class Collector:
             ]
         return Answer(204, headers, b"")
 
-    def cors(self, pairs: Iterable[tuple[bytes, bytes]], key: WriteKey | None) -> HeaderList:
-        """The CORS headers of an answer. Never credentials: no cookie is read."""
-        return self._cors(list(pairs), key)
-
-    def _cors(self, pairs: HeaderList, key: WriteKey | None) -> HeaderList:
+    def cors(self, pairs: HeaderList, key: WriteKey | None) -> HeaderList:
+        """The CORS headers of an answer to a request with these. Never credentials: no cookie is read."""
         origins = [value for name, value in pairs if name == b"origin"]
         if not origins:
             return []
@@ -178,12 +175,12 @@ class Collector:
         return allowed is None or origin in allowed
 
     def _ok(self, pairs: HeaderList, key: WriteKey | None) -> Answer:
-        return Answer(200, [*_OK_HEADERS, *self._cors(pairs, key)], _OK_BODY)
+        return Answer(200, [*_OK_HEADERS, *self.cors(pairs, key)], _OK_BODY)
 
     def _refused(self, refusal: Refusal, pairs: HeaderList, key: WriteKey | None) -> Answer:
         telemetry.count_request(refusal.outcome)
         answer = refusal_answer(refusal)
-        return answer._replace(headers=[*answer.headers, *self._cors(pairs, key)])
+        return answer._replace(headers=[*answer.headers, *self.cors(pairs, key)])
 
 
 # What unmodified browser clients send (wire.md 2.11).
