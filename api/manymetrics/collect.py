@@ -13,8 +13,7 @@ import itertools
 import logging
 import secrets
 import time
-import types
-from collections.abc import Awaitable, Callable, Generator, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
@@ -63,6 +62,9 @@ def _routes() -> dict[bytes, Route]:
 ROUTES = _routes()
 
 
+_CLOSING = frozenset({408, 413})  # what was sent was not read to its end
+
+
 class Answer(NamedTuple):
     """A response, ready to send."""
 
@@ -70,11 +72,26 @@ class Answer(NamedTuple):
     headers: HeaderList
     body: bytes
 
+    @property
+    def closes(self) -> bool:
+        """Whether the connection ends with it."""
+        return self.status in _CLOSING
+
 
 _OK_BODY = b'{"success": true}'
 _JSON: HeaderList = [(b"content-type", b"application/json")]
 _OK_HEADERS: HeaderList = [*_JSON, (b"content-length", str(len(_OK_BODY)).encode())]
-_OK = Answer(200, _OK_HEADERS, _OK_BODY)
+OK = Answer(200, _OK_HEADERS, _OK_BODY)
+
+
+class Request(NamedTuple):
+    """A request that brings events, whole. ``pairs``: its headers, names in lower case; ``peer``: who sent it."""
+
+    route: Route
+    pairs: HeaderList
+    query: bytes
+    peer: str | None
+    body: bytes
 
 
 class Collector:
@@ -90,54 +107,55 @@ class Collector:
         body_timeout_s: float = 30,
     ) -> None:
         self.keys, self.sink = keys, sink
-        self._trusted_proxies, self._clock, self._body_timeout_s = trusted_proxies, clock, body_timeout_s
+        self._trusted_proxies, self._clock, self.body_timeout_s = trusted_proxies, clock, body_timeout_s
         self._run, self._number = secrets.token_hex(6), itertools.count(1)
 
-    async def answer(self, scope: Scope, receive: Receive, route: Route) -> Answer | None:
-        """None where the client went away before its body was there: nothing was received then."""
-        pairs = scope["headers"]
+    async def answer(self, request: Request) -> Answer:
+        """Store the events of a request, and answer once they are. Never raises: a fault of ours is a 503."""
+        try:
+            return await self._answer(request)
+        except Exception:  # the root of the hot routes: a fault of ours in one request
+            log.exception("a request failed")
+            return internal_error()
+
+    async def _answer(self, request: Request) -> Answer:
+        route, pairs = request.route, request.pairs
         headers = dict(pairs)
         if len(headers) < len(pairs):
             headers = one_of_each(pairs)
-        body = await _read_body(headers, receive, self._body_timeout_s)
-        if body is None:
-            return None
-        if isinstance(body, Refusal):
-            return self._refused(body, pairs, None)
         if route.discard:
             telemetry.count_request(RequestOutcome.OK)
-            return self._ok(pairs, None) if b"origin" in headers else _OK
-        query = scope["query_string"]
-        query_key = _query_key(query) if query else None
-        draft = Draft(body, headers, self.keys, route.batch, route.default_type, query_key)
-        return await self.put(draft, scope)
+            return self._ok(pairs, None) if b"origin" in headers else OK
+        query_key = _query_key(request.query) if request.query else None
+        draft = Draft(request.body, headers, self.keys, route.batch, route.default_type, query_key)
+        return await self.put(draft, pairs, request.peer)
 
-    async def put(self, draft: Draft, scope: Scope) -> Answer:
-        """Store the events of a draft, and answer once they are."""
+    async def put(self, draft: Draft, pairs: HeaderList, peer: str | None) -> Answer:
+        """Store the events of a draft, and answer once they are. ``pairs``: the request's headers."""
         draft.in_thread = _takes_long(draft)
         try:
-            accepted = None if draft.in_thread else self._accept(draft, scope)
+            accepted = None if draft.in_thread else self._accept(draft, peer)
         except TakesLongError:
             draft.in_thread, accepted = True, None
         if accepted is None:
-            accepted = await asyncio.to_thread(self._accept, draft, scope)
+            accepted = await asyncio.to_thread(self._accept, draft, peer)
         if isinstance(accepted, Refusal):
-            return self._refused(accepted, scope["headers"], draft.key)
+            return self.refused(accepted, pairs, draft.key)
         records, key = accepted
         if records:
             refusal = _refusal_of(await self.sink.put(records))
             if refusal is not None:
-                return self._refused(refusal, scope["headers"], key)
+                return self.refused(refusal, pairs, key)
         telemetry.count_request(RequestOutcome.OK)
-        return self._ok(scope["headers"], key) if b"origin" in draft.headers else _OK
+        return self._ok(pairs, key) if b"origin" in draft.headers else OK
 
-    def _accept(self, draft: Draft, scope: Scope) -> tuple[list[bytes], WriteKey] | Refusal:
+    def _accept(self, draft: Draft, peer: str | None) -> tuple[list[bytes], WriteKey] | Refusal:
         return intake.accept(
             draft,
             received_at=self._clock() // 1_000,
             request_id=f"{self._run}-{next(self._number):x}",
-            ip=client_ip(scope, draft.headers, self._trusted_proxies),
-            compress=self.sink.compress,
+            ip=client_ip(peer, draft.headers, self._trusted_proxies),
+            compress_over=self.sink.compress_over,
         )
 
     def preflight(self, pairs: HeaderList) -> Answer:
@@ -177,7 +195,8 @@ class Collector:
     def _ok(self, pairs: HeaderList, key: WriteKey | None) -> Answer:
         return Answer(200, [*_OK_HEADERS, *self.cors(pairs, key)], _OK_BODY)
 
-    def _refused(self, refusal: Refusal, pairs: HeaderList, key: WriteKey | None) -> Answer:
+    def refused(self, refusal: Refusal, pairs: HeaderList, key: WriteKey | None) -> Answer:
+        """Count a refusal, and say it."""
         telemetry.count_request(refusal.outcome)
         answer = refusal_answer(refusal)
         return answer._replace(headers=[*answer.headers, *self.cors(pairs, key)])
@@ -201,7 +220,7 @@ class Front:
     """The ASGI app: hot routes and preflights here, everything else in the app behind."""
 
     def __init__(self, collector: Collector, behind: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
-        self._collector, self.behind = collector, behind
+        self.collector, self.behind = collector, behind
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one ASGI scope."""
@@ -210,13 +229,9 @@ class Front:
         path, method = scope.get("raw_path") or scope["path"].encode(), scope["method"]
         route = ROUTES.get(path) if method == "POST" else None
         if route is not None:
-            try:
-                answer = await self._collector.answer(scope, receive, route)
-            except Exception:  # the root of the hot routes: a fault of ours in one request
-                log.exception("a request failed")
-                answer = internal_error()
+            answer = await answer_asgi(self.collector, scope, receive, route)
         elif method == "OPTIONS" and any(name == b"access-control-request-method" for name, _ in scope["headers"]):
-            answer = self._collector.preflight(scope["headers"])
+            answer = self.collector.preflight(scope["headers"])
         elif b"%" in path:  # no path of ours has an escape; one that decodes to ours is not ours
             answer = refusal_answer(NOT_FOUND)
         else:
@@ -239,7 +254,7 @@ def refusal_answer(refusal: Refusal) -> Answer:
     headers = [*_JSON, (b"content-length", str(len(body)).encode())]
     if refusal.retry_after_s is not None:
         headers.append((b"retry-after", str(refusal.retry_after_s).encode()))
-    if refusal.status in {408, 413}:
+    if refusal.status in _CLOSING:
         headers.append((b"connection", b"close"))
     return Answer(refusal.status, headers, body)
 
@@ -263,9 +278,8 @@ INTERNAL = Refusal(503, RequestOutcome.UNAVAILABLE, "internal", "a fault of ours
 BODY_TIMEOUT = Refusal(408, RequestOutcome.BAD_REQUEST, "body_timeout", "the body took too long: send it again")
 
 
-def client_ip(scope: Scope, headers: Mapping[bytes, bytes], trusted_proxies: int) -> str | None:
+def client_ip(peer: str | None, headers: Mapping[bytes, bytes], trusted_proxies: int) -> str | None:
     """The sender's address: the peer's, or what so many trusted proxies say, counted from the right."""
-    peer = scope["client"][0] if scope.get("client") else None
     if not trusted_proxies:
         return peer
     hops = [hop.strip() for hop in headers.get(b"x-forwarded-for", b"")[-4_096:].decode("latin-1").split(",")]
@@ -276,45 +290,35 @@ def client_ip(scope: Scope, headers: Mapping[bytes, bytes], trusted_proxies: int
         return peer
 
 
-async def _read_body(headers: Mapping[bytes, bytes], receive: Receive, timeout_s: float) -> bytes | Refusal | None:
-    length = headers.get(b"content-length")
-    if length is not None and int(length) > MAX_BODY_BYTES:
-        return intake.TOO_LARGE_BODY
-    # Nearly every body is there already, and a timer costs 10 us (2026-11-25): only one that is waited for gets one.
-    steps = receive().__await__()
+async def answer_asgi(collector: Collector, scope: Scope, receive: Receive, route: Route) -> Answer | None:
+    """Read the body, capped and timed, and answer. None where the client went away before its body was there.
+
+    Nothing was received then.
+    """
+    pairs: HeaderList = scope["headers"]
     try:
-        waited_for = next(steps)
-    except StopIteration as answered:
-        message: Message = answered.value
-        body: bytes = message.get("body", b"")
-        if not message.get("more_body"):
-            if message["type"] == "http.disconnect":
-                return None
-            return body if len(body) <= MAX_BODY_BYTES else intake.TOO_LARGE_BODY
-        coming = _read_rest(body, receive)
-    else:
-        coming = _read_rest(b"", receive, _resumed(steps, waited_for))
-    try:
-        async with asyncio.timeout(timeout_s):
-            return await coming
+        async with asyncio.timeout(collector.body_timeout_s):
+            body = await _read_body(pairs, receive)
     except TimeoutError:
-        return BODY_TIMEOUT
+        body = BODY_TIMEOUT
+    if body is None:
+        return None
+    if isinstance(body, Refusal):
+        return collector.refused(body, pairs, None)
+    return await collector.answer(Request(route, pairs, scope["query_string"], peer_of(scope), body))
 
 
-@types.coroutine
-def _resumed(steps: Generator[Any, Any, Message], waited_for: object) -> Generator[object, Any, Message]:
-    """Await the rest of an awaitable whose first step was taken by hand."""
-    yield waited_for
-    return (yield from steps)
+def peer_of(scope: Scope) -> str | None:
+    """The address of who sent a request; None over a Unix socket."""
+    return scope["client"][0] if scope.get("client") else None
 
 
-async def _read_rest(
-    body: bytes, receive: Receive, under_way: Awaitable[Message] | None = None
-) -> bytes | Refusal | None:
-    parts, room = [body], MAX_BODY_BYTES - len(body)
+async def _read_body(pairs: HeaderList, receive: Receive) -> bytes | Refusal | None:
+    if any(name == b"content-length" and int(value) > MAX_BODY_BYTES for name, value in pairs):
+        return intake.TOO_LARGE_BODY
+    parts, room = [], MAX_BODY_BYTES
     while room >= 0:
-        message = await (under_way or receive())
-        under_way = None
+        message = await receive()
         if message["type"] == "http.disconnect":
             return None
         parts.append(message.get("body", b""))

@@ -1,8 +1,8 @@
 """The stream record: many events and what the API alone knew of them, in one blob under 1,000,000 bytes.
 
-    byte 0      format: 0x01 plain, 0x02 zstd (all after byte 4 is compressed)
+    byte 0      format: 0x01 plain, 0x02 zstd (what follows byte 8 is compressed)
     bytes 1-4   number of events, big-endian: readable even where the rest is damaged
-    bytes 5-8   length of the header (after decompression)
+    bytes 5-8   length of the header (after decompression), big-endian
     header      msgpack, the fields of ``Stamp`` and the lengths of the events, in order
     events      their own bytes as they came, one after the other
 
@@ -79,22 +79,25 @@ _compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL)
 _decompressor = zstandard.ZstdDecompressor()
 
 
-def pack(stamp: Stamp, events: Sequence[bytes | msgspec.Raw], *, compress: bool) -> list[bytes]:
-    """Records that hold the events in order, each under MAX_RECORD_BYTES; none for no events."""
+def pack(stamp: Stamp, events: Sequence[bytes | msgspec.Raw], *, compress_over: int = MAX_RECORD_BYTES) -> list[bytes]:
+    """Records that hold the events in order, each under MAX_RECORD_BYTES; none for no events.
+
+    ``compress_over``: bytes; a record that is larger is compressed. None is as large as the default.
+    """
     lengths = list(map(len, events))
     if sum(lengths) + _envelope_bytes(stamp) + 8 * len(lengths) < MAX_RECORD_BYTES and (
         not lengths or max(lengths) <= MAX_EVENT_BYTES
     ):
-        return [_pack_one(_Header(stamp, lengths), events, compress=compress)] if lengths else []
-    return [_pack_one(_Header(stamp, *header), chunk, compress=compress) for header, chunk in _chunks(stamp, events)]
+        return [_pack_one(_Header(stamp, lengths), events, compress_over)] if lengths else []
+    return [_pack_one(_Header(stamp, *header), chunk, compress_over) for header, chunk in _chunks(stamp, events)]
 
 
 def unpack(data: bytes) -> Record:
     """Raises UnreadableRecordError."""
     try:
-        body = data[5:] if data[0] == PLAIN else _inflate(data)
-        end = 4 + int.from_bytes(body[:4], "big")
-        header = _decoder.decode(body[4:end])
+        body = data[_PREFIX:] if data[0] == PLAIN else _inflate(data)
+        end = _header_bytes(data)
+        header = _decoder.decode(body[:end])
         stops = list(accumulate(header.lengths, initial=end))
         if len(header.lengths) != count_events(data) or stops[-1] != len(body):
             raise UnreadableRecordError("the lengths do not add up")
@@ -112,36 +115,47 @@ def count_events(data: bytes) -> int:
 
 
 def decoded_bytes(data: bytes) -> int:
-    """About what a record's rows take: its own bytes, and its envelope's once for each event but the first.
-
-    A compressed record's envelope isn't seen.
-    """
-    if data[:1] != b"\x01":
+    """About what a record's rows take: its own bytes, and its envelope's once for each event but the first."""
+    if len(data) < _PREFIX or data[0] not in {PLAIN, ZSTD}:
         return len(data)
     events = count_events(data)
-    envelope = int.from_bytes(data[5:_PREFIX], "big") - 5 * events - _HEADER_BYTES
-    return len(data) + max(0, envelope) * max(0, events - 1)
+    envelope = _header_bytes(data) - 5 * events - _HEADER_BYTES
+    size = len(data) if data[0] == PLAIN else _inflated_bytes(data)
+    return size + min(max(0, envelope), MAX_RECORD_BYTES) * max(0, events - 1)
+
+
+def _header_bytes(data: bytes) -> int:
+    return int.from_bytes(data[5:_PREFIX], "big")
+
+
+def _inflated_bytes(data: bytes) -> int:
+    """As the record itself says; its own length where it says nothing that could be."""
+    try:
+        size = zstandard.frame_content_size(data[_PREFIX:])
+    except zstandard.ZstdError:
+        return len(data)
+    return size if 0 <= size <= 2 * MAX_RECORD_BYTES else len(data)
 
 
 def _inflate(data: bytes) -> bytes:
     if data[0] != ZSTD:
         raise UnreadableRecordError(f"unknown format {data[0]:#04x}")
-    if zstandard.frame_content_size(data[5:]) > 2 * MAX_RECORD_BYTES:  # it would be believed, whatever the limit below
+    frame = data[_PREFIX:]
+    if zstandard.frame_content_size(frame) > 2 * MAX_RECORD_BYTES:  # it would be believed, whatever the limit below
         raise UnreadableRecordError("the inflated size is beyond that of a record")
-    return _decompressor.decompress(data[5:], max_output_size=2 * MAX_RECORD_BYTES)
+    return _decompressor.decompress(frame, max_output_size=2 * MAX_RECORD_BYTES)
 
 
 def _envelope_bytes(stamp: Stamp) -> int:
     return _HEADER_BYTES + len(stamp.context) + len(stamp.integrations) + len(stamp.sent_at)
 
 
-def _pack_one(header: _Header, events: Sequence[bytes | msgspec.Raw], *, compress: bool) -> bytes:
+def _pack_one(header: _Header, events: Sequence[bytes | msgspec.Raw], compress_over: int) -> bytes:
     head = _encoder.encode(header)
-    body = b"".join((len(head).to_bytes(4, "big"), head, *events))
-    count = len(header.lengths).to_bytes(4, "big")
-    if compress:
-        return b"\x02" + count + _compressor.compress(body)
-    return b"\x01" + count + body
+    lengths = len(header.lengths).to_bytes(4, "big") + len(head).to_bytes(4, "big")
+    if len(head) + sum(header.lengths) > compress_over:
+        return b"\x02" + lengths + _compressor.compress(b"".join((head, *events)))
+    return b"".join((b"\x01", lengths, head, *events))
 
 
 def _chunks(

@@ -82,7 +82,7 @@ _STRICT = {
 
 def _add_collecting(app: FastAPI, collector: Collector, path: str, route: collect.Route) -> None:
     async def endpoint(request: Request) -> Response:
-        answer = await collector.answer(request.scope, request.receive, route)
+        answer = await collect.answer_asgi(collector, request.scope, request.receive, route)
         return _response(answer) if answer is not None else Response(status_code=400)
 
     name = "batch" if route.batch else route.default_type or "discarded"
@@ -159,7 +159,7 @@ async def _put_pixel(collector: Collector, request: Request, event_type: str, bo
         default_type=event_type,
         query_key=request.query_params.get("writeKey"),
     )
-    answer = await collector.put(draft, request.scope)
+    answer = await collector.put(draft, request.scope["headers"], collect.peer_of(request.scope))
     if answer.status != HTTPStatus.OK:
         return _response(answer)
     kept = [pair for pair in answer.headers if pair[0].startswith((b"access-", b"vary"))]

@@ -82,7 +82,7 @@ def codec(_folder: Path) -> ASGIApp:
             context=bytes(envelope.context),
             integrations=bytes(envelope.integrations),
         )
-        records.pack(stamp, events, compress=False)
+        records.pack(stamp, events)
         await _answer(send)
 
     return app

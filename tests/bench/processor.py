@@ -78,7 +78,7 @@ def _cpu_s() -> float:
 def _record(numbers: range) -> bytes:
     at = _BEGIN_US + numbers[0] * 40_000
     stamp = Stamp(received_at=at, request_id=f"r{numbers[0]}", project_id="bench", key_kind="browser")
-    [packed] = pack(stamp, [event_bytes(number) for number in numbers], compress=False)
+    [packed] = pack(stamp, [event_bytes(number) for number in numbers])
     return packed
 
 

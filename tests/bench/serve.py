@@ -11,13 +11,23 @@ from pathlib import Path
 
 import uvicorn
 
+from manymetrics.collect import Front
+from manymetrics.http_protocol import HttpProtocol
 from tests.bench.apps import APPS
 
 
 def main(name: str, descriptor: int, core: int, folder: Path) -> None:
     os.sched_setaffinity(0, {core})
     folder.mkdir()
-    config = uvicorn.Config(APPS[name](folder), loop="uvloop", http="httptools", access_log=False, log_level="warning")
+    app = APPS[name](folder)
+    config = uvicorn.Config(
+        app,
+        loop="uvloop",
+        http=HttpProtocol if isinstance(app, Front) else "httptools",  # the product's as `manymetrics serve` has it
+        access_log=False,
+        log_level="error",
+        proxy_headers=False,
+    )
     uvicorn.Server(config).run(sockets=[socket.socket(fileno=descriptor)])
 
 

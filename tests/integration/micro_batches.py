@@ -39,7 +39,7 @@ def packed(events: list[Event | bytes], *, day: int = 0, **stamp: Any) -> bytes:
     """Records are received on ``day``, counted from NOW."""
     given = {"received_at": NOW + day * DAY_US, "request_id": "r", "project_id": "shop", "key_kind": "server", **stamp}
     raws = [event if isinstance(event, bytes) else msgspec.json.encode(event) for event in events]
-    [one] = pack(Stamp(**given), raws, compress=False)
+    [one] = pack(Stamp(**given), raws)
     return one
 
 

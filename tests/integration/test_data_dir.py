@@ -35,7 +35,7 @@ def home(tmp_path: Path) -> Path:
 
 
 def _commit(lake: Lake, sequence: int, event: bytes) -> None:
-    records = [StreamRecord("s", sequence, record, 1) for record in pack(_STAMP, [event], compress=False)]
+    records = [StreamRecord("s", sequence, record, 1) for record in pack(_STAMP, [event])]
     pipeline.run(records, "local:x", lake, Window())
 
 

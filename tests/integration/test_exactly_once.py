@@ -100,7 +100,7 @@ class Play:
     def _pack(self, number: int) -> bytes:
         stamp = Stamp(self.now + number, f"r-{number}", self.stream, "server")
         events = [self._event() for _ in range(self.chance.randrange(1, 4))]
-        return pack(stamp, events, compress=False)[0]
+        return pack(stamp, events)[0]
 
     def _event(self) -> bytes:
         kind = self.chance.random()

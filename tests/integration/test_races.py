@@ -82,7 +82,7 @@ def _put(data_dir: Path, records: list[list[dict[str, str]]]) -> None:
     with closing(open_stream(stream_path(data_dir))) as stream:
         for record in records:
             events = [msgspec.json.encode(event) for event in record]
-            (data,) = pack(Stamp(NOW, "r", "p", "server"), events, compress=False)
+            (data,) = pack(Stamp(NOW, "r", "p", "server"), events)
             stream.execute("insert into records (arrived_at, data) values (?, ?)", (NOW, data))
 
 

@@ -1,0 +1,326 @@
+"""The short way of the hot routes: over a real socket it answers what uvicorn's own way answers, in order."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import pytest
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from manymetrics import http_protocol
+from manymetrics.http_protocol import HttpProtocol
+from manymetrics.records import unpack
+from manymetrics.sinks import MemorySink, SinkResult
+from tests.events_corpus import read_cases, request_of
+from tests.in_process import basic, make_app
+
+
+class HeldSink(MemorySink):
+    """A put waits until ``open`` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open, self.waiting = threading.Event(), 0
+
+    async def put(self, records: Sequence[bytes]) -> list[SinkResult]:
+        self.waiting += 1
+        await asyncio.to_thread(self.open.wait)
+        return await super().put(records)
+
+
+class Server:
+    """uvicorn in a thread, on a free port."""
+
+    def __init__(self, protocol: type[HttpToolsProtocol], sink: MemorySink) -> None:
+        self.sink = sink
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listening.getsockname()[1]
+        config = uvicorn.Config(
+            make_app(sink),
+            http=protocol,
+            log_config=None,
+            log_level="error",
+            access_log=False,
+            proxy_headers=False,
+            ws="none",
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._listening]})
+
+    def start(self) -> None:
+        self._thread.start()
+        until(lambda: self._server.started)
+
+    def stop(self) -> None:
+        """Ask it to end, as SIGTERM does; `wait` waits for it."""
+        self._server.should_exit = True
+
+    def wait(self) -> None:
+        self._thread.join(20)
+        self._listening.close()
+        assert not self._thread.is_alive()
+
+    def connect(self) -> socket.socket:
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connection
+
+    def events(self) -> list[bytes]:
+        """What the sink holds, in order."""
+        return [event for record in self.sink.records for event in unpack(record).events]
+
+
+@contextmanager
+def running(protocol: type[HttpToolsProtocol], sink: MemorySink | None = None) -> Iterator[Server]:
+    server = Server(protocol, sink or MemorySink())
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+        server.wait()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with running(HttpProtocol) as one:
+        yield one
+
+
+@pytest.fixture
+def held() -> Iterator[tuple[Server, HeldSink]]:
+    sink = HeldSink()
+    with running(HttpProtocol, sink) as one:
+        try:
+            yield one, sink
+        finally:
+            sink.open.set()
+
+
+def until(true: Callable[[], object], within_s: float = 10) -> None:
+    end = time.monotonic() + within_s
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def request(
+    body: bytes,
+    path: str = "/v1/track",
+    headers: dict[str, str] | None = None,
+    method: str = "POST",
+    version: str = "1.1",
+) -> bytes:
+    given = basic("wk_shop:") if headers is None else headers
+    lines = [f"{method} {path} HTTP/{version}", "host: x", *(f"{name}: {value}" for name, value in given.items())]
+    return "\r\n".join([*lines, f"content-length: {len(body)}", "", ""]).encode("latin-1") + body
+
+
+def event(number: int) -> bytes:
+    return b'{"userId":"u","event":"E%d"}' % number
+
+
+def answers(connection: socket.socket, count: int) -> list[bytes]:
+    """So many whole answers, in order; all have a content-length."""
+    found: list[bytes] = []
+    data = b""
+    while len(found) < count:
+        head, end, rest = data.partition(b"\r\n\r\n")
+        length = re.search(rb"content-length: (\d+)", head)
+        if end and length and len(rest) >= int(length[1]):
+            cut = len(head) + 4 + int(length[1])
+            found.append(data[:cut])
+            data = data[cut:]
+            continue
+        received = connection.recv(65_536)
+        if not received:
+            break
+        data += received
+    return found
+
+
+def statuses(connection: socket.socket, count: int) -> list[int]:
+    return [int(answer.split(b" ", 2)[1]) for answer in answers(connection, count)]
+
+
+def closed(connection: socket.socket) -> bool:
+    return connection.recv(1) == b""
+
+
+@pytest.fixture
+def cycles(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The URL of each request that went uvicorn's way."""
+    went: list[bytes] = []
+    start = HttpProtocol._start_cycle
+
+    def noted(self: HttpProtocol) -> None:
+        went.append(self.url)
+        start(self)
+
+    monkeypatch.setattr(HttpProtocol, "_start_cycle", noted)
+    return went
+
+
+def test_the_corpus_is_answered_as_uvicorns_own_way_answers_it(cycles: list[bytes]) -> None:
+    with running(HttpProtocol) as short, running(HttpToolsProtocol) as long:
+        for name, case in read_cases().items():
+            method, target, headers, body = request_of(case)
+            sent = request(body, target, headers, method)
+            replies = []
+            for server in (short, long):
+                with server.connect() as connection:
+                    connection.sendall(sent)
+                    replies += answers(connection, 1)
+
+            assert without_date(replies[0]) == without_date(replies[1]), name
+
+        assert short.events() == long.events()
+    assert cycles
+    assert all(b"pixel" in url or b"ettings" in url or b"sourceConfig" in url for url in cycles)
+
+
+def without_date(answer: bytes) -> bytes:
+    return re.sub(rb"date: [^\r]*\r\n", b"", answer)
+
+
+def test_a_body_in_parts_goes_the_short_way_too(server: Server, cycles: list[bytes]) -> None:
+    sent = request(event(1))
+    with server.connect() as connection:
+        for at in range(0, len(sent), 30):
+            connection.sendall(sent[at : at + 30])
+            time.sleep(0.005)
+
+        assert statuses(connection, 1) == [200]
+    assert server.events() == [event(1)]
+    assert cycles == []
+
+
+def test_a_body_that_is_slow_goes_uvicorns_way_from_where_it_is(
+    server: Server, cycles: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_protocol, "BODY_WAIT_S", 0.02)
+    sent = request(event(1))
+    with server.connect() as connection:
+        connection.sendall(sent[:-10])
+        until(lambda: cycles)
+        connection.sendall(sent[-10:-5])
+        time.sleep(0.02)
+        connection.sendall(sent[-5:] + request(event(2)))
+
+        assert statuses(connection, 2) == [200, 200]
+    assert server.events() == [event(1), event(2)]
+
+
+def test_requests_that_come_at_once_are_answered_in_order(held: tuple[Server, HeldSink], cycles: list[bytes]) -> None:
+    server, sink = held
+    with server.connect() as connection:
+        connection.sendall(request(event(1)) + request(event(2)) + request(b"{}", "/v1/nothing") + request(event(3)))
+        until(lambda: sink.waiting)
+        sink.open.set()
+
+        assert statuses(connection, 4) == [200, 200, 404, 200]
+        connection.sendall(request(event(4)))
+        assert statuses(connection, 1) == [200]
+    assert server.events() == [event(number) for number in (1, 2, 3, 4)]
+    assert cycles == [b"/v1/track", b"/v1/nothing", b"/v1/track"]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param(request(event(1), headers=basic("wk_shop:") | {"connection": "close"}), id="connection: close"),
+        pytest.param(request(event(1), version="1.0"), id="HTTP/1.0"),
+    ],
+)
+def test_a_connection_that_is_to_be_closed_is(server: Server, sent: bytes) -> None:
+    with server.connect() as connection:
+        connection.sendall(sent)
+
+        assert statuses(connection, 1) == [200]
+        assert closed(connection)
+    assert server.events() == [event(1)]
+
+
+def test_who_waits_to_be_asked_for_the_body_is_asked(server: Server) -> None:
+    head, _, body = request(event(1), headers=basic("wk_shop:") | {"expect": "100-continue"}).partition(b"\r\n\r\n")
+    with server.connect() as connection:
+        connection.sendall(head + b"\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 100 ")
+        connection.sendall(body)
+
+        assert statuses(connection, 1) == [200]
+
+
+def test_a_refusal_that_closes_closes(server: Server) -> None:
+    with server.connect() as connection:
+        connection.sendall(request(b'{"batch":[%s]}' % b",".join([b"{}"] * 100_000), "/v1/batch"))
+
+        assert statuses(connection, 1) == [413]
+        assert closed(connection)
+
+
+def test_a_body_without_a_length_and_a_large_one_go_uvicorns_way(server: Server, cycles: list[bytes]) -> None:
+    large = b'{"userId":"u","event":"L","properties":{"a":"%s"}}' % (b"x" * 300_000)
+    chunked = request(b"", headers=basic("wk_shop:") | {"transfer-encoding": "chunked"}).replace(
+        b"content-length: 0\r\n", b""
+    )
+    with server.connect() as connection:
+        connection.sendall(chunked + b"%x\r\n%b\r\n0\r\n\r\n" % (len(event(1)), event(1)))
+        assert statuses(connection, 1) == [200]
+        connection.sendall(request(large))
+        assert statuses(connection, 1) == [200]
+    assert server.events() == [event(1), large]
+    assert len(cycles) == 2
+
+
+def test_who_goes_away_before_the_answer_or_the_body_harms_nobody(held: tuple[Server, HeldSink]) -> None:
+    server, sink = held
+    with server.connect() as connection:
+        connection.sendall(request(event(1)))
+        until(lambda: sink.waiting)
+    with server.connect() as connection:
+        connection.sendall(request(event(2))[:-3])
+    sink.open.set()
+    with server.connect() as connection:
+        connection.sendall(request(event(3)))
+
+        assert statuses(connection, 1) == [200]
+    assert sorted(server.events()) == [event(1), event(3)]
+
+
+def test_a_server_that_ends_answers_what_it_has_taken_first() -> None:
+    sink = HeldSink()
+    server = Server(HttpProtocol, sink)
+    server.start()
+    with server.connect() as connection:
+        connection.sendall(request(event(1)))
+        until(lambda: sink.waiting)
+        server.stop()
+        time.sleep(0.3)
+        sink.open.set()
+
+        [answer] = answers(connection, 1)
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert b"connection: close\r\n" in answer
+        assert closed(connection)
+    server.wait()
+
+
+def test_an_idle_connection_is_closed_after_a_while() -> None:
+    server = Server(HttpProtocol, MemorySink())
+    server._server.config.timeout_keep_alive = 0
+    server.start()
+    with server.connect() as connection:
+        connection.sendall(request(event(1)))
+
+        assert statuses(connection, 1) == [200]
+        assert closed(connection)
+    server.stop()
+    server.wait()
