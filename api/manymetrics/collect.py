@@ -155,7 +155,6 @@ class Collector:
             received_at=self._clock() // 1_000,
             request_id=f"{self._run}-{next(self._number):x}",
             ip=client_ip(peer, draft.headers, self._trusted_proxies),
-            compress_over=self.sink.compress_over,
         )
 
     def preflight(self, pairs: HeaderList) -> Answer:

@@ -83,7 +83,7 @@ Step = Callable[[Draft], Refusal | None]
 
 
 def accept(
-    draft: Draft, *, received_at: int, request_id: str, ip: str | None, compress_over: int
+    draft: Draft, *, received_at: int, request_id: str, ip: str | None
 ) -> tuple[list[bytes], WriteKey] | Refusal:
     """The records to put, and the key that sent them. ``received_at``: microseconds since 1970, UTC."""
     for step in _steps_for(draft):
@@ -106,7 +106,7 @@ def accept(
         bytes(envelope.context) if draft.batch else b"",
         bytes(envelope.integrations) if draft.batch else b"",
     )
-    return pack(stamp, draft.events, compress_over=compress_over), key
+    return pack(stamp, draft.events), key
 
 
 # --- steps ------------------------------------------------------------------------------------------------

@@ -10,25 +10,26 @@ an incarnation of its own: one that is deleted and made again is another stream,
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import sqlite3
 import threading
 import time
 import uuid
-from collections import deque
 from collections.abc import Iterable, Sequence
-from contextlib import closing
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
-from manymetrics.records import count_events, decoded_bytes
+from manymetrics.records import compress, count_events, decoded_bytes
 from manymetrics.sinks import SinkResult
 
 log = logging.getLogger("manymetrics.stream")
 
 SHARD = "shard-000000000000"  # the one shard, named as Kinesis names its first
 PUT_TIMEOUT_S = 1.5  # from put to "can't store": with parsing, a request is answered within 2 s
+COMPRESS_OVER_BYTES = 4_096  # a page: what takes several costs more CPU to write than to compress (2026-11-25)
 _LOCK_WAIT_S = 1.0
 KEEP_COMMITTED_S = 60  # how long a committed record stays, so that `tail` can show what became of it
 
@@ -77,13 +78,9 @@ class LocalStream:
     or a file that was replaced, needs no restart.
     """
 
-    compress_over = 4_096  # a page: what takes several costs more CPU to write than to compress (2026-11-25)
-
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._waiting: deque[_Put] = deque()
-        self._wake = threading.Event()
-        self._closing = False
+        self._waiting: SimpleQueue[_Put | None] = SimpleQueue()  # None: no more will come
         self._thread: threading.Thread | None = None
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
@@ -94,8 +91,7 @@ class LocalStream:
             self._start()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[SinkResult]] = loop.create_future()
-        self._waiting.append(_Put(records, future, loop, time.monotonic() + PUT_TIMEOUT_S))
-        self._wake.set()
+        self._waiting.put(_Put(records, future, loop, time.monotonic() + PUT_TIMEOUT_S))
         timer = loop.call_later(PUT_TIMEOUT_S, _give_up, future, len(records))
         try:
             return await future
@@ -110,26 +106,27 @@ class LocalStream:
         """Store what is waiting, then close the database."""
         thread = self._thread
         if thread is not None:
-            self._closing = True
-            self._wake.set()
+            self._waiting.put(None)
             await asyncio.to_thread(thread.join)
             self._thread = None
 
     def _start(self) -> None:
-        self._closing = False
         self._thread = threading.Thread(target=self._run, name="stream", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
-        while True:
-            self._wake.wait()
-            self._wake.clear()
-            puts = [self._waiting.popleft() for _ in range(len(self._waiting))]
-            if puts:
-                self._store([put for put in puts if not put.future.done() and put.until > time.monotonic()])
-            elif self._closing:
-                self._drop_connection()
-                return
+        open_ = True
+        while open_:
+            puts = [self._waiting.get()]
+            with contextlib.suppress(Empty):
+                while True:
+                    puts.append(self._waiting.get_nowait())
+            open_ = None not in puts
+            now = time.monotonic()
+            live = [put for put in puts if put is not None and not put.future.done() and put.until > now]
+            if live:
+                self._store(live)
+        self._drop_connection()
 
     def _store(self, puts: list[_Put]) -> None:
         try:
@@ -145,7 +142,7 @@ class LocalStream:
     def _commit(self, puts: list[_Put]) -> None:
         connection = self._live_connection()
         now = time.time_ns() // 1_000
-        rows = [(now, record) for put in puts for record in put.records if record]
+        rows = [(now, _smaller(record)) for put in puts for record in put.records if record]
         connection.execute("begin immediate")
         try:
             if len(rows) < sum(len(put.records) for put in puts):  # somebody asks whether it can be written
@@ -175,6 +172,10 @@ class LocalStream:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+
+def _smaller(record: bytes) -> bytes:
+    return compress(record) if len(record) > COMPRESS_OVER_BYTES else record
 
 
 def _give_up(future: asyncio.Future[list[SinkResult]], count: int) -> None:
@@ -226,7 +227,7 @@ class LocalSource:
         records: list[LocalRecord] = []
         events = size = 0
         query = "select sequence, data, arrived_at from records where sequence > ? order by sequence"
-        with closing(self._named().execute(query, (after,))) as cursor:
+        with contextlib.closing(self._named().execute(query, (after,))) as cursor:
             for row in cursor:
                 record = LocalRecord(*row)
                 records.append(record)

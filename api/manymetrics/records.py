@@ -6,12 +6,13 @@
     header      msgpack, the fields of ``Stamp`` and the lengths of the events, in order
     events      their own bytes as they came, one after the other
 
-``pack`` and ``unpack`` are the only code that knows this layout.
+``pack``, ``compress`` and ``unpack`` are the only code that knows this layout.
 """
 
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
@@ -69,27 +70,39 @@ class Record(msgspec.Struct, gc=False, frozen=True):
     cuts: dict[int, Cut]
 
 
+class _OfThread(threading.local):
+    """A compressor must not work for two threads at once."""
+
+    def __init__(self) -> None:
+        self.compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL)
+
+
 class UnreadableRecordError(ValueError):
     """The bytes are no record of ours."""
 
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(_Header)
-_compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL)
+_of_thread = _OfThread()
 _decompressor = zstandard.ZstdDecompressor()
 
 
-def pack(stamp: Stamp, events: Sequence[bytes | msgspec.Raw], *, compress_over: int = MAX_RECORD_BYTES) -> list[bytes]:
-    """Records that hold the events in order, each under MAX_RECORD_BYTES; none for no events.
-
-    ``compress_over``: bytes; a record that is larger is compressed. None is as large as the default.
-    """
+def pack(stamp: Stamp, events: Sequence[bytes | msgspec.Raw]) -> list[bytes]:
+    """Plain records that hold the events in order, each under MAX_RECORD_BYTES; none for no events."""
     lengths = list(map(len, events))
     if sum(lengths) + _envelope_bytes(stamp) + 8 * len(lengths) < MAX_RECORD_BYTES and (
         not lengths or max(lengths) <= MAX_EVENT_BYTES
     ):
-        return [_pack_one(_Header(stamp, lengths), events, compress_over)] if lengths else []
-    return [_pack_one(_Header(stamp, *header), chunk, compress_over) for header, chunk in _chunks(stamp, events)]
+        return [_pack_one(_Header(stamp, lengths), events)] if lengths else []
+    return [_pack_one(_Header(stamp, *header), chunk) for header, chunk in _chunks(stamp, events)]
+
+
+def compress(record: bytes) -> bytes:
+    """The same record in fewer bytes, where that can be. Lets other threads run meanwhile."""
+    if record[:1] != b"\x01":
+        return record
+    packed = b"\x02" + record[1:_PREFIX] + _of_thread.compressor.compress(memoryview(record)[_PREFIX:])
+    return packed if len(packed) < len(record) else record
 
 
 def unpack(data: bytes) -> Record:
@@ -150,12 +163,10 @@ def _envelope_bytes(stamp: Stamp) -> int:
     return _HEADER_BYTES + len(stamp.context) + len(stamp.integrations) + len(stamp.sent_at)
 
 
-def _pack_one(header: _Header, events: Sequence[bytes | msgspec.Raw], compress_over: int) -> bytes:
+def _pack_one(header: _Header, events: Sequence[bytes | msgspec.Raw]) -> bytes:
     head = _encoder.encode(header)
-    lengths = len(header.lengths).to_bytes(4, "big") + len(head).to_bytes(4, "big")
-    if len(head) + sum(header.lengths) > compress_over:
-        return b"\x02" + lengths + _compressor.compress(b"".join((head, *events)))
-    return b"".join((b"\x01", lengths, head, *events))
+    count = len(header.lengths)
+    return b"".join((b"\x01", count.to_bytes(4, "big"), len(head).to_bytes(4, "big"), head, *events))
 
 
 def _chunks(

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Protocol
 
-from manymetrics.records import MAX_RECORD_BYTES
-
 
 class SinkResult(Enum):
     """What became of one record."""
@@ -19,9 +17,6 @@ class SinkResult(Enum):
 
 class Sink(Protocol):
     """One result per record, same order; never raises for one record."""
-
-    compress_over: int
-    """Bytes: a larger record is better compressed before it is put here."""
 
     async def put(self, records: Sequence[bytes]) -> list[SinkResult]:
         """Durable where it says STORED."""
@@ -35,8 +30,6 @@ class Sink(Protocol):
 
 class MemorySink:
     """Keeps records in a list, or nothing at all: for tests and for measuring all but the store."""
-
-    compress_over = MAX_RECORD_BYTES
 
     def __init__(self, *, keep: bool = True) -> None:
         self.records: list[bytes] = []

@@ -15,6 +15,7 @@ from manymetrics.records import (
     Record,
     Stamp,
     UnreadableRecordError,
+    compress,
     count_events,
     decoded_bytes,
     pack,
@@ -23,8 +24,14 @@ from manymetrics.records import (
 
 STAMP = Stamp(1_763_990_000_000_000, "r-1", "shop", "browser", ip="192.0.2.7", user_agent="Mozilla/5.0 é")
 EVENTS = [b'{"event":"One"}', "\u00e9\u4e2d".encode(), b"", b'{"event":"Two"}']
-NEVER = MAX_RECORD_BYTES
-PACKED = {compress_over: pack(STAMP, EVENTS, compress_over=compress_over)[0] for compress_over in (NEVER, 0)}
+
+
+def packed_of(stamp: Stamp, events: list[bytes], *, zstd: bool) -> list[bytes]:
+    return [compress(record) if zstd else record for record in pack(stamp, events)]
+
+
+PACKED = {zstd: packed_of(STAMP, [*EVENTS, b" " * 200], zstd=zstd)[0] for zstd in (False, True)}
+COUNT = len(EVENTS) + 1
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 stamps = st.builds(
@@ -45,33 +52,41 @@ stamps = st.builds(
 @given(
     stamp=stamps,
     events=st.lists(st.binary(max_size=300), min_size=1, max_size=30),
-    compress_over=st.sampled_from([0, 1_000, NEVER]),
+    zstd=st.booleans(),
 )
-def test_events_and_stamp_come_out_as_they_went_in(stamp: Stamp, events: list[bytes], *, compress_over: int) -> None:
-    [packed] = pack(stamp, events, compress_over=compress_over)
+def test_events_and_stamp_come_out_as_they_went_in(stamp: Stamp, events: list[bytes], *, zstd: bool) -> None:
+    [packed] = packed_of(stamp, events, zstd=zstd)
 
     assert unpack(packed) == Record(stamp, events, {})
     assert count_events(packed) == len(events)
 
 
+def test_a_record_is_compressed_once_and_only_where_that_makes_it_smaller() -> None:
+    assert len(PACKED[True]) < len(PACKED[False])
+    assert compress(PACKED[True]) == PACKED[True]
+    [dense] = pack(STAMP, [hashlib.shake_128(b"").digest(2_000)])
+    assert compress(dense) == dense
+    assert compress(b"") == b""
+
+
 def test_no_events_make_no_record() -> None:
-    assert pack(STAMP, [], compress_over=0) == []
+    assert pack(STAMP, []) == []
 
 
 @given(
     sizes=st.lists(st.sampled_from([0, 1, 4_000, 250_000, 499_990, MAX_EVENT_BYTES]), min_size=1, max_size=9),
     context=st.sampled_from([0, 10_000, 250_000]),
-    compress_over=st.sampled_from([0, 1_000, NEVER]),
+    zstd=st.booleans(),
 )
-@example(sizes=[MAX_EVENT_BYTES] * 9, context=250_000, compress_over=NEVER)
-@example(sizes=[0] * 200_000, context=0, compress_over=NEVER)
+@example(sizes=[MAX_EVENT_BYTES] * 9, context=250_000, zstd=False)
+@example(sizes=[0] * 200_000, context=0, zstd=False)
 def test_what_is_too_much_for_one_record_is_split_and_stays_in_order(
-    sizes: list[int], context: int, *, compress_over: int
+    sizes: list[int], context: int, *, zstd: bool
 ) -> None:
     stamp = Stamp(1, "r", "p", "server", context=b"c" * context)
     events = [bytes([number % 256]) * size for number, size in enumerate(sizes)]
 
-    packed = pack(stamp, events, compress_over=compress_over)
+    packed = packed_of(stamp, events, zstd=zstd)
 
     unpacked = [unpack(one) for one in packed]
     assert [event for record in unpacked for event in record.events] == events
@@ -80,12 +95,12 @@ def test_what_is_too_much_for_one_record_is_split_and_stays_in_order(
     assert max(map(len, packed)) < MAX_RECORD_BYTES
 
 
-@pytest.mark.parametrize("compress_over", [NEVER, 0])
-def test_an_event_over_the_limit_travels_as_its_prefix_with_its_length_and_digest(*, compress_over: int) -> None:
+@pytest.mark.parametrize("zstd", [False, True])
+def test_an_event_over_the_limit_travels_as_its_prefix_with_its_length_and_digest(*, zstd: bool) -> None:
     whole, over = b"w" * MAX_EVENT_BYTES, bytes(range(256)) * 2_001
     small = b"{}"
 
-    packed = pack(STAMP, [small, over, whole, over, small], compress_over=compress_over)
+    packed = packed_of(STAMP, [small, over, whole, over, small], zstd=zstd)
 
     events = [event for one in packed for event in unpack(one).events]
     prefix = over[:OVERSIZE_PREFIX_BYTES]
@@ -102,29 +117,29 @@ def test_an_event_of_just_the_limit_is_not_cut() -> None:
 
 
 def test_a_cut_is_found_by_the_position_of_its_event() -> None:
-    [packed] = pack(STAMP, [b"{}", b"x" * (MAX_EVENT_BYTES + 1)], compress_over=0)
+    [packed] = packed_of(STAMP, [b"{}", b"x" * (MAX_EVENT_BYTES + 1)], zstd=True)
 
     digest = hashlib.sha256(b"x" * (MAX_EVENT_BYTES + 1)).hexdigest()
     assert unpack(packed).cuts == {1: Cut(1, MAX_EVENT_BYTES + 1, digest)}
 
 
-@pytest.mark.parametrize("compress_over", [NEVER, 0])
-def test_a_record_cut_short_anywhere_is_unreadable(*, compress_over: int) -> None:
-    whole = PACKED[compress_over]
+@pytest.mark.parametrize("zstd", [False, True])
+def test_a_record_cut_short_anywhere_is_unreadable(*, zstd: bool) -> None:
+    whole = PACKED[zstd]
 
     for length in range(len(whole)):
         with pytest.raises(UnreadableRecordError):
             unpack(whole[:length])
 
 
-@pytest.mark.parametrize("compress_over", [NEVER, 0])
-def test_a_record_with_a_wrong_byte_anywhere_is_unreadable_or_a_record_of_as_many_events(*, compress_over: int) -> None:
-    whole = PACKED[compress_over]
+@pytest.mark.parametrize("zstd", [False, True])
+def test_a_record_with_a_wrong_byte_anywhere_is_unreadable_or_a_record_of_as_many_events(*, zstd: bool) -> None:
+    whole = PACKED[zstd]
 
     for at in range(len(whole)):
         for wrong in {0x00, 0x7F, 0x80, 0xC1, 0xFF, whole[at] ^ 0x01, whole[at] ^ 0x40} - {whole[at]}:
             damaged = whole[:at] + bytes([wrong]) + whole[at + 1 :]
-            assert _unreadable_or_of(damaged, len(EVENTS))
+            assert _unreadable_or_of(damaged, COUNT)
 
 
 def _unreadable_or_of(data: bytes, events: int) -> bool:
@@ -153,9 +168,9 @@ def test_an_inflated_size_that_no_record_has_is_unreadable_and_costs_no_memory()
         unpack(b"\x02\0\0\0\x01\0\0\0\x02" + frame)
 
 
-@pytest.mark.parametrize("compress_over", [NEVER, 0])
-def test_the_count_of_a_damaged_record_is_still_readable(*, compress_over: int) -> None:
-    assert count_events(PACKED[compress_over][:5] + b"\xff" * 40) == len(EVENTS)
+@pytest.mark.parametrize("zstd", [False, True])
+def test_the_count_of_a_damaged_record_is_still_readable(*, zstd: bool) -> None:
+    assert count_events(PACKED[zstd][:5] + b"\xff" * 40) == COUNT
 
 
 @pytest.mark.parametrize("data", [b"", b"\x01\0\0", b"\x03\0\0\0\x09\0\0\0\0", b'{"event": "not a record"}'])
@@ -163,12 +178,12 @@ def test_what_is_no_record_counts_as_one_event_since_it_becomes_one_dead_letter(
     assert count_events(data) == 1
 
 
-@pytest.mark.parametrize("compress_over", [NEVER, 0])
-def test_a_long_envelope_weighs_once_for_each_event(compress_over: int) -> None:
+@pytest.mark.parametrize("zstd", [False, True])
+def test_a_long_envelope_weighs_once_for_each_event(*, zstd: bool) -> None:
     stamp = Stamp(1, "r-1", "shop", "browser", context=b"x" * 100_000)
 
-    [one] = pack(stamp, [b"{}"], compress_over=compress_over)
-    [many] = pack(stamp, [b"{}"] * 50, compress_over=compress_over)
+    [one] = packed_of(stamp, [b"{}"], zstd=zstd)
+    [many] = packed_of(stamp, [b"{}"] * 50, zstd=zstd)
 
     assert 100_000 < decoded_bytes(one) < 100_200
     assert 50 * 95_000 < decoded_bytes(many) < 50 * 102_000
