@@ -34,6 +34,8 @@ class Settings:
     """How many proxies stand before the server: so many hops of X-Forwarded-For, from the right, are believed."""
     body_timeout_s: float = 30.0
     """How long a request's body may take to arrive."""
+    stream: str = ""
+    """The Kinesis stream that the API on AWS puts events into."""
     metrics_token: str = ""
     """A bearer token for /metrics from other machines; without it, /metrics answers loopback alone."""
 

@@ -18,6 +18,7 @@ GIVEN: dict[str, tuple[str, object]] = {
     "dedup_window_days": ("30", 30),
     "trusted_proxies": ("2", 2),
     "body_timeout_s": ("5", 5.0),
+    "stream": ("events", "events"),
     "metrics_token": ("t-1", "t-1"),
 }
 

@@ -1,0 +1,292 @@
+"""The Kinesis sink over real HTTP: against moto's Kinesis, and against a stub that fails as Kinesis may."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import boto3
+import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from botocore.exceptions import BotoCoreError
+
+from manymetrics import kinesis
+from manymetrics.aws import create_aws_app
+from manymetrics.kinesis import KinesisSink
+from manymetrics.records import Stamp, compress, pack, unpack
+from manymetrics.settings import SettingsError
+from manymetrics.sinks import SinkResult
+from tests.in_process import EVENT, ask, basic
+from tests.kinesis_stub import KinesisStub, kinesis_stub
+
+STORED, THROTTLED, UNAVAILABLE = SinkResult.STORED, SinkResult.THROTTLED, SinkResult.UNAVAILABLE
+REGION = "eu-west-1"
+SHARD = "shardId-000000000000"
+
+
+@pytest.fixture(autouse=True)
+def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-a-secret")
+
+
+@pytest.fixture
+def stub() -> Iterator[KinesisStub]:
+    with kinesis_stub() as one:
+        yield one
+
+
+def record(number: int, size: int = 20) -> bytes:
+    [packed] = pack(Stamp(1, f"r-{number}", "p", "server"), [b'{"n":%d,"a":"%s"}' % (number, b"x" * size)])
+    return packed
+
+
+def with_sink(
+    url: str, use: Callable[[KinesisSink], Awaitable[Any]], stream: str = "events", linger_s: float = 0
+) -> Any:  # noqa: ANN401  # what `use` returns
+    async def run() -> Any:  # noqa: ANN401
+        sink = KinesisSink(stream, REGION, endpoint=url, linger_s=linger_s)
+        try:
+            return await use(sink)
+        finally:
+            await sink.close()
+
+    return asyncio.run(run())
+
+
+def put(url: str, *records: bytes) -> list[SinkResult]:
+    result: list[SinkResult] = with_sink(url, lambda sink: sink.put(records))
+    return result
+
+
+# --- against moto -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def moto() -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@pytest.fixture
+def stream(moto: str) -> Iterator[Any]:
+    client = boto3.client("kinesis", endpoint_url=moto, region_name=REGION)
+    until = time.monotonic() + 60
+    while True:
+        try:
+            client.create_stream(StreamName="events", ShardCount=1)
+            break
+        except BotoCoreError:  # it isn't up yet
+            assert time.monotonic() < until
+            time.sleep(0.2)
+    yield client
+    client.delete_stream(StreamName="events")
+
+
+def records_of(client: Any) -> list[bytes]:  # noqa: ANN401  # boto3 has no types
+    iterator = client.get_shard_iterator(StreamName="events", ShardId=SHARD, ShardIteratorType="TRIM_HORIZON")
+    return [one["Data"] for one in client.get_records(ShardIterator=iterator["ShardIterator"])["Records"]]
+
+
+def test_records_are_in_the_stream_as_they_were_put_once_it_says_stored(stream: Any, moto: str) -> None:  # noqa: ANN401
+    records = [record(number, size=number * 400) for number in range(10)]
+
+    assert put(moto, *records) == [STORED] * 10
+    assert [unpack(data) for data in records_of(stream)] == [unpack(one) for one in records]
+
+
+def test_a_stream_that_is_there_is_ready_and_another_is_not(stream: Any, moto: str) -> None:  # noqa: ANN401, ARG001
+    assert with_sink(moto, lambda sink: sink.ready()) is True
+    assert with_sink(moto, lambda sink: sink.ready(), stream="nothing") is False
+
+
+def test_the_api_answers_200_once_the_event_is_in_the_stream(stream: Any, moto: str) -> None:  # noqa: ANN401
+    app = create_aws_app(
+        {
+            "AWS_REGION": REGION,
+            "AWS_ENDPOINT_URL_KINESIS": moto,
+            "MANYMETRICS_STREAM": "events",
+            "MANYMETRICS_WRITE_KEYS": "wk_shop:shop",
+        }
+    )
+
+    reply = ask(app, "POST", "/v1/track", basic("wk_shop:"), EVENT)
+
+    assert reply.status == 200
+    assert [event for data in records_of(stream) for event in unpack(data).events] == [EVENT]
+
+
+# --- faults -----------------------------------------------------------------------------------------------
+
+
+def test_only_what_did_not_land_is_sent_again(stub: KinesisStub) -> None:
+    stub.script.extend(["third", "third", "third"])
+    records = [record(number) for number in range(9)]
+
+    assert put(stub.url, *records) == [STORED] * 9
+    assert Counter(stub.landed) == Counter(map(compress, records))
+    assert [len(content["Records"]) for _, _, content in stub.calls] == [9, 3, 1]
+
+
+@pytest.mark.parametrize("fault", ["throttled", "reset", "broken"])
+def test_a_fault_that_passes_costs_nothing_but_time(stub: KinesisStub, fault: str) -> None:
+    stub.script.extend([fault] * 3)
+
+    assert put(stub.url, record(1)) == [STORED]
+    assert stub.landed == [compress(record(1))]
+
+
+@pytest.mark.parametrize("fault", ["lost", "short"])
+def test_where_nobody_knows_whether_a_record_landed_it_is_sent_again(stub: KinesisStub, fault: str) -> None:
+    stub.script.append(fault)
+
+    assert put(stub.url, record(1)) == [STORED]
+    assert stub.landed == [compress(record(1))] * 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "result"), [("throttled", THROTTLED), ("reset", UNAVAILABLE), ("broken", UNAVAILABLE)]
+)
+def test_a_fault_that_lasts_is_told_in_time(
+    stub: KinesisStub, monkeypatch: pytest.MonkeyPatch, fault: str, result: SinkResult
+) -> None:
+    monkeypatch.setattr(kinesis, "PUT_TIMEOUT_S", 0.5)
+    stub.script.extend([fault] * 100)
+    began = time.monotonic()
+
+    assert put(stub.url, record(1)) == [result]
+    assert time.monotonic() - began < 5
+    assert stub.landed == []
+    assert len(stub.calls) > 1
+
+
+def test_nobody_there_is_told_in_time_and_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kinesis, "PUT_TIMEOUT_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+
+    assert put(f"http://127.0.0.1:{port}", record(1)) == [UNAVAILABLE]
+    assert with_sink(f"http://127.0.0.1:{port}", lambda sink: sink.ready()) is False
+
+
+def test_a_call_that_is_never_answered_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kinesis, "PUT_TIMEOUT_S", 0.6)
+    monkeypatch.setattr(kinesis, "CALL_TIMEOUT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        assert put(f"http://127.0.0.1:{silent.getsockname()[1]}", record(1)) == [UNAVAILABLE]
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "code"), [("throttled", 429, "throttled"), ("reset", 503, "stream_unavailable")]
+)
+def test_the_api_says_when_to_come_again(
+    stub: KinesisStub, monkeypatch: pytest.MonkeyPatch, fault: str, status: int, code: str
+) -> None:
+    monkeypatch.setattr(kinesis, "PUT_TIMEOUT_S", 0.3)
+    stub.script.extend([fault] * 100)
+    app = create_aws_app(
+        {
+            "AWS_REGION": REGION,
+            "AWS_ENDPOINT_URL": stub.url,
+            "MANYMETRICS_STREAM": "events",
+            "MANYMETRICS_WRITE_KEYS": "wk_shop",
+        }
+    )
+
+    reply = ask(app, "POST", "/v1/track", basic("wk_shop:"), EVENT)
+
+    assert (reply.status, reply.json()["code"], reply.headers["retry-after"]) == (status, code, "1")
+
+
+def test_a_connection_that_was_closed_meanwhile_is_not_used_again(stub: KinesisStub) -> None:
+    stub.script.append("last")
+
+    async def twice(sink: KinesisSink) -> list[SinkResult]:
+        first = await sink.put([record(1)])
+        await asyncio.sleep(0.2)
+        return first + await sink.put([record(2)])
+
+    assert with_sink(stub.url, twice) == [STORED, STORED]
+    assert stub.landed == [compress(record(1)), compress(record(2))]
+    assert stub.connections == 2
+
+
+# --- calls ------------------------------------------------------------------------------------------------
+
+
+def test_what_comes_within_the_linger_shares_a_call_and_a_connection(stub: KinesisStub) -> None:
+    async def together(sink: KinesisSink) -> list[list[SinkResult]]:
+        first = await asyncio.gather(*(sink.put([record(number)]) for number in range(20)))
+        return first + await asyncio.gather(*(sink.put([record(number)]) for number in range(20)))
+
+    assert with_sink(stub.url, together, linger_s=0.02) == [[STORED]] * 40
+    assert [len(content["Records"]) for _, _, content in stub.calls] == [20, 20]
+    assert stub.connections == 1
+
+
+def test_a_call_holds_no_more_than_kinesis_takes(stub: KinesisStub, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = [record(number) for number in range(kinesis.MAX_RECORDS_A_CALL)]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(kinesis, "MAX_BYTES_A_CALL", 2_000)
+        assert put(stub.url, *small[:100]) == [STORED] * 100
+    assert len(stub.calls) > 1
+    assert (
+        max(sum(len(record["Data"]) * 3 // 4 for record in content["Records"]) for *_, content in stub.calls) <= 2_100
+    )
+
+    stub.calls.clear()
+    assert put(stub.url, *small, record(1)) == [STORED] * (kinesis.MAX_RECORDS_A_CALL + 1)
+    assert sorted(len(content["Records"]) for *_, content in stub.calls) == [1, kinesis.MAX_RECORDS_A_CALL]
+
+
+def test_what_is_under_way_is_stored_before_the_sink_is_closed(stub: KinesisStub) -> None:
+    async def leave(sink: KinesisSink) -> asyncio.Task[list[SinkResult]]:
+        task = asyncio.create_task(sink.put([record(1)]))
+        await asyncio.sleep(0)
+        return task
+
+    assert with_sink(stub.url, leave, linger_s=10).result() == [STORED]
+
+
+def test_the_signature_is_the_one_that_botocore_makes(stub: KinesisStub) -> None:
+    put(stub.url, record(1))
+
+    [(headers, body, _)] = stub.calls
+    _, _, rest = headers["authorization"].partition(" ")
+    parts = dict(part.strip().split("=", 1) for part in rest.split(","))
+    signed = {name: headers[name] for name in parts["SignedHeaders"].split(";")}
+    request = AWSRequest("POST", stub.url, signed, body)
+    request.context["timestamp"] = headers["x-amz-date"]
+    signer = SigV4Auth(Credentials("AKIDEXAMPLE", "not-a-secret"), "kinesis", REGION)
+    text = signer.string_to_sign(request, signer.canonical_request(request))
+    assert parts["Signature"] == signer.signature(text, request)
+    assert parts["Credential"].endswith(f"/{REGION}/kinesis/aws4_request")
+    assert {"host", "x-amz-date", "x-amz-target"} <= signed.keys()
+
+
+# --- settings ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("environ", "named"),
+    [({"AWS_REGION": REGION}, "MANYMETRICS_STREAM"), ({"MANYMETRICS_STREAM": "events"}, "AWS_REGION")],
+)
+def test_what_is_missing_is_named(environ: dict[str, str], named: str) -> None:
+    with pytest.raises(SettingsError, match=named):
+        create_aws_app(environ)
