@@ -10,30 +10,36 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from manymetrics.app import create_app
 from manymetrics.collect import Front
 from manymetrics.keys import FileKeys, Keys, parse_key_list
 from manymetrics.kinesis import KinesisSink
 from manymetrics.settings import Settings, SettingsError
 
 KEYS_FILE = "keys.json"
+LINGER_S = 0.005  # how long a record on a server waits for others, to share a call of Kinesis
 
 
 def create_aws_app(environ: Mapping[str, str] = os.environ) -> Front:
     """The API with Kinesis behind it. Raises SettingsError, which says the cure."""
+    from manymetrics.app import create_app
+
     settings = Settings.read(environ)
+    return create_app(settings=settings, keys=keys_of(settings), sink=sink_of(settings, environ))
+
+
+def sink_of(settings: Settings, environ: Mapping[str, str], *, linger_s: float = LINGER_S) -> KinesisSink:
+    """The stream that the settings name. Raises SettingsError."""
     if not settings.stream:
         raise SettingsError("MANYMETRICS_STREAM is missing: name the Kinesis stream that events go into")
     region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
     if not region:
         raise SettingsError("AWS_REGION is missing: name the region of the stream")
     endpoint = environ.get("AWS_ENDPOINT_URL_KINESIS") or environ.get("AWS_ENDPOINT_URL")
-    return create_app(
-        settings=settings, keys=_keys(settings), sink=KinesisSink(settings.stream, region, endpoint=endpoint)
-    )
+    return KinesisSink(settings.stream, region, endpoint=endpoint, linger_s=linger_s)
 
 
-def _keys(settings: Settings) -> Keys:
+def keys_of(settings: Settings) -> Keys:
+    """From the setting, else from the keys file."""
     if settings.write_keys:
         return parse_key_list(settings.write_keys)
     return FileKeys(settings.data_dir / KEYS_FILE)

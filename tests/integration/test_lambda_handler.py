@@ -1,0 +1,210 @@
+"""The Lambda root: the short way answers what the whole app answers, in each form of payload that AWS documents."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import parse_qsl
+
+import pytest
+
+from manymetrics.keys import KeyTable
+from manymetrics.lambda_handler import Payload, Root
+from manymetrics.records import unpack
+from manymetrics.settings import Settings
+from manymetrics.sinks import MemorySink, SinkResult
+from tests.events_corpus import read_cases, request_of
+from tests.in_process import EVENT, KEYS, basic
+
+SENDER = "203.0.113.7"
+Make = Callable[..., Payload]
+
+
+def http_api(method: str, target: str, headers: dict[str, str], body: bytes = b"", stage: str = "$default") -> Payload:
+    """Payload 2.0, as AWS documents it; what is no text comes as base64."""
+    path, _, query = target.partition("?")
+    path = path if stage == "$default" else f"/{stage}{path}"
+    http = {"method": method, "path": path, "protocol": "HTTP/1.1", "sourceIp": SENDER, "userAgent": "-"}
+    return {
+        "version": "2.0",
+        "routeKey": "$default",
+        "rawPath": path,
+        "rawQueryString": query,
+        "headers": {"host": "id.execute-api.eu-west-1.amazonaws.com", "x-forwarded-for": SENDER, **_lower(headers)},
+        "requestContext": {"accountId": "1", "apiId": "id", "http": http, "requestId": "r", "stage": stage},
+        **_body(body),
+    }
+
+
+def function_url(method: str, target: str, headers: dict[str, str], body: bytes = b"") -> Payload:
+    """As payload 2.0; every body comes as base64."""
+    encoded = {"body": base64.b64encode(body).decode(), "isBase64Encoded": True}
+    return {**http_api(method, target, headers, body), **encoded}
+
+
+def http_api_v1(method: str, target: str, headers: dict[str, str], body: bytes = b"") -> Payload:
+    """Payload 1.0 of an HTTP API."""
+    return {"version": "1.0", **rest_api(method, target, headers, body)}
+
+
+def rest_api(method: str, target: str, headers: dict[str, str], body: bytes = b"") -> Payload:
+    """A REST API's proxy payload."""
+    path, _, query = target.partition("?")
+    given: dict[str, list[str]] = {}
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        given.setdefault(name, []).append(value)
+    sent = {"Host": "id.execute-api.eu-west-1.amazonaws.com", "X-Forwarded-For": SENDER, **headers}
+    return {
+        "resource": "/{proxy+}",
+        "path": path,
+        "httpMethod": method,
+        "headers": sent,
+        "multiValueHeaders": {name: [value] for name, value in sent.items()},
+        "queryStringParameters": {name: values[-1] for name, values in given.items()} or None,
+        "multiValueQueryStringParameters": given or None,
+        "requestContext": {"identity": {"sourceIp": SENDER}, "stage": "prod", "path": f"/prod{path}"},
+        **_body(body),
+    }
+
+
+FORMS = [http_api, function_url, http_api_v1, rest_api]
+
+
+def _lower(headers: dict[str, str]) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}
+
+
+def _body(body: bytes) -> Payload:
+    try:
+        return {"body": body.decode() or None, "isBase64Encoded": False}
+    except UnicodeDecodeError:
+        return {"body": base64.b64encode(body).decode(), "isBase64Encoded": True}
+
+
+class Function:
+    """A root with the sink it fills."""
+
+    def __init__(self, **settings: Any) -> None:  # noqa: ANN401  # as Settings takes them
+        self.sink = MemorySink()
+        self.root = Root(Settings(**settings), KeyTable(KEYS), self.sink)
+
+    def stored(self) -> list[tuple[list[bytes], str | None, str | None]]:
+        """Each record's events, address and user agent; the sink is empty then."""
+        records = [unpack(record) for record in self.sink.records]
+        self.sink.records.clear()
+        return [(record.events, record.stamp.ip, record.stamp.user_agent) for record in records]
+
+
+@pytest.fixture
+def function() -> Iterator[Function]:
+    one = Function()
+    yield one
+    one.root.close()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_corpus_is_answered_as_the_whole_app_answers_it(function: Function, form: Make) -> None:
+    stored = 0
+    for name, case in read_cases().items():
+        payload = form(*request_of(case))
+
+        short = function.root.answer(payload, None)
+        events = function.stored()
+        long = function.root.answer_with_app(payload, None)
+
+        assert short == long, name
+        assert events == function.stored(), name
+        assert json.loads(json.dumps(short)) == short  # as Lambda sends it
+        stored += len(events)
+    assert stored > 20
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_event_is_stored_with_its_sender_and_answered(function: Function, form: Make) -> None:
+    answer = function.root.answer(form("POST", "/v1/track", basic("wk_shop:") | {"User-Agent": "Mozilla"}, EVENT), None)
+
+    assert (answer["statusCode"], answer["body"], answer["isBase64Encoded"]) == (200, '{"success": true}', False)
+    assert answer["headers"]["content-type"] == "application/json"
+    assert function.stored() == [([EVENT], SENDER, "Mozilla")]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_docs_come_through_the_gateway(function: Function, form: Make) -> None:
+    answer = function.root.answer(form("GET", "/docs", {}), None)
+
+    assert answer["statusCode"] == 200
+    assert "swagger" in answer["body"].lower()
+    assert json.loads(function.root.answer(form("GET", "/openapi.json", {}), None)["body"])["paths"]
+
+
+def test_a_stage_with_a_name_is_no_part_of_the_path(function: Function) -> None:
+    sent = http_api("POST", "/v1/track", basic("wk_shop:"), EVENT, stage="prod")
+
+    assert function.root.answer(sent, None)["statusCode"] == 200
+    assert function.root.answer(http_api("GET", "/healthz", {}, stage="prod"), None)["statusCode"] == 200
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_path_with_an_escape_is_none_of_ours(function: Function, form: Make) -> None:
+    for path in ("/v1%2Ftrack", "/%76%31/track"):
+        assert function.root.answer(form("POST", path, basic("wk_shop:"), EVENT), None)["statusCode"] == 404
+    assert function.stored() == []
+
+
+@pytest.mark.parametrize("path", ["/v1/track", "/healthz"])
+def test_a_body_that_is_no_base64_and_says_so_is_refused(function: Function, path: str) -> None:
+    payload = {**http_api("POST", path, basic("wk_shop:")), "body": "é!", "isBase64Encoded": True}
+
+    answer = function.root.answer(payload, None)
+
+    assert (answer["statusCode"], json.loads(answer["body"])["code"]) == (400, "invalid_encoding")
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("trusted", "forwarded", "ip"),
+    [
+        (0, f"198.51.100.1, {SENDER}", SENDER),
+        (1, f"198.51.100.1, {SENDER}", "198.51.100.1"),
+        (1, f"forged, 198.51.100.1, {SENDER}", "198.51.100.1"),
+        (1, SENDER, SENDER),
+        (2, f"198.51.100.1, 198.51.100.2, {SENDER}", "198.51.100.1"),
+    ],
+)
+def test_only_so_many_proxies_are_believed(form: Make, trusted: int, forwarded: str, ip: str) -> None:
+    function = Function(trusted_proxies=trusted)
+    for path, method in (("/v1/track", "POST"), ("/v1/pixel/track?data=%7B%22userId%22%3A%22u%22%7D", "GET")):
+        headers = basic("wk_shop:") | {"X-Forwarded-For": forwarded}
+        function.root.answer(form(method, path, headers, EVENT if method == "POST" else b""), None)
+
+    function.root.close()
+    assert [sender for _, sender, _ in function.stored()] == [ip, ip]
+
+
+def test_what_can_not_be_stored_is_not_acknowledged(function: Function) -> None:
+    function.sink.result = SinkResult.THROTTLED
+
+    answer = function.root.answer(http_api("POST", "/v1/track", basic("wk_shop:"), EVENT), None)
+
+    assert (answer["statusCode"], answer["headers"]["retry-after"]) == (429, "1")
+
+
+def test_nothing_heavy_is_loaded_for_the_hot_routes() -> None:
+    script = """
+import sys
+from manymetrics.lambda_handler import Root
+from manymetrics.keys import parse_key_list
+from manymetrics.settings import Settings
+from manymetrics.sinks import MemorySink
+sent = {"version": "2.0", "rawPath": "/v1/track", "headers": {"x-write-key": "k"}, "body": '{"userId":"u","event":"A"}',
+        "requestContext": {"http": {"method": "POST", "sourceIp": "192.0.2.1"}}}
+assert Root(Settings(), parse_key_list("k"), MemorySink()).answer(sent, None)["statusCode"] == 200
+print(sorted({"fastapi", "pydantic", "mangum", "boto3", "botocore", "uvicorn", "pyarrow"} & sys.modules.keys()))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "[]\n"
