@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 import httpx
 import pyarrow as pa
 
-from manymetrics.keys import WriteKey, write_keys
-from manymetrics.local import keys_path, stream_path
+from manymetrics.keys import WriteKey, keys_path, write_keys
+from manymetrics.local import stream_path
 from manymetrics_processor.lake import local_catalog
 from tests.in_process import KEYS, basic
 
@@ -35,7 +35,7 @@ class LiveServer:
 
     def __init__(self, data_dir: Path, **settings: str) -> None:
         self.data_dir, self.log, self.output = data_dir, data_dir.with_suffix(".log"), data_dir.with_suffix(".out")
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._settings = settings
         # A connection each, so that none outlives a server that is killed.
@@ -204,7 +204,8 @@ def _is_whole(answer: bytes) -> bool:
     return length is not None and len(body) >= int(length[1])
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]

@@ -11,12 +11,9 @@ import os
 from collections.abc import Mapping
 
 from manymetrics.collect import Front
-from manymetrics.keys import FileKeys, Keys, parse_key_list
-from manymetrics.kinesis import KinesisSink
+from manymetrics.keys import keys_of
+from manymetrics.kinesis import LINGER_S, KinesisSink
 from manymetrics.settings import Settings, SettingsError
-
-KEYS_FILE = "keys.json"
-LINGER_S = 0.005  # how long a record on a server waits for others, to share a call of Kinesis
 
 
 def create_aws_app(environ: Mapping[str, str] = os.environ) -> Front:
@@ -36,10 +33,3 @@ def sink_of(settings: Settings, environ: Mapping[str, str], *, linger_s: float =
         raise SettingsError("AWS_REGION is missing: name the region of the stream")
     endpoint = environ.get("AWS_ENDPOINT_URL_KINESIS") or environ.get("AWS_ENDPOINT_URL")
     return KinesisSink(settings.stream, region, endpoint=endpoint, linger_s=linger_s)
-
-
-def keys_of(settings: Settings) -> Keys:
-    """From the setting, else from the keys file."""
-    if settings.write_keys:
-        return parse_key_list(settings.write_keys)
-    return FileKeys(settings.data_dir / KEYS_FILE)

@@ -50,7 +50,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._route is not None and self._waiting is None:
             self._waiting = self.loop.call_later(BODY_WAIT_S, self._leave_short_way)
         if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-            self._refuse(HEAD_TOO_LARGE, b"431 Request Header Fields Too Large")
+            self._refuse(HEAD_TOO_LARGE)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """As uvicorn's."""
@@ -95,7 +95,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # uvicorn's words
         """As uvicorn's: answers, and closes the connection."""
-        self._refuse(NOT_HTTP, b"400 Bad Request")
+        self._refuse(NOT_HTTP)
 
     def _short_way(self) -> Route | None:
         """The route of a request that may go the short way, by its head."""
@@ -141,25 +141,22 @@ class HttpProtocol(HttpToolsProtocol):
         cycle.response_complete = True
         if cycle.disconnected:
             return
-        self.transport.write(self._message(answer, cycle))
-        if not cycle.keep_alive or answer.closes:
-            self.transport.close()
+        self._write(answer, close=not cycle.keep_alive)
         self.on_response_complete()
 
-    def _message(self, answer: Answer, cycle: _Cycle) -> bytes:
-        status = STATUS_LINE[answer.status]
-        headers = [*self.server_state.default_headers, *answer.headers]
-        if not cycle.keep_alive:
-            headers.append((b"connection", b"close"))
-        return b"".join((status, *(b"%b: %b\r\n" % header for header in headers), b"\r\n", answer.body))
-
-    def _refuse(self, refusal: Refusal, status: bytes) -> None:
+    def _refuse(self, refusal: Refusal) -> None:
         telemetry.count_request(refusal.outcome)
-        answer = refusal_answer(refusal)
-        headers = [*self.server_state.default_headers, *answer.headers, (b"connection", b"close")]
-        lines = [b"HTTP/1.1 " + status, *(b": ".join(header) for header in headers), b"", answer.body]
-        self.transport.write(b"\r\n".join(lines))
-        self.transport.close()
+        self._write(refusal_answer(refusal), close=True)
+
+    def _write(self, answer: Answer, *, close: bool) -> None:
+        """Send an answer whole; ``close`` the connection after it, where it does not say so itself."""
+        headers = [*self.server_state.default_headers, *answer.headers]
+        if close and not answer.closes:
+            headers.append((b"connection", b"close"))
+        lines = (b"%b: %b\r\n" % header for header in headers)
+        self.transport.write(b"".join((STATUS_LINE[answer.status], *lines, b"\r\n", answer.body)))
+        if close or answer.closes:
+            self.transport.close()
 
 
 class _Cycle:

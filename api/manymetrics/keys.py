@@ -17,6 +17,8 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from manymetrics.settings import Settings
+
 REREAD_S = 5.0  # how long a changed file may go unnoticed; the promise is 60
 UNKNOWN_REREAD_S = 1.0  # and how often strangers with unknown keys can make us read it
 
@@ -147,6 +149,16 @@ def read_keys(path: Path) -> list[WriteKey]:
         if not key.key or not key.project or "\0" in key.project:
             raise KeysUnavailableError(f"{path}: each key needs a `key` and a `project`")
     return keys
+
+
+def keys_path(data_dir: Path) -> Path:
+    """The keys file in a data folder."""
+    return data_dir / "keys.json"
+
+
+def keys_of(settings: Settings) -> Keys:
+    """From the setting, else from the keys file."""
+    return parse_key_list(settings.write_keys) if settings.write_keys else FileKeys(keys_path(settings.data_dir))
 
 
 def write_keys(path: Path, keys: Iterable[WriteKey]) -> None:

@@ -33,6 +33,7 @@ log = logging.getLogger("manymetrics.kinesis")
 
 MAX_RECORDS_A_CALL = 500  # Kinesis's own
 MAX_BYTES_A_CALL = 4_500_000  # it takes 5 MiB, partition keys counted
+LINGER_S = 0.005  # how long a record on a server waits for others, to share a call
 PUT_TIMEOUT_S = 5.0  # from put to "can't store"
 CALL_TIMEOUT_S = 2.0  # one call, its connection included: what takes longer is sent again over another
 BACKOFF_S, MAX_BACKOFF_S = 0.05, 1.0
@@ -94,7 +95,7 @@ class KinesisSink:
     ``endpoint`` is another than the region's own. Used from one event loop.
     """
 
-    def __init__(self, stream: str, region: str, *, endpoint: str | None = None, linger_s: float = 0.005) -> None:
+    def __init__(self, stream: str, region: str, *, endpoint: str | None = None, linger_s: float = LINGER_S) -> None:
         self._stream, self._linger_s = stream, linger_s
         self._client = _Client(region, endpoint or f"https://kinesis.{region}.amazonaws.com")
         self._waiting: deque[_Waiting] = deque()
@@ -151,9 +152,8 @@ class KinesisSink:
         try:
             while True:
                 failed, result = await self._send(records, until)
-                for record in records:
-                    if record not in failed:
-                        _answer(record, SinkResult.STORED)
+                for record in set(records).difference(failed):
+                    _answer(record, SinkResult.STORED)
                 records = failed
                 wait_s = backoff_s * random.uniform(0.5, 1)  # noqa: S311  # spreads senders, and hides nothing
                 if not records or time.monotonic() + wait_s >= until:

@@ -15,10 +15,10 @@ from functools import cache
 from typing import Any, NamedTuple, cast
 from urllib.parse import urlencode
 
-from manymetrics.aws import keys_of, sink_of
+from manymetrics.aws import sink_of
 from manymetrics.collect import NOT_FOUND, ROUTES, Answer, Collector, HeaderList, Request, refusal_answer
 from manymetrics.intake import INVALID_ENCODING
-from manymetrics.keys import Keys
+from manymetrics.keys import Keys, keys_of
 from manymetrics.settings import Settings
 from manymetrics.sinks import Sink
 from manymetrics.telemetry import log_json_lines

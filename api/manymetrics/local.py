@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from manymetrics.collect import Front
-from manymetrics.keys import FileKeys, Keys, KeysUnavailableError, new_key, parse_key_list, read_keys, write_keys
+from manymetrics.keys import Keys, KeysUnavailableError, keys_of, keys_path, new_key, read_keys, write_keys
 from manymetrics.local_stream import SHARD, LocalSource, LocalStream, open_stream
 from manymetrics.settings import Settings, SettingsError
 from manymetrics.tables import EVENTS
@@ -44,11 +44,6 @@ _STOP_WAIT_S = 8.0
 def stream_path(data_dir: Path) -> Path:
     """The stream's database in a data folder."""
     return data_dir / "stream.db"
-
-
-def keys_path(data_dir: Path) -> Path:
-    """The keys file in a data folder."""
-    return data_dir / "keys.json"
 
 
 def check_data_dir(data_dir: Path) -> None:
@@ -81,15 +76,13 @@ def check_data_dir(data_dir: Path) -> None:
 
 def ensure_keys(settings: Settings) -> Keys:
     """The keys of one machine; the first start makes a key."""
-    if settings.write_keys:
-        return parse_key_list(settings.write_keys)
     path = keys_path(settings.data_dir)
-    if not path.exists():
+    if not settings.write_keys and not path.exists():
         try:
             write_keys(path, [new_key()])
         except OSError as error:
             raise SettingsError(_unwritable(settings.data_dir)) from error
-    return FileKeys(path)
+    return keys_of(settings)
 
 
 def _unwritable(data_dir: Path) -> str:

@@ -25,6 +25,7 @@ MAX_RECORD_BYTES = 1_000_000  # ours; Kinesis takes 1 MiB with the partition key
 PLAIN, ZSTD = 0x01, 0x02
 ZSTD_LEVEL = 1  # level 3 was no smaller on real events, and dearer (2026-11-23)
 _PREFIX = 9
+_FRAME_HEADER_BYTES = 18  # of zstd, at most (RFC 8878): it holds the inflated size
 _HEADER_BYTES = (
     4_000  # more than a header takes without its envelope and lengths: 1,024 of user agent are 2,048 in UTF-8
 )
@@ -144,7 +145,7 @@ def _header_bytes(data: bytes) -> int:
 def _inflated_bytes(data: bytes) -> int:
     """As the record itself says; its own length where it says nothing that could be."""
     try:
-        size = zstandard.frame_content_size(data[_PREFIX:])
+        size = zstandard.frame_content_size(data[_PREFIX : _PREFIX + _FRAME_HEADER_BYTES])
     except zstandard.ZstdError:
         return len(data)
     return size if 0 <= size <= 2 * MAX_RECORD_BYTES else len(data)

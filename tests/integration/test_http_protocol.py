@@ -7,7 +7,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
@@ -20,6 +20,7 @@ from manymetrics.records import unpack
 from manymetrics.sinks import MemorySink, SinkResult
 from tests.events_corpus import read_cases, request_of
 from tests.in_process import basic, make_app
+from tests.live_server import eventually
 
 
 class HeldSink(MemorySink):
@@ -56,7 +57,7 @@ class Server:
 
     def start(self) -> None:
         self._thread.start()
-        until(lambda: self._server.started)
+        eventually(lambda: self._server.started or None, within_s=10)
 
     def stop(self) -> None:
         """Ask it to end, as SIGTERM does; `wait` waits for it."""
@@ -102,13 +103,6 @@ def held() -> Iterator[tuple[Server, HeldSink]]:
             yield one, sink
         finally:
             sink.open.set()
-
-
-def until(true: Callable[[], object], within_s: float = 10) -> None:
-    end = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 def request(
@@ -209,7 +203,7 @@ def test_a_body_that_is_slow_goes_uvicorns_way_from_where_it_is(
     sent = request(event(1))
     with server.connect() as connection:
         connection.sendall(sent[:-10])
-        until(lambda: cycles)
+        eventually(lambda: cycles or None, within_s=10)
         connection.sendall(sent[-10:-5])
         time.sleep(0.02)
         connection.sendall(sent[-5:] + request(event(2)))
@@ -222,7 +216,7 @@ def test_requests_that_come_at_once_are_answered_in_order(held: tuple[Server, He
     server, sink = held
     with server.connect() as connection:
         connection.sendall(request(event(1)) + request(event(2)) + request(b"{}", "/v1/nothing") + request(event(3)))
-        until(lambda: sink.waiting)
+        eventually(lambda: sink.waiting or None, within_s=10)
         sink.open.set()
 
         assert statuses(connection, 4) == [200, 200, 404, 200]
@@ -284,7 +278,7 @@ def test_who_goes_away_before_the_answer_or_the_body_harms_nobody(held: tuple[Se
     server, sink = held
     with server.connect() as connection:
         connection.sendall(request(event(1)))
-        until(lambda: sink.waiting)
+        eventually(lambda: sink.waiting or None, within_s=10)
     with server.connect() as connection:
         connection.sendall(request(event(2))[:-3])
     sink.open.set()
@@ -301,7 +295,7 @@ def test_a_server_that_ends_answers_what_it_has_taken_first() -> None:
     server.start()
     with server.connect() as connection:
         connection.sendall(request(event(1)))
-        until(lambda: sink.waiting)
+        eventually(lambda: sink.waiting or None, within_s=10)
         server.stop()
         time.sleep(0.3)
         sink.open.set()

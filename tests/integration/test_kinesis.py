@@ -26,6 +26,7 @@ from manymetrics.settings import SettingsError
 from manymetrics.sinks import SinkResult
 from tests.in_process import EVENT, ask, basic
 from tests.kinesis_stub import KinesisStub, kinesis_stub
+from tests.live_server import free_port
 
 STORED, THROTTLED, UNAVAILABLE = SinkResult.STORED, SinkResult.THROTTLED, SinkResult.UNAVAILABLE
 REGION = "eu-west-1"
@@ -72,8 +73,7 @@ def put(url: str, *records: bytes) -> list[SinkResult]:
 
 @pytest.fixture(scope="module")
 def moto() -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -177,8 +177,7 @@ def test_a_fault_that_lasts_is_told_in_time(
 
 def test_nobody_there_is_told_in_time_and_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kinesis, "PUT_TIMEOUT_S", 0.5)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
 
     assert put(f"http://127.0.0.1:{port}", record(1)) == [UNAVAILABLE]
     assert with_sink(f"http://127.0.0.1:{port}", lambda sink: sink.ready()) is False

@@ -148,8 +148,7 @@ def check_port(settings: Settings) -> Iterator[Finding]:
 
 def check_keys(settings: Settings) -> Iterator[Finding]:
     """Whether there is a live write key."""
-    from manymetrics.keys import KeysUnavailableError, read_keys
-    from manymetrics.local import keys_path
+    from manymetrics.keys import KeysUnavailableError, keys_path, read_keys
 
     if settings.write_keys:
         yield Finding(
