@@ -1,0 +1,126 @@
+"""S3, Glue, Kinesis and SSM on this machine: moto's server, as strict as AWS where moto is not.
+
+``python -m tests.strict_moto PORT`` runs it; ``strict_moto`` starts it for a test. Its state is in memory.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from tests.conftest import ROOT
+from tests.live_server import free_port
+
+REGION = "eu-west-1"
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "not-a-secret", "AWS_REGION": REGION}
+
+
+@dataclass(frozen=True, slots=True)
+class Aws:
+    """Where it listens."""
+
+    url: str
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """What a process needs to take it for AWS."""
+        return {**CREDENTIALS, "AWS_DEFAULT_REGION": REGION, "AWS_ENDPOINT_URL": self.url}
+
+    def client(self, service: str) -> Any:  # noqa: ANN401  # boto3 ships no types
+        """A boto3 client."""
+        import boto3
+
+        return boto3.client(
+            service,
+            endpoint_url=self.url,
+            region_name=REGION,
+            aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+        )
+
+
+@contextmanager
+def strict_moto() -> Iterator[Aws]:
+    """A server of its own, until the block ends."""
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.strict_moto", str(port)],
+        cwd=ROOT,
+        env={**os.environ, **CREDENTIALS},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        aws = Aws(f"http://127.0.0.1:{port}")
+        _wait_until_up(aws.url, process)
+        yield aws
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _wait_until_up(url: str, process: subprocess.Popen[bytes]) -> None:
+    import httpx
+
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            raise RuntimeError("moto ended early")
+        try:
+            httpx.get(f"{url}/moto-api/")
+        except httpx.TransportError:
+            time.sleep(0.05)
+        else:
+            return
+    raise TimeoutError("moto is not up after a minute")
+
+
+def _enforce_glue_lock() -> None:
+    """AWS refuses an UpdateTable whose VersionId is not the table's; moto takes it, and a commit is lost."""
+    from moto.core.exceptions import JsonRESTError
+    from moto.core.responses import EmptyResult
+    from moto.glue.responses import GlueResponse
+
+    lock = threading.Lock()
+
+    def update_table(self: Any) -> Any:  # noqa: ANN401  # moto's own
+        database, table_input = self.parameters["DatabaseName"], self.parameters["TableInput"]
+        expected = self.parameters.get("VersionId")
+        with lock:
+            table = self.glue_backend.get_table(database, table_input["Name"])
+            if expected is not None and str(table._current_version) != str(expected):
+                raise JsonRESTError("ConcurrentModificationException", "the table was updated concurrently")
+            self.glue_backend.update_table(database, table_input["Name"], table_input)
+        return EmptyResult()
+
+    setattr(GlueResponse, "update_table", update_table)  # noqa: B010  # mypy takes no assignment to a method
+
+
+def _give_views_an_owner() -> None:
+    """Trino wants the owner of a view, which Glue holds for Athena's and moto does not."""
+    from moto.glue.models import FakeTable
+
+    as_dict = FakeTable.as_dict
+
+    def with_owner(self: Any, version: Any = None) -> Any:  # noqa: ANN401  # moto's own
+        found = as_dict(self, version)
+        if found.get("TableType") == "VIRTUAL_VIEW":
+            found.setdefault("Owner", "athena")
+        return found
+
+    setattr(FakeTable, "as_dict", with_owner)  # noqa: B010  # as above
+
+
+if __name__ == "__main__":
+    from moto.server import main
+
+    _enforce_glue_lock()
+    _give_views_an_owner()
+    main(["-H", "127.0.0.1", "-p", sys.argv[1]])
