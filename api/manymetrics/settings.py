@@ -36,6 +36,10 @@ class Settings:
     """How long a request's body may take to arrive."""
     stream: str = ""
     """The Kinesis stream that the API on AWS puts events into."""
+    warehouse: str = ""
+    """Where the processor on AWS keeps the tables: `s3://bucket/prefix`."""
+    archive: str = ""
+    """Where the processor on AWS keeps the records it had, for `replay`: `s3://bucket/prefix`. Empty: nowhere."""
     metrics_token: str = ""
     """A bearer token for /metrics from other machines; without it, /metrics answers loopback alone."""
 

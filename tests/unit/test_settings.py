@@ -19,6 +19,8 @@ GIVEN: dict[str, tuple[str, object]] = {
     "trusted_proxies": ("2", 2),
     "body_timeout_s": ("5", 5.0),
     "stream": ("events", "events"),
+    "warehouse": ("s3://lake/tables", "s3://lake/tables"),
+    "archive": ("s3://lake/archive", "s3://lake/archive"),
     "metrics_token": ("t-1", "t-1"),
 }
 
