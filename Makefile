@@ -9,7 +9,7 @@ COMPILE := $(UV) pip compile --quiet --universal --generate-hashes --no-header -
 HOOKS := PRE_COMMIT_HOME=$(CURDIR)/.venv/pre-commit $(BIN)/pre-commit run --all-files
 PYTEST_ARGS ?=
 
-.PHONY: help run test test-unit lint bench lock clean
+.PHONY: help run test test-unit lint bench jvm lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -17,7 +17,7 @@ help:  ## this list
 run: .venv/local.stamp  ## start everything on 127.0.0.1:8000
 	@exec $(BIN)/manymetrics serve
 
-test: .venv/dev.stamp  ## lint, types and all tests
+test: .venv/dev.stamp jvm  ## lint, types and all tests
 	@mkdir -p build
 	@echo "Lint and types run beside the tests, into build/lint.txt"
 	@$(HOOKS) >build/lint.txt 2>&1 & lint=$$!; \
@@ -34,9 +34,15 @@ lint: .venv/dev.stamp  ## style, types and the walls between the rooms
 bench: .venv/dev.stamp  ## speed as ratios, on screen and in build/bench.json
 	@$(BIN)/python -m tests.bench
 
+jvm: .venv/dev.stamp  ## what tests of Spark and Trino need, in .venv/jvm (650 MB of downloads, once a user)
+	@$(MAKE) --no-print-directory .venv/jvm.stamp || \
+		{ echo "No Spark and no Trino in .venv/jvm: the tests that need them are skipped"; test -z "$$CI"; }
+
 lock: .venv/bin/uv  ## pin the dependencies again, after a change of them in pyproject.toml
 	$(COMPILE) --extra dev pyproject.toml -o requirements-dev.lock
 	$(COMPILE) --extra local -c requirements-dev.lock pyproject.toml -o requirements.lock
+	$(COMPILE) --group java21 -o tests/jvm/java21.lock
+	$(COMPILE) --group java25 -o tests/jvm/java25.lock
 
 clean:  ## remove the set-up, what was built and the local data
 	rm -rf .venv build .manymetrics
@@ -54,4 +60,11 @@ clean:  ## remove the set-up, what was built and the local data
 
 .venv/dev.stamp: requirements-dev.lock .venv/local.stamp
 	@$(UV) pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes -r requirements-dev.lock
+	@touch $@
+
+.venv/jvm.stamp: $(wildcard tests/jvm/*.*) .venv/dev.stamp
+	@for java in java21 java25; do \
+		$(UV) pip install --quiet --require-hashes --target .venv/jvm/$$java -r tests/jvm/$$java.lock || exit 1; \
+	done
+	@$(BIN)/python tests/jvm/set_up.py .venv/jvm
 	@touch $@
