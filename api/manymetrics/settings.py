@@ -30,6 +30,8 @@ class Settings:
     """The longest wait from event to table under load. An idle server commits at once."""
     dedup_window_days: int = 7
     """How many UTC days after an event its message_id is known as a resend."""
+    dedup_max_ids: int = 30_000_000
+    """How many message_ids the processor on AWS holds, 16 bytes each; with more, it forgets the oldest days."""
     trusted_proxies: int = 0
     """How many proxies stand before the server: so many hops of X-Forwarded-For, from the right, are believed."""
     body_timeout_s: float = 30.0
@@ -76,5 +78,6 @@ _LARGEST = {
     "commit_interval_s": 300,
     "body_timeout_s": 300,
     "dedup_window_days": 400,
+    "dedup_max_ids": 1_000_000_000,
     "trusted_proxies": 10,
 }

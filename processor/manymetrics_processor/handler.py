@@ -27,13 +27,14 @@ from pyiceberg.io import load_file_io
 
 from manymetrics.records import count_events, decoded_bytes
 from manymetrics.settings import Settings, SettingsError
-from manymetrics.tables import EVENTS, TABLES
+from manymetrics.tables import EVENTS, NAMESPACE, TABLES
 from manymetrics.telemetry import log_json_lines
 from manymetrics_processor import pipeline
 from manymetrics_processor.archive import Archive
 from manymetrics_processor.decode import DEAD_LETTERED, DUPLICATE, STORED, StreamRecord
 from manymetrics_processor.event_source import MAINTAIN_EVERY_S, EventSource, Options
 from manymetrics_processor.glue import glue_catalog
+from manymetrics_processor.kept_ids import KeptIds
 from manymetrics_processor.lake import CommitContentionError, Lake, current_books
 from manymetrics_processor.maintenance import maintain
 from manymetrics_processor.storage import write_bytes
@@ -101,7 +102,8 @@ class Processor:
                         self._archive.put(stream, part)
                     committed = pipeline.run(part, stream, self._lake, self._window)
                     pending = pending[len(part) :]
-                    _put_metrics(committed.outcomes, len(self._window))
+                    _put_metrics(committed.outcomes, self._window)
+            self._window.keep()
         except Exception as error:  # whatever it is: no bad record does this, so it is ours, and passes
             log.warning("a batch will be delivered again from its first record that is not committed", exc_info=error)
             return [{"itemIdentifier": pending[0]["kinesis"]["sequenceNumber"]}]
@@ -139,7 +141,8 @@ def make_catalog(settings: Settings, environ: Mapping[str, str]) -> Catalog:
 def make_processor(settings: Settings, catalog: Catalog) -> Processor:
     """The processor that the settings describe."""
     archive = Archive(settings.archive, load_file_io(catalog.properties)) if settings.archive else None
-    window = Window(settings.dedup_window_days)
+    kept = KeptIds(load_file_io(catalog.properties), f"{settings.warehouse.rstrip('/')}/{NAMESPACE}/{EVENTS.name}-ids")
+    window = Window(settings.dedup_window_days, kept=kept, max_ids=settings.dedup_max_ids)
     return Processor(lambda sleep: Lake(catalog, sleep=sleep), window, stream_name, archive)
 
 
@@ -212,7 +215,7 @@ def _parts(records: Sequence[StreamRecord]) -> Iterator[list[StreamRecord]]:
         yield part
 
 
-def _put_metrics(outcomes: Sequence[bytes | None], dedup_ids: int) -> None:
+def _put_metrics(outcomes: Sequence[bytes | None], window: Window) -> None:
     """Tell CloudWatch, in its embedded metric format, what one commit did."""
     marks = Counter(mark for of_record in outcomes for mark in of_record or b"")
     stored, duplicate, dead = (marks[mark[0]] for mark in (STORED, DUPLICATE, DEAD_LETTERED))
@@ -221,7 +224,8 @@ def _put_metrics(outcomes: Sequence[bytes | None], dedup_ids: int) -> None:
         "stored": stored,
         "duplicate": duplicate,
         "dead_lettered": dead,
-        "dedup_ids": dedup_ids,
+        "dedup_ids": len(window),
+        "dedup_days": window.days_held,
     }
     names = [{"Name": name, "Unit": "Count"} for name in values]
     directive = {"Namespace": "ManyMetrics", "Dimensions": [[]], "Metrics": names}
