@@ -38,6 +38,8 @@ class Settings:
     """The Kinesis stream that the API on AWS puts events into."""
     metrics_token: str = ""
     """A bearer token for /metrics from other machines; without it, /metrics answers loopback alone."""
+    keys_parameter: str = ""
+    """The SSM parameter that holds the write keys of the API on AWS, as JSON; a SecureString is decrypted."""
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> Settings:

@@ -20,6 +20,7 @@ GIVEN: dict[str, tuple[str, object]] = {
     "body_timeout_s": ("5", 5.0),
     "stream": ("events", "events"),
     "metrics_token": ("t-1", "t-1"),
+    "keys_parameter": ("/manymetrics/keys", "/manymetrics/keys"),
 }
 
 
