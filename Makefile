@@ -9,7 +9,7 @@ COMPILE := $(UV) pip compile --quiet --universal --generate-hashes --no-header -
 HOOKS := PRE_COMMIT_HOME=$(CURDIR)/.venv/pre-commit $(BIN)/pre-commit run --all-files
 PYTEST_ARGS ?=
 
-.PHONY: help run test test-unit lint bench lock clean
+.PHONY: help run test test-unit lint bench package lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -34,9 +34,13 @@ lint: .venv/dev.stamp  ## style, types and the walls between the rooms
 bench: .venv/dev.stamp  ## speed as ratios, on screen and in build/bench.json
 	@$(BIN)/python -m tests.bench
 
+package: .venv/bin/uv  ## the API as zips for AWS Lambda, in build/ (PACKAGE_ARGS='--python 3.14')
+	@$(BIN)/python api/build_lambda.py $(PACKAGE_ARGS)
+
 lock: .venv/bin/uv  ## pin the dependencies again, after a change of them in pyproject.toml
 	$(COMPILE) --extra dev pyproject.toml -o requirements-dev.lock
 	$(COMPILE) --extra local -c requirements-dev.lock pyproject.toml -o requirements.lock
+	$(COMPILE) --extra lambda -c requirements-dev.lock pyproject.toml -o requirements-lambda.lock
 
 clean:  ## remove the set-up, what was built and the local data
 	rm -rf .venv build .manymetrics
