@@ -44,6 +44,8 @@ class Settings:
     """Where the processor on AWS keeps the records it had, for `replay`: `s3://bucket/prefix`. Empty: nowhere."""
     metrics_token: str = ""
     """A bearer token for /metrics from other machines; without it, /metrics answers loopback alone."""
+    keys_parameter: str = ""
+    """The SSM parameter that holds the write keys of the API on AWS, as JSON; a SecureString is decrypted."""
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> Settings:

@@ -9,13 +9,12 @@ partial failure at the first record that is not committed; Lambda delivers from 
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from itertools import groupby
@@ -25,13 +24,13 @@ import boto3
 from pyiceberg.catalog import Catalog
 from pyiceberg.io import load_file_io
 
-from manymetrics.records import count_events, decoded_bytes
 from manymetrics.settings import Settings, SettingsError
 from manymetrics.tables import EVENTS, NAMESPACE, TABLES
 from manymetrics.telemetry import log_json_lines
 from manymetrics_processor import pipeline
 from manymetrics_processor.archive import Archive
-from manymetrics_processor.decode import DEAD_LETTERED, DUPLICATE, STORED, StreamRecord
+from manymetrics_processor.decode import DEAD_LETTERED, DUPLICATE, STORED
+from manymetrics_processor.delivery import parts_of, stream_record
 from manymetrics_processor.event_source import MAINTAIN_EVERY_S, EventSource, Options
 from manymetrics_processor.glue import glue_catalog
 from manymetrics_processor.kept_ids import KeptIds
@@ -40,8 +39,6 @@ from manymetrics_processor.maintenance import maintain
 from manymetrics_processor.storage import write_bytes
 from manymetrics_processor.window import Window
 
-MAX_EVENTS = 20_000  # a commit: what a 2 GB function holds in memory with ease
-MAX_BYTES = 32_000_000  # of records.decoded_bytes
 RESERVE_S = 8.0  # no commit is begun with less time left, and no lost race is run again
 KEEP_SNAPSHOTS = 100  # with a window of 300 s: what was 8 hours ago can still be asked
 EXPIRE_AFTER_S = 3_600.0  # a query in Athena ends within half an hour
@@ -95,7 +92,7 @@ class Processor:
                 self._has_tables = True
             for arn, of_stream in groupby(records, key=lambda record: str(record["eventSourceARN"])):
                 stream = self._stream_of(arn)
-                for part in _parts([_stream_record(record) for record in of_stream]):
+                for part in parts_of([stream_record(record) for record in of_stream]):
                     if self._is_short_of_time():
                         raise TimeoutError("too little time left for another commit")  # noqa: TRY301  # reported as all else
                     if self._archive is not None:
@@ -141,9 +138,15 @@ def make_catalog(settings: Settings, environ: Mapping[str, str]) -> Catalog:
 def make_processor(settings: Settings, catalog: Catalog) -> Processor:
     """The processor that the settings describe."""
     archive = Archive(settings.archive, load_file_io(catalog.properties)) if settings.archive else None
-    kept = KeptIds(load_file_io(catalog.properties), f"{settings.warehouse.rstrip('/')}/{NAMESPACE}/{EVENTS.name}-ids")
-    window = Window(settings.dedup_window_days, kept=kept, max_ids=settings.dedup_max_ids)
+    window = make_window(settings, catalog)
     return Processor(lambda sleep: Lake(catalog, sleep=sleep), window, stream_name, archive)
+
+
+def make_window(settings: Settings, catalog: Catalog) -> Window:
+    """The dedup window, with its ids beside the tables."""
+    home = f"{settings.warehouse.rstrip('/')}/{NAMESPACE}/{EVENTS.name}-ids"
+    kept = KeptIds(load_file_io(catalog.properties), home)
+    return Window(settings.dedup_window_days, kept=kept, max_ids=settings.dedup_max_ids)
 
 
 def make_event_source(environ: Mapping[str, str], options: Options, failures: str | None = None) -> EventSource:
@@ -184,35 +187,16 @@ def make_event_source(environ: Mapping[str, str], options: Options, failures: st
 def stream_name(arn: str) -> str:
     """A stream with its incarnation: one that is deleted and made again starts at its first record."""
     # Asked each time: a container outlives a stream, and one call a batch is nothing.
-    stream = _kinesis().describe_stream_summary(StreamARN=arn)["StreamDescriptionSummary"]
+    try:
+        stream = _kinesis().describe_stream_summary(StreamARN=arn)["StreamDescriptionSummary"]
+    except _kinesis().exceptions.ResourceNotFoundException:  # what it held can still be replayed
+        return arn
     return f"{arn}@{stream['StreamCreationTimestamp'].timestamp():.3f}"
 
 
 @cache
 def _kinesis() -> Any:  # noqa: ANN401  # boto3 ships no types
     return boto3.client("kinesis")
-
-
-def _stream_record(record: Mapping[str, Any]) -> StreamRecord:
-    shard = record["eventID"].partition(":")[0]
-    kinesis = record["kinesis"]
-    arrived_at = round(kinesis["approximateArrivalTimestamp"] * 1_000_000)
-    return StreamRecord(shard, int(kinesis["sequenceNumber"]), base64.b64decode(kinesis["data"]), arrived_at)
-
-
-def _parts(records: Sequence[StreamRecord]) -> Iterator[list[StreamRecord]]:
-    """The records in order, in as many at once as a commit may hold."""
-    part: list[StreamRecord] = []
-    events = size = 0
-    for record in records:
-        more, larger = count_events(record.data), decoded_bytes(record.data)
-        if part and (events + more > MAX_EVENTS or size + larger > MAX_BYTES):
-            yield part
-            part, events, size = [], 0, 0
-        part.append(record)
-        events, size = events + more, size + larger
-    if part:
-        yield part
 
 
 def _put_metrics(outcomes: Sequence[bytes | None], window: Window) -> None:

@@ -23,6 +23,7 @@ from manymetrics.aws import create_aws_app
 from manymetrics.kinesis import KinesisSink
 from manymetrics.records import Stamp, compress, pack, unpack
 from manymetrics.settings import SettingsError
+from manymetrics.signed_calls import Place
 from manymetrics.sinks import SinkResult
 from tests.in_process import EVENT, ask, basic
 from tests.kinesis_stub import KinesisStub, kinesis_stub
@@ -54,7 +55,7 @@ def with_sink(
     url: str, use: Callable[[KinesisSink], Awaitable[Any]], stream: str = "events", linger_s: float = 0
 ) -> Any:  # noqa: ANN401  # what `use` returns
     async def run() -> Any:  # noqa: ANN401
-        sink = KinesisSink(stream, REGION, endpoint=url, linger_s=linger_s)
+        sink = KinesisSink(stream, Place(REGION, url), linger_s=linger_s)
         try:
             return await use(sink)
         finally:

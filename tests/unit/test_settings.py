@@ -23,6 +23,7 @@ GIVEN: dict[str, tuple[str, object]] = {
     "warehouse": ("s3://lake/tables", "s3://lake/tables"),
     "archive": ("s3://lake/archive", "s3://lake/archive"),
     "metrics_token": ("t-1", "t-1"),
+    "keys_parameter": ("/manymetrics/keys", "/manymetrics/keys"),
 }
 
 
