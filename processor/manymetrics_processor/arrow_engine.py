@@ -1,4 +1,4 @@
-"""Rows -> data files, with Arrow in this process. Stages files only; the lake commits them.
+"""Rows -> data files -> table, with Arrow and pyiceberg in this process.
 
 One file a UTC day of received_at, rows sorted as the table says, row groups small enough for a query to skip.
 """
@@ -6,7 +6,7 @@ One file a UTC day of received_at, rows sorted as the table says, row groups sma
 from __future__ import annotations
 
 import contextlib
-import os
+from collections.abc import Mapping, Sequence
 from functools import cache
 from uuid import uuid4
 
@@ -23,45 +23,63 @@ from pyiceberg.table import Table as IcebergTable
 from pyiceberg.typedef import Record
 
 from manymetrics.tables import Table
+from manymetrics_processor import commits
 from manymetrics_processor.decode import Rows
+from manymetrics_processor.storage import delete_files, locate, make_folder
 
 ROW_GROUP_ROWS = 50_000  # small enough that min and max of the sort columns let queries skip
 ZSTD_LEVEL = 1  # level 3 bought nothing on events (2026-11-23)
 
 
-def stage(table: Table, iceberg: IcebergTable, rows: Rows) -> list[DataFile]:
-    """Write the rows to new files, one a day; nothing refers to them yet.
+class ArrowEngine:
+    """The light engine, and that of one machine."""
 
-    The names are unique: two processes may encode one batch differently, so they must never write one file.
-    """
-    days, starts = np.unique(rows.day, return_index=True)
-    stops = [*starts[1:], len(rows.day)]
-    return [
-        stage_day(table, iceberg, rows.table.slice(start, stop - start), int(day))
-        for day, start, stop in zip(days, starts, stops, strict=True)
-    ]
+    def stage(self, table: Table, iceberg: IcebergTable, rows: Rows) -> list[DataFile]:
+        """As Engine.stage."""
+        days, starts = np.unique(rows.day, return_index=True)
+        stops = [*starts[1:], len(rows.day)]
+        return [
+            stage_day(table, iceberg, rows.table.slice(start, stop - start), int(day))
+            for day, start, stop in zip(days, starts, stops, strict=True)
+        ]
+
+    def append(
+        self,
+        table: Table,  # noqa: ARG002  # the handle says it all here
+        iceberg: IcebergTable,
+        files: Sequence[DataFile],
+        summary: Mapping[str, str],
+        properties: Mapping[str, str],
+    ) -> int:
+        """As Engine.append."""
+        return commits.append(iceberg, files, summary, properties)
 
 
 def stage_day(table: Table, iceberg: IcebergTable, data: pa.Table, day: int) -> DataFile:
-    """Write sorted rows of one day (days since 1970, UTC) to one file."""
+    """Write sorted rows of one day (days since 1970, UTC) to one file.
+
+    Its name is unique: two processes may encode one batch differently, so they must never write one file.
+    """
     location = f"{iceberg.location()}/data/{table.partition_day_of}_day={day}/{uuid4().hex}.parquet"
-    path = local_path(location)
-    os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120  # per commit: pathlib costs more than the call
-    writer = pq.ParquetWriter(
-        path,
-        data.schema,
-        compression="zstd",
-        compression_level=ZSTD_LEVEL,
-        use_dictionary=list(_dictionary_columns(table)),
-        write_statistics=[*table.sort, *_times(table)],
-        store_schema=False,
-    )
+    system, path = locate(iceberg.io, location)
+    make_folder(system, path)
     try:
-        with writer:
-            writer.write_table(data, row_group_size=ROW_GROUP_ROWS)
+        with system.open_output_stream(path) as sink:
+            writer = pq.ParquetWriter(
+                sink,
+                data.schema,
+                compression="zstd",
+                compression_level=ZSTD_LEVEL,
+                use_dictionary=list(_dictionary_columns(table)),
+                write_statistics=[*table.sort, *_times(table)],
+                store_schema=False,
+            )
+            with writer:
+                writer.write_table(data, row_group_size=ROW_GROUP_ROWS)
+            size = sink.tell()
     except BaseException:  # a full disk, mostly: what is half written would fill it at each attempt
         with contextlib.suppress(OSError):
-            os.unlink(path)  # noqa: PTH108  # as above
+            delete_files(iceberg.io, [location])
         raise
     statistics = data_file_statistics_from_parquet_metadata(
         parquet_metadata=writer.writer.metadata,
@@ -73,18 +91,13 @@ def stage_day(table: Table, iceberg: IcebergTable, data: pa.Table, day: int) -> 
         file_path=location,
         file_format=FileFormat.PARQUET,
         partition=Record(day),
-        file_size_in_bytes=os.path.getsize(path),  # noqa: PTH202  # as above
+        file_size_in_bytes=size,
         sort_order_id=iceberg.metadata.default_sort_order_id,
         spec_id=iceberg.metadata.default_spec_id,
         equality_ids=None,
         key_metadata=None,
         **statistics.to_serialized_dict(),
     )
-
-
-def local_path(location: str) -> str:
-    """The path of a ``file://`` location."""
-    return location.removeprefix("file://")
 
 
 @cache

@@ -14,7 +14,6 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,16 +23,16 @@ import pyarrow.compute as pc
 from pyiceberg.manifest import DataFile
 
 from manymetrics.tables import DEAD_LETTERS, EVENTS, TABLES, Table
-from manymetrics_processor.lake import ConflictError, Lake, live_files
+from manymetrics_processor.commits import ConflictError
+from manymetrics_processor.lake import Lake, live_files
 from manymetrics_processor.maintenance import (
-    delete_files,
     expire_snapshots,
     orphans,
-    read_files,
-    read_paths,
     remove_orphans,
     rewrite,
 )
+from manymetrics_processor.reading import read_file, read_files
+from manymetrics_processor.storage import delete_files
 
 _ATTEMPTS = 20
 
@@ -77,8 +76,9 @@ def with_linked_ids(lake: Lake, person: Person) -> Person:
         return person
     columns = ["project_id", "user_id", "anonymous_id", "previous_id", "type", "event_time", "message_id"]
     last: dict[tuple[str, str], tuple[tuple[datetime, str], str]] = {}
-    for file in live_files(lake.load(EVENTS)):
-        rows = read_files(EVENTS, [file], columns)
+    iceberg = lake.load(EVENTS)
+    for file in live_files(iceberg):
+        rows = read_files(EVENTS, iceberg, [file], columns)
         known = rows.filter(pc.is_valid(rows["user_id"]))
         for project, user, anonymous, previous, kind, *moment in zip(
             *(known[name].to_pylist() for name in columns), strict=True
@@ -104,8 +104,9 @@ def count(lake: Lake, person: Person) -> dict[str, int]:
     """For each table, how many rows `erase` would take."""
     counts = {}
     for table in TABLES:
-        files = live_files(lake.load(table))
-        counts[table.name] = sum(int(_is_theirs(table, read_files(table, [f]), person).sum()) for f in files)
+        iceberg = lake.load(table)
+        files = (read_files(table, iceberg, [file]) for file in live_files(iceberg))
+        counts[table.name] = sum(int(_is_theirs(table, rows, person).sum()) for rows in files)
     return counts
 
 
@@ -126,18 +127,18 @@ def _erase_from(lake: Lake, table: Table, person: Person) -> Receipt:
     expired = deleted = 0
     while len(lake.load(table).metadata.snapshots) > 1:  # a commit in between makes another
         more, dead = expire_snapshots(lake, table, keep=1)
-        delete_files(dead)
+        delete_files(lake.io, dead)
         expired, deleted = expired + more, deleted + len(dead)
     iceberg = lake.load(table)
     deleted += remove_orphans(iceberg)
-    left = sum(path.suffix == ".parquet" and _may_hold(table, path, person) for path, _ in orphans(iceberg))
+    left = sum(one.endswith(".parquet") and _may_hold(table, lake, one, person) for one, _ in orphans(iceberg))
     files_after = len(list(live_files(iceberg)))
     return Receipt(table.name, rows_before, erased, files_before, rewritten, files_after, expired, deleted, left)
 
 
-def _may_hold(table: Table, path: Path, person: Person) -> bool:
+def _may_hold(table: Table, lake: Lake, location: str, person: Person) -> bool:
     try:
-        return bool(_is_theirs(table, read_paths(table, [str(path)], _columns(table)), person).any())
+        return bool(_is_theirs(table, read_file(table, lake.io, location, _columns(table)), person).any())
     except FileNotFoundError:
         return False
     except pa.ArrowInvalid:  # half written
@@ -146,7 +147,7 @@ def _may_hold(table: Table, path: Path, person: Person) -> bool:
 
 def _rewrite_without(lake: Lake, table: Table, file: DataFile, person: Person) -> int:
     columns = _columns(table)
-    if not _is_theirs(table, read_files(table, [file], columns), person).any():
+    if not _is_theirs(table, read_file(table, lake.io, file.file_path, columns), person).any():
         return 0
 
     def without(rows: pa.Table) -> pa.Table:

@@ -1,9 +1,7 @@
-"""The Iceberg tables and the commit protocol.
+"""The Iceberg tables and the commit protocol: load, look at the watermark, plan, commit; and anew after a lost race.
 
-A commit must refuse to be rebased: pyiceberg silently moves a losing append onto the new head and commits it, which
-stored 400 rows of 200 events in a race. So retries are off on every handle, and the caller reloads, looks at the
-watermark again and decides anew (``commit``). Every commit makes a snapshot, even one without rows, since only the
-snapshot makes two commits conflict.
+Every commit makes a snapshot, even one without rows, since only the snapshot makes two commits conflict. How files
+are made and committed is the engine's: ``commits`` with Arrow, or Iceberg's Java library in Spark's JVM.
 
 Files that were staged for a commit that failed are never deleted here: the failure may be a lost answer, and the
 commit may have landed. ``maintain`` removes them once they are old.
@@ -14,28 +12,31 @@ from __future__ import annotations
 import contextlib
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote
 
 from pyiceberg.catalog import Catalog
-from pyiceberg.exceptions import CommitFailedException, NamespaceAlreadyExistsError, TableAlreadyExistsError
-from pyiceberg.manifest import DataFile, ManifestEntryStatus
+from pyiceberg.exceptions import NamespaceAlreadyExistsError, TableAlreadyExistsError
+from pyiceberg.io import ARROW_FILE_IO, FileIO, load_file_io
+from pyiceberg.manifest import DataFile, ManifestContent, ManifestEntryStatus, ManifestFile
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
-from pyiceberg.table import StaticTable, Transaction
+from pyiceberg.table import StaticTable
 from pyiceberg.table import Table as IcebergTable
-from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Snapshot
 from pyiceberg.table.sorting import NullOrder, SortField, SortOrder
-from pyiceberg.table.update.snapshot import ExpireSnapshots
 from pyiceberg.transforms import DayTransform, IdentityTransform
 from pyiceberg.types import IcebergType, IntegerType, LongType, NestedField, StringType, TimestampType
-from sqlalchemy.exc import OperationalError
 
 from manymetrics.tables import NAMESPACE, TABLES, Column, Table
+from manymetrics_processor import commits
+from manymetrics_processor.arrow_engine import ArrowEngine
+from manymetrics_processor.commits import ConflictError, conflicts
+from manymetrics_processor.decode import Rows
 from manymetrics_processor.ledger import StreamBooks, books_of, encode, property_name
+from manymetrics_processor.storage import list_files
 
 MAX_ATTEMPTS = 12
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.02, 1.0
@@ -49,10 +50,6 @@ _ICEBERG_TYPES: dict[str, IcebergType] = {
 }
 
 
-class ConflictError(Exception):
-    """Somebody else committed first, or the answer was lost: look at the table again."""
-
-
 class CommitContentionError(Exception):
     """A commit lost every race. The batch is untouched: deliver it again."""
 
@@ -62,10 +59,31 @@ class ForeignTableError(Exception):
 
 
 class Plan(NamedTuple):
-    """What to commit: staged files (none is fine) and the books after it."""
+    """What to commit: what the engine staged (none is fine) and the books after it."""
 
-    files: Sequence[DataFile]
+    files: Sequence[Any]
     books: StreamBooks
+
+
+class Engine(Protocol):
+    """How rows become files, and files part of a table. What it stages is its own affair."""
+
+    def stage(self, table: Table, iceberg: IcebergTable, rows: Rows) -> Sequence[Any]:
+        """Write the rows to new files, one a UTC day; nothing refers to them yet."""
+
+    def append(
+        self,
+        table: Table,
+        iceberg: IcebergTable,
+        files: Sequence[Any],
+        summary: Mapping[str, str],
+        properties: Mapping[str, str],
+    ) -> int:
+        """Commit files, a snapshot's summary and table properties in one snapshot, also without files.
+
+        Only on the very state that ``iceberg`` shows: raises ConflictError where anybody committed since, and where
+        it can't be known whether the commit landed. Returns the snapshot's id.
+        """
 
 
 def local_catalog(data_dir: Path) -> Catalog:
@@ -74,17 +92,25 @@ def local_catalog(data_dir: Path) -> Catalog:
 
     data_dir.mkdir(parents=True, exist_ok=True)
     home = data_dir.resolve()
-    return SqlCatalog(
-        "manymetrics", uri=f"sqlite:///{quote(str(home))}/catalog.db", warehouse=f"file://{home}/warehouse"
-    )
+    uri, warehouse = f"sqlite:///{quote(str(home))}/catalog.db", f"file://{home}/warehouse"
+    return SqlCatalog("manymetrics", uri=uri, warehouse=warehouse, **{"py-io-impl": ARROW_FILE_IO})
 
 
 class Lake:
     """The tables of one catalogue."""
 
-    def __init__(self, catalog: Catalog, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self, catalog: Catalog, engine: Engine | None = None, *, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
         self._catalog = catalog
+        self._engine = engine or ArrowEngine()
         self._sleep = sleep
+        self.io: FileIO = load_file_io(catalog.properties)
+        """Reads and writes files where the tables are."""
+
+    def home(self, table: Table) -> str:
+        """The location of a table, and of no other."""
+        return f"{self._catalog.properties['warehouse']}/{NAMESPACE}/{table.name}"
 
     def ensure_tables(self) -> None:
         """Create what isn't there, and add columns that a newer version brought. Safe in a race."""
@@ -116,10 +142,14 @@ class Lake:
             if planned is None:
                 return books, None
             try:
-                return planned.books, self._append(iceberg, planned)
+                return planned.books, self._append(table, iceberg, planned)
             except ConflictError:
                 self._sleep(random.uniform(0, min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2**attempt)))  # noqa: S311  # jitter
         raise CommitContentionError(f"{table.name}: lost {MAX_ATTEMPTS} races")
+
+    def stage(self, table: Table, iceberg: IcebergTable, rows: Rows) -> Sequence[Any]:
+        """Files of these rows, for a plan."""
+        return self._engine.stage(table, iceberg, rows)
 
     def replace_files(
         self, iceberg: IcebergTable, gone: Sequence[DataFile], new: Sequence[DataFile], operation: str
@@ -128,38 +158,22 @@ class Lake:
         live = {file.file_path for file in live_files(iceberg)}
         if any(file.file_path not in live for file in gone):
             raise ConflictError("a file was replaced by somebody else")
-        summary = {OPERATION: operation}
-        with (
-            _conflicts(),
-            _Transaction(iceberg) as transaction,
-            transaction.update_snapshot(snapshot_properties=summary).overwrite() as overwrite,
-        ):
-            for file in gone:
-                overwrite.delete_data_file(file)
-            for file in new:
-                overwrite.append_data_file(file)
+        commits.replace_files(iceberg, gone, new, {OPERATION: operation})
 
     def expire(self, iceberg: IcebergTable, snapshot_ids: Sequence[int]) -> bool:
         """Forget snapshots. False where somebody else committed meanwhile: it can be tried again at any time."""
         try:
-            with _conflicts():
-                ExpireSnapshots(_Transaction(iceberg, autocommit=True)).by_ids(list(snapshot_ids)).commit()
+            commits.expire(iceberg, snapshot_ids)
         except ConflictError:
             return False
         return True
 
-    def _append(self, iceberg: IcebergTable, planned: Plan) -> int:
-        key, value = property_name(planned.books.stream), encode(planned.books)
-        summary = {OPERATION: "ingest", key: value}
-        with _conflicts(), _Transaction(iceberg) as transaction:
-            with transaction.update_snapshot(snapshot_properties=summary).merge_append() as append:
-                for file in planned.files:
-                    append.append_data_file(file)
-            transaction.set_properties({key: value})
-        return append.snapshot_id
+    def _append(self, table: Table, iceberg: IcebergTable, planned: Plan) -> int:
+        books = {property_name(planned.books.stream): encode(planned.books)}
+        return self._engine.append(table, iceberg, planned.files, {OPERATION: "ingest", **books}, books)
 
     def _create(self, table: Table) -> None:
-        known = _newest_metadata(self._catalog, table)
+        known = self._newest_metadata(table)
         try:
             if known is not None:  # the catalogue is new, the table isn't: an empty one here would end its files
                 self._catalog.register_table((NAMESPACE, table.name), known)
@@ -167,6 +181,7 @@ class Lake:
             self._catalog.create_table(
                 (NAMESPACE, table.name),
                 schema=iceberg_schema(table),
+                location=self.home(table),
                 partition_spec=_partition_spec(table),
                 sort_order=_sort_order(table),
                 properties=_properties(table),
@@ -181,50 +196,21 @@ class Lake:
             missing = [column for column in table.columns if column.name not in names]
             if not missing:
                 return
-            with contextlib.suppress(ConflictError), _conflicts(), iceberg.update_schema() as update:
+            with contextlib.suppress(ConflictError), conflicts(), iceberg.update_schema() as update:
                 for column in missing:
                     update.add_column(column.name, _ICEBERG_TYPES[column.type], column.doc)
         raise CommitContentionError(f"{table.name}: lost {MAX_ATTEMPTS} races to add a column")
 
-
-class _Transaction(Transaction):
-    """As pyiceberg's, which builds the table's metadata anew at each of fifteen looks: half the CPU of a commit."""
-
-    _built: tuple[object, TableMetadata] | None = None
-
-    @property
-    def table_metadata(self) -> TableMetadata:
-        """The metadata after the updates so far."""
-        if self._built is None or self._built[0] is not self._updates:
-            self._built = self._updates, super().table_metadata
-        return self._built[1]
-
-
-class _conflicts:  # noqa: N801  # reads as the statement it is
-    """Turn what says "not committed, or who knows" into ConflictError; the caller's reload tells which."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, CommitFailedException | OperationalError):
-            raise ConflictError(str(error)) from error
-
-
-def _newest_metadata(catalog: Catalog, table: Table) -> str | None:
-    """The newest metadata in the folder where a local catalogue makes the table; None where there is none."""
-    warehouse = catalog.properties.get("warehouse", "")
-    if not warehouse.startswith("file://"):
-        return None
-    home = f"{warehouse}/{NAMESPACE}/{table.name}"
-    files = Path(home.removeprefix("file://"), "metadata").glob("*.metadata.json")
-    newest = max(files, key=lambda path: (int(path.name.partition("-")[0]), path.stat().st_mtime_ns), default=None)
-    if newest is None:
-        return None
-    location = f"file://{newest}"
-    if StaticTable.from_metadata(location).location() != home:
-        raise ForeignTableError(f"{home} holds a table that was copied there: remove it, or put its catalogue back")
-    return location
+    def _newest_metadata(self, table: Table) -> str | None:
+        """The newest metadata in the folder where the table would be made; None where there is none."""
+        home = self.home(table)
+        found = [one for one in list_files(self.io, f"{home}/metadata") if one[0].endswith(".metadata.json")]
+        if not found:
+            return None
+        location, _ = max(found, key=lambda one: (int(one[0].rpartition("/")[2].partition("-")[0]), -one[1]))
+        if StaticTable.from_metadata(location, self._catalog.properties).location() != home:
+            raise ForeignTableError(f"{home} holds a table that was copied there: remove it, or put its catalogue back")
+        return location
 
 
 def current_books(iceberg: IcebergTable, stream: str) -> StreamBooks:
@@ -251,17 +237,26 @@ def ancestors(iceberg: IcebergTable) -> Iterator[Snapshot]:
 
 
 def live_files(iceberg: IcebergTable) -> Iterator[DataFile]:
-    """The data files of the current snapshot."""
-    snapshot = iceberg.current_snapshot()
-    for manifest in snapshot.manifests(iceberg.io) if snapshot else ():
+    """The data files of the current snapshot. Some of their rows may be deleted: ``storage`` reads what is left."""
+    for manifest in _manifests(iceberg, ManifestContent.DATA):
         for entry in manifest.fetch_manifest_entry(iceberg.io, discard_deleted=True):
             yield entry.data_file
+
+
+def delete_manifests(iceberg: IcebergTable) -> list[ManifestFile]:
+    """What says which rows are deleted: only others' commits do (Athena's DELETE, UPDATE and MERGE)."""
+    return _manifests(iceberg, ManifestContent.DELETES)
+
+
+def _manifests(iceberg: IcebergTable, content: ManifestContent) -> list[ManifestFile]:
+    snapshot = iceberg.current_snapshot()
+    return [one for one in snapshot.manifests(iceberg.io) if one.content == content] if snapshot else []
 
 
 def added_files(iceberg: IcebergTable, snapshot: Snapshot) -> Iterator[DataFile]:
     """The data files that one snapshot added."""
     for manifest in snapshot.manifests(iceberg.io):
-        if manifest.added_snapshot_id == snapshot.snapshot_id:
+        if manifest.content == ManifestContent.DATA and manifest.added_snapshot_id == snapshot.snapshot_id:
             for entry in manifest.fetch_manifest_entry(iceberg.io, discard_deleted=True):
                 if entry.status == ManifestEntryStatus.ADDED and entry.snapshot_id == snapshot.snapshot_id:
                     yield entry.data_file

@@ -6,24 +6,24 @@ a merge is kept so small that the next commit hardly waits.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import chain
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table as IcebergTable
 
 from manymetrics.tables import TABLES, Table
-from manymetrics_processor.arrow_engine import local_path, stage_day
-from manymetrics_processor.columns import arrow_schema
-from manymetrics_processor.lake import MAX_ATTEMPTS, ConflictError, Lake, live_files
+from manymetrics_processor.arrow_engine import stage_day
+from manymetrics_processor.commits import ConflictError
+from manymetrics_processor.lake import MAX_ATTEMPTS, Lake, delete_manifests, live_files
+from manymetrics_processor.reading import read_files
+from manymetrics_processor.storage import delete_files, list_files
 
 EVERY_COMMITS = 25
 KEEP_SNAPSHOTS = 10
@@ -71,7 +71,7 @@ class Maintenance:
         """Delete what was left for queries that are over by now; and once an hour what killed processes left."""
         now = time.monotonic()
         while self._dead and self._dead[0][0] < now - QUERY_GRACE_S:
-            delete_files(self._dead.popleft()[1])
+            delete_files(self._lake.io, self._dead.popleft()[1])
         if now - self._last_orphans > ORPHANS_EVERY_S:
             self._last_orphans = now
             for table in TABLES:
@@ -96,7 +96,7 @@ def _maintain(lake: Lake, table: Table, keep_snapshots: int) -> Report:
     before = len(list(live_files(lake.load(table))))
     merge_small_files(lake, table)
     expired, dead = expire_snapshots(lake, table, keep_snapshots)
-    delete_files(dead)
+    delete_files(lake.io, dead)
     iceberg = lake.load(table)
     removed = len(dead) + remove_orphans(iceberg)
     return Report(table.name, before, len(list(live_files(iceberg))), expired, removed)
@@ -128,48 +128,30 @@ def rewrite(
 
     Raises ConflictError where somebody else replaced one of them meanwhile.
     """
-    rows = read_files(table, files)
-    changed = change(rows)
     iceberg = lake.load(table)
+    deletes = _deletes(iceberg)
+    rows = read_files(table, iceberg, files)
+    changed = change(rows)
     day = files[0].partition[0]
     new = [stage_day(table, iceberg, _sorted(table, changed), day)] if changed.num_rows else []
     counts = rows.num_rows, changed.num_rows
     for _ in range(MAX_ATTEMPTS):
+        iceberg = lake.load(table)
         live = {file.file_path for file in live_files(iceberg)}
         if new and new[0].file_path in live:  # it was the answer that was lost
             return counts
-        if any(file.file_path not in live for file in files):
+        if any(file.file_path not in live for file in files) or _deletes(iceberg) != deletes:
             break
         try:
             lake.replace_files(iceberg, files, new, operation)
         except ConflictError:
-            iceberg = lake.load(table)
-        else:
-            return counts
-    raise ConflictError(f"{table.name}: a file was replaced by somebody else")
+            continue
+        return counts
+    raise ConflictError(f"{table.name}: a file was replaced by somebody else, or rows of it deleted")
 
 
-def read_files(table: Table, files: Sequence[DataFile], columns: Sequence[str] | None = None) -> pa.Table:
-    """The rows of data files; a column that a file is older than is null."""
-    return read_paths(table, [local_path(file.file_path) for file in files], columns)
-
-
-def read_paths(table: Table, paths: Sequence[str], columns: Sequence[str] | None = None) -> pa.Table:
-    """As read_files, by the files' paths."""
-    schema = arrow_schema(table)
-    if columns is not None:
-        schema = pa.schema([schema.field(name) for name in columns])
-    parts = []
-    for path in paths:
-        # `partitioning=None`: the folder's name is no column
-        with pq.ParquetFile(path) as parquet:
-            have = set(parquet.schema_arrow.names)
-            part = parquet.read(columns=[name for name in schema.names if name in have])
-        for at, field in enumerate(schema):
-            if field.name not in have:
-                part = part.add_column(at, field, pa.nulls(part.num_rows, field.type))
-        parts.append(part.select(schema.names).cast(schema))
-    return pa.concat_tables(parts) if parts else schema.empty_table()
+def _deletes(iceberg: IcebergTable) -> set[str]:
+    return {manifest.manifest_path for manifest in delete_manifests(iceberg)}
 
 
 def _sorted(table: Table, rows: pa.Table) -> pa.Table:
@@ -216,43 +198,35 @@ def expire_snapshots(lake: Lake, table: Table, keep: int = KEEP_SNAPSHOTS) -> tu
     return len(old), held - _reachable(lake.load(table), read)
 
 
-def delete_files(paths: set[str]) -> None:
-    """Delete files that may be gone already."""
-    for path in paths:
-        Path(path).unlink(missing_ok=True)
-
-
 def remove_orphans(iceberg: IcebergTable, *, older_than_s: float = ORPHAN_AGE_S) -> int:
     """Delete files of the table's folder that no snapshot refers to: what a process left that was killed in a commit.
 
     Younger files may belong to a commit that is under way. Returns how many.
     """
-    old = {str(path) for path, age_s in orphans(iceberg) if age_s >= older_than_s}
-    delete_files(old)
+    old = {location for location, age_s in orphans(iceberg) if age_s >= older_than_s}
+    delete_files(iceberg.io, old)
     return len(old)
 
 
-def orphans(iceberg: IcebergTable) -> Iterator[tuple[Path, float]]:
+def orphans(iceberg: IcebergTable) -> Iterator[tuple[str, float]]:
     """The files of the table's folder that no snapshot refers to, and their age in seconds."""
     kept = _reachable(iceberg, {})
-    kept |= {local_path(entry.metadata_file) for entry in iceberg.metadata.metadata_log}
-    kept.add(local_path(iceberg.metadata_location))
-    home = Path(local_path(iceberg.location()))
-    for path in (*home.glob("data/*/*.parquet"), *home.glob("metadata/*.avro"), *home.glob("metadata/*.metadata.json")):
-        if str(path) not in kept:
-            with contextlib.suppress(FileNotFoundError):  # somebody else removes them too
-                yield path, time.time() - path.stat().st_mtime
+    kept |= {entry.metadata_file for entry in iceberg.metadata.metadata_log}
+    kept.add(iceberg.metadata_location)
+    home = iceberg.location()
+    found = chain(list_files(iceberg.io, f"{home}/data"), list_files(iceberg.io, f"{home}/metadata"))
+    return ((location, age_s) for location, age_s in found if location not in kept)
 
 
 def _reachable(iceberg: IcebergTable, read: dict[str, set[str]]) -> set[str]:
-    """The paths of all files that the table's snapshots refer to. ``read`` keeps what manifests were found to hold."""
-    paths: set[str] = set()
+    """The locations of all files that the table's snapshots refer to. ``read`` keeps what manifests hold."""
+    locations: set[str] = set()
     for snapshot in iceberg.metadata.snapshots:
-        paths.add(local_path(snapshot.manifest_list))
+        locations.add(snapshot.manifest_list)
         for manifest in snapshot.manifests(iceberg.io):
-            at = local_path(manifest.manifest_path)
+            at = manifest.manifest_path
             if at not in read:
                 entries = manifest.fetch_manifest_entry(iceberg.io, discard_deleted=True)  # the rest says what went
-                read[at] = {local_path(entry.data_file.file_path) for entry in entries}
-            paths |= {at, *read[at]}
-    return paths
+                read[at] = {entry.data_file.file_path for entry in entries}
+            locations |= {at, *read[at]}
+    return locations

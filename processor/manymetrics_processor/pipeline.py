@@ -12,15 +12,13 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
-from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table as IcebergTable
 
 from manymetrics.tables import DEAD_LETTERS, EVENTS
-from manymetrics_processor.arrow_engine import stage
 from manymetrics_processor.decode import DUPLICATE, Batch, Bools, StreamRecord, decode
 from manymetrics_processor.lake import Lake, Plan
 from manymetrics_processor.ledger import StreamBooks
@@ -47,8 +45,8 @@ def run(records: Iterable[StreamRecord], stream: str, lake: Lake, window: Window
 def commit(batch: Batch, lake: Lake, window: Window) -> Committed:
     """As run, for a batch that is decoded."""
     if batch.reasons:
-        lake.commit(DEAD_LETTERS, batch.stream, lambda iceberg, books: _plan_letters(batch, iceberg, books))
-    events = _EventsPlan(batch, window)
+        lake.commit(DEAD_LETTERS, batch.stream, lambda iceberg, books: _plan_letters(batch, lake, iceberg, books))
+    events = _EventsPlan(batch, lake, window)
     books, snapshot_id = lake.commit(EVENTS, batch.stream, events.plan)
     if snapshot_id is None:
         return Committed(books, [None] * len(batch.keys))
@@ -56,11 +54,11 @@ def commit(batch: Batch, lake: Lake, window: Window) -> Committed:
     return Committed(books, events.outcomes())
 
 
-def _plan_letters(batch: Batch, iceberg: IcebergTable, books: StreamBooks) -> Plan | None:
+def _plan_letters(batch: Batch, lake: Lake, iceberg: IcebergTable, books: StreamBooks) -> Plan | None:
     kept = _fresh(batch, books)[batch.letters.record]
     if not kept.any():
         return None
-    files = stage(DEAD_LETTERS, iceberg, batch.letters.only(kept))
+    files = lake.stage(DEAD_LETTERS, iceberg, batch.letters.only(kept))
     reasons = _reasons(batch, kept)
     return Plan(files, books.moved(_watermarks(batch), received=int(kept.sum()), dead_lettered=reasons))
 
@@ -68,9 +66,9 @@ def _plan_letters(batch: Batch, iceberg: IcebergTable, books: StreamBooks) -> Pl
 class _EventsPlan:
     """Watermark, dedupe and encode, against the table as it stands at each attempt."""
 
-    def __init__(self, batch: Batch, window: Window) -> None:
-        self._batch, self._window = batch, window
-        self._files: list[DataFile] | None = None
+    def __init__(self, batch: Batch, lake: Lake, window: Window) -> None:
+        self._batch, self._lake, self._window = batch, lake, window
+        self._files: Sequence[Any] | None = None
         self._fresh: Bools = np.zeros(len(batch.keys), dtype=np.bool_)
         self.stored: Bools = np.zeros(len(batch.ids), dtype=np.bool_)
 
@@ -82,7 +80,7 @@ class _EventsPlan:
         candidates = fresh[batch.events.record]
         stored = self._without_resends(iceberg, candidates)
         if self._files is None or not np.array_equal(stored, self.stored):
-            self._files = stage(EVENTS, iceberg, batch.events.only(stored)) if stored.any() else []
+            self._files = self._lake.stage(EVENTS, iceberg, batch.events.only(stored)) if stored.any() else []
         self.stored = stored
         moved = books.moved(
             _watermarks(batch),

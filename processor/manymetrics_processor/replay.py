@@ -18,11 +18,10 @@ import msgspec
 from manymetrics.events import Rejected
 from manymetrics.records import Stamp
 from manymetrics.tables import DEAD_LETTERS, EVENTS
-from manymetrics_processor.arrow_engine import stage
 from manymetrics_processor.decode import DUPLICATE, STORED, Entry, batch_of, row_or_rejected
 from manymetrics_processor.lake import Lake, Plan, current_books, live_files
-from manymetrics_processor.maintenance import read_files
 from manymetrics_processor.pipeline import commit
+from manymetrics_processor.reading import read_files
 from manymetrics_processor.rows import Row, dedup_digest, read_request
 from manymetrics_processor.window import Window
 
@@ -79,7 +78,7 @@ def _send(lake: Lake, window: Window, good: list[tuple[Entry, Letter]], report: 
     lake.commit(
         DEAD_LETTERS,
         STREAM,
-        lambda iceberg, books: Plan(stage(DEAD_LETTERS, iceberg, rows), books.moved({}, received=0)),
+        lambda iceberg, books: Plan(lake.stage(DEAD_LETTERS, iceberg, rows), books.moved({}, received=0)),
     )
 
 
@@ -98,11 +97,11 @@ def _mark(letter: Letter) -> Row:
 def _in_parts(lake: Lake, chosen: Callable[[Letter], bool], report: Report) -> Iterator[list[Letter]]:
     iceberg = lake.load(DEAD_LETTERS)
     files = list(live_files(iceberg))
-    marks = read_files(DEAD_LETTERS, files, ["dead_letter_id", "stage"]).to_pylist()
+    marks = read_files(DEAD_LETTERS, iceberg, files, ["dead_letter_id", "stage"]).to_pylist()
     done = {mark["dead_letter_id"] for mark in marks if mark["stage"] == STAGE}
     part: list[Letter] = []
     for file in files:
-        for letter in read_files(DEAD_LETTERS, [file]).to_pylist():
+        for letter in read_files(DEAD_LETTERS, iceberg, [file]).to_pylist():
             if letter["stage"] == STAGE or letter["dead_letter_id"] in done or not chosen(letter):
                 continue
             if not letter["replayable"]:

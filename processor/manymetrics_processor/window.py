@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-import pyarrow.parquet as pq
+from pyiceberg.io import FileIO
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table as IcebergTable
 
-from manymetrics_processor.arrow_engine import local_path
 from manymetrics_processor.decode import Bools, Ints
 from manymetrics_processor.dedup import WINDOW_DAYS, DedupIndex, Ids, ids_of
 from manymetrics_processor.lake import OPERATION, added_files, ancestors, live_files
 from manymetrics_processor.rows import dedup_digest
+from manymetrics_processor.storage import open_parquet
 
 
 class Window:
@@ -76,22 +76,23 @@ class Window:
         for snapshot in news:
             own = snapshot.summary.additional_properties.get(OPERATION) if snapshot.summary else None
             if own in {None, "ingest"}:  # compaction and erasure bring no new ids
-                self._read(added_files(iceberg, snapshot), from_day)
+                self._read(iceberg.io, added_files(iceberg, snapshot), from_day)
         self._snapshot_id = current.snapshot_id
         return None
 
     def _read_anew(self, iceberg: IcebergTable, from_day: int) -> None:
         self._index.clear()
-        self._read(live_files(iceberg), from_day)
+        self._read(iceberg.io, live_files(iceberg), from_day)
         self._from_day = from_day
         current = iceberg.current_snapshot()
         self._snapshot_id = current.snapshot_id if current else None
 
-    def _read(self, files: Iterable[DataFile], from_day: int) -> None:
+    def _read(self, io: FileIO, files: Iterable[DataFile], from_day: int) -> None:
         for file in files:
             day = file.partition[0]
             if day >= from_day:
-                data = pq.read_table(local_path(file.file_path), columns=["project_id", "message_id"])
+                with open_parquet(io, file.file_path) as parquet:
+                    data = parquet.read(columns=["project_id", "message_id"])
                 pairs = zip(data["project_id"].to_pylist(), data["message_id"].to_pylist(), strict=True)
                 self._index.add(day, ids_of([dedup_digest(project, message) for project, message in pairs]))
 

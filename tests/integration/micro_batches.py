@@ -13,7 +13,7 @@ from manymetrics.tables import EVENTS, Table
 from manymetrics_processor.decode import StreamRecord
 from manymetrics_processor.lake import Lake, current_books, live_files, local_catalog
 from manymetrics_processor.ledger import StreamBooks
-from manymetrics_processor.maintenance import read_files
+from manymetrics_processor.reading import read_files
 from manymetrics_processor.rows import DAY_US
 
 STREAM, SHARD = "local:test", "shard-0"
@@ -49,7 +49,8 @@ def record(sequence: int, *events: Event | bytes, shard: str = SHARD, **stamp: A
 
 def rows(lake: Lake, table: Table = EVENTS) -> list[Row]:
     """All rows, in the order of their places."""
-    found = read_files(table, list(live_files(lake.load(table)))).to_pylist()
+    iceberg = lake.load(table)
+    found = read_files(table, iceberg, live_files(iceberg)).to_pylist()
     return sorted(found, key=lambda row: (row["_stream"], row["_shard"], int(row["_sequence"]), row["_position"]))
 
 

@@ -21,7 +21,8 @@ from manymetrics.local_stream import SHARD, LocalSource, open_stream
 from manymetrics.settings import Settings
 from manymetrics.tables import DEAD_LETTERS
 from manymetrics_processor import pipeline
-from manymetrics_processor.lake import ConflictError, Lake
+from manymetrics_processor.commits import ConflictError
+from manymetrics_processor.lake import Lake
 from manymetrics_processor.window import Window
 from tests.integration.micro_batches import NOW, STREAM, make_lake, message_ids, packed, record, rows, track
 

@@ -165,7 +165,7 @@ class FaultError(Exception):
         "manymetrics.local_stream.LocalSource.name",
         "manymetrics.local_stream.LocalSource.put_outcomes",
         "manymetrics_processor.lake.Lake._append",
-        "manymetrics_processor.pipeline.stage",
+        "manymetrics_processor.arrow_engine.ArrowEngine.stage",
     ],
 )
 def test_a_failure_is_tried_again_and_logged_without_a_payload(

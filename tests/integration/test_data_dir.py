@@ -18,7 +18,8 @@ from manymetrics.tables import EVENTS
 from manymetrics_processor import pipeline
 from manymetrics_processor.decode import StreamRecord
 from manymetrics_processor.lake import ForeignTableError, Lake, live_files, local_catalog
-from manymetrics_processor.maintenance import maintain, read_files
+from manymetrics_processor.maintenance import maintain
+from manymetrics_processor.reading import read_files
 from manymetrics_processor.window import Window
 
 _STAMP = Stamp(time.time_ns() // 1_000, "r-1", "shop", "browser")
@@ -40,7 +41,7 @@ def _commit(lake: Lake, sequence: int, event: bytes) -> None:
 
 
 def _message_ids(lake: Lake) -> list[str]:
-    rows = read_files(EVENTS, list(live_files(lake.load(EVENTS))), ["message_id"])
+    rows = read_files(EVENTS, iceberg := lake.load(EVENTS), live_files(iceberg), ["message_id"])
     return sorted(rows["message_id"].to_pylist())
 
 

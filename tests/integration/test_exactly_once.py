@@ -25,7 +25,8 @@ from manymetrics_processor import pipeline
 from manymetrics_processor.decode import StreamRecord, decode
 from manymetrics_processor.lake import CommitContentionError, Lake, Plan, current_books, live_files, local_catalog
 from manymetrics_processor.ledger import StreamBooks
-from manymetrics_processor.maintenance import maintain, read_files
+from manymetrics_processor.maintenance import maintain
+from manymetrics_processor.reading import read_files
 from manymetrics_processor.rows import DAY_US
 from manymetrics_processor.window import Window
 
@@ -60,10 +61,10 @@ class SteppedLake(Lake):
         self._at(Step("loaded", table.name))
         return iceberg
 
-    def _append(self, iceberg: IcebergTable, planned: Plan) -> int:
-        self._at(Step("staged", iceberg.name()[-1]))
-        snapshot_id = super()._append(iceberg, planned)
-        self._at(Step("committed", iceberg.name()[-1]))
+    def _append(self, table: Table, iceberg: IcebergTable, planned: Plan) -> int:
+        self._at(Step("staged", table.name))
+        snapshot_id = super()._append(table, iceberg, planned)
+        self._at(Step("committed", table.name))
         return snapshot_id
 
 
@@ -180,9 +181,9 @@ class Play:
         )
 
     def _rows_of(self, table: Table, id_column: str) -> list[dict[str, object]]:
-        files = live_files(Lake.load(self.lake, table))
-        of_its_day = [file for file in files if file.partition[0] == self.now // DAY_US]
-        rows: list[dict[str, object]] = read_files(table, of_its_day, [id_column]).to_pylist()
+        iceberg = Lake.load(self.lake, table)
+        of_its_day = [file for file in live_files(iceberg) if file.partition[0] == self.now // DAY_US]
+        rows: list[dict[str, object]] = read_files(table, iceberg, of_its_day, [id_column]).to_pylist()
         return rows
 
 

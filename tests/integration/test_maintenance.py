@@ -14,7 +14,8 @@ from pyiceberg.manifest import DataFile
 
 from manymetrics.tables import EVENTS, TABLES, Table
 from manymetrics_processor import maintenance, pipeline
-from manymetrics_processor.lake import ConflictError, Lake, live_files
+from manymetrics_processor.commits import ConflictError
+from manymetrics_processor.lake import Lake, live_files
 from manymetrics_processor.maintenance import (
     EVERY_COMMITS,
     KEEP_SNAPSHOTS,
@@ -27,6 +28,8 @@ from manymetrics_processor.maintenance import (
     remove_orphans,
     rewrite,
 )
+from manymetrics_processor.reading import read_files
+from manymetrics_processor.storage import delete_files
 from manymetrics_processor.window import Window
 from tests.integration.micro_batches import STREAM, books, file_paths, make_lake, message_ids, record, rows, track
 
@@ -105,7 +108,7 @@ def test_merged_files_are_sorted_as_the_table_says_and_stay_in_their_day(lake: L
     merge_small_files(lake, EVENTS)
 
     [file] = live_files(lake.load(EVENTS))
-    merged = maintenance.read_files(EVENTS, [file])["event"].to_pylist()
+    merged = read_files(EVENTS, lake.load(EVENTS), [file])["event"].to_pylist()
     assert merged == [None, "A", "B", "C", "D", "E", "F", "G", "H"]
     assert file.sort_order_id == lake.load(EVENTS).metadata.default_sort_order_id
 
@@ -256,7 +259,7 @@ def test_a_commit_that_lands_while_snapshots_expire_loses_nothing(
 
     monkeypatch.setattr(lake, "expire", overtaken)
     _, dead = expire_snapshots(lake, EVENTS, keep=1)
-    maintenance.delete_files(dead)
+    delete_files(lake.io, dead)
 
     assert needed(lake) <= file_paths(tmp_path)
     assert len(message_ids(lake)) == 6

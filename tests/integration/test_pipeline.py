@@ -15,11 +15,12 @@ import pytest
 from manymetrics.outcomes import Reason
 from manymetrics.tables import DEAD_LETTERS, EVENTS, Column, Table
 from manymetrics_processor import pipeline
-from manymetrics_processor.arrow_engine import stage
+from manymetrics_processor.arrow_engine import ArrowEngine
 from manymetrics_processor.decode import StreamRecord
 from manymetrics_processor.lake import Lake
 from manymetrics_processor.maintenance import maintain
 from manymetrics_processor.rows import row_of
+from manymetrics_processor.storage import open_parquet
 from manymetrics_processor.window import Window
 from tests.integration.micro_batches import (
     NOW,
@@ -313,13 +314,14 @@ def test_an_event_that_another_process_stores_while_ours_is_encoded_is_stored_on
     window, theirs = Window(), make_lake(tmp_path)
     raced = list[Table]()
 
-    def overtaken(table: Table, *rest: Any) -> Any:  # noqa: ANN401  # as the real one
+    def overtaken(engine: ArrowEngine, table: Table, *rest: Any) -> Any:  # noqa: ANN401  # as the real one
         if not raced:
             raced.append(table)
             pipeline.run([record(1, track("a"))], "theirs", theirs, Window())
-        return stage(table, *rest)
+        return real(engine, table, *rest)
 
-    monkeypatch.setattr("manymetrics_processor.pipeline.stage", overtaken)
+    real = ArrowEngine.stage
+    monkeypatch.setattr(ArrowEngine, "stage", overtaken)
     committed = pipeline.run([record(1, track("a"), track("b"))], STREAM, lake, window)
 
     assert raced == [EVENTS]
@@ -334,13 +336,13 @@ class Reads:
     """How many data files the window reads."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.count, real = 0, pq.read_table
+        self.count, real = 0, open_parquet
 
         def counting(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401  # as the real one
             self.count += 1
             return real(*arguments, **options)
 
-        monkeypatch.setattr(pq, "read_table", counting)
+        monkeypatch.setattr("manymetrics_processor.window.open_parquet", counting)
 
 
 def test_a_running_process_reads_no_file_of_its_own_however_many_there_are(

@@ -19,7 +19,8 @@ from manymetrics.local_stream import SHARD, LocalSource, open_stream
 from manymetrics.records import Stamp, pack
 from manymetrics.tables import DEAD_LETTERS, EVENTS
 from manymetrics_processor.lake import Lake, current_books, live_files, local_catalog
-from manymetrics_processor.maintenance import maintain, read_files
+from manymetrics_processor.maintenance import maintain
+from manymetrics_processor.reading import read_files
 
 RACERS = 3
 RECORDS, A_RECORD = 150, 20
@@ -51,8 +52,8 @@ def test_racing_committers_that_are_killed_commit_every_event_once(tmp_path: Pat
 
     good = Counter(event["messageId"] for record in sent for event in record if event["type"] == "track")
     bad = sum(event["type"] != "track" for record in sent for event in record)
-    rows = read_files(EVENTS, list(live_files(lake.load(EVENTS))), ["message_id"])
-    letters = read_files(DEAD_LETTERS, list(live_files(lake.load(DEAD_LETTERS))), ["dead_letter_id"])
+    rows = read_files(EVENTS, iceberg := lake.load(EVENTS), live_files(iceberg), ["message_id"])
+    letters = read_files(DEAD_LETTERS, iceberg := lake.load(DEAD_LETTERS), live_files(iceberg), ["dead_letter_id"])
     books = current_books(lake.load(EVENTS), _stream_name(tmp_path))
     assert Counter(rows["message_id"].to_pylist()) == dict.fromkeys(good, 1)
     assert len(set(letters["dead_letter_id"].to_pylist())) == letters.num_rows == bad
@@ -63,7 +64,8 @@ def test_racing_committers_that_are_killed_commit_every_event_once(tmp_path: Pat
         {"unknown_type": bad},
     )
     maintain(lake)
-    assert read_files(EVENTS, list(live_files(lake.load(EVENTS))), ["message_id"]).num_rows == len(good)
+    iceberg = lake.load(EVENTS)
+    assert read_files(EVENTS, iceberg, live_files(iceberg), ["message_id"]).num_rows == len(good)
 
 
 def _events(chance: random.Random) -> list[dict[str, str]]:

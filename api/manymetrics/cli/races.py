@@ -13,7 +13,8 @@ class LostRacesError(Exception):
 @contextmanager
 def races_said_in_a_line() -> Iterator[None]:
     """Raises LostRacesError for what the lake raises after all its attempts."""
-    from manymetrics_processor.lake import CommitContentionError, ConflictError
+    from manymetrics_processor.commits import ConflictError
+    from manymetrics_processor.lake import CommitContentionError
 
     try:
         yield

@@ -1,0 +1,71 @@
+"""Where a table's files are: in a folder of this machine, or in S3. Locations are as Iceberg writes them."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable, Iterator
+from functools import cache
+
+import pyarrow.fs as pa_fs
+import pyarrow.parquet as pq
+from pyiceberg.io import FileIO
+from pyiceberg.io.pyarrow import PyArrowFileIO
+
+
+def open_parquet(io: FileIO, location: str) -> pq.ParquetFile:
+    """A Parquet file, to be closed by the caller. Raises FileNotFoundError."""
+    system, path = locate(io, location)
+    return pq.ParquetFile(path, filesystem=system)
+
+
+def read_bytes(io: FileIO, location: str) -> bytes:
+    """A whole file. Raises FileNotFoundError."""
+    system, path = locate(io, location)
+    with system.open_input_file(path) as file:
+        data: bytes = file.read()
+    return data
+
+
+def write_bytes(io: FileIO, location: str, data: bytes) -> None:
+    """Write a file, or replace it. On S3 it is there whole or not at all."""
+    system, path = locate(io, location)
+    make_folder(system, path)
+    with system.open_output_stream(path) as file:
+        file.write(data)
+
+
+def delete_files(io: FileIO, locations: Iterable[str]) -> None:
+    """Delete files that may be gone already."""
+    for location in locations:
+        system, path = locate(io, location)
+        with contextlib.suppress(FileNotFoundError):
+            system.delete_file(path)
+
+
+def list_files(io: FileIO, folder: str) -> Iterator[tuple[str, float]]:
+    """The files of a folder and its folders, and the age of each in seconds. None where there is no such folder."""
+    system, path = locate(io, folder)
+    prefix = folder.removesuffix(path)
+    now = time.time()
+    for file in system.get_file_info(pa_fs.FileSelector(path, recursive=True, allow_not_found=True)):
+        if file.type == pa_fs.FileType.File:
+            yield prefix + file.path, now - file.mtime_ns / 1e9
+
+
+def make_folder(system: pa_fs.FileSystem, path: str) -> None:
+    """The folder of a file; S3 needs none."""
+    if isinstance(system, pa_fs.LocalFileSystem):
+        _make_local_folder(path.rpartition("/")[0])
+
+
+def locate(io: FileIO, location: str) -> tuple[pa_fs.FileSystem, str]:
+    """The file system that a location is on, and its path there."""
+    scheme, netloc, path = PyArrowFileIO.parse_location(location)
+    assert isinstance(io, PyArrowFileIO)  # noqa: S101  # which our catalogues ask for
+    return io.fs_by_scheme(scheme, netloc), path
+
+
+@cache
+def _make_local_folder(path: str) -> None:
+    pa_fs.LocalFileSystem().create_dir(path, recursive=True)

@@ -1,0 +1,89 @@
+"""The tables in Glue and S3: moto's, with Glue's lock enforced."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+
+import pytest
+
+from manymetrics.tables import EVENTS
+from manymetrics_processor import pipeline
+from manymetrics_processor.glue import glue_catalog
+from manymetrics_processor.lake import CommitContentionError, Lake, live_files
+from manymetrics_processor.maintenance import maintain
+from manymetrics_processor.window import Window
+from tests.integration.micro_batches import STREAM, books, counts, message_ids, record, track
+from tests.strict_moto import Aws
+
+
+@pytest.fixture
+def lake(aws_lake: tuple[Aws, str]) -> Lake:
+    return make_lake(aws_lake[1])
+
+
+def make_lake(warehouse: str) -> Lake:
+    lake = Lake(glue_catalog(warehouse, os.environ))
+    lake.ensure_tables()
+    return lake
+
+
+def test_a_batch_is_committed_once_however_often_it_comes(lake: Lake) -> None:
+    batch = [record(1, track("a"), track("b"), b"{}"), record(2, track("a"))]
+
+    pipeline.run(batch, STREAM, lake, Window())
+    pipeline.run(batch, STREAM, lake, Window())
+    pipeline.run(batch[1:], STREAM, lake, Window())
+
+    assert message_ids(lake) == ["a", "b"]
+    assert counts(books(lake)) == {"received": 4, "stored": 2, "duplicate": 1, "dead_lettered:unknown_type": 1}
+
+
+def test_processors_that_race_store_each_event_once(aws_lake: tuple[Aws, str], lake: Lake) -> None:
+    batches = [[record(10 * n + i, track(f"m{n}-{i}"), track(f"again-{i}")) for i in range(3)] for n in range(4)]
+    shards = {"shard-0": batches[:2], "shard-1": [[one._replace(shard="shard-1") for one in b] for b in batches[2:]]}
+
+    def deliver(seed: int) -> None:
+        chance, own, window = random.Random(seed), make_lake(aws_lake[1]), Window()
+        for number in range(2):
+            for shard in chance.sample(sorted(shards), 2):
+                while True:
+                    try:
+                        pipeline.run(shards[shard][number], STREAM, own, window)
+                        break
+                    except CommitContentionError:
+                        continue
+
+    threads = [threading.Thread(target=deliver, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert message_ids(lake) == sorted(
+        [*(f"m{n}-{i}" for n in range(4) for i in range(3)), *(f"again-{i}" for i in range(3))]
+    )
+    assert counts(books(lake)) == {"received": 24, "stored": 15, "duplicate": 9}
+
+
+def test_maintenance_leaves_one_file_and_every_row(lake: Lake) -> None:
+    for number in range(12):
+        pipeline.run([record(number, track(f"m{number}"))], STREAM, lake, Window())
+
+    maintain(lake, keep_snapshots=1)
+
+    assert len(list(live_files(lake.load(EVENTS)))) == 1
+    assert len(message_ids(lake)) == 12
+
+
+def test_tables_outlive_their_catalogue(aws_lake: tuple[Aws, str], lake: Lake) -> None:
+    aws, warehouse = aws_lake
+    pipeline.run([record(1, track("a"))], STREAM, lake, Window())
+    aws.client("glue").delete_database(Name="manymetrics")
+
+    again = make_lake(warehouse)
+
+    assert message_ids(again) == ["a"]
+    pipeline.run([record(1, track("a"))], STREAM, again, Window())
+    assert message_ids(again) == ["a"]
