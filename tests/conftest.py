@@ -33,5 +33,5 @@ def anyio_backend() -> str:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Side by side, a file's tests stay together, as they share what is dear; those that take minutes are dealt out."""
     for item in items:
-        if item.path.name != "test_exactly_once.py":
+        if item.path.name != "test_exactly_once.py" and not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(str(item.path)))
