@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from itertools import groupby
+from pathlib import Path
 from typing import Any, Protocol
 
 import boto3
@@ -29,12 +30,13 @@ from manymetrics.tables import EVENTS, NAMESPACE, TABLES
 from manymetrics.telemetry import log_json_lines
 from manymetrics_processor import pipeline
 from manymetrics_processor.archive import Archive
+from manymetrics_processor.arrow_engine import ArrowEngine
 from manymetrics_processor.decode import DEAD_LETTERED, DUPLICATE, STORED
 from manymetrics_processor.delivery import parts_of, stream_record
 from manymetrics_processor.event_source import MAINTAIN_EVERY_S, EventSource, Options
 from manymetrics_processor.glue import glue_catalog
 from manymetrics_processor.kept_ids import KeptIds
-from manymetrics_processor.lake import CommitContentionError, Lake, current_books
+from manymetrics_processor.lake import CommitContentionError, Engine, Lake, current_books
 from manymetrics_processor.maintenance import maintain
 from manymetrics_processor.storage import write_bytes
 from manymetrics_processor.window import Window
@@ -53,7 +55,7 @@ class Context(Protocol):
 
 
 class Processor:
-    """``stream_of`` names a stream with its incarnation, by its ARN."""
+    """``stream_of`` names a stream with its incarnation, by its ARN. ``is_alive``: whether the engine still is."""
 
     def __init__(
         self,
@@ -61,9 +63,11 @@ class Processor:
         window: Window,
         stream_of: Callable[[str], str],
         archive: Archive | None = None,
+        is_alive: Callable[[], bool] = lambda: True,
     ) -> None:
         self._lake = lake_of(self._sleep)
         self._window, self._stream_of, self._archive = window, stream_of, archive
+        self._is_alive = is_alive
         self._until = float("inf")
         self._has_tables = False
 
@@ -103,6 +107,9 @@ class Processor:
             self._window.keep()
         except Exception as error:  # whatever it is: no bad record does this, so it is ours, and passes
             log.warning("a batch will be delivered again from its first record that is not committed", exc_info=error)
+            if not self._is_alive():
+                log.exception("the JVM is gone, and this process ends: a new one goes on from the watermark")
+                os._exit(1)  # nothing here can be used again; Lambda, or who started this, starts a new one
             return [{"itemIdentifier": pending[0]["kinesis"]["sequenceNumber"]}]
         return []
 
@@ -125,7 +132,7 @@ def processor() -> Processor:
     """The processor that the environment describes. Raises SettingsError."""
     log_json_lines()
     settings = Settings.read(os.environ)
-    return make_processor(settings, make_catalog(settings, os.environ))
+    return make_processor(settings, make_catalog(settings, os.environ), os.environ)
 
 
 def make_catalog(settings: Settings, environ: Mapping[str, str]) -> Catalog:
@@ -135,11 +142,32 @@ def make_catalog(settings: Settings, environ: Mapping[str, str]) -> Catalog:
     return glue_catalog(settings.warehouse, environ)
 
 
-def make_processor(settings: Settings, catalog: Catalog) -> Processor:
+def make_processor(settings: Settings, catalog: Catalog, environ: Mapping[str, str]) -> Processor:
     """The processor that the settings describe."""
+    engine, is_alive = make_engine(settings, environ)
     archive = Archive(settings.archive, load_file_io(catalog.properties)) if settings.archive else None
     window = make_window(settings, catalog)
-    return Processor(lambda sleep: Lake(catalog, sleep=sleep), window, stream_name, archive)
+    return Processor(lambda sleep: Lake(catalog, engine, sleep=sleep), window, stream_name, archive, is_alive)
+
+
+def make_engine(settings: Settings, environ: Mapping[str, str]) -> tuple[Engine, Callable[[], bool]]:
+    """The engine that the settings name, and whether it is still there. Starting Spark takes seconds."""
+    if settings.engine == "arrow":
+        return ArrowEngine(), lambda: True
+    from manymetrics_processor.spark_engine import SparkEngine
+    from manymetrics_processor.spark_session import SparkSettings, is_running, start_session
+
+    session = start_session(
+        SparkSettings(
+            warehouse=settings.warehouse,
+            region=environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or "us-east-1",
+            jars=settings.spark_jars,
+            java_home=Path(environ["JAVA_HOME"]) if "JAVA_HOME" in environ else None,
+            class_archive=settings.spark_jars / "classes.jsa",
+            endpoint=environ.get("AWS_ENDPOINT_URL"),
+        )
+    )
+    return SparkEngine(session), lambda: is_running(session)
 
 
 def make_window(settings: Settings, catalog: Catalog) -> Window:
@@ -158,7 +186,7 @@ def make_event_source(environ: Mapping[str, str], options: Options, failures: st
     catalog = make_catalog(settings, environ)
     lake = Lake(catalog)
     lake.ensure_tables()
-    processor = make_processor(settings, catalog)
+    processor = make_processor(settings, catalog, environ)
     home = (failures or f"{settings.warehouse.rstrip('/')}/failures").rstrip("/")
     maintained_at = time.monotonic()
 

@@ -37,8 +37,13 @@ class World:
 
     def __init__(self, aws: Aws, warehouse: str) -> None:
         self.aws, self.kinesis = aws, aws.client("kinesis")
-        self.settings = Settings(warehouse=warehouse, stream=STREAM)
-        self.environ = {"MANYMETRICS_WAREHOUSE": warehouse, "MANYMETRICS_STREAM": STREAM, **aws.environ}
+        self.settings = Settings(warehouse=warehouse, stream=STREAM, engine="arrow")
+        self.environ = {
+            "MANYMETRICS_WAREHOUSE": warehouse,
+            "MANYMETRICS_STREAM": STREAM,
+            "MANYMETRICS_ENGINE": "arrow",
+            **aws.environ,
+        }
         self.make_stream()
         self.lake = Lake(make_catalog(self.settings, self.environ))
 
@@ -53,7 +58,7 @@ class World:
             self.kinesis.put_record(StreamName=STREAM, Data=record, PartitionKey=key)
 
     def processor(self) -> Processor:
-        return make_processor(self.settings, make_catalog(self.settings, self.environ))
+        return make_processor(self.settings, make_catalog(self.settings, self.environ), self.environ)
 
     def event(self, *records: tuple[int, bytes], shard: str = "shardId-000000000000") -> dict[str, Any]:
         return {"Records": [self._record(shard, sequence, data) for sequence, data in records]}
