@@ -45,7 +45,7 @@ class SparkEngine:
         state: Any = session._jsparkSession.sessionState()  # noqa: SLF001  # as above
         self._catalog: Any = state.catalogManager().catalog(catalog).icebergCatalog()
         self._table_cache = _table_cache(session)
-        self._tables: dict[str, Any] = {}
+        self._handles: dict[str, tuple[str, Any]] = {}  # by table: at which metadata, and Iceberg's Java table
         self._deleting_io: Any = None
 
     def stage(self, table: Table, iceberg: IcebergTable, rows: Rows) -> Sequence[Any]:
@@ -125,12 +125,14 @@ class SparkEngine:
             catalog_util.deleteRemovedMetadataFiles(self._deleting_io, base, metadata)
 
     def _handle(self, table: Table, iceberg: IcebergTable) -> Any:  # noqa: ANN401  # Java's
-        """Iceberg's Java table, loaded again where the one at hand is not at the state that ``iceberg`` shows."""
-        known = self._tables.get(table.name)
-        if known is None or known.operations().current().metadataFileLocation() != iceberg.metadata_location:
+        """Iceberg's Java table: the one at hand if it is of the state that ``iceberg`` shows, else a new one."""
+        location, handle = self._handles.get(table.name, ("", None))
+        if location != iceberg.metadata_location:
             identifier = self._jvm.org.apache.iceberg.catalog.TableIdentifier.parse(f"{NAMESPACE}.{table.name}")
-            known = self._tables[table.name] = self._catalog.loadTable(identifier)
-        return known
+            handle = self._catalog.loadTable(identifier)
+            location = str(handle.operations().current().metadataFileLocation())
+            self._handles[table.name] = location, handle
+        return handle
 
     def _write(self, data: pa.Table, key: str, sort_order_id: int) -> None:
         options = {"use-table-distribution-and-ordering": "false", "output-sort-order-id": str(sort_order_id)}
