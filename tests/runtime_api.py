@@ -55,7 +55,8 @@ class RuntimeApi:
 
     ``cwd`` is the folder of the code, as /var/task is; ``python`` must find awslambdaric, in its own packages or by a
     PYTHONPATH in ``environ``; ``prefix`` stands before the command (UNPRIVILEGED, or a limit). ``timeout_s`` is the
-    function's own; ``init_timeout_s`` is how long a process may take to ask for its first event.
+    function's own; ``init_timeout_s`` is how long a process may take to ask for its first event. ``log`` is the file
+    that its output goes to, else one that is gone with it.
     """
 
     def __init__(
@@ -68,12 +69,13 @@ class RuntimeApi:
         python: str = sys.executable,
         prefix: Sequence[str] = (),
         init_timeout_s: float = 60.0,
+        log: Path | None = None,
     ) -> None:
         self.timeout_s, self.init_timeout_s = timeout_s, init_timeout_s
         self._command = [*prefix, python, "-m", "awslambdaric", handler]
         self._environ = {**_lambda_environ(handler, cwd, python), **environ}
         self._cwd = cwd
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115  # closed by close
+        self._log = tempfile.TemporaryFile() if log is None else log.open("w+b")  # noqa: SIM115  # closed by close
         self._environment: _Environment | None = None
 
     def __enter__(self) -> Self:
@@ -87,6 +89,11 @@ class RuntimeApi:
         """Of the process that runs now."""
         assert self._environment is not None, "no process runs: invoke starts one"
         return self._environment.process.pid
+
+    @property
+    def runs(self) -> bool:
+        """Whether the next invocation is a warm one."""
+        return self._environment is not None and self._environment.process.poll() is None
 
     @property
     def log(self) -> str:

@@ -13,7 +13,7 @@ from manymetrics.keys import KeysUnavailableError, WriteKey, parse_keys
 from manymetrics.signed_calls import CallError, Place, SignedClient
 
 CALL_TIMEOUT_S = 1.5
-CALLS = 2  # the first may find a connection that died while Lambda had frozen the process
+CALLS = 2  # what is lost on the way, or to a freeze of Lambda's, is asked once more
 READ_TIMEOUT_S = CALLS * CALL_TIMEOUT_S
 _FINAL = frozenset({"AccessDeniedException", "ParameterNotFound", "ThrottlingException"})  # the next says the same
 
@@ -27,10 +27,10 @@ class _Answer(msgspec.Struct):
 
 
 class KeysParameter:
-    """``read`` blocks for READ_TIMEOUT_S at most; call it from one thread."""
+    """``read`` blocks for READ_TIMEOUT_S at most."""
 
     def __init__(self, name: str, place: Place) -> None:
-        self._name, self._client = name, SignedClient("ssm", "AmazonSSM.", place)
+        self._name, self._place = name, place
 
     def read(self) -> list[WriteKey]:
         """Raises KeysUnavailableError, which says why without a key."""
@@ -43,11 +43,16 @@ class KeysParameter:
         return parse_keys(answer.parameter.value, f"SSM parameter {self._name}")
 
     async def _get(self) -> bytes:
+        """A connection a read: it comes seldom, and one that is kept would mostly be closed by then."""
         asked = {"Name": self._name, "WithDecryption": True}
-        for _ in range(CALLS - 1):
-            try:
-                return await self._client.call("GetParameter", asked, CALL_TIMEOUT_S)
-            except CallError as error:
-                if error.code in _FINAL:
-                    raise
-        return await self._client.call("GetParameter", asked, CALL_TIMEOUT_S)
+        client = SignedClient("ssm", "AmazonSSM.", self._place)
+        try:
+            for _ in range(CALLS - 1):
+                try:
+                    return await client.call("GetParameter", asked, CALL_TIMEOUT_S)
+                except CallError as error:
+                    if error.code in _FINAL:
+                        raise
+            return await client.call("GetParameter", asked, CALL_TIMEOUT_S)
+        finally:
+            client.close()

@@ -20,7 +20,7 @@ from manymetrics.keys import KeysUnavailableError, WriteKey
 from manymetrics.keys_parameter import KeysParameter
 from manymetrics.settings import SettingsError
 from manymetrics.signed_calls import Place
-from tests.in_process import EVENT, App, Reply, ask, basic
+from tests.in_process import EVENT, App, Reply, ask, aws_app, basic
 from tests.live_server import free_port
 from tests.strict_moto import CREDENTIALS, REGION, Aws, strict_moto
 
@@ -47,7 +47,7 @@ def put(moto: Aws, *keys: WriteKey, kind: str = "SecureString") -> None:
 
 
 def app_of(url: str, kinesis: str = "") -> App:
-    return create_aws_app(
+    return aws_app(
         {
             "AWS_REGION": REGION,
             "AWS_ENDPOINT_URL_SSM": url,
