@@ -21,7 +21,7 @@ test: .venv/dev.stamp jvm  ## lint, types and all tests
 	@mkdir -p build
 	@echo "Lint and types run beside the tests, into build/lint.txt"
 	@$(HOOKS) >build/lint.txt 2>&1 & lint=$$!; \
-	$(BIN)/pytest -n auto --dist loadgroup $(PYTEST_ARGS) tests; status=$$?; \
+	$(BIN)/pytest -n auto $(PYTEST_ARGS) tests; status=$$?; \
 	wait $$lint || { cat build/lint.txt; status=1; }; \
 	exit $$status
 

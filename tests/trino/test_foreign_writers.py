@@ -25,7 +25,7 @@ from tests.glue_lake import another_handle
 from tests.integration.micro_batches import STREAM, books, counts, record, rows, track
 from tests.trino_server import Row, Trino
 
-pytestmark = [pytest.mark.jvm, pytest.mark.xdist_group("trino")]
+pytestmark = pytest.mark.jvm
 
 INSERT = """INSERT INTO events
     (message_id, project_id, type, received_at, event_time, _stream, _shard, _sequence, _position)

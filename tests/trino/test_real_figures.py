@@ -16,7 +16,7 @@ from tests.integration.micro_batches import NOW, SHARD, STREAM, packed
 from tests.real_data import PROJECTS, figures, read_events, true_figures
 from tests.trino_server import Trino
 
-pytestmark = [pytest.mark.jvm, pytest.mark.xdist_group("trino")]
+pytestmark = pytest.mark.jvm
 
 A_RECORD, A_BATCH = 100, 100
 
