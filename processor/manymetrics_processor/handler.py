@@ -215,11 +215,16 @@ def make_event_source(environ: Mapping[str, str], options: Options, failures: st
 def stream_name(arn: str) -> str:
     """A stream with its incarnation: one that is deleted and made again starts at its first record."""
     # Asked each time: a container outlives a stream, and one call a batch is nothing.
-    try:
-        stream = _kinesis().describe_stream_summary(StreamARN=arn)["StreamDescriptionSummary"]
-    except _kinesis().exceptions.ResourceNotFoundException:  # what it held can still be replayed
-        return arn
+    stream = _kinesis().describe_stream_summary(StreamARN=arn)["StreamDescriptionSummary"]
     return f"{arn}@{stream['StreamCreationTimestamp'].timestamp():.3f}"
+
+
+def known_stream_name(arn: str) -> str:
+    """As stream_name; the ARN alone where the stream is gone, for what can still be replayed of it."""
+    try:
+        return stream_name(arn)
+    except _kinesis().exceptions.ResourceNotFoundException:
+        return arn
 
 
 @cache

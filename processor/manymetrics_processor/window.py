@@ -143,6 +143,7 @@ class Window:
         self._from_day = from_day
         current = iceberg.current_snapshot()
         self._snapshot_id = current.snapshot_id if current else None
+        self._commits_since_kept = KEEP_EVERY_COMMITS  # it was dear: the next process shouldn't have to
 
     def _read(self, io: FileIO, files: Iterable[DataFile], from_day: int) -> None:
         for file in files:

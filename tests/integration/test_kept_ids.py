@@ -53,14 +53,14 @@ def test_a_new_process_reads_only_what_was_committed_since(
 ) -> None:
     monkeypatch.setattr(window_module, "KEEP_EVERY_COMMITS", 3)
     own = window(lake, home)
-    for number in range(7):
+    for number in range(8):
         commit(lake, own, number, f"m{number}")
 
     fresh = window(lake, home)
-    commit(lake, fresh, 10, *(f"m{number}" for number in range(7)), "new")
+    commit(lake, fresh, 10, *(f"m{number}" for number in range(8)), "new")
 
-    assert len(reads) == 1  # of seven files; six ids were kept
-    assert message_ids(lake) == sorted(["new", *(f"m{number}" for number in range(7))])
+    assert len(reads) == 1  # of eight files; seven ids were kept
+    assert message_ids(lake) == sorted(["new", *(f"m{number}" for number in range(8))])
 
 
 @pytest.mark.parametrize("damage", ["absent", "no run", "not JSON", "another table", "cut"])

@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run_objects(location: str) -> int:
-    from manymetrics_processor.handler import make_catalog, make_window, stream_name
+    from manymetrics_processor.handler import known_stream_name, make_catalog, make_window
     from manymetrics_processor.lake import Lake
     from manymetrics_processor.replay_objects import NoObjectsError, replay_objects
 
@@ -74,7 +74,7 @@ def _run_objects(location: str) -> int:
 
     try:
         with races_said_in_a_line():
-            report = replay_objects(lake, make_window(settings, catalog), location, stream_name, say)
+            report = replay_objects(lake, make_window(settings, catalog), location, known_stream_name, say)
     except NoObjectsError as error:
         print(f"manymetrics: {error}", file=sys.stderr)
         return 1
