@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import threading
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -11,7 +12,7 @@ import msgspec
 from manymetrics.app import create_app
 from manymetrics.aws import create_aws_app
 from manymetrics.collect import Collector, Front
-from manymetrics.keys import Keys, KeyTable, WriteKey
+from manymetrics.keys import Keys, KeyTable, WatchedKeys, WriteKey
 from manymetrics.records import unpack
 from manymetrics.settings import Settings
 from manymetrics.sinks import MemorySink, Sink
@@ -59,12 +60,27 @@ def make_app(
 def aws_app(environ: Mapping[str, str]) -> App:
     """The API with Kinesis behind it. A request has an event loop of its own here, so its connections end with it."""
     app = create_aws_app(environ)
+    _made.append(app)
 
     async def answer(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:  # noqa: ANN401  # ASGI's
         await app(scope, receive, send)
         await app.collector.sink.close()
 
     return answer
+
+
+_made: list[Front] = []
+
+
+def end_threads() -> None:
+    """Those of aws_app's apps, which read keys: none of them is to reach into another test."""
+    while _made:
+        keys = _made.pop().collector.keys
+        if isinstance(keys, WatchedKeys):
+            keys.close()
+    for thread in threading.enumerate():
+        if thread.name == "keys":
+            thread.join(5)
 
 
 def ask(

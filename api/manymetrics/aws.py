@@ -9,7 +9,9 @@ MANYMETRICS_KEYS_PARAMETER the SSM parameter with the write keys.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
 
 from manymetrics.collect import Front
 from manymetrics.keys import FileKeys, Keys, WatchedKeys, keys_path, parse_key_list
@@ -28,7 +30,14 @@ def create_aws_app(environ: Mapping[str, str] = os.environ) -> Front:
     keys = keys_of(settings, environ, wait_s=0)
     if isinstance(keys, WatchedKeys):
         keys.wait(READ_TIMEOUT_S)  # else the first requests would be asked to come again
-    return create_app(settings=settings, keys=keys, sink=sink)
+    return create_app(settings=settings, keys=keys, sink=sink, lifespan=partial(_closing, keys))
+
+
+@asynccontextmanager
+async def _closing(keys: Keys) -> AsyncIterator[None]:
+    yield
+    if isinstance(keys, WatchedKeys):
+        keys.close()
 
 
 def sink_of(settings: Settings, environ: Mapping[str, str], *, linger_s: float = LINGER_S) -> KinesisSink:

@@ -174,7 +174,7 @@ class WatchedKeys:
     ) -> None:
         self._watch = _Watch(read, clock)
         self._wait_s, self._clock = wait_s, clock
-        weakref.finalize(self, self._watch.end)
+        self.close = weakref.finalize(self, self._watch.end)  # ends the thread, once
         threading.Thread(target=self._watch.run, name="keys", daemon=True).start()
 
     def find(self, key: str) -> WriteKey | None:

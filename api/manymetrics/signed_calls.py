@@ -1,28 +1,28 @@
-"""Signed JSON calls of AWS's services, without boto3.
+"""Signed JSON calls of AWS's services, without boto3, whose loading takes a Lambda's cold start four times over.
 
-AWS's own C runtime (awscrt) finds the credentials and signs: 27 us of CPU. The call itself goes over asyncio, in the
-thread that waits for it: awscrt's own HTTP hands every call to a thread and back, which costs more than all the rest.
-Loading boto3 and making a client takes seven times the CPU of loading awscrt (2026-11-24).
+Credentials are those in the environment, as Lambda gives them; anywhere else AWS's own C runtime (awscrt) finds them,
+and is loaded only then: its random numbers alone take 30 ms of CPU to set up. A call goes over asyncio, in the thread
+that waits for it: awscrt's own HTTP hands every call to a thread and back, twice the CPU (2026-11-25).
 """
 
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import io
+import os
 import ssl
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, NamedTuple, cast
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
-from awscrt import auth, http
-from awscrt import io as crt_io
-from awscrt.exceptions import AwsCrtError
 
-MAX_ANSWER_BYTES = 10_000_000
+from manymetrics.connection import Connection
+from manymetrics.signature import Credentials, authorization
+
 _TYPE = "application/x-amz-json-1.1"
 
 
@@ -61,16 +61,17 @@ class SignedClient:
         usual = parts.port is None or parts.port == (443 if secure else 80)
         self._host_header = self._host if usual else f"{self._host}:{self._port}"
         self._tls = _tls_of(place.ca_bundle) if secure else None
-        self._idle: list[_Connection] = []
+        self._idle: list[Connection] = []
 
     async def call(self, action: str, content: dict[str, Any], timeout_s: float) -> bytes:
         """The body of a 200. Raises CallError."""
         body = msgspec.json.encode(content)
         try:
             async with asyncio.timeout(timeout_s):
-                status, answer = await self._exchange(await self._signed(action, body))
-        except (AwsCrtError, OSError) as error:  # a timeout, a failed handshake and a refused connection are OSErrors
-            raise CallError(getattr(error, "name", None) or type(error).__name__) from error
+                request = self._request(action, body, await _credentials())
+                status, answer = await self._exchange(request)
+        except OSError as error:  # a timeout, a failed handshake and a refused connection, too
+            raise CallError(type(error).__name__) from error
         if status != 200:
             raise CallError(_code_of(status, answer))
         return answer
@@ -91,10 +92,10 @@ class SignedClient:
                 if connection.heard:
                     raise
         loop = asyncio.get_running_loop()
-        _, connection = await loop.create_connection(_Connection, self._host, self._port, ssl=self._tls)
+        _, connection = await loop.create_connection(Connection, self._host, self._port, ssl=self._tls)
         return await self._exchange_over(connection, request)
 
-    async def _exchange_over(self, connection: _Connection, request: bytes) -> tuple[int, bytes]:
+    async def _exchange_over(self, connection: Connection, request: bytes) -> tuple[int, bytes]:
         try:
             answer = await connection.exchange(request)
         except BaseException:  # given up, too: an answer that comes now must not be taken for the next one's
@@ -106,131 +107,41 @@ class SignedClient:
             connection.close()
         return answer.status, answer.body
 
-    async def _signed(self, action: str, body: bytes) -> bytes:
-        headers = http.HttpHeaders(
-            [
-                ("host", self._host_header),
-                ("content-type", _TYPE),
-                ("x-amz-target", self._targets + action),
-                ("content-length", str(len(body))),
-            ]
-        )
-        request = http.HttpRequest("POST", "/", headers, io.BytesIO(body))
-        signing = auth.AwsSigningConfig(
-            algorithm=auth.AwsSigningAlgorithm.V4,
-            signature_type=auth.AwsSignatureType.HTTP_REQUEST_HEADERS,
-            credentials_provider=_credentials(),
-            region=self._region,
-            service=self._service,
-        )
-        signed = await _outcome(auth.aws_sign_request(request, signing))
-        lines = "".join(f"{name}: {value}\r\n" for name, value in signed.headers)
+    def _request(self, action: str, body: bytes, credentials: Credentials) -> bytes:
+        headers = {
+            "content-length": str(len(body)),
+            "content-type": _TYPE,
+            "host": self._host_header,
+            "x-amz-date": time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()),
+            "x-amz-target": self._targets + action,
+        }
+        if credentials.token:
+            headers["x-amz-security-token"] = credentials.token
+        headers["authorization"] = authorization(headers, body, credentials, self._region, self._service)
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         return b"POST / HTTP/1.1\r\n%b\r\n%b" % (lines.encode(), body)
 
 
-class Answer(NamedTuple):
-    """An HTTP answer; ``keeps``: whether its connection may carry another."""
+async def _credentials() -> Credentials:
+    """As every AWS tool finds them: in the environment, else in profiles, of the container, of the machine."""
+    key_id, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
+    if key_id and secret:
+        return Credentials(key_id, secret, os.environ.get("AWS_SESSION_TOKEN"))
+    from awscrt.exceptions import AwsCrtError
 
-    status: int
-    body: bytes
-    keeps: bool
-
-
-class _Connection(asyncio.Protocol):
-    """A connection that carries one exchange at a time."""
-
-    _transport: asyncio.Transport
-
-    def __init__(self) -> None:
-        self.closed = self.heard = False  # heard: whether any of the answer has come
-        self._received = b""
-        self._answer: asyncio.Future[Answer] | None = None
-
-    async def exchange(self, request: bytes) -> Answer:
-        """Raises ConnectionError where it closes before the answer is whole, or that is none."""
-        if self.closed:
-            raise ConnectionResetError
-        self.heard, self._received = False, b""
-        self._answer = asyncio.get_running_loop().create_future()
-        self._transport.write(request)
-        return await self._answer
-
-    def close(self) -> None:
-        """Close it, whatever is under way."""
-        self.closed = True
-        self._transport.abort()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """As asyncio's."""
-        self._transport = cast("asyncio.Transport", transport)
-
-    def data_received(self, data: bytes) -> None:
-        """As asyncio's."""
-        self.heard = True
-        self._received += data
-        try:
-            answer = parse_answer(self._received)
-        except ValueError:
-            return self.connection_lost(None)
-        if answer is not None and self._answer is not None and not self._answer.done():
-            self._answer.set_result(answer)
-        return None
-
-    def eof_received(self) -> None:
-        """As asyncio's: the connection closes."""
-        self.closed = True
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """As asyncio's."""
-        self.closed = True
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(exc if isinstance(exc, OSError) else ConnectionResetError())
-
-
-def parse_answer(received: bytes) -> Answer | None:
-    """None while it is not whole. Raises ValueError for what is no answer, or too large."""
-    if len(received) > MAX_ANSWER_BYTES:
-        raise ValueError("an answer that is too large")
-    head, end, rest = received.partition(b"\r\n\r\n")
-    if not end:
-        return None
-    first, *lines = head.split(b"\r\n")
-    version, _, status = first.partition(b" ")
-    if not version.startswith(b"HTTP/1."):
-        raise ValueError("an answer that is no HTTP/1")
-    named = {name.strip().lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines)}
-    keeps = version == b"HTTP/1.1" and named.get(b"connection", b"").lower() != b"close"
-    if named.get(b"transfer-encoding", b"").lower() == b"chunked":
-        body = _of_chunks(rest)
-    else:
-        length = int(named[b"content-length"]) if b"content-length" in named else -1
-        if length < 0:
-            raise ValueError("an answer without an end")
-        body = rest[:length] if len(rest) >= length else None
-    return None if body is None else Answer(int(status[:3]), body, keeps)
-
-
-def _of_chunks(rest: bytes) -> bytes | None:
-    parts: list[bytes] = []
-    while True:
-        line, end, rest = rest.partition(b"\r\n")
-        if not end:
-            return None
-        size = int(line.partition(b";")[0], 16)
-        if size < 0:
-            raise ValueError("a chunk that is smaller than nothing")
-        if not size:
-            return b"".join(parts) if rest.endswith(b"\r\n") else None
-        if len(rest) < size + 2:
-            return None
-        parts.append(rest[:size])
-        rest = rest[size + 2 :]
+    try:
+        found = await _outcome(_chain().get_credentials())
+    except AwsCrtError as error:
+        raise CallError(error.name) from error
+    return Credentials(found.access_key_id, found.secret_access_key, found.session_token)
 
 
 @cache
-def _credentials() -> auth.AwsCredentialsProvider:
-    """As every AWS tool finds them; it keeps those that expire and fetches others in time."""
-    return auth.AwsCredentialsProvider.new_default_chain(crt_io.ClientBootstrap.get_or_create_static_default())
+def _chain() -> Any:  # noqa: ANN401  # awscrt has no types
+    """It keeps those that expire, and fetches others in time."""
+    from awscrt import auth, io
+
+    return auth.AwsCredentialsProvider.new_default_chain(io.ClientBootstrap.get_or_create_static_default())
 
 
 @cache
@@ -243,7 +154,7 @@ async def _outcome(future: concurrent.futures.Future[Any]) -> Any:  # noqa: ANN4
 
     asyncio.wrap_future and shield do the same with three futures, and a sixth of a call's CPU (2026-11-25).
     """
-    if not future.done():  # a signature is made at once where the credentials are known
+    if not future.done():  # they are there at once where they were found before
         loop = asyncio.get_running_loop()
         done = loop.create_future()
         future.add_done_callback(lambda _: _wake(loop, done))

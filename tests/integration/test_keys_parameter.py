@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import threading
@@ -20,12 +21,18 @@ from manymetrics.keys import KeysUnavailableError, WriteKey
 from manymetrics.keys_parameter import KeysParameter
 from manymetrics.settings import SettingsError
 from manymetrics.signed_calls import Place
-from tests.in_process import EVENT, App, Reply, ask, aws_app, basic
+from tests.in_process import EVENT, App, Reply, ask, aws_app, basic, end_threads
 from tests.live_server import free_port
 from tests.strict_moto import CREDENTIALS, REGION, Aws, strict_moto
 
 NAME = "/manymetrics/write-keys"
 SHOP, NEW = WriteKey(key="wk_shop", project="shop"), WriteKey(key="wk_new", project="shop")
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    yield
+    end_threads()
 
 
 @pytest.fixture(autouse=True)
@@ -174,6 +181,32 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[SsmStub]:
     monkeypatch.setattr(aws, "READ_TIMEOUT_S", 0.5)
     with ssm_stub() as one:
         yield one
+
+
+@pytest.mark.anyio
+async def test_the_thread_that_reads_them_ends_with_the_app(stub: SsmStub) -> None:
+    app = create_aws_app(
+        {
+            "AWS_REGION": REGION,
+            "AWS_ENDPOINT_URL": stub.url,
+            "MANYMETRICS_STREAM": "events",
+            "MANYMETRICS_KEYS_PARAMETER": NAME,
+        }
+    )
+    messages = iter([{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])
+
+    async def receive() -> dict[str, str]:
+        return next(messages)
+
+    async def send(_: object) -> None:
+        await asyncio.sleep(0)
+
+    running = [thread for thread in threading.enumerate() if thread.name == "keys"]
+    await app({"type": "lifespan"}, receive, send)
+
+    assert len(running) == 1
+    running[0].join(5)
+    assert not running[0].is_alive()
 
 
 @pytest.mark.parametrize("act", ["refused", "throttled", "broken", "hanging"])

@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -18,7 +19,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from botocore.exceptions import BotoCoreError
 
-from manymetrics import kinesis
+from manymetrics import kinesis, signed_calls
 from manymetrics.aws import create_aws_app
 from manymetrics.kinesis import KinesisSink
 from manymetrics.records import Stamp, compress, pack, unpack
@@ -264,20 +265,46 @@ def test_what_is_under_way_is_stored_before_the_sink_is_closed(stub: KinesisStub
     assert with_sink(stub.url, leave, linger_s=10).result() == [STORED]
 
 
-def test_the_signature_is_the_one_that_botocore_makes(stub: KinesisStub) -> None:
+@pytest.mark.parametrize("token", [None, "session/+=token"])
+def test_the_signature_is_the_one_that_botocore_makes(
+    stub: KinesisStub, monkeypatch: pytest.MonkeyPatch, token: str | None
+) -> None:
+    if token is not None:
+        monkeypatch.setenv("AWS_SESSION_TOKEN", token)
+
     put(stub.url, record(1))
 
+    assert_signed_as_botocore_signs(stub, token)
+
+
+def test_credentials_are_found_where_every_aws_tool_finds_them(
+    stub: KinesisStub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    names = {"aws_access_key_id": "AKIDEXAMPLE", "aws_secret_access_key": "not-a-secret", "aws_session_token": "t"}
+    (tmp_path / "credentials").write_text("[default]\n" + "".join(f"{name} = {to}\n" for name, to in names.items()))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    signed_calls._chain.cache_clear()
+
+    assert put(stub.url, record(1)) == [STORED]
+
+    assert_signed_as_botocore_signs(stub, "t")
+
+
+def assert_signed_as_botocore_signs(stub: KinesisStub, token: str | None) -> None:
     [(headers, body, _)] = stub.calls
     _, _, rest = headers["authorization"].partition(" ")
     parts = dict(part.strip().split("=", 1) for part in rest.split(","))
     signed = {name: headers[name] for name in parts["SignedHeaders"].split(";")}
     request = AWSRequest("POST", stub.url, signed, body)
     request.context["timestamp"] = headers["x-amz-date"]
-    signer = SigV4Auth(Credentials("AKIDEXAMPLE", "not-a-secret"), "kinesis", REGION)
+    signer = SigV4Auth(Credentials("AKIDEXAMPLE", "not-a-secret", token), "kinesis", REGION)
     text = signer.string_to_sign(request, signer.canonical_request(request))
     assert parts["Signature"] == signer.signature(text, request)
     assert parts["Credential"].endswith(f"/{REGION}/kinesis/aws4_request")
     assert {"host", "x-amz-date", "x-amz-target"} <= signed.keys()
+    assert signed.get("x-amz-security-token") == token
 
 
 # --- settings ---------------------------------------------------------------------------------------------

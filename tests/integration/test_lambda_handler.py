@@ -138,7 +138,8 @@ from manymetrics.sinks import MemorySink
 sent = {"version": "2.0", "rawPath": "/v1/track", "headers": {"x-write-key": "k"}, "body": '{"userId":"u","event":"A"}',
         "requestContext": {"http": {"method": "POST", "sourceIp": "192.0.2.1"}}}
 assert Root(Settings(), parse_key_list("k"), MemorySink()).answer(sent, None)["statusCode"] == 200
-print(sorted({"fastapi", "pydantic", "mangum", "boto3", "botocore", "uvicorn", "pyarrow"} & sys.modules.keys()))
+heavy = {"awscrt", "boto3", "botocore", "fastapi", "mangum", "pyarrow", "pydantic", "uvicorn"}
+print(sorted(heavy & sys.modules.keys()))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
 

@@ -24,7 +24,7 @@ from manymetrics.records import unpack
 from manymetrics.signed_calls import Place
 from manymetrics.sinks import SinkResult
 from tests.certificates import Authority, server_side
-from tests.in_process import EVENT, ask, aws_app, basic
+from tests.in_process import EVENT, ask, aws_app, basic, end_threads
 from tests.kinesis_stub import KinesisStub, kinesis_stub
 from tests.live_server import free_port
 from tests.strict_moto import CREDENTIALS, REGION
@@ -34,10 +34,15 @@ KEY = WriteKey(key="wk_shop", project="shop")
 
 
 @pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    yield
+    end_threads()
+
+
+@pytest.fixture(autouse=True)
 def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(kinesis, "PUT_TIMEOUT_S", 0.5)
 
 
 @pytest.fixture(autouse=True)
@@ -80,8 +85,14 @@ def test_a_server_of_the_bundle_s_authority_is_trusted_and_its_connection_kept(a
     ],
 )
 def test_a_server_with_a_certificate_that_is_wrong_is_sent_nothing(
-    authority: Authority, tmp_path: Path, address: str, lasts: int, bundle: str | None
+    authority: Authority,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    address: str,
+    lasts: int,
+    bundle: str | None,
 ) -> None:
+    monkeypatch.setattr(kinesis, "PUT_TIMEOUT_S", 0.5)
     Authority(tmp_path, "other")
     trusted = tmp_path / bundle if bundle is not None else None
 

@@ -173,6 +173,8 @@ def test_its_thread_ends_with_it(store: Store) -> None:
     keys.find("wk_old")
     threads = [thread for thread in threading.enumerate() if thread.name == "keys"]
 
+    keys.close()
+    keys.close()
     del keys
 
     until(lambda: len([thread for thread in threads if thread.is_alive()]) < len(threads))
