@@ -9,39 +9,38 @@ partial failure at the first record that is not committed; Lambda delivers from 
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from itertools import groupby
+from pathlib import Path
 from typing import Any, Protocol
 
 import boto3
 from pyiceberg.catalog import Catalog
 from pyiceberg.io import load_file_io
 
-from manymetrics.records import count_events, decoded_bytes
 from manymetrics.settings import Settings, SettingsError
 from manymetrics.tables import EVENTS, NAMESPACE, TABLES
 from manymetrics.telemetry import log_json_lines
 from manymetrics_processor import pipeline
 from manymetrics_processor.archive import Archive
-from manymetrics_processor.decode import DEAD_LETTERED, DUPLICATE, STORED, StreamRecord
+from manymetrics_processor.arrow_engine import ArrowEngine
+from manymetrics_processor.decode import DEAD_LETTERED, DUPLICATE, STORED
+from manymetrics_processor.delivery import parts_of, stream_record
 from manymetrics_processor.event_source import MAINTAIN_EVERY_S, EventSource, Options
 from manymetrics_processor.glue import glue_catalog
 from manymetrics_processor.kept_ids import KeptIds
-from manymetrics_processor.lake import CommitContentionError, Lake, current_books
+from manymetrics_processor.lake import CommitContentionError, Engine, Lake, current_books
 from manymetrics_processor.maintenance import maintain
 from manymetrics_processor.storage import write_bytes
 from manymetrics_processor.window import Window
 
-MAX_EVENTS = 20_000  # a commit: what a 2 GB function holds in memory with ease
-MAX_BYTES = 32_000_000  # of records.decoded_bytes
 RESERVE_S = 8.0  # no commit is begun with less time left, and no lost race is run again
 KEEP_SNAPSHOTS = 100  # with a window of 300 s: what was 8 hours ago can still be asked
 EXPIRE_AFTER_S = 3_600.0  # a query in Athena ends within half an hour
@@ -56,7 +55,7 @@ class Context(Protocol):
 
 
 class Processor:
-    """``stream_of`` names a stream with its incarnation, by its ARN."""
+    """``stream_of`` names a stream with its incarnation, by its ARN. ``is_alive``: whether the engine still is."""
 
     def __init__(
         self,
@@ -64,9 +63,11 @@ class Processor:
         window: Window,
         stream_of: Callable[[str], str],
         archive: Archive | None = None,
+        is_alive: Callable[[], bool] = lambda: True,
     ) -> None:
         self._lake = lake_of(self._sleep)
         self._window, self._stream_of, self._archive = window, stream_of, archive
+        self._is_alive = is_alive
         self._until = float("inf")
         self._has_tables = False
 
@@ -95,7 +96,7 @@ class Processor:
                 self._has_tables = True
             for arn, of_stream in groupby(records, key=lambda record: str(record["eventSourceARN"])):
                 stream = self._stream_of(arn)
-                for part in _parts([_stream_record(record) for record in of_stream]):
+                for part in parts_of([stream_record(record) for record in of_stream]):
                     if self._is_short_of_time():
                         raise TimeoutError("too little time left for another commit")  # noqa: TRY301  # reported as all else
                     if self._archive is not None:
@@ -106,6 +107,9 @@ class Processor:
             self._window.keep()
         except Exception as error:  # whatever it is: no bad record does this, so it is ours, and passes
             log.warning("a batch will be delivered again from its first record that is not committed", exc_info=error)
+            if not self._is_alive():
+                log.exception("the JVM is gone, and this process ends: a new one goes on from the watermark")
+                os._exit(1)  # nothing here can be used again; Lambda, or who started this, starts a new one
             return [{"itemIdentifier": pending[0]["kinesis"]["sequenceNumber"]}]
         return []
 
@@ -128,7 +132,7 @@ def processor() -> Processor:
     """The processor that the environment describes. Raises SettingsError."""
     log_json_lines()
     settings = Settings.read(os.environ)
-    return make_processor(settings, make_catalog(settings, os.environ))
+    return make_processor(settings, make_catalog(settings, os.environ), os.environ)
 
 
 def make_catalog(settings: Settings, environ: Mapping[str, str]) -> Catalog:
@@ -138,12 +142,39 @@ def make_catalog(settings: Settings, environ: Mapping[str, str]) -> Catalog:
     return glue_catalog(settings.warehouse, environ)
 
 
-def make_processor(settings: Settings, catalog: Catalog) -> Processor:
+def make_processor(settings: Settings, catalog: Catalog, environ: Mapping[str, str]) -> Processor:
     """The processor that the settings describe."""
+    engine, is_alive = make_engine(settings, environ)
     archive = Archive(settings.archive, load_file_io(catalog.properties)) if settings.archive else None
-    kept = KeptIds(load_file_io(catalog.properties), f"{settings.warehouse.rstrip('/')}/{NAMESPACE}/{EVENTS.name}-ids")
-    window = Window(settings.dedup_window_days, kept=kept, max_ids=settings.dedup_max_ids)
-    return Processor(lambda sleep: Lake(catalog, sleep=sleep), window, stream_name, archive)
+    window = make_window(settings, catalog)
+    return Processor(lambda sleep: Lake(catalog, engine, sleep=sleep), window, stream_name, archive, is_alive)
+
+
+def make_engine(settings: Settings, environ: Mapping[str, str]) -> tuple[Engine, Callable[[], bool]]:
+    """The engine that the settings name, and whether it is still there. Starting Spark takes seconds."""
+    if settings.engine == "arrow":
+        return ArrowEngine(), lambda: True
+    from manymetrics_processor.spark_engine import SparkEngine
+    from manymetrics_processor.spark_session import SparkSettings, is_running, start_session
+
+    session = start_session(
+        SparkSettings(
+            warehouse=settings.warehouse,
+            region=environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or "us-east-1",
+            jars=settings.spark_jars,
+            java_home=Path(environ["JAVA_HOME"]) if "JAVA_HOME" in environ else None,
+            class_archive=settings.spark_jars / "classes.jsa",
+            endpoint=environ.get("AWS_ENDPOINT_URL"),
+        )
+    )
+    return SparkEngine(session), lambda: is_running(session)
+
+
+def make_window(settings: Settings, catalog: Catalog) -> Window:
+    """The dedup window, with its ids beside the tables."""
+    home = f"{settings.warehouse.rstrip('/')}/{NAMESPACE}/{EVENTS.name}-ids"
+    kept = KeptIds(load_file_io(catalog.properties), home)
+    return Window(settings.dedup_window_days, kept=kept, max_ids=settings.dedup_max_ids)
 
 
 def make_event_source(environ: Mapping[str, str], options: Options, failures: str | None = None) -> EventSource:
@@ -155,7 +186,7 @@ def make_event_source(environ: Mapping[str, str], options: Options, failures: st
     catalog = make_catalog(settings, environ)
     lake = Lake(catalog)
     lake.ensure_tables()
-    processor = make_processor(settings, catalog)
+    processor = make_processor(settings, catalog, environ)
     home = (failures or f"{settings.warehouse.rstrip('/')}/failures").rstrip("/")
     maintained_at = time.monotonic()
 
@@ -184,35 +215,16 @@ def make_event_source(environ: Mapping[str, str], options: Options, failures: st
 def stream_name(arn: str) -> str:
     """A stream with its incarnation: one that is deleted and made again starts at its first record."""
     # Asked each time: a container outlives a stream, and one call a batch is nothing.
-    stream = _kinesis().describe_stream_summary(StreamARN=arn)["StreamDescriptionSummary"]
+    try:
+        stream = _kinesis().describe_stream_summary(StreamARN=arn)["StreamDescriptionSummary"]
+    except _kinesis().exceptions.ResourceNotFoundException:  # what it held can still be replayed
+        return arn
     return f"{arn}@{stream['StreamCreationTimestamp'].timestamp():.3f}"
 
 
 @cache
 def _kinesis() -> Any:  # noqa: ANN401  # boto3 ships no types
     return boto3.client("kinesis")
-
-
-def _stream_record(record: Mapping[str, Any]) -> StreamRecord:
-    shard = record["eventID"].partition(":")[0]
-    kinesis = record["kinesis"]
-    arrived_at = round(kinesis["approximateArrivalTimestamp"] * 1_000_000)
-    return StreamRecord(shard, int(kinesis["sequenceNumber"]), base64.b64decode(kinesis["data"]), arrived_at)
-
-
-def _parts(records: Sequence[StreamRecord]) -> Iterator[list[StreamRecord]]:
-    """The records in order, in as many at once as a commit may hold."""
-    part: list[StreamRecord] = []
-    events = size = 0
-    for record in records:
-        more, larger = count_events(record.data), decoded_bytes(record.data)
-        if part and (events + more > MAX_EVENTS or size + larger > MAX_BYTES):
-            yield part
-            part, events, size = [], 0, 0
-        part.append(record)
-        events, size = events + more, size + larger
-    if part:
-        yield part
 
 
 def _put_metrics(outcomes: Sequence[bytes | None], window: Window) -> None:

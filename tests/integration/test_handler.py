@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import json
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,13 +17,15 @@ from pyiceberg.exceptions import CommitStateUnknownException
 
 from manymetrics.settings import Settings, SettingsError
 from manymetrics.tables import DEAD_LETTERS, EVENTS
+from manymetrics_processor import delivery, pipeline
 from manymetrics_processor import handler as root
-from manymetrics_processor import pipeline
 from manymetrics_processor.event_source import EventSource, Options
 from manymetrics_processor.handler import Processor, make_catalog, make_event_source, make_processor
 from manymetrics_processor.lake import Lake, current_books
+from manymetrics_processor.replay_objects import SOURCE
+from manymetrics_processor.storage import delete_files, list_files, write_bytes
 from tests.integration.micro_batches import counts, message_ids, packed, rows, track
-from tests.live_server import eventually
+from tests.live_server import MANYMETRICS, eventually
 from tests.strict_moto import Aws
 
 STREAM = "events"
@@ -32,8 +37,13 @@ class World:
 
     def __init__(self, aws: Aws, warehouse: str) -> None:
         self.aws, self.kinesis = aws, aws.client("kinesis")
-        self.settings = Settings(warehouse=warehouse, stream=STREAM)
-        self.environ = {"MANYMETRICS_WAREHOUSE": warehouse, "MANYMETRICS_STREAM": STREAM, **aws.environ}
+        self.settings = Settings(warehouse=warehouse, stream=STREAM, engine="arrow")
+        self.environ = {
+            "MANYMETRICS_WAREHOUSE": warehouse,
+            "MANYMETRICS_STREAM": STREAM,
+            "MANYMETRICS_ENGINE": "arrow",
+            **aws.environ,
+        }
         self.make_stream()
         self.lake = Lake(make_catalog(self.settings, self.environ))
 
@@ -48,7 +58,7 @@ class World:
             self.kinesis.put_record(StreamName=STREAM, Data=record, PartitionKey=key)
 
     def processor(self) -> Processor:
-        return make_processor(self.settings, make_catalog(self.settings, self.environ))
+        return make_processor(self.settings, make_catalog(self.settings, self.environ), self.environ)
 
     def event(self, *records: tuple[int, bytes], shard: str = "shardId-000000000000") -> dict[str, Any]:
         return {"Records": [self._record(shard, sequence, data) for sequence, data in records]}
@@ -133,7 +143,7 @@ def test_one_poison_record_among_many_harms_only_itself(world: World) -> None:
 def test_what_fails_for_our_reasons_is_delivered_again_from_the_first_record_that_is_not_committed(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(root, "MAX_EVENTS", 2)
+    monkeypatch.setattr(delivery, "MAX_EVENTS", 2)
     processor, real, calls = world.processor(), pipeline.run, list[int]()
 
     def out_of_reach(*arguments: Any) -> Any:  # noqa: ANN401  # as the real one
@@ -249,3 +259,99 @@ def test_a_stream_that_is_made_again_is_read_from_its_first_record(world: World)
         eventually(lambda: len(message_ids(world.lake)) == 8 or None)
 
     assert world.books == {"received": 3, "stored": 3}
+
+
+# --- what is given up, and the archive --------------------------------------------------------------------
+
+
+def replay(world: World, location: str) -> tuple[int, dict[str, Any]]:
+    done = subprocess.run(
+        [str(MANYMETRICS), "replay", location],
+        env={"PATH": "/usr/bin:/bin", **world.environ},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, json.loads(done.stdout) if done.stdout else {"said": done.stderr}
+
+
+def test_an_outage_past_the_record_age_goes_to_s3_and_replay_brings_it_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outage = threading.Event()
+    outage.set()
+    real = pipeline.run
+
+    def out_of_reach(*arguments: Any) -> Any:  # noqa: ANN401  # as the real one
+        if outage.is_set():
+            raise OSError("Glue is out of reach")
+        return real(*arguments)
+
+    monkeypatch.setattr(pipeline, "run", out_of_reach)
+    failures = f"{world.settings.warehouse}/failures"
+    world.put(packed([track("a"), track("b")]), packed([{"type": "nonsense"}]))
+    with world.running(Options(window_s=0.1, max_record_age_s=1)):
+        eventually(lambda: list(list_files(world.lake.io, failures)) or None)
+        outage.clear()
+        world.put(packed([track("c"), track("a")]))
+        eventually(lambda: message_ids(world.lake) == ["a", "c"] or None)
+
+    assert replay(world, failures) == (0, {**NOTHING, "objects": 1, "stored": 1, "duplicate": 1, "dead_lettered": 1})
+    assert message_ids(world.lake) == ["a", "b", "c"]
+    assert replay(world, failures) == (0, {**NOTHING, "objects": 1, "records_passed_over": 2})
+    assert message_ids(world.lake) == ["a", "b", "c"]
+    assert counts(current_books(world.lake.load(EVENTS), SOURCE)) == {
+        "received": 3,
+        "stored": 1,
+        "duplicate": 1,
+        "dead_lettered:unknown_type": 1,
+    }
+    assert {row["_stream"] for row in rows(world.lake)} == {root.stream_name(world.arn)}
+
+
+def test_lost_tables_are_made_again_from_the_archive(world: World) -> None:
+    world.settings = replace(world.settings, archive=f"{world.settings.warehouse}/archive")
+    processor = world.processor()
+    for number in range(12):
+        event = world.event((number, packed([track(f"m{number}"), track(f"m{number - 1}"), b"{}"])))
+        assert processor.handle(event, Clock(60)) == {"batchItemFailures": []}
+        assert processor.handle(event, Clock(60)) == {"batchItemFailures": []}
+    before, letters, books = message_ids(world.lake), rows(world.lake, DEAD_LETTERS), world.books
+    assert replay(world, world.settings.archive) == (0, {**NOTHING, "objects": 12, "records_passed_over": 12})
+
+    delete_files(
+        world.lake.io, [one for one, _ in list_files(world.lake.io, f"{world.settings.warehouse}/manymetrics")]
+    )
+    world.aws.client("glue").delete_database(Name="manymetrics")
+    status, report = replay(world, world.settings.archive)
+
+    assert (status, report["stored"], report["dead_lettered"]) == (0, 13, 12)
+    assert message_ids(world.lake) == before
+    assert [{**one, "detail": None} for one in rows(world.lake, DEAD_LETTERS)] == [
+        {**one, "detail": None} for one in letters
+    ]
+    assert world.books == books
+
+
+def test_replay_names_what_it_cant_use(world: World) -> None:
+    world.lake.ensure_tables()
+    write_bytes(world.lake.io, f"{world.settings.warehouse}/odd/one", b"{")
+
+    assert replay(world, f"{world.settings.warehouse}/nothing") == (
+        1,
+        {"said": f"manymetrics: there is nothing to replay at {world.settings.warehouse}/nothing\n"},
+    )
+    assert replay(world, f"{world.settings.warehouse}/odd") == (
+        1,
+        {**NOTHING, "unreadable_objects": [f"{world.settings.warehouse}/odd/one"]},
+    )
+
+
+NOTHING = {
+    "objects": 0,
+    "stored": 0,
+    "duplicate": 0,
+    "dead_lettered": 0,
+    "records_passed_over": 0,
+    "unreadable_objects": list[str](),
+}

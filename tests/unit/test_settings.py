@@ -21,8 +21,11 @@ GIVEN: dict[str, tuple[str, object]] = {
     "body_timeout_s": ("5", 5.0),
     "stream": ("events", "events"),
     "warehouse": ("s3://lake/tables", "s3://lake/tables"),
+    "engine": ("arrow", "arrow"),
+    "spark_jars": ("/srv/jars", Path("/srv/jars")),
     "archive": ("s3://lake/archive", "s3://lake/archive"),
     "metrics_token": ("t-1", "t-1"),
+    "keys_parameter": ("/manymetrics/keys", "/manymetrics/keys"),
 }
 
 

@@ -1,0 +1,244 @@
+"""A JVM of our own with a Spark session in it, started once a process.
+
+    python -- py4j, 127.0.0.1 --> java: Spark (driver and executor in one), Iceberg, the AWS SDK
+
+The JVM is started without ``spark-submit``: that would start a second one to put together the command line. It ends
+when this process does, since it holds the other end of its input. It writes below the temp folder alone, binds
+127.0.0.1 alone, and logs errors alone, to stderr.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import struct
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pyspark import SparkConf, SparkContext
+from pyspark.java_gateway import launch_gateway
+from pyspark.sql import SparkSession
+
+CATALOG = "lake"
+START_TIMEOUT_S = 120.0
+
+# What Spark's own launcher opens (org.apache.spark.launcher.JavaModuleOptions), less the incubating vector module:
+# it is for ML, it warns at each start, and small Java runtimes don't have it.
+_OPENED = (
+    *(f"java.base/java.{name}" for name in ("lang", "lang.invoke", "lang.reflect", "io", "net", "nio", "util")),
+    *(f"java.base/java.util.{name}" for name in ("concurrent", "concurrent.atomic")),
+    *(f"java.base/{name}" for name in ("jdk.internal.ref", "sun.nio.ch", "sun.nio.cs", "sun.security.action")),
+    "java.base/sun.util.calendar",
+)
+_JVM_OPTIONS = (
+    *(f"--add-opens={package}=ALL-UNNAMED" for package in _OPENED),
+    "-Djdk.reflect.useDirectMethodHandle=false",
+    "-Dio.netty.tryReflectionSetAccessible=true",
+    "-XX:+UseSerialGC",  # one small heap on at most two cores: G1 costs memory and threads
+    "-XX:TieredStopAtLevel=1",  # C2 pays off after minutes of work; a Lambda does seconds
+    "-XX:-UsePerfData",
+    "-Xss4m",
+    "-Djava.awt.headless=true",
+    "-Dfile.encoding=UTF-8",
+    "-Duser.timezone=UTC",
+    # Without a retry of the SDK, Iceberg takes Glue's 500 for a failed commit, which may have landed. Wins over
+    # AWS_MAX_ATTEMPTS.
+    "-Daws.maxAttempts=4",
+)
+_LOG4J = """\
+rootLogger.level = error
+rootLogger.appenderRef.stderr.ref = stderr
+logger.gateway.name = org.apache.spark.api.python.PythonGatewayServer
+logger.gateway.level = error
+appender.stderr.type = Console
+appender.stderr.name = stderr
+appender.stderr.target = SYSTEM_ERR
+appender.stderr.layout.type = PatternLayout
+appender.stderr.layout.pattern = %d{yyyy-MM-dd HH:mm:ss} %p %c{1}: %m%n%ex{short}
+"""
+
+
+class SessionStartError(Exception):
+    """The JVM did not start; the message holds what it said."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SparkSettings:
+    """What a session is made of.
+
+    ``jars``: where Iceberg's two jars are, beside or apart from Spark's own.
+    ``class_archive``: classes in the form in which the JVM maps them; used where the file exists.
+    ``endpoint``: an AWS of tests.
+    """
+
+    warehouse: str
+    region: str
+    jars: Path
+    temp: Path = field(default_factory=lambda: Path(tempfile.gettempdir()))
+    java_home: Path | None = None
+    class_archive: Path | None = None
+    endpoint: str | None = None
+    heap_mb: int = 1024
+    catalog: Mapping[str, str] = field(default_factory=dict)  # more of the catalogue's properties, or others
+
+
+def start_session(settings: SparkSettings, *, class_list: Path | None = None) -> SparkSession:
+    """Start the JVM and a session in it. ``class_list``: as the JVM ends, it writes there which classes it loaded."""
+    home = Path(tempfile.mkdtemp(prefix="spark-", dir=settings.temp))
+    process = _start_jvm(settings, home, class_list)
+    try:
+        port, secret = _wait_for_gateway(process, home)
+        with _environ(PYSPARK_GATEWAY_PORT=str(port), PYSPARK_GATEWAY_SECRET=secret):
+            gateway: Any = launch_gateway()  # type: ignore[no-untyped-call]  # it takes the JVM that the environment names
+        conf = SparkConf(loadDefaults=False, _jvm=gateway.jvm)
+        conf.setAll(list(spark_conf(settings, home).items()))
+        context = SparkContext(gateway=gateway, conf=conf)
+    except BaseException:
+        process.kill()
+        process.wait()
+        shutil.rmtree(home, ignore_errors=True)
+        raise
+    session: SparkSession = SparkSession(context)
+    _running[id(session)] = process, home
+    return session
+
+
+def stop_session(session: SparkSession) -> None:
+    """End the session and its JVM, and remove what they left in the temp folder."""
+    process, home = _running.pop(id(session))
+    gateway: Any = SparkContext._gateway  # noqa: SLF001  # pyspark has no way to end what it connected to
+    session.stop()
+    gateway.shutdown()
+    SparkContext._gateway = SparkContext._jvm = None  # noqa: SLF001  # else the next session talks to this JVM
+    assert process.stdin is not None  # noqa: S101  # it was opened as a pipe
+    process.stdin.close()
+    process.wait(timeout=START_TIMEOUT_S)
+    shutil.rmtree(home, ignore_errors=True)
+
+
+def is_running(session: SparkSession) -> bool:
+    """Whether the session's JVM is still there. One that ended, for want of memory mostly, never comes back."""
+    return _running[id(session)][0].poll() is None
+
+
+_running: dict[int, tuple[subprocess.Popen[bytes], Path]] = {}
+
+
+def spark_conf(settings: SparkSettings, home: Path) -> dict[str, str]:
+    """Spark's configuration: small, local, quiet, and the catalogue ``lake`` in it."""
+    return {
+        "spark.app.name": "manymetrics",
+        "spark.master": "local[2]",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.driver.memory": f"{settings.heap_mb}m",
+        "spark.local.dir": str(home),
+        "spark.sql.warehouse.dir": f"file://{home}/warehouse",
+        "spark.sql.catalogImplementation": "in-memory",
+        "spark.sql.shuffle.partitions": "2",
+        "spark.sql.adaptive.enabled": "false",
+        "spark.sql.timestampType": "TIMESTAMP_NTZ",
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.execution.arrow.maxRecordsPerBatch": "1000000",
+        **{f"spark.sql.catalog.{CATALOG}{name}": value for name, value in _catalog(settings).items()},
+    }
+
+
+def _catalog(settings: SparkSettings) -> dict[str, str]:
+    properties = {
+        "": "org.apache.iceberg.spark.SparkCatalog",
+        ".type": "glue",
+        ".io-impl": "org.apache.iceberg.aws.s3.S3FileIO",
+        ".warehouse": settings.warehouse,
+        ".client.region": settings.region,
+        ".cache-enabled": "false",
+        # A commit that Iceberg takes for failed deletes its metadata, and it may have landed: see SparkEngine.
+        ".s3.delete-enabled": "false",
+    }
+    if settings.endpoint:
+        properties[".glue.endpoint"] = properties[".s3.endpoint"] = settings.endpoint
+        properties[".s3.path-style-access"] = "true"
+    return properties | {f".{name}": value for name, value in settings.catalog.items()}
+
+
+def _start_jvm(settings: SparkSettings, home: Path, class_list: Path | None) -> subprocess.Popen[bytes]:
+    log4j = home / "log4j2.properties"
+    log4j.write_text(_LOG4J)
+    command = [
+        *java_command(settings),
+        *_sharing(settings.class_archive, class_list),
+        f"-Djava.io.tmpdir={home}",
+        f"-Duser.home={home}",
+        f"-Dlog4j2.configurationFile={log4j}",
+        "org.apache.spark.api.python.PythonGatewayServer",
+    ]
+    return subprocess.Popen(  # noqa: S603  # our own command
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        cwd=home,
+        env={
+            **java_environ(settings),
+            "_PYSPARK_DRIVER_CONN_INFO_PATH": str(home / "gateway"),
+        },
+        start_new_session=True,  # a Ctrl-C is for us: the batch at hand is finished first
+    )
+
+
+def java_command(settings: SparkSettings) -> list[str]:
+    """How the JVM is called, up to what differs from one use to another. A class archive holds for this alone."""
+    java = str(settings.java_home.absolute() / "bin" / "java") if settings.java_home else "java"
+    return [java, f"-Xmx{settings.heap_mb}m", *_JVM_OPTIONS]
+
+
+def java_environ(settings: SparkSettings) -> dict[str, str]:
+    """The environment of the JVM: this process's, and the class path."""
+    return {**os.environ, "CLASSPATH": os.pathsep.join(map(str, class_path(settings.jars)))}
+
+
+def _sharing(archive: Path | None, class_list: Path | None) -> list[str]:
+    if class_list is not None:
+        return ["-Xshare:off", f"-XX:DumpLoadedClassList={class_list}"]
+    if archive is not None and archive.is_file():
+        return ["-Xshare:auto", f"-XX:SharedArchiveFile={archive.absolute()}"]
+    return []
+
+
+def class_path(jars: Path) -> list[Path]:
+    """Iceberg's jars and Spark's, always in one order: a class archive holds for one class path."""
+    import pyspark
+
+    own = Path(pyspark.__file__).parent / "jars"
+    found = {jar.name: jar for folder in (own, jars.absolute()) for jar in sorted(folder.glob("*.jar"))}
+    return [found[name] for name in sorted(found)]
+
+
+def _wait_for_gateway(process: subprocess.Popen[bytes], home: Path) -> tuple[int, str]:
+    until = time.monotonic() + START_TIMEOUT_S
+    told = home / "gateway"
+    while not told.is_file():  # it is moved there whole
+        if process.poll() is not None:
+            raise SessionStartError(f"java ended with {process.returncode}: see what it wrote above")
+        if time.monotonic() > until:
+            raise SessionStartError(f"java did not answer within {START_TIMEOUT_S:.0f} s")
+        time.sleep(0.01)
+    port, length = struct.unpack_from(">ii", said := told.read_bytes())
+    return port, said[8 : 8 + length].decode()
+
+
+@contextlib.contextmanager
+def _environ(**values: str) -> Iterator[None]:
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name in values:
+            del os.environ[name]
