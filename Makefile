@@ -9,7 +9,7 @@ COMPILE := $(UV) pip compile --quiet --universal --generate-hashes --no-header -
 HOOKS := PRE_COMMIT_HOME=$(CURDIR)/.venv/pre-commit $(BIN)/pre-commit run --all-files
 PYTEST_ARGS ?=
 
-.PHONY: help run test test-unit lint bench jvm lock clean
+.PHONY: help run test test-unit lint bench jvm package lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -21,7 +21,7 @@ test: .venv/dev.stamp jvm  ## lint, types and all tests
 	@mkdir -p build
 	@echo "Lint and types run beside the tests, into build/lint.txt"
 	@$(HOOKS) >build/lint.txt 2>&1 & lint=$$!; \
-	$(BIN)/pytest -n auto --dist loadgroup $(PYTEST_ARGS) tests; status=$$?; \
+	$(BIN)/pytest -n auto $(PYTEST_ARGS) tests; status=$$?; \
 	wait $$lint || { cat build/lint.txt; status=1; }; \
 	exit $$status
 
@@ -37,12 +37,15 @@ bench: .venv/dev.stamp  ## speed as ratios, on screen and in build/bench.json
 jvm: .venv/dev.stamp  ## what tests of Spark and Trino need, in .venv/jvm (650 MB of downloads, once a user)
 	@$(MAKE) --no-print-directory .venv/jvm.stamp || \
 		{ echo "No Spark and no Trino in .venv/jvm: the tests that need them are skipped"; test -z "$$CI"; }
+package: .venv/bin/uv  ## the API as zips for AWS Lambda, in build/ (PACKAGE_ARGS='--python 3.14')
+	@$(BIN)/python api/build_lambda.py $(PACKAGE_ARGS)
 
 lock: .venv/bin/uv  ## pin the dependencies again, after a change of them in pyproject.toml
 	$(COMPILE) --extra dev pyproject.toml -o requirements-dev.lock
 	$(COMPILE) --extra local -c requirements-dev.lock pyproject.toml -o requirements.lock
 	$(COMPILE) --group java21 -o tests/jvm/java21.lock
 	$(COMPILE) --group java25 -o tests/jvm/java25.lock
+	$(COMPILE) --extra lambda -c requirements-dev.lock pyproject.toml -o requirements-lambda.lock
 
 clean:  ## remove the set-up, what was built and the local data
 	rm -rf .venv build .manymetrics

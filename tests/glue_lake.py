@@ -5,41 +5,32 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pyiceberg.catalog import Catalog
-from pyiceberg.catalog.glue import GlueCatalog
+import pytest
 
 from manymetrics.tables import NAMESPACE
-from manymetrics_processor.lake import Lake
-from tests.strict_moto import CREDENTIALS, REGION, Aws
+from manymetrics_processor.glue import glue_catalog
+from manymetrics_processor.lake import Engine, Lake
+from tests.strict_moto import Aws
 
 BUCKET = "lake"
 
 
-def glue_catalog(aws: Aws) -> Catalog:
-    """A handle of its own on the catalogue."""
-    return GlueCatalog(
-        "manymetrics",
-        **{
-            "warehouse": f"s3://{BUCKET}/warehouse",
-            "glue.endpoint": aws.url,
-            "s3.endpoint": aws.url,
-            "client.region": REGION,
-            "client.access-key-id": CREDENTIALS["AWS_ACCESS_KEY_ID"],
-            "client.secret-access-key": CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
-            "glue.max-retries": 0,  # an answer that was lost and is asked for again would look like a lost race
-        },
-    )
-
-
 @contextmanager
 def glue_lake(aws: Aws) -> Iterator[Lake]:
-    """Empty tables; with all else of the database, they are gone from Glue when the block ends."""
-    lake = Lake(glue_catalog(aws), sleep=lambda _seconds: None)
-    lake.ensure_tables()
-    try:
+    """Empty tables, and an environment in which all finds them; when the block ends, Glue holds nothing of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in aws.environ.items():
+            patch.setenv(name, value)
+        lake = another_handle(aws)
+        lake.ensure_tables()
         yield lake
-    finally:
-        glue = aws.client("glue")
-        for table in glue.get_tables(DatabaseName=NAMESPACE)["TableList"]:
-            glue.delete_table(DatabaseName=NAMESPACE, Name=table["Name"])
-        glue.delete_database(Name=NAMESPACE)
+        aws.client("glue").delete_database(Name=NAMESPACE)
+        bucket = aws.client("s3")
+        for page in bucket.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix="warehouse/"):
+            for file in page.get("Contents", ()):
+                bucket.delete_object(Bucket=BUCKET, Key=file["Key"])
+
+
+def another_handle(aws: Aws, engine: Engine | None = None) -> Lake:
+    """The same tables, as another process has them."""
+    return Lake(glue_catalog(f"s3://{BUCKET}/warehouse", aws.environ), engine, sleep=lambda _seconds: None)

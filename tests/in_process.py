@@ -9,6 +9,7 @@ from urllib.parse import unquote
 import msgspec
 
 from manymetrics.app import create_app
+from manymetrics.aws import create_aws_app
 from manymetrics.collect import Collector, Front
 from manymetrics.keys import Keys, KeyTable, WriteKey
 from manymetrics.records import unpack
@@ -53,6 +54,17 @@ def make_app(
         sink=sink or MemorySink(),
         clock=lambda: NOW * 1_000,
     )
+
+
+def aws_app(environ: Mapping[str, str]) -> App:
+    """The API with Kinesis behind it. A request has an event loop of its own here, so its connections end with it."""
+    app = create_aws_app(environ)
+
+    async def answer(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:  # noqa: ANN401  # ASGI's
+        await app(scope, receive, send)
+        await app.collector.sink.close()
+
+    return answer
 
 
 def ask(

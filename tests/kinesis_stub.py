@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import ssl
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -26,7 +27,7 @@ class KinesisStub:
     last        all land, and the connection is closed after the answer
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.script: deque[str] = deque()
         self.landed: list[bytes] = []
         self.calls: list[tuple[dict[str, str], bytes, dict[str, Any]]] = []
@@ -59,11 +60,14 @@ class KinesisStub:
         self._closes = False
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
+        self._scheme = "http" if tls is None else "https"
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return f"{self._scheme}://127.0.0.1:{self._server.server_port}"
 
     def _answer(self, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
         content = json.loads(body)
@@ -99,9 +103,9 @@ _FAILS: dict[str, Callable[[int], bool]] = {
 
 
 @contextmanager
-def kinesis_stub() -> Iterator[KinesisStub]:
-    """A running one."""
-    stub = KinesisStub()
+def kinesis_stub(tls: ssl.SSLContext | None = None) -> Iterator[KinesisStub]:
+    """A running one; with ``tls``, over TLS."""
+    stub = KinesisStub(tls)
     stub._thread.start()
     try:
         yield stub

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import subprocess
 import sys
@@ -103,6 +104,46 @@ def _enforce_glue_lock() -> None:
     setattr(GlueResponse, "update_table", update_table)  # noqa: B010  # mypy takes no assignment to a method
 
 
+def _close_split_shards() -> None:
+    """A shard that was split takes no more records on AWS, and its reader is told when it is at its end.
+
+    And two puts at once, which moto doesn't guard against, may not share a sequence number: one would be lost.
+    """
+    from moto.kinesis.models import KinesisBackend, Stream
+
+    lock, get_records = threading.Lock(), KinesisBackend.get_records
+    shard_for_key = Stream.get_shard_for_key
+
+    def open_shard_for_key(self: Any, *arguments: Any) -> Any:  # noqa: ANN401  # moto's own, here and below
+        every = self.shards
+        self.shards = {name: shard for name, shard in every.items() if shard.is_open}
+        try:
+            return shard_for_key(self, *arguments)
+        finally:
+            self.shards = every
+
+    def records_until_the_end(self: Any, stream_arn: Any, shard_iterator: Any, limit: Any) -> Any:  # noqa: ANN401
+        iterator, records, behind = get_records(self, stream_arn, shard_iterator, limit)
+        stream_name, shard_id, _ = base64.b64decode(shard_iterator).decode().split(":")
+        shard = self.describe_stream(stream_arn=stream_arn, stream_name=stream_name).get_shard(shard_id)
+        is_at_end = not records or records[-1].sequence_number == shard.get_max_sequence_number()
+        return None if not shard.is_open and is_at_end else iterator, records, behind
+
+    def one_at_a_time(name: str) -> None:
+        real = getattr(KinesisBackend, name)
+
+        def guarded(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401
+            with lock:
+                return real(*arguments, **options)
+
+        setattr(KinesisBackend, name, guarded)
+
+    setattr(Stream, "get_shard_for_key", open_shard_for_key)  # noqa: B010  # as above
+    setattr(KinesisBackend, "get_records", records_until_the_end)  # noqa: B010  # as above
+    for name in ("put_record", "put_records", "split_shard", "merge_shards"):
+        one_at_a_time(name)
+
+
 def _give_views_an_owner() -> None:
     """Trino wants the owner of a view, which Glue holds for Athena's and moto does not."""
     from moto.glue.models import FakeTable
@@ -122,5 +163,6 @@ if __name__ == "__main__":
     from moto.server import main
 
     _enforce_glue_lock()
+    _close_split_shards()
     _give_views_an_owner()
     main(["-H", "127.0.0.1", "-p", sys.argv[1]])

@@ -1,16 +1,20 @@
 """Write keys: who may send, for which project, from which pages.
 
-The file is JSON: a list of {"key", "project", "kind": "browser" | "server", "origins": [...], "revoked": false}.
-It is read again when it changes (looked at every few seconds), and once more, rate-limited, before an unknown key is
-refused: clients drop a batch on 401, so a key that was made a moment ago must not lose events.
+They stand in a file, or on AWS in a parameter. Both are JSON: a list of
+{"key", "project", "kind": "browser" | "server", "origins": [...], "revoked": false}.
+They are read again every few seconds, and once more, rate-limited, before an unknown key is refused: clients drop a
+batch on 401, so a key that was made a moment ago must not lose events.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import secrets
+import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Literal, Protocol
@@ -19,8 +23,18 @@ import msgspec
 
 from manymetrics.settings import Settings
 
+log = logging.getLogger("manymetrics.keys")
+
 REREAD_S = 5.0  # how long a changed file may go unnoticed; the promise is 60
 UNKNOWN_REREAD_S = 1.0  # and how often strangers with unknown keys can make us read it
+
+
+# Of keys that are read over the network.
+REMOTE_REREAD_S = 20.0
+MAX_AGE_S = 60.0  # the promise: a key that was revoked longer ago is not taken, so older keys are as good as none
+# SSM answers 40 reads a second in an account, whoever asks for them: 200 functions' worth of strangers' keys.
+UNKNOWN_REMOTE_REREAD_S = 5.0
+RETRY_S = 1.0  # from a read that failed to the next
 
 
 class WriteKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -139,16 +153,154 @@ class FileKeys:
         return self._table
 
 
+class _Held(msgspec.Struct, frozen=True):
+    """Keys, and when they began to be read."""
+
+    table: KeyTable
+    at: float
+
+
+class WatchedKeys:
+    """Keys that a thread reads over the network, so that nobody who serves an event waits for it.
+
+    Those that were read are served while they can't be read again, for MAX_AGE_S; then, as before the first time,
+    nobody is told yes or no. ``read`` raises KeysUnavailableError. ``wait_s`` is how long a caller may be held while
+    keys that will do are read: 0 on an event loop, where an unknown key is then asked to come again. ``clock`` gives
+    seconds since 1970: a clock from the start may stand still while Lambda freezes a process.
+    """
+
+    def __init__(
+        self, read: Callable[[], list[WriteKey]], *, wait_s: float = 0, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._watch = _Watch(read, clock)
+        self._wait_s, self._clock = wait_s, clock
+        weakref.finalize(self, self._watch.end)
+        threading.Thread(target=self._watch.run, name="keys", daemon=True).start()
+
+    def find(self, key: str) -> WriteKey | None:
+        """As Keys.find."""
+        found = self._fresh().find(key)
+        return found if found is not None else self._newer(UNKNOWN_REMOTE_REREAD_S).find(key)
+
+    def known(self, authorization: bytes) -> WriteKey | None:
+        """As Keys.known."""
+        return self._fresh().known(authorization)
+
+    def remember(self, authorization: bytes, key: WriteKey) -> None:
+        """As Keys.remember. Between find and this the keys may be other ones: those decide again."""
+        held = self._watch.held
+        if held is not None and held.table.find(key.key) == key:
+            held.table.remember(authorization, key)
+
+    def origins(self) -> frozenset[str] | None:
+        """As Keys.origins."""
+        return self._fresh().origins()
+
+    def wait(self, timeout_s: float) -> None:
+        """Until they were read once, or that failed: at the start, when nobody is served yet."""
+        self._watch.look(0, timeout_s)
+
+    def _fresh(self) -> KeyTable:
+        held = self._watch.held
+        if held is not None and 0 <= self._clock() - held.at < MAX_AGE_S:
+            return held.table
+        return self._newer(MAX_AGE_S)
+
+    def _newer(self, age_s: float) -> KeyTable:
+        """Keys that are no older. Raises KeysUnavailableError."""
+        held = self._watch.look(age_s, self._wait_s)
+        if held is None:
+            raise KeysUnavailableError("the keys can't be read just now")
+        return held.table
+
+
+class _Watch:
+    """What reads for WatchedKeys, and ends with them."""
+
+    def __init__(self, read: Callable[[], list[WriteKey]], clock: Callable[[], float]) -> None:
+        self._read, self._clock = read, clock
+        self.held: _Held | None = None
+        self._reads, self._failed_at = 0, float("-inf")
+        self._wanted, self._over = True, False
+        self._changed = threading.Condition()
+
+    def run(self) -> None:
+        while self._wait_until_wanted():
+            at = self._clock()
+            try:
+                held = _Held(KeyTable(self._read()), at)
+            except KeysUnavailableError as error:
+                log.warning("the write keys can't be read", extra={"facts": {"why": str(error)}})
+                held = None
+            except Exception:  # whatever it is: this thread must go on
+                log.exception("reading the write keys failed")
+                held = None
+            with self._changed:
+                self._reads += 1
+                if held is None:
+                    self._failed_at = self._clock()
+                else:
+                    self.held, self._wanted = held, False
+                self._changed.notify_all()
+
+    def _wait_until_wanted(self) -> bool:
+        """False where it is over."""
+        with self._changed:
+            least_s = RETRY_S - (self._clock() - self._failed_at)
+            if 0 < least_s <= RETRY_S:
+                self._changed.wait_for(lambda: self._over, least_s)
+                self._wanted = True
+            self._changed.wait_for(lambda: self._wanted or self._over, REMOTE_REREAD_S)
+            self._wanted = False
+            return not self._over
+
+    def look(self, age_s: float, wait_s: float) -> _Held | None:
+        """What is held and no older than that, after a wait for it where there is none."""
+
+        def young() -> _Held | None:
+            held = self.held
+            return held if held is not None and 0 <= self._clock() - held.at < age_s else None
+
+        with self._changed:
+            if (held := young()) is None and not 0 <= self._clock() - self._failed_at < RETRY_S:
+                self._wanted, before = True, self._reads
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: self._reads != before or young() is not None, wait_s)
+                held = young()
+            return held
+
+    def end(self) -> None:
+        with self._changed:
+            self._over = True
+            self._changed.notify_all()
+
+
 def read_keys(path: Path) -> list[WriteKey]:
     """Raises KeysUnavailableError, which says what is wrong with the file."""
     try:
-        keys = msgspec.json.decode(path.read_bytes(), type=list[WriteKey])
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        text = path.read_bytes()
+    except OSError as error:
         raise KeysUnavailableError(f"{path}: {error}") from error
+    return parse_keys(text, str(path))
+
+
+def parse_keys(text: bytes | str, where: str) -> list[WriteKey]:
+    """Raises KeysUnavailableError, which says what is wrong with it, and holds none of it."""
+    try:
+        keys = msgspec.json.decode(text, type=list[WriteKey])
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise KeysUnavailableError(f"{where}: {_why(str(error))}") from None
     for key in keys:
         if not key.key or not key.project or "\0" in key.project:
-            raise KeysUnavailableError(f"{path}: each key needs a `key` and a `project`")
+            raise KeysUnavailableError(f"{where}: each key needs a `key` and a `project`")
     return keys
+
+
+def _why(text: str) -> str:
+    """What msgspec says, without what it quotes of the file: that may be a key in a wrong place."""
+    if text.startswith(("Object contains unknown field", "Invalid enum value")):
+        return "a field or a kind that keys don't have" + text[text.rfind(" - at `$") :]
+    return text
 
 
 def keys_path(data_dir: Path) -> Path:

@@ -1,16 +1,13 @@
 """The durable stream on AWS: records into Kinesis, each known to have landed before its request is answered.
 
 A record a request, compressed. On a server, records that come within a few milliseconds share one PutRecords call. Only
-what Kinesis did not take is sent again, until the request's time is over. AWS's own C runtime (awscrt) signs and sends:
-a quarter of what a boto3 call costs (2026-11-24).
+what Kinesis did not take is sent again, until the request's time is over.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import concurrent.futures
-import io
 import logging
 import random
 import secrets
@@ -18,15 +15,11 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
-from awscrt import auth, http
-from awscrt import io as crt_io
-from awscrt.exceptions import AwsCrtError
 
 from manymetrics.records import compress
+from manymetrics.signed_calls import CallError, Place, SignedClient
 from manymetrics.sinks import SinkResult
 
 log = logging.getLogger("manymetrics.kinesis")
@@ -37,7 +30,6 @@ LINGER_S = 0.005  # how long a record on a server waits for others, to share a c
 PUT_TIMEOUT_S = 5.0  # from put to "can't store"
 CALL_TIMEOUT_S = 2.0  # one call, its connection included: what takes longer is sent again over another
 BACKOFF_S, MAX_BACKOFF_S = 0.05, 1.0
-_TYPE, _TARGET = "application/x-amz-json-1.1", "Kinesis_20131202."
 _THROTTLED = frozenset(
     {
         "ProvisionedThroughputExceededException",
@@ -51,24 +43,12 @@ _THROTTLED = frozenset(
 UNREADABLE = "an answer that can't be read"
 
 
-class KinesisError(Exception):
-    """A call was not answered 200. ``code``: Kinesis's name for the error, or what went wrong on the way."""
-
-    def __init__(self, code: str) -> None:
-        super().__init__(code)
-        self.code = code
-
-
 class _Result(msgspec.Struct):
     error_code: str | None = msgspec.field(default=None, name="ErrorCode")
 
 
 class _Answer(msgspec.Struct):
     records: list[_Result] = msgspec.field(name="Records")
-
-
-class _Error(msgspec.Struct):
-    type: str = msgspec.field(default="", name="__type")
 
 
 class _Stream(msgspec.Struct):
@@ -92,12 +72,12 @@ class KinesisSink:
     """A stream of Kinesis as a sink.
 
     ``linger_s`` is how long a record waits for others to share its call: 0 where one request comes at a time.
-    ``endpoint`` is another than the region's own. Used from one event loop.
+    Used from one event loop.
     """
 
-    def __init__(self, stream: str, region: str, *, endpoint: str | None = None, linger_s: float = LINGER_S) -> None:
+    def __init__(self, stream: str, place: Place, *, linger_s: float = LINGER_S) -> None:
         self._stream, self._linger_s = stream, linger_s
-        self._client = _Client(region, endpoint or f"https://kinesis.{region}.amazonaws.com")
+        self._client = SignedClient("kinesis", "Kinesis_20131202.", place)
         self._waiting: deque[_Waiting] = deque()
         self._flush_soon: asyncio.TimerHandle | None = None
         self._calls: set[asyncio.Task[None]] = set()
@@ -118,7 +98,7 @@ class KinesisSink:
         try:
             answer = await self._client.call("DescribeStreamSummary", {"StreamName": self._stream}, CALL_TIMEOUT_S)
             status = msgspec.json.decode(answer, type=_Summary).stream.status
-        except (KinesisError, msgspec.MsgspecError):
+        except (CallError, msgspec.MsgspecError):
             return False
         return status in {"ACTIVE", "UPDATING"}
 
@@ -178,7 +158,7 @@ class KinesisSink:
         try:
             answer = await self._client.call("PutRecords", content, timeout_s)
             codes = [result.error_code for result in msgspec.json.decode(answer, type=_Answer).records]
-        except KinesisError as error:
+        except CallError as error:
             codes = [error.code] * len(records)
         except msgspec.MsgspecError:
             codes = [UNREADABLE] * len(records)
@@ -195,109 +175,3 @@ class KinesisSink:
 def _answer(record: _Waiting, result: SinkResult) -> None:
     if not record.future.done():
         record.future.set_result(result)
-
-
-class _Client:
-    """Signed calls over connections that are kept. A connection carries one call at a time."""
-
-    def __init__(self, region: str, endpoint: str) -> None:
-        parts = urlsplit(endpoint)
-        self._host, self._secure = parts.hostname or "", parts.scheme == "https"
-        self._port = parts.port or (443 if self._secure else 80)
-        usual = parts.port is None or parts.port == (443 if self._secure else 80)
-        self._host_header = self._host if usual else f"{self._host}:{self._port}"
-        self._region = region
-        self._bootstrap = crt_io.ClientBootstrap.get_or_create_static_default()
-        self._credentials = auth.AwsCredentialsProvider.new_default_chain(self._bootstrap)
-        self._tls = crt_io.ClientTlsContext(crt_io.TlsContextOptions()) if self._secure else None
-        self._idle: list[http.HttpClientConnection] = []
-
-    async def call(self, action: str, content: dict[str, Any], timeout_s: float) -> bytes:
-        """The body of a 200. Raises KinesisError."""
-        body = msgspec.json.encode(content)
-        connection = None
-        try:
-            async with asyncio.timeout(timeout_s):
-                connection = await self._connection()
-                status, answer = await self._exchange(connection, action, body)
-        except (AwsCrtError, TimeoutError) as error:
-            if connection is not None:
-                connection.close()
-            raise KinesisError(getattr(error, "name", type(error).__name__)) from error
-        if connection.is_open():
-            self._idle.append(connection)
-        if status != 200:
-            raise KinesisError(_code_of(status, answer))
-        return answer
-
-    def close(self) -> None:
-        """Close the connections."""
-        for connection in self._idle:
-            connection.close()
-        self._idle.clear()
-
-    async def _connection(self) -> http.HttpClientConnection:
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.is_open():  # one that was closed while nobody looked, as after a freeze, is not
-                return connection
-        tls = self._tls.new_connection_options() if self._tls is not None else None
-        if tls is not None:
-            tls.set_server_name(self._host)
-        opening = http.HttpClientConnection.new(self._host, self._port, self._bootstrap, crt_io.SocketOptions(), tls)
-        try:
-            opened: http.HttpClientConnection = await _outcome(opening)
-        except asyncio.CancelledError:  # given up; should it open all the same, nobody would close it
-            opening.add_done_callback(_close_late)
-            raise
-        return opened
-
-    async def _exchange(self, connection: http.HttpClientConnection, action: str, body: bytes) -> tuple[int, bytes]:
-        headers = http.HttpHeaders(
-            [
-                ("host", self._host_header),
-                ("content-type", _TYPE),
-                ("x-amz-target", _TARGET + action),
-                ("content-length", str(len(body))),
-            ]
-        )
-        request = http.HttpRequest("POST", "/", headers, io.BytesIO(body))
-        signing = auth.AwsSigningConfig(
-            algorithm=auth.AwsSigningAlgorithm.V4,
-            signature_type=auth.AwsSignatureType.HTTP_REQUEST_HEADERS,
-            credentials_provider=self._credentials,
-            region=self._region,
-            service="kinesis",
-        )
-        signed = await _outcome(auth.aws_sign_request(request, signing))
-        parts: list[bytes] = []
-        stream = connection.request(signed, on_body=lambda chunk, **_: parts.append(chunk))
-        stream.activate()
-        status: int = await _outcome(stream.completion_future)
-        return status, b"".join(parts)
-
-
-async def _outcome(future: concurrent.futures.Future[Any]) -> Any:  # noqa: ANN401  # awscrt has no types
-    """Wait for what awscrt does. Giving up must not cancel its future: it would still set it, and fail."""
-    waiting = asyncio.wrap_future(future)
-    waiting.add_done_callback(_look_at)
-    return await asyncio.shield(waiting)
-
-
-def _look_at(future: asyncio.Future[Any]) -> None:
-    """An error that nobody waits for any more is no news."""
-    if not future.cancelled():
-        future.exception()
-
-
-def _close_late(future: concurrent.futures.Future[Any]) -> None:
-    if not future.exception():
-        future.result().close()
-
-
-def _code_of(status: int, answer: bytes) -> str:
-    try:
-        code = msgspec.json.decode(answer, type=_Error).type.rpartition("#")[2]
-    except msgspec.MsgspecError:
-        code = ""
-    return code or f"status {status}"

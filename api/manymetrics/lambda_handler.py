@@ -15,10 +15,11 @@ from functools import cache
 from typing import Any, NamedTuple, cast
 from urllib.parse import urlencode
 
-from manymetrics.aws import sink_of
+from manymetrics.aws import keys_of, sink_of
 from manymetrics.collect import NOT_FOUND, ROUTES, Answer, Collector, HeaderList, Request, refusal_answer
 from manymetrics.intake import INVALID_ENCODING
-from manymetrics.keys import Keys, keys_of
+from manymetrics.keys import Keys
+from manymetrics.keys_parameter import READ_TIMEOUT_S
 from manymetrics.settings import Settings
 from manymetrics.sinks import Sink
 from manymetrics.telemetry import log_json_lines
@@ -36,7 +37,8 @@ def handler(payload: Payload, context: object) -> Payload:
 def _root() -> Root:
     log_json_lines(logging.WARNING)  # at INFO, Mangum logs paths, and one of them holds a key
     settings = Settings.read(os.environ)
-    return Root(settings, keys_of(settings), sink_of(settings, os.environ, linger_s=0))
+    sink = sink_of(settings, os.environ, linger_s=0)
+    return Root(settings, keys_of(settings, os.environ, wait_s=READ_TIMEOUT_S), sink)
 
 
 class Root:

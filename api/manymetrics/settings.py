@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 PREFIX = "MANYMETRICS_"
+ENGINES = ("spark", "arrow")
 
 
 class SettingsError(ValueError):
@@ -30,14 +31,26 @@ class Settings:
     """The longest wait from event to table under load. An idle server commits at once."""
     dedup_window_days: int = 7
     """How many UTC days after an event its message_id is known as a resend."""
+    dedup_max_ids: int = 30_000_000
+    """How many message_ids the processor on AWS holds, 16 bytes each; with more, it forgets the oldest days."""
     trusted_proxies: int = 0
     """How many proxies stand before the server: so many hops of X-Forwarded-For, from the right, are believed."""
     body_timeout_s: float = 30.0
     """How long a request's body may take to arrive."""
     stream: str = ""
     """The Kinesis stream that the API on AWS puts events into."""
+    warehouse: str = ""
+    """Where the processor on AWS keeps the tables: `s3://bucket/prefix`."""
+    engine: str = "spark"
+    """What the processor on AWS commits with: `spark`, or `arrow`, which takes no JVM and a quarter of the memory."""
+    spark_jars: Path = Path("/opt/spark-jars")
+    """Where Iceberg's two jars for Spark are, and `classes.jsa`, the class archive, if there is one."""
+    archive: str = ""
+    """Where the processor on AWS keeps the records it had, for `replay`: `s3://bucket/prefix`. Empty: nowhere."""
     metrics_token: str = ""
     """A bearer token for /metrics from other machines; without it, /metrics answers loopback alone."""
+    keys_parameter: str = ""
+    """The SSM parameter that holds the write keys of the API on AWS, as JSON; a SecureString is decrypted."""
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> Settings:
@@ -61,6 +74,8 @@ def _parse(variable: str, name: str, text: str) -> Any:  # noqa: ANN401  # what 
         value = kind(text)
     except ValueError:
         raise SettingsError(f"{variable} takes {_KINDS[kind]}, not {text!r}") from None
+    if name == "engine" and value not in ENGINES:
+        raise SettingsError(f"{variable} takes {' or '.join(ENGINES)}, not {text!r}")
     if kind in {int, float} and not 0 <= value <= _LARGEST[name]:
         raise SettingsError(f"{variable} takes {_KINDS[kind]} from 0 to {_LARGEST[name]}, not {text}")
     return value
@@ -72,5 +87,6 @@ _LARGEST = {
     "commit_interval_s": 300,
     "body_timeout_s": 300,
     "dedup_window_days": 400,
+    "dedup_max_ids": 1_000_000_000,
     "trusted_proxies": 10,
 }

@@ -11,7 +11,8 @@ verdict depends on the two events alone and not on when the process was started.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
@@ -21,17 +22,29 @@ Ids = npt.NDArray[np.uint64]  # shape (n, 2): the two halves of each id
 WINDOW_DAYS = 7
 
 
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """Ids sorted by their first half."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """Ids sorted by their first half. ``name``: what it is kept as, which is unique."""
 
     first: npt.NDArray[np.uint64]
     second: npt.NDArray[np.uint64]
+    name: str = field(default_factory=lambda: uuid4().hex)
 
     @classmethod
-    def of(cls, ids: Ids) -> _Run:
+    def of(cls, ids: Ids) -> Run:
+        """Of ids in any order."""
         order = np.argsort(ids[:, 0], kind="stable")
         return cls(np.ascontiguousarray(ids[order, 0]), np.ascontiguousarray(ids[order, 1]))
+
+    @classmethod
+    def decode(cls, data: bytes, name: str) -> Run:
+        """Of what ``encode`` made; the bytes are not copied."""
+        first, second = np.frombuffer(data, dtype="<u8").reshape(2, -1)
+        return cls(first, second, name)
+
+    def encode(self) -> bytes:
+        """All first halves, then all second ones; 16 bytes an id."""
+        return np.concatenate((self.first, self.second)).astype("<u8", copy=False).tobytes()
 
     def __len__(self) -> int:
         return len(self.first)
@@ -53,10 +66,11 @@ class _Run:
         stop = int(np.searchsorted(self.first, first, side="right"))
         return bool((self.second[start:stop] == second).any())
 
-    def merged(self, other: _Run) -> _Run:
+    def merged(self, other: Run) -> Run:
+        """Both, as one new run."""
         first = np.concatenate((self.first, other.first))
         order = np.argsort(first, kind="stable")
-        return _Run(first[order], np.concatenate((self.second, other.second))[order])
+        return Run(first[order], np.concatenate((self.second, other.second))[order])
 
 
 class DedupIndex:
@@ -64,10 +78,24 @@ class DedupIndex:
 
     def __init__(self, window_days: int = WINDOW_DAYS) -> None:
         self.window_days = window_days
-        self._runs: dict[int, list[_Run]] = {}
+        self._runs: dict[int, list[Run]] = {}
 
     def __len__(self) -> int:
         return sum(len(run) for runs in self._runs.values() for run in runs)
+
+    @property
+    def runs(self) -> dict[int, list[Run]]:
+        """By day; for who keeps them, not to be changed."""
+        return self._runs
+
+    @property
+    def days(self) -> list[int]:
+        """The days of which it holds ids, oldest first."""
+        return sorted(self._runs)
+
+    def put_run(self, day: int, run: Run) -> None:
+        """Take in a run that was kept."""
+        self._runs.setdefault(day, []).append(run)
 
     def clear(self) -> None:
         """Forget all."""
@@ -78,7 +106,7 @@ class DedupIndex:
         if not len(ids):
             return
         runs = self._runs.setdefault(day, [])
-        runs.append(_Run.of(ids))
+        runs.append(Run.of(ids))
         for other, closed in self._runs.items():  # a day that no longer grows needs but one run
             while other != day and len(closed) > 1:
                 last = closed.pop()

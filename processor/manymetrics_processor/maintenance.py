@@ -87,15 +87,15 @@ class Maintenance:
                 self._dead.append((time.monotonic(), expire_snapshots(self._lake, table)[1]))
 
 
-def maintain(lake: Lake, *, keep_snapshots: int = KEEP_SNAPSHOTS) -> list[Report]:
-    """All of it, on both tables, at once."""
-    return [_maintain(lake, table, keep_snapshots) for table in TABLES]
+def maintain(lake: Lake, *, keep_snapshots: int = KEEP_SNAPSHOTS, older_than_s: float = 0) -> list[Report]:
+    """All of it, on both tables, at once. Snapshots are kept that are among the newest, or younger."""
+    return [_maintain(lake, table, keep_snapshots, older_than_s) for table in TABLES]
 
 
-def _maintain(lake: Lake, table: Table, keep_snapshots: int) -> Report:
+def _maintain(lake: Lake, table: Table, keep_snapshots: int, older_than_s: float) -> Report:
     before = len(list(live_files(lake.load(table))))
     merge_small_files(lake, table)
-    expired, dead = expire_snapshots(lake, table, keep_snapshots)
+    expired, dead = expire_snapshots(lake, table, keep_snapshots, older_than_s)
     delete_files(lake.io, dead)
     iceberg = lake.load(table)
     removed = len(dead) + remove_orphans(iceberg)
@@ -181,8 +181,12 @@ def _group_to_merge(files: Sequence[DataFile]) -> list[DataFile] | None:
 # --- expire and remove ------------------------------------------------------------------------------------
 
 
-def expire_snapshots(lake: Lake, table: Table, keep: int = KEEP_SNAPSHOTS) -> tuple[int, set[str]]:
-    """Forget all but the newest snapshots. Returns how many, and the files that only they held, to be deleted.
+def expire_snapshots(
+    lake: Lake, table: Table, keep: int = KEEP_SNAPSHOTS, older_than_s: float = 0
+) -> tuple[int, set[str]]:
+    """Forget snapshots that are neither among the newest nor younger.
+
+    Returns how many, and the files that only they held, to be deleted.
 
     A commit that is under way is safe: it stands on the current snapshot, which is kept, and its own files were never
     part of an older one.
@@ -190,7 +194,10 @@ def expire_snapshots(lake: Lake, table: Table, keep: int = KEEP_SNAPSHOTS) -> tu
     iceberg = lake.load(table)
     newest_first = sorted(iceberg.metadata.snapshots, key=lambda one: one.sequence_number or 0, reverse=True)
     current = iceberg.metadata.current_snapshot_id
-    old = [one.snapshot_id for one in newest_first[keep:] if one.snapshot_id != current]
+    before_ms = (time.time() - older_than_s) * 1_000
+    old = [
+        one.snapshot_id for one in newest_first[keep:] if one.snapshot_id != current and one.timestamp_ms <= before_ms
+    ]
     read: dict[str, set[str]] = {}  # most manifests are those of before, so each is read but once
     held = _reachable(iceberg, read) if old else set()
     if not old or not lake.expire(iceberg, old):

@@ -122,6 +122,11 @@ def stop_session(session: SparkSession) -> None:
     shutil.rmtree(home, ignore_errors=True)
 
 
+def is_running(session: SparkSession) -> bool:
+    """Whether the session's JVM is still there. One that ended, for want of memory mostly, never comes back."""
+    return _running[id(session)][0].poll() is None
+
+
 _running: dict[int, tuple[subprocess.Popen[bytes], Path]] = {}
 
 

@@ -48,9 +48,17 @@ def list_files(io: FileIO, folder: str) -> Iterator[tuple[str, float]]:
     system, path = locate(io, folder)
     prefix = folder.removesuffix(path)
     now = time.time()
+    if system.get_file_info(path).type == pa_fs.FileType.File:
+        return
     for file in system.get_file_info(pa_fs.FileSelector(path, recursive=True, allow_not_found=True)):
         if file.type == pa_fs.FileType.File:
             yield prefix + file.path, now - file.mtime_ns / 1e9
+
+
+def is_file(io: FileIO, location: str) -> bool:
+    """Whether there is a file at just this location."""
+    system, path = locate(io, location)
+    return bool(system.get_file_info(path).type == pa_fs.FileType.File)
 
 
 def make_folder(system: pa_fs.FileSystem, path: str) -> None:

@@ -12,11 +12,22 @@ from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.bench import http, processor
+from tests.bench import http, lambda_api, processor
 from tests.bench.report import Part
 
-PACKAGES = ("fastapi", "msgspec", "pyarrow", "pydantic", "pyiceberg", "uvicorn", "uvloop", "zstandard")
-PARTS = (http.measure, processor.measure_backlog, processor.measure_age, processor.measure_window)
+PACKAGES = (
+    "awscrt",
+    "boto3",
+    "fastapi",
+    "msgspec",
+    "pyarrow",
+    "pydantic",
+    "pyiceberg",
+    "uvicorn",
+    "uvloop",
+    "zstandard",
+)
+PARTS = (http.measure, lambda_api.measure, processor.measure_backlog, processor.measure_age, processor.measure_window)
 REPORT = Path("build/bench.json")
 
 

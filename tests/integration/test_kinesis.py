@@ -23,8 +23,9 @@ from manymetrics.aws import create_aws_app
 from manymetrics.kinesis import KinesisSink
 from manymetrics.records import Stamp, compress, pack, unpack
 from manymetrics.settings import SettingsError
+from manymetrics.signed_calls import Place
 from manymetrics.sinks import SinkResult
-from tests.in_process import EVENT, ask, basic
+from tests.in_process import EVENT, ask, aws_app, basic
 from tests.kinesis_stub import KinesisStub, kinesis_stub
 from tests.live_server import free_port
 
@@ -54,7 +55,7 @@ def with_sink(
     url: str, use: Callable[[KinesisSink], Awaitable[Any]], stream: str = "events", linger_s: float = 0
 ) -> Any:  # noqa: ANN401  # what `use` returns
     async def run() -> Any:  # noqa: ANN401
-        sink = KinesisSink(stream, REGION, endpoint=url, linger_s=linger_s)
+        sink = KinesisSink(stream, Place(REGION, url), linger_s=linger_s)
         try:
             return await use(sink)
         finally:
@@ -116,7 +117,7 @@ def test_a_stream_that_is_there_is_ready_and_another_is_not(stream: Any, moto: s
 
 
 def test_the_api_answers_200_once_the_event_is_in_the_stream(stream: Any, moto: str) -> None:  # noqa: ANN401
-    app = create_aws_app(
+    app = aws_app(
         {
             "AWS_REGION": REGION,
             "AWS_ENDPOINT_URL_KINESIS": moto,
@@ -198,7 +199,7 @@ def test_the_api_says_when_to_come_again(
 ) -> None:
     monkeypatch.setattr(kinesis, "PUT_TIMEOUT_S", 0.3)
     stub.script.extend([fault] * 100)
-    app = create_aws_app(
+    app = aws_app(
         {
             "AWS_REGION": REGION,
             "AWS_ENDPOINT_URL": stub.url,

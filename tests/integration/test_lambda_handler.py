@@ -2,87 +2,22 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
-from urllib.parse import parse_qsl
 
 import pytest
 
 from manymetrics.keys import KeyTable
-from manymetrics.lambda_handler import Payload, Root
+from manymetrics.lambda_handler import Root
 from manymetrics.records import unpack
 from manymetrics.settings import Settings
 from manymetrics.sinks import MemorySink, SinkResult
 from tests.events_corpus import read_cases, request_of
+from tests.gateway_payloads import FORMS, SENDER, Make, http_api
 from tests.in_process import EVENT, KEYS, basic
-
-SENDER = "203.0.113.7"
-Make = Callable[..., Payload]
-
-
-def http_api(method: str, target: str, headers: dict[str, str], body: bytes = b"", stage: str = "$default") -> Payload:
-    """Payload 2.0, as AWS documents it; what is no text comes as base64."""
-    path, _, query = target.partition("?")
-    path = path if stage == "$default" else f"/{stage}{path}"
-    http = {"method": method, "path": path, "protocol": "HTTP/1.1", "sourceIp": SENDER, "userAgent": "-"}
-    return {
-        "version": "2.0",
-        "routeKey": "$default",
-        "rawPath": path,
-        "rawQueryString": query,
-        "headers": {"host": "id.execute-api.eu-west-1.amazonaws.com", "x-forwarded-for": SENDER, **_lower(headers)},
-        "requestContext": {"accountId": "1", "apiId": "id", "http": http, "requestId": "r", "stage": stage},
-        **_body(body),
-    }
-
-
-def function_url(method: str, target: str, headers: dict[str, str], body: bytes = b"") -> Payload:
-    """As payload 2.0; every body comes as base64."""
-    encoded = {"body": base64.b64encode(body).decode(), "isBase64Encoded": True}
-    return {**http_api(method, target, headers, body), **encoded}
-
-
-def http_api_v1(method: str, target: str, headers: dict[str, str], body: bytes = b"") -> Payload:
-    """Payload 1.0 of an HTTP API."""
-    return {"version": "1.0", **rest_api(method, target, headers, body)}
-
-
-def rest_api(method: str, target: str, headers: dict[str, str], body: bytes = b"") -> Payload:
-    """A REST API's proxy payload."""
-    path, _, query = target.partition("?")
-    given: dict[str, list[str]] = {}
-    for name, value in parse_qsl(query, keep_blank_values=True):
-        given.setdefault(name, []).append(value)
-    sent = {"Host": "id.execute-api.eu-west-1.amazonaws.com", "X-Forwarded-For": SENDER, **headers}
-    return {
-        "resource": "/{proxy+}",
-        "path": path,
-        "httpMethod": method,
-        "headers": sent,
-        "multiValueHeaders": {name: [value] for name, value in sent.items()},
-        "queryStringParameters": {name: values[-1] for name, values in given.items()} or None,
-        "multiValueQueryStringParameters": given or None,
-        "requestContext": {"identity": {"sourceIp": SENDER}, "stage": "prod", "path": f"/prod{path}"},
-        **_body(body),
-    }
-
-
-FORMS = [http_api, function_url, http_api_v1, rest_api]
-
-
-def _lower(headers: dict[str, str]) -> dict[str, str]:
-    return {name.lower(): value for name, value in headers.items()}
-
-
-def _body(body: bytes) -> Payload:
-    try:
-        return {"body": body.decode() or None, "isBase64Encoded": False}
-    except UnicodeDecodeError:
-        return {"body": base64.b64encode(body).decode(), "isBase64Encoded": True}
 
 
 class Function:

@@ -11,10 +11,11 @@ from pyiceberg.catalog import Catalog
 from pyspark.sql import SparkSession
 
 from manymetrics.tables import TABLES
+from manymetrics_processor.glue import glue_catalog
 from manymetrics_processor.lake import Lake
 from manymetrics_processor.spark_engine import SparkEngine
 from manymetrics_processor.spark_session import SparkSettings, start_session, stop_session
-from tests.glue_lake import BUCKET, glue_catalog
+from tests.glue_lake import BUCKET
 from tests.jvm_home import jvm_part
 from tests.spark.faulty_glue import FaultyGlue, faulty_glue
 from tests.strict_moto import REGION, Aws, strict_moto
@@ -90,7 +91,8 @@ def lakes(aws: Aws, glue: FaultyGlue, session: SparkSession) -> Iterator[Lakes]:
 
 
 def make_lakes(aws: Aws, session: SparkSession) -> Lakes:
-    catalog, engine = glue_catalog(aws), SparkEngine(session)
+    catalog = glue_catalog(f"s3://{BUCKET}/warehouse", aws.environ)
+    engine = SparkEngine(session)
     arrow = Lake(catalog, sleep=lambda _seconds: None)
     arrow.ensure_tables()
     return Lakes(catalog, engine, Lake(catalog, engine, sleep=lambda _seconds: None), arrow)

@@ -26,7 +26,7 @@ from tests.in_process import ask, make_app
 from tests.integration.micro_batches import NOW, SHARD, STREAM, Event, make_lake, packed
 from tests.trino_server import Row, Trino
 
-pytestmark = [pytest.mark.jvm, pytest.mark.xdist_group("trino")]
+pytestmark = pytest.mark.jvm
 
 HOUR_US = 3_600_000_000
 

@@ -16,10 +16,16 @@ GIVEN: dict[str, tuple[str, object]] = {
     "write_keys": ("wk_1:shop,wk_2", "wk_1:shop,wk_2"),
     "commit_interval_s": ("0.5", 0.5),
     "dedup_window_days": ("30", 30),
+    "dedup_max_ids": ("1000", 1000),
     "trusted_proxies": ("2", 2),
     "body_timeout_s": ("5", 5.0),
     "stream": ("events", "events"),
+    "warehouse": ("s3://lake/tables", "s3://lake/tables"),
+    "engine": ("arrow", "arrow"),
+    "spark_jars": ("/srv/jars", Path("/srv/jars")),
+    "archive": ("s3://lake/archive", "s3://lake/archive"),
     "metrics_token": ("t-1", "t-1"),
+    "keys_parameter": ("/manymetrics/keys", "/manymetrics/keys"),
 }
 
 

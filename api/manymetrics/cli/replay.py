@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from dataclasses import asdict
 from typing import Any
 
 from manymetrics.cli.data_dir import add_data_dir
 from manymetrics.cli.races import races_said_in_a_line
-from manymetrics.settings import Settings
+from manymetrics.settings import Settings, SettingsError
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -23,6 +24,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
             "what was known of its request. Doing it twice changes nothing."
         ),
     )
+    parser.add_argument(
+        "location",
+        nargs="?",
+        help="s3://bucket/prefix: bring back batches that were given up, or the raw archive, instead of dead letters",
+    )
     parser.add_argument("--reason", help="only those with this reason")
     parser.add_argument("--id", dest="dead_letter_id", help="only this dead_letter_id")
     parser.add_argument("--project", help="only those of this project")
@@ -33,6 +39,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Print what became of them, as JSON."""
+    if args.location:
+        return _run_objects(args.location)
     from manymetrics.local import open_lake
     from manymetrics_processor.replay import replay
     from manymetrics_processor.window import Window
@@ -47,3 +55,28 @@ def run(args: argparse.Namespace) -> int:
         report = replay(open_lake(args.data_dir), window, chosen, dry_run=args.dry_run)
     print(json.dumps({"dry_run": args.dry_run, **asdict(report)}))
     return 0
+
+
+def _run_objects(location: str) -> int:
+    from manymetrics_processor.handler import known_stream_name, make_catalog, make_window
+    from manymetrics_processor.lake import Lake
+    from manymetrics_processor.replay_objects import NoObjectsError, replay_objects
+
+    if not location.startswith("s3://"):
+        raise SettingsError(f"replay takes an S3 location, s3://bucket/prefix, not {location!r}")
+    settings = Settings.read(os.environ)
+    catalog = make_catalog(settings, os.environ)
+    lake = Lake(catalog)
+    lake.ensure_tables()
+
+    def say(one: str) -> None:
+        print(one, file=sys.stderr)
+
+    try:
+        with races_said_in_a_line():
+            report = replay_objects(lake, make_window(settings, catalog), location, known_stream_name, say)
+    except NoObjectsError as error:
+        print(f"manymetrics: {error}", file=sys.stderr)
+        return 1
+    print(json.dumps(asdict(report)))
+    return 1 if report.unreadable_objects else 0

@@ -1,0 +1,36 @@
+"""Records as Lambda delivers them, and in as many at once as a commit may hold."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from manymetrics.records import count_events, decoded_bytes
+from manymetrics_processor.decode import StreamRecord
+
+MAX_EVENTS = 20_000  # a commit: what a 2 GB function holds in memory with ease
+MAX_BYTES = 32_000_000  # of records.decoded_bytes
+
+
+def stream_record(record: Mapping[str, Any]) -> StreamRecord:
+    """Of a record of Lambda's Kinesis event."""
+    shard = record["eventID"].partition(":")[0]
+    kinesis = record["kinesis"]
+    arrived_at = round(kinesis["approximateArrivalTimestamp"] * 1_000_000)
+    return StreamRecord(shard, int(kinesis["sequenceNumber"]), base64.b64decode(kinesis["data"]), arrived_at)
+
+
+def parts_of(records: Sequence[StreamRecord]) -> Iterator[list[StreamRecord]]:
+    """The records in order, in as many at once as a commit may hold."""
+    part: list[StreamRecord] = []
+    events = size = 0
+    for record in records:
+        more, larger = count_events(record.data), decoded_bytes(record.data)
+        if part and (events + more > MAX_EVENTS or size + larger > MAX_BYTES):
+            yield part
+            part, events, size = [], 0, 0
+        part.append(record)
+        events, size = events + more, size + larger
+    if part:
+        yield part

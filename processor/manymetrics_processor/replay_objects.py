@@ -1,0 +1,106 @@
+"""Bring back from S3 what the tables don't have: batches that were given up, and the raw archive.
+
+A batch that was given up lies behind its shard's watermark, so it is committed under a source of its own, with a
+watermark for each object: replaying one twice changes nothing. The archive is delivered again as it was, under its
+stream's own watermark: what the tables have is passed over, and a table that was lost is made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import msgspec
+
+from manymetrics_processor import archive
+from manymetrics_processor.decode import DEAD_LETTERED, DUPLICATE, STORED, StreamRecord, decode
+from manymetrics_processor.delivery import parts_of, stream_record
+from manymetrics_processor.lake import Lake
+from manymetrics_processor.pipeline import commit, no_collection
+from manymetrics_processor.storage import is_file, list_files, read_bytes
+from manymetrics_processor.window import Window
+
+SOURCE = "replay:s3"
+_SPAN = re.compile(r"-(\d+)-\d+" + re.escape(archive.SUFFIX) + "$")
+
+
+class NoObjectsError(Exception):
+    """There is nothing at a location. The message names it."""
+
+
+@dataclass(slots=True)
+class Report:
+    """What became of the events. ``records_passed_over``: those that had been committed before."""
+
+    objects: int = 0
+    stored: int = 0
+    duplicate: int = 0
+    dead_lettered: int = 0
+    records_passed_over: int = 0
+    unreadable_objects: list[str] = field(default_factory=list)
+
+
+def replay_objects(
+    lake: Lake,
+    window: Window,
+    location: str,
+    stream_of: Callable[[str], str],
+    on_object: Callable[[str], None] = lambda _location: None,
+) -> Report:
+    """Replay one object, or all under a prefix. ``stream_of`` names a stream with its incarnation, by its ARN.
+
+    Raises NoObjectsError.
+    """
+    report = Report()
+    for one in _objects(lake, location):
+        on_object(one)
+        try:
+            source, batches = _batches(lake, one, stream_of)
+        except (msgspec.MsgspecError, KeyError, ValueError):
+            report.unreadable_objects.append(one)
+            continue
+        report.objects += 1
+        for stream, records in batches:
+            for part in parts_of(records):
+                _replay(lake, window, stream, part, source, report)
+    return report
+
+
+def _replay(
+    lake: Lake, window: Window, stream: str, records: list[StreamRecord], source: str | None, report: Report
+) -> None:
+    with no_collection():
+        batch = decode(records, stream)
+        if source is not None:  # its rows keep the place that they had in their stream
+            batch = replace(batch, stream=SOURCE, keys=[(f"{source}/{shard}", at) for shard, at in batch.keys])
+        outcomes = commit(batch, lake, window).outcomes
+    marks = Counter(mark for one in outcomes for mark in one or b"")
+    report.stored += marks[STORED[0]]
+    report.duplicate += marks[DUPLICATE[0]]
+    report.dead_lettered += marks[DEAD_LETTERED[0]]
+    report.records_passed_over += outcomes.count(None)
+
+
+def _objects(lake: Lake, location: str) -> list[str]:
+    """In the order in which their records were in their shards, as far as they are of the archive."""
+    found = [one for one, _ in list_files(lake.io, location)] or [location]
+    if found == [location] and not is_file(lake.io, location):
+        raise NoObjectsError(f"there is nothing to replay at {location}")
+    return sorted(found, key=lambda one: int(span[1]) if (span := _SPAN.search(one)) else 0)
+
+
+def _batches(
+    lake: Lake, location: str, stream_of: Callable[[str], str]
+) -> tuple[str | None, Iterator[tuple[str, list[StreamRecord]]]]:
+    """The source that an object is to be committed under, None for its own stream, and its records by stream."""
+    if location.endswith(archive.SUFFIX):
+        return None, archive.read(lake.io, location)
+    body = msgspec.json.decode(read_bytes(lake.io, location), type=dict[str, Any])
+    records = msgspec.json.decode(body["payload"], type=dict[str, Any])["Records"]
+    stream = stream_of(body["KinesisBatchInfo"]["streamArn"])
+    source = hashlib.sha256(location.encode()).hexdigest()[:16]
+    return source, iter([(stream, [stream_record(record) for record in records])])

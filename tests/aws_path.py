@@ -1,0 +1,132 @@
+"""The whole way on AWS, here: HTTP -> the API's function -> Kinesis -> the runner -> Glue and S3.
+
+The gateway turns HTTP into payload 2.0 and hands it to the real awslambdaric; the runner is the product's own command.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from tests.conftest import ROOT
+from tests.gateway_payloads import http_api
+from tests.glue_lake import BUCKET
+from tests.jvm_home import jvm_part
+from tests.live_server import MANYMETRICS
+from tests.runtime_api import RuntimeApi
+from tests.strict_moto import Aws
+
+STREAM = "events"
+MOST_BYTES = 6_000_000  # a gateway takes less; Lambda itself no more
+
+
+@contextmanager
+def api_on_lambda(aws: Aws, folder: Path, **settings: str) -> Iterator[str]:
+    """The URL of a gateway before the API's function, which runs from the source at hand."""
+    path = os.pathsep.join([str(ROOT / "api"), *(entry for entry in sys.path if entry.endswith("site-packages"))])
+    environ = {**aws.environ, "MANYMETRICS_STREAM": STREAM, "PYTHONPATH": path, **settings}
+    with RuntimeApi("manymetrics.lambda_handler.handler", environ, cwd=folder) as function:
+        server = ThreadingHTTPServer(("127.0.0.1", 0), _gateway(function))
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            server.server_close()
+
+
+def _gateway(function: RuntimeApi) -> type[BaseHTTPRequestHandler]:
+    one_at_a_time = threading.Lock()
+
+    class Gateway(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def _answer(self) -> None:
+            length = int(self.headers.get("Content-Length") or 0)
+            if length > MOST_BYTES:
+                self.close_connection = True
+                self._send(413, b"", {})
+                return
+            body = self.rfile.read(length)
+            if len(body) < length:  # the client went away: a gateway hands on whole requests alone
+                self.close_connection = True
+                return
+            payload = http_api(self.command, self.path, dict(self.headers.items()), body)
+            with one_at_a_time:
+                done = function.invoke(payload)
+            if done.error is not None:
+                self._send(502, b"", {})
+                return
+            answer = done.response
+            text = answer.get("body") or ""
+            self._send(
+                answer["statusCode"],
+                base64.b64decode(text) if answer.get("isBase64Encoded") else text.encode(),
+                answer.get("headers") or {},
+            )
+
+        do_GET = do_POST = do_OPTIONS = do_PUT = do_HEAD = _answer  # noqa: N815  # named by http.server
+
+        def _send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+            self.send_response(status)
+            for name, value in headers.items():
+                if name.lower() != "content-length":
+                    self.send_header(name, value)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_arguments: object) -> None:
+            return
+
+    return Gateway
+
+
+class Runner:
+    """``manymetrics stream run`` in a process of its own, which can be killed and started again."""
+
+    def __init__(self, aws: Aws, engine: str, *options: str) -> None:
+        self._environ = {
+            "PATH": "/usr/bin:/bin",
+            **aws.environ,
+            "MANYMETRICS_STREAM": STREAM,
+            "MANYMETRICS_WAREHOUSE": f"s3://{BUCKET}/warehouse",
+            "MANYMETRICS_ENGINE": engine,
+        }
+        if engine == "spark":
+            self._environ["JAVA_HOME"] = str(jvm_part("java21"))
+            self._environ["MANYMETRICS_SPARK_JARS"] = str(jvm_part("jars"))
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [str(MANYMETRICS), "stream", "run", "--window-s", "0.5", *self._options]
+        self._process = subprocess.Popen(
+            command, env=self._environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+
+    def kill(self) -> None:
+        """With -9; a JVM of its own ends by itself, as its input does."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def stop(self) -> int:
+        """With SIGTERM. Returns the exit status."""
+        assert self._process is not None
+        self._process.terminate()
+        return self._process.wait(60)
+
+
+def make_stream(aws: Aws, shards: int = 2) -> str:
+    """Returns the stream's ARN."""
+    kinesis = aws.client("kinesis")
+    kinesis.create_stream(StreamName=STREAM, ShardCount=shards)
+    return str(kinesis.describe_stream_summary(StreamName=STREAM)["StreamDescriptionSummary"]["StreamARN"])

@@ -1,0 +1,357 @@
+"""The processor's handler, and the runner that drives it: moto's Kinesis, Glue and S3."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from pyiceberg.exceptions import CommitStateUnknownException
+
+from manymetrics.settings import Settings, SettingsError
+from manymetrics.tables import DEAD_LETTERS, EVENTS
+from manymetrics_processor import delivery, pipeline
+from manymetrics_processor import handler as root
+from manymetrics_processor.event_source import EventSource, Options
+from manymetrics_processor.handler import Processor, make_catalog, make_event_source, make_processor
+from manymetrics_processor.lake import Lake, current_books
+from manymetrics_processor.replay_objects import SOURCE
+from manymetrics_processor.storage import delete_files, list_files, write_bytes
+from tests.integration.micro_batches import counts, message_ids, packed, rows, track
+from tests.live_server import MANYMETRICS, eventually
+from tests.strict_moto import Aws
+
+STREAM = "events"
+QUICK = Options(window_s=0.1)
+
+
+class World:
+    """A stream, the tables, and what a test does with them."""
+
+    def __init__(self, aws: Aws, warehouse: str) -> None:
+        self.aws, self.kinesis = aws, aws.client("kinesis")
+        self.settings = Settings(warehouse=warehouse, stream=STREAM, engine="arrow")
+        self.environ = {
+            "MANYMETRICS_WAREHOUSE": warehouse,
+            "MANYMETRICS_STREAM": STREAM,
+            "MANYMETRICS_ENGINE": "arrow",
+            **aws.environ,
+        }
+        self.make_stream()
+        self.lake = Lake(make_catalog(self.settings, self.environ))
+
+    def make_stream(self, shards: int = 1) -> None:
+        if STREAM in self.kinesis.list_streams()["StreamNames"]:
+            self.kinesis.delete_stream(StreamName=STREAM)
+        self.kinesis.create_stream(StreamName=STREAM, ShardCount=shards)
+        self.arn: str = self.kinesis.describe_stream_summary(StreamName=STREAM)["StreamDescriptionSummary"]["StreamARN"]
+
+    def put(self, *records: bytes, key: str = "k") -> None:
+        for record in records:
+            self.kinesis.put_record(StreamName=STREAM, Data=record, PartitionKey=key)
+
+    def processor(self) -> Processor:
+        return make_processor(self.settings, make_catalog(self.settings, self.environ), self.environ)
+
+    def event(self, *records: tuple[int, bytes], shard: str = "shardId-000000000000") -> dict[str, Any]:
+        return {"Records": [self._record(shard, sequence, data) for sequence, data in records]}
+
+    def _record(self, shard: str, sequence: int, data: bytes) -> dict[str, Any]:
+        return {
+            "kinesis": {
+                "kinesisSchemaVersion": "1.0",
+                "partitionKey": "k",
+                "sequenceNumber": str(sequence),
+                "data": base64.b64encode(data).decode(),
+                "approximateArrivalTimestamp": time.time(),
+            },
+            "eventSource": "aws:kinesis",
+            "eventVersion": "1.0",
+            "eventID": f"{shard}:{sequence}",
+            "eventName": "aws:kinesis:record",
+            "eventSourceARN": self.arn,
+        }
+
+    @property
+    def books(self) -> Mapping[str, int]:
+        return counts(current_books(self.lake.load(EVENTS), root.stream_name(self.arn)))
+
+    @contextmanager
+    def running(self, options: Options = QUICK, wrap: Callable[[EventSource], None] | None = None) -> Iterator[None]:
+        source = make_event_source(self.environ, options)
+        if wrap is not None:
+            wrap(source)
+        stop = threading.Event()
+        thread = threading.Thread(target=source.run, args=(stop,))
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+
+@pytest.fixture
+def world(aws_lake: tuple[Aws, str]) -> Iterator[World]:
+    root._kinesis.cache_clear()
+    yield World(*aws_lake)
+    root._kinesis.cache_clear()
+
+
+class Clock:
+    """Lambda's context, with so much time left."""
+
+    def __init__(self, left_s: float) -> None:
+        self._left_s = left_s
+
+    def get_remaining_time_in_millis(self) -> int:
+        return round(self._left_s * 1_000)
+
+
+# --- the handler ------------------------------------------------------------------------------------------
+
+
+def test_a_kinesis_event_becomes_rows_once(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    event = world.event((1, packed([track("a"), track("b"), b"{}"])), (2, packed([track("a")])))
+
+    assert world.processor().handle(event, Clock(60)) == {"batchItemFailures": []}
+    assert world.processor().handle(event, Clock(60)) == {"batchItemFailures": []}
+
+    assert message_ids(world.lake) == ["a", "b"]
+    assert world.books == {"received": 4, "stored": 2, "duplicate": 1, "dead_lettered:unknown_type": 1}
+    assert '"stored": 2, "duplicate": 1, "dead_lettered": 1' in capsys.readouterr().out
+
+
+def test_one_poison_record_among_many_harms_only_itself(world: World) -> None:
+    good = [(n, packed([track(f"m{n}")])) for n in range(1, 1_000)]
+    records = [*good[:500], (500_000, b"\xff poison"), *((n + 500_000, data) for n, data in good[500:])]
+
+    assert world.processor().handle(world.event(*records), Clock(60)) == {"batchItemFailures": []}
+
+    assert len(message_ids(world.lake)) == 999
+    [letter] = rows(world.lake, DEAD_LETTERS)
+    assert letter["reason"] == "unreadable_record"
+
+
+def test_what_fails_for_our_reasons_is_delivered_again_from_the_first_record_that_is_not_committed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "MAX_EVENTS", 2)
+    processor, real, calls = world.processor(), pipeline.run, list[int]()
+
+    def out_of_reach(*arguments: Any) -> Any:  # noqa: ANN401  # as the real one
+        calls.append(1)
+        if len(calls) == 2:
+            raise OSError("S3 is out of reach")
+        return real(*arguments)
+
+    monkeypatch.setattr(pipeline, "run", out_of_reach)
+    event = world.event(*((n, packed([track(f"m{n}")])) for n in range(1, 6)))
+
+    assert processor.handle(event, Clock(60)) == {"batchItemFailures": [{"itemIdentifier": "3"}]}
+    assert message_ids(world.lake) == ["m1", "m2"]
+    assert processor.handle({"Records": event["Records"][2:]}, Clock(60)) == {"batchItemFailures": []}
+    assert message_ids(world.lake) == [f"m{n}" for n in range(1, 6)]
+
+
+def test_no_commit_is_begun_without_time_for_it(world: World) -> None:
+    event = world.event((7, packed([track("a")])))
+
+    assert world.processor().handle(event, Clock(root.RESERVE_S - 1)) == {
+        "batchItemFailures": [{"itemIdentifier": "7"}]
+    }
+    assert message_ids(world.lake) == []
+
+
+@pytest.mark.parametrize("lands", [True, False])
+def test_an_answer_that_is_lost_costs_neither_a_row_nor_a_table(
+    world: World, monkeypatch: pytest.MonkeyPatch, *, lands: bool
+) -> None:
+    processor, lost = world.processor(), list[str]()
+    glue = processor._lake._catalog.glue  # type: ignore[attr-defined]
+    real = glue.update_table
+
+    def once_unanswered(**arguments: Any) -> Any:  # noqa: ANN401  # as the real one
+        if not lost and "events" in arguments["TableInput"]["Name"]:
+            lost.append("answer")
+            if lands:
+                real(**arguments)
+            raise CommitStateUnknownException("no answer")
+        return real(**arguments)
+
+    processor.handle({"action": "ensure_tables"}, None)
+    monkeypatch.setattr(glue, "update_table", once_unanswered)
+    processor.handle(world.event((1, packed([track("a"), track("a")]))), Clock(60))
+
+    assert lost == ["answer"]
+    assert message_ids(world.lake) == ["a"]
+    assert world.books == {"received": 2, "stored": 1, "duplicate": 1}
+
+
+def test_actions(world: World) -> None:
+    processor = world.processor()
+
+    made = processor.handle({"action": "ensure_tables"}, Clock(60))
+    for number in range(9):
+        processor.handle(world.event((number, packed([track(f"m{number}")]))), Clock(60))
+    kept = processor.handle({"action": "maintain"}, Clock(60))
+
+    assert made == {
+        "tables": {name: f"{world.settings.warehouse}/manymetrics/{name}" for name in ("events", "dead_letters")}
+    }
+    assert [(report["table"], report["files_before"], report["files_after"]) for report in kept["tables"]] == [
+        ("events", 9, 1),
+        ("dead_letters", 0, 0),
+    ]
+    with pytest.raises(ValueError, match="ensure_tables"):
+        processor.handle({"action": "dance"}, Clock(60))
+
+
+def test_a_missing_warehouse_is_named(world: World) -> None:
+    with pytest.raises(SettingsError, match="MANYMETRICS_WAREHOUSE"):
+        make_catalog(Settings(), world.environ)
+
+
+# --- the runner -------------------------------------------------------------------------------------------
+
+
+def test_the_runner_commits_what_the_stream_holds_and_what_comes(world: World) -> None:
+    world.put(*(packed([track(f"m{n}")]) for n in range(20)))
+    with world.running():
+        eventually(lambda: len(message_ids(world.lake)) == 20 or None)
+        world.put(packed([track("late")]))
+        eventually(lambda: len(message_ids(world.lake)) == 21 or None)
+    with world.running():  # goes on where the tables are
+        world.put(packed([track("later"), track("late")]))
+        eventually(lambda: len(message_ids(world.lake)) == 22 or None)
+
+    assert world.books == {"received": 23, "stored": 22, "duplicate": 1}
+
+
+def test_a_shard_that_is_split_under_load_loses_nothing(world: World) -> None:
+    with world.running():
+        for number in range(60):
+            world.put(packed([track(f"m{number}")]), key=f"k{number}")
+            if number == 20:
+                world.kinesis.split_shard(
+                    StreamName=STREAM, ShardToSplit="shardId-000000000000", NewStartingHashKey=str(2**127)
+                )
+        eventually(lambda: len(message_ids(world.lake)) == 60 or None)
+
+    assert message_ids(world.lake) == sorted(f"m{n}" for n in range(60))
+    assert world.books["stored"] == 60  # moto deals what the shard held to its children too: they find duplicates
+    assert len({row["_shard"] for row in rows(world.lake)}) > 1
+
+
+def test_a_stream_that_is_made_again_is_read_from_its_first_record(world: World) -> None:
+    world.put(*(packed([track(f"old-{n}")]) for n in range(5)))
+    with world.running():
+        eventually(lambda: len(message_ids(world.lake)) == 5 or None)
+        world.make_stream()
+        world.put(*(packed([track(f"new-{n}")]) for n in range(3)))
+        eventually(lambda: len(message_ids(world.lake)) == 8 or None)
+
+    assert world.books == {"received": 3, "stored": 3}
+
+
+# --- what is given up, and the archive --------------------------------------------------------------------
+
+
+def replay(world: World, location: str) -> tuple[int, dict[str, Any]]:
+    done = subprocess.run(
+        [str(MANYMETRICS), "replay", location],
+        env={"PATH": "/usr/bin:/bin", **world.environ},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, json.loads(done.stdout) if done.stdout else {"said": done.stderr}
+
+
+def test_an_outage_past_the_record_age_goes_to_s3_and_replay_brings_it_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outage = threading.Event()
+    outage.set()
+    real = pipeline.run
+
+    def out_of_reach(*arguments: Any) -> Any:  # noqa: ANN401  # as the real one
+        if outage.is_set():
+            raise OSError("Glue is out of reach")
+        return real(*arguments)
+
+    monkeypatch.setattr(pipeline, "run", out_of_reach)
+    failures = f"{world.settings.warehouse}/failures"
+    world.put(packed([track("a"), track("b")]), packed([{"type": "nonsense"}]))
+    with world.running(Options(window_s=0.1, max_record_age_s=1)):
+        eventually(lambda: list(list_files(world.lake.io, failures)) or None)
+        outage.clear()
+        world.put(packed([track("c"), track("a")]))
+        eventually(lambda: message_ids(world.lake) == ["a", "c"] or None)
+
+    assert replay(world, failures) == (0, {**NOTHING, "objects": 1, "stored": 1, "duplicate": 1, "dead_lettered": 1})
+    assert message_ids(world.lake) == ["a", "b", "c"]
+    assert replay(world, failures) == (0, {**NOTHING, "objects": 1, "records_passed_over": 2})
+    assert message_ids(world.lake) == ["a", "b", "c"]
+    assert counts(current_books(world.lake.load(EVENTS), SOURCE)) == {
+        "received": 3,
+        "stored": 1,
+        "duplicate": 1,
+        "dead_lettered:unknown_type": 1,
+    }
+    assert {row["_stream"] for row in rows(world.lake)} == {root.stream_name(world.arn)}
+
+
+def test_lost_tables_are_made_again_from_the_archive(world: World) -> None:
+    world.settings = replace(world.settings, archive=f"{world.settings.warehouse}/archive")
+    processor = world.processor()
+    for number in range(12):
+        event = world.event((number, packed([track(f"m{number}"), track(f"m{number - 1}"), b"{}"])))
+        assert processor.handle(event, Clock(60)) == {"batchItemFailures": []}
+        assert processor.handle(event, Clock(60)) == {"batchItemFailures": []}
+    before, letters, books = message_ids(world.lake), rows(world.lake, DEAD_LETTERS), world.books
+    assert replay(world, world.settings.archive) == (0, {**NOTHING, "objects": 12, "records_passed_over": 12})
+
+    delete_files(
+        world.lake.io, [one for one, _ in list_files(world.lake.io, f"{world.settings.warehouse}/manymetrics")]
+    )
+    world.aws.client("glue").delete_database(Name="manymetrics")
+    status, report = replay(world, world.settings.archive)
+
+    assert (status, report["stored"], report["dead_lettered"]) == (0, 13, 12)
+    assert message_ids(world.lake) == before
+    assert [{**one, "detail": None} for one in rows(world.lake, DEAD_LETTERS)] == [
+        {**one, "detail": None} for one in letters
+    ]
+    assert world.books == books
+
+
+def test_replay_names_what_it_cant_use(world: World) -> None:
+    world.lake.ensure_tables()
+    write_bytes(world.lake.io, f"{world.settings.warehouse}/odd/one", b"{")
+
+    assert replay(world, f"{world.settings.warehouse}/nothing") == (
+        1,
+        {"said": f"manymetrics: there is nothing to replay at {world.settings.warehouse}/nothing\n"},
+    )
+    assert replay(world, f"{world.settings.warehouse}/odd") == (
+        1,
+        {**NOTHING, "unreadable_objects": [f"{world.settings.warehouse}/odd/one"]},
+    )
+
+
+NOTHING = {
+    "objects": 0,
+    "stored": 0,
+    "duplicate": 0,
+    "dead_lettered": 0,
+    "records_passed_over": 0,
+    "unreadable_objects": list[str](),
+}

@@ -1,0 +1,228 @@
+"""Write keys from an SSM parameter over real HTTP: moto's SSM, and a stub that refuses or hangs as SSM may."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from manymetrics import aws, keys, keys_parameter
+from manymetrics.aws import create_aws_app
+from manymetrics.keys import KeysUnavailableError, WriteKey
+from manymetrics.keys_parameter import KeysParameter
+from manymetrics.settings import SettingsError
+from manymetrics.signed_calls import Place
+from tests.in_process import EVENT, App, Reply, ask, aws_app, basic
+from tests.live_server import free_port
+from tests.strict_moto import CREDENTIALS, REGION, Aws, strict_moto
+
+NAME = "/manymetrics/write-keys"
+SHOP, NEW = WriteKey(key="wk_shop", project="shop"), WriteKey(key="wk_new", project="shop")
+
+
+@pytest.fixture(autouse=True)
+def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(scope="module")
+def moto() -> Iterator[Aws]:
+    with strict_moto() as one:
+        one.client("kinesis").create_stream(StreamName="events", ShardCount=1)
+        yield one
+
+
+def put(moto: Aws, *keys: WriteKey, kind: str = "SecureString") -> None:
+    value = msgspec.json.encode(keys).decode()
+    moto.client("ssm").put_parameter(Name=NAME, Value=value, Type=kind, Overwrite=True)
+
+
+def app_of(url: str, kinesis: str = "") -> App:
+    return aws_app(
+        {
+            "AWS_REGION": REGION,
+            "AWS_ENDPOINT_URL_SSM": url,
+            "AWS_ENDPOINT_URL_KINESIS": kinesis or url,
+            "MANYMETRICS_STREAM": "events",
+            "MANYMETRICS_KEYS_PARAMETER": NAME,
+        }
+    )
+
+
+def track(app: App, key: str) -> Reply:
+    return ask(app, "POST", "/v1/track", basic(f"{key}:"), EVENT)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("kind", ["SecureString", "String"])
+def test_keys_are_read_from_the_parameter_decrypted(moto: Aws, kind: str) -> None:
+    put(moto, SHOP, NEW, kind=kind)
+
+    assert KeysParameter(NAME, Place(REGION, moto.url)).read() == [SHOP, NEW]
+
+
+def test_the_api_takes_the_parameter_s_keys_and_no_other(moto: Aws) -> None:
+    put(moto, SHOP)
+    app = app_of(moto.url)
+
+    assert track(app, "wk_shop").status == 200
+    assert track(app, "wk_other").status == 401
+
+
+def test_a_key_that_was_made_is_taken_and_one_that_was_revoked_is_not(
+    moto: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "UNKNOWN_REMOTE_REREAD_S", 0.05)
+    monkeypatch.setattr(keys, "REMOTE_REREAD_S", 0.05)
+    put(moto, SHOP)
+    app = app_of(moto.url)
+    assert track(app, "wk_shop").status == 200
+
+    put(moto, msgspec.structs.replace(SHOP, revoked=True), NEW)
+
+    until(lambda: track(app, "wk_new").status == 200)
+    until(lambda: track(app, "wk_shop").status == 401)
+
+
+def test_a_parameter_that_is_not_there_or_no_list_of_keys_is_told(moto: Aws) -> None:
+    moto.client("ssm").put_parameter(Name="/other", Value='[{"wk_secret":"shop"}]', Type="String")
+    for name, says in (("/none", "ParameterNotFound"), ("/other", "a field or a kind that keys don't have")):
+        with pytest.raises(KeysUnavailableError, match=says) as error:
+            KeysParameter(name, Place(REGION, moto.url)).read()
+        assert "wk_secret" not in str(error.value)
+
+
+# --- faults -----------------------------------------------------------------------------------------------
+
+
+class SsmStub:
+    """GetParameter as ``act`` says: well, refused, throttled, broken, once (the first call hangs up), or hanging."""
+
+    def __init__(self) -> None:
+        self.act, self.keys, self.calls = "well", [SHOP], 0
+        self.over = threading.Event()
+        self.url = ""
+
+    def answer(self) -> tuple[int, bytes]:
+        self.calls += 1
+        act = self.act
+        if act == "hanging":
+            self.over.wait(20)
+        if act == "once" and self.calls == 1:
+            return 0, b""
+        if act in {"refused", "throttled"}:
+            code = "AccessDeniedException" if act == "refused" else "ThrottlingException"
+            return 400, json.dumps({"__type": code}).encode()
+        if act == "broken":
+            return 200, b"<html>"
+        return 200, json.dumps({"Parameter": {"Value": msgspec.json.encode(self.keys).decode()}}).encode()
+
+
+@contextmanager
+def ssm_stub() -> Iterator[SsmStub]:
+    stub = SsmStub()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:  # named by http.server
+            self.rfile.read(int(self.headers["content-length"]))
+            status, answer = stub.answer()
+            if not status:
+                self.close_connection = True
+                return
+            self.send_response(status)
+            self.send_header("content-length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    stub.url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        yield stub
+    finally:
+        stub.over.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[SsmStub]:
+    monkeypatch.setattr(keys_parameter, "CALL_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(aws, "READ_TIMEOUT_S", 0.5)
+    with ssm_stub() as one:
+        yield one
+
+
+@pytest.mark.parametrize("act", ["refused", "throttled", "broken", "hanging"])
+def test_keys_that_can_not_be_read_are_503_never_401(
+    stub: SsmStub, moto: Aws, act: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    stub.act = act
+    app = app_of(stub.url, moto.url)
+
+    for key in ("wk_shop", "wk_other"):
+        reply = track(app, key)
+        assert (reply.status, reply.json()["code"], reply.headers["retry-after"]) == (503, "keys_unavailable", "1")
+
+    assert [one.message for one in caplog.records if one.levelno >= logging.WARNING][:1] == [
+        "the write keys can't be read"
+    ]
+    stub.act = "well"
+    until(lambda: track(app, "wk_shop").status == 200)
+
+
+def test_nobody_there_is_503(moto: Aws) -> None:
+    assert track(app_of(f"http://127.0.0.1:{free_port()}", moto.url), "wk_shop").status == 503
+
+
+def test_a_connection_that_died_costs_nothing_but_a_second_call(stub: SsmStub) -> None:
+    stub.act = "once"
+
+    assert KeysParameter(NAME, Place(REGION, stub.url)).read() == [SHOP]
+    assert stub.calls == 2
+
+
+def test_while_they_hang_known_keys_are_served_and_nobody_is_held(
+    stub: SsmStub, moto: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "UNKNOWN_REMOTE_REREAD_S", 0.01)
+    app = app_of(stub.url, moto.url)
+    assert track(app, "wk_shop").status == 200
+    stub.act = "hanging"
+    time.sleep(0.05)
+    began = time.monotonic()
+
+    replies = [(track(app, "wk_shop").status, track(app, "wk_other").status) for _ in range(3)]
+
+    assert replies == [(200, 503)] * 3
+    assert time.monotonic() - began < 1
+
+
+def test_without_keys_from_anywhere_the_setting_is_named(tmp_path: Path) -> None:
+    environ = {"AWS_REGION": REGION, "MANYMETRICS_STREAM": "events", "MANYMETRICS_DATA_DIR": str(tmp_path)}
+
+    with pytest.raises(SettingsError, match="MANYMETRICS_KEYS_PARAMETER is missing"):
+        create_aws_app(environ)

@@ -1,0 +1,45 @@
+"""Real input in Glue and S3, asked by Athena's engine: the figures are as their truth says, to the unit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from manymetrics.tables import NAMESPACE
+from manymetrics_insights.athena import glue_views
+from manymetrics_processor import pipeline
+from manymetrics_processor.decode import StreamRecord
+from manymetrics_processor.lake import Lake
+from manymetrics_processor.window import Window
+from tests.integration.micro_batches import NOW, SHARD, STREAM, packed
+from tests.real_data import PROJECTS, figures, read_events, true_figures
+from tests.trino_server import Trino
+
+pytestmark = pytest.mark.jvm
+
+A_RECORD, A_BATCH = 100, 100
+
+
+def test_athenas_engine_finds_the_figures_of_real_data_however_often_it_is_delivered(
+    trino: Trino, lake: Lake, shared_data: Path
+) -> None:
+    records = _records(shared_data)
+    truth = {name: true_figures(shared_data, name) for name in PROJECTS}
+    for view in glue_views():
+        trino.aws.client("glue").create_table(DatabaseName=NAMESPACE, TableInput=view)
+    window = Window()
+    for start in [*range(0, len(records), A_BATCH), *range(0, len(records), A_BATCH + 1)]:
+        pipeline.run(records[start : start + A_BATCH], STREAM, lake, window)
+
+    assert {name: figures(trino.ask, project) for name, project in PROJECTS.items()} == truth
+
+
+def _records(folder: Path) -> list[StreamRecord]:
+    bodies = [
+        packed([*events[start : start + A_RECORD]], project_id=project)
+        for name, project in PROJECTS.items()
+        for events in [read_events(folder, name)]
+        for start in range(0, len(events), A_RECORD)
+    ]
+    return [StreamRecord(SHARD, sequence, body, NOW) for sequence, body in enumerate(bodies, 1)]
