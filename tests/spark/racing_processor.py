@@ -18,7 +18,7 @@ from manymetrics_processor.lake import CommitContentionError, Lake
 from manymetrics_processor.spark_engine import SparkEngine
 from manymetrics_processor.spark_session import CATALOG, SparkSettings, start_session
 from manymetrics_processor.window import Window
-from tests.glue_lake import glue_catalog
+from tests.glue_lake import another_handle
 from tests.integration.micro_batches import STREAM, record, track
 from tests.strict_moto import Aws
 
@@ -83,7 +83,7 @@ def main(given: Arguments) -> None:
             catalog=given.catalog,
         )
     )
-    lake = Lake(glue_catalog(Aws(given.aws)), SparkEngine(session, CATALOG))
+    lake = another_handle(Aws(given.aws), SparkEngine(session, CATALOG))
     java = session._jvm.java.lang.ProcessHandle.current().pid()  # type: ignore[union-attr]  # it is running
     Path(given.started).write_text(str(java))
     while not Path(given.go).exists():
