@@ -29,6 +29,8 @@ from manymetrics.tables import NAMESPACE, Table
 from manymetrics_processor.commits import ConflictError
 from manymetrics_processor.decode import Rows
 
+_MAX_LOADS = 5
+_NOT_FOUND = "org.apache.iceberg.exceptions.NotFoundException"
 _REFUSED = ("org.apache.iceberg.exceptions.ForbiddenException", "org.apache.iceberg.exceptions.NotAuthorizedException")
 
 
@@ -79,7 +81,7 @@ class SparkEngine:
         try:
             return self._append(table, iceberg, files, summary, properties)
         except Py4JJavaError as error:
-            if str(error.java_exception.getClass().getName()) in _REFUSED:
+            if _java_class(error) in _REFUSED:
                 raise
             raise ConflictError(str(error.java_exception)) from error
         except (Py4JError, OSError) as error:
@@ -128,11 +130,21 @@ class SparkEngine:
         """Iceberg's Java table: the one at hand if it is of the state that ``iceberg`` shows, else a new one."""
         location, handle = self._handles.get(table.name, ("", None))
         if location != iceberg.metadata_location:
-            identifier = self._jvm.org.apache.iceberg.catalog.TableIdentifier.parse(f"{NAMESPACE}.{table.name}")
-            handle = self._catalog.loadTable(identifier)
+            handle = self._load(table)
             location = str(handle.operations().current().metadataFileLocation())
             self._handles[table.name] = location, handle
         return handle
+
+    def _load(self, table: Table) -> Any:  # noqa: ANN401  # Java's
+        """A table keeps five old metadata files: others may commit more between the look at Glue and that at S3."""
+        identifier = self._jvm.org.apache.iceberg.catalog.TableIdentifier.parse(f"{NAMESPACE}.{table.name}")
+        for _ in range(_MAX_LOADS - 1):
+            try:
+                return self._catalog.loadTable(identifier)
+            except Py4JJavaError as error:
+                if _java_class(error) != _NOT_FOUND:
+                    raise
+        return self._catalog.loadTable(identifier)
 
     def _write(self, data: pa.Table, key: str, sort_order_id: int) -> None:
         options = {"use-table-distribution-and-ordering": "false", "output-sort-order-id": str(sort_order_id)}
@@ -155,6 +167,10 @@ def _table_cache(session: SparkSession) -> Any:  # noqa: ANN401  # Java's
     lang = gateway.jvm.java.lang
     kind = lang.Class.forName("org.apache.iceberg.spark.SparkTableCache")
     return kind.getMethod("get", gateway.new_array(lang.Class, 0)).invoke(None, gateway.new_array(lang.Object, 0))
+
+
+def _java_class(error: Py4JJavaError) -> str:
+    return str(error.java_exception.getClass().getName())
 
 
 def _check_is(metadata: Any, iceberg: IcebergTable) -> None:  # noqa: ANN401  # Java's
