@@ -60,6 +60,7 @@ def stage_day(table: Table, iceberg: IcebergTable, data: pa.Table, day: int) -> 
 
     Its name is unique: two processes may encode one batch differently, so they must never write one file.
     """
+    data = _with_its_ids(data, iceberg)
     location = f"{iceberg.location()}/data/{table.partition_day_of}_day={day}/{uuid4().hex}.parquet"
     system, path = locate(iceberg.io, location)
     make_folder(system, path)
@@ -98,6 +99,12 @@ def stage_day(table: Table, iceberg: IcebergTable, data: pa.Table, day: int) -> 
         key_metadata=None,
         **statistics.to_serialized_dict(),
     )
+
+
+def _with_its_ids(data: pa.Table, iceberg: IcebergTable) -> pa.Table:
+    """With the field ids of this very table: somebody else may have added a column before one of ours."""
+    ids = {field.name: {"PARQUET:field_id": str(field.field_id)} for field in iceberg.schema().fields}
+    return data.cast(pa.schema([field.with_metadata(ids[field.name]) for field in data.schema]))
 
 
 @cache

@@ -119,9 +119,6 @@ def test_only_what_was_deleted_and_rewritten_away_counts_as_new_when_it_is_sent_
     assert sorted(ids) == ["m1", "m2", "m3", "m4", "m5", "m6", "m7"]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="files name a column by its place in tables.py, not by the id that the table gave"
-)
 def test_a_column_of_ours_that_comes_after_one_of_theirs_is_not_taken_for_it(trino: Trino, lake: Lake) -> None:
     wider = replace(EVENTS, columns=(*EVENTS.columns, Column("ours", "string", "A column of a newer version.")))
     trino.ask(ADD_COLUMN)

@@ -1,0 +1,83 @@
+"""A way to S3 on which PUTs fail: from the one with a number on, or that one alone, before or after it is done."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import cast
+from urllib.parse import urlsplit
+
+_OWN = {"expect", "transfer-encoding", "content-length"}  # of a connection, or made anew
+
+
+class FaultyS3:
+    """``puts`` counts them from 1. Those whose number is in ``failing`` are reset, done (``lands``) or not."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.puts = 0
+        self.failing: range = range(0)
+        self.lands = False
+
+
+@contextmanager
+def faulty_s3(s3_url: str) -> Iterator[FaultyS3]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    faulty = FaultyS3(f"http://127.0.0.1:{server.server_port}")
+    server.faulty, server.to = faulty, urlsplit(s3_url).netloc  # type: ignore[attr-defined]  # for the handler
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield faulty
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def _any(self) -> None:
+        body = self._body()
+        faulty = cast("FaultyS3", self.server.faulty)  # type: ignore[attr-defined]  # set where the server is made
+        fails = False
+        if self.command == "PUT":
+            faulty.puts += 1
+            fails = faulty.puts in faulty.failing
+        if fails and not faulty.lands:
+            self.close_connection = True
+            return
+        connection = HTTPConnection(self.server.to, timeout=30)  # type: ignore[attr-defined]  # as above
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in _OWN}
+        connection.request(self.command, self.path, body, headers)
+        answer = connection.getresponse()
+        data = answer.read()
+        connection.close()
+        if fails:
+            self.close_connection = True
+            return
+        self.send_response(answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in {"connection", "content-length", "transfer-encoding", "date", "server"}:
+                self.send_header(name, value)
+        length = answer.getheader("Content-Length") if self.command == "HEAD" else None
+        self.send_header("Content-Length", length or str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
+
+    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _any  # noqa: N815  # named by http.server
+
+    def log_message(self, *_arguments: object) -> None:
+        return
