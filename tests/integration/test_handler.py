@@ -130,12 +130,12 @@ def test_a_kinesis_event_becomes_rows_once(world: World, capsys: pytest.CaptureF
 
 
 def test_one_poison_record_among_many_harms_only_itself(world: World) -> None:
-    good = [(n, packed([track(f"m{n}")])) for n in range(1, 1_000)]
+    good = [(n, packed([track(f"m{n}")])) for n in range(1, 10_000)]
     records = [*good[:500], (500_000, b"\xff poison"), *((n + 500_000, data) for n, data in good[500:])]
 
     assert world.processor().handle(world.event(*records), Clock(60)) == {"batchItemFailures": []}
 
-    assert len(message_ids(world.lake)) == 999
+    assert len(message_ids(world.lake)) == 9_999
     [letter] = rows(world.lake, DEAD_LETTERS)
     assert letter["reason"] == "unreadable_record"
 
