@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 from tests.conftest import ROOT
@@ -20,6 +20,7 @@ from tests.gateway_payloads import http_api
 from tests.glue_lake import BUCKET
 from tests.jvm_home import jvm_part
 from tests.live_server import MANYMETRICS
+from tests.local_http import serving, url_of
 from tests.runtime_api import RuntimeApi
 from tests.strict_moto import Aws
 
@@ -32,14 +33,11 @@ def api_on_lambda(aws: Aws, folder: Path, **settings: str) -> Iterator[str]:
     """The URL of a gateway before the API's function, which runs from the source at hand."""
     path = os.pathsep.join([str(ROOT / "api"), *(entry for entry in sys.path if entry.endswith("site-packages"))])
     environ = {**aws.environ, "MANYMETRICS_STREAM": STREAM, "PYTHONPATH": path, **settings}
-    with RuntimeApi("manymetrics.lambda_handler.handler", environ, cwd=folder) as function:
-        server = ThreadingHTTPServer(("127.0.0.1", 0), _gateway(function))
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            server.server_close()
+    with (
+        RuntimeApi("manymetrics.lambda_handler.handler", environ, cwd=folder) as function,
+        serving(_gateway(function)) as server,
+    ):
+        yield url_of(server)
 
 
 def _gateway(function: RuntimeApi) -> type[BaseHTTPRequestHandler]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import cast
 from urllib.parse import urlsplit
+
+from tests.local_http import read_body, serving, url_of
 
 _OWN = {"expect", "transfer-encoding", "content-length"}  # of a connection, or made anew
 
@@ -25,22 +26,17 @@ class FaultyS3:
 
 @contextmanager
 def faulty_s3(s3_url: str) -> Iterator[FaultyS3]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    faulty = FaultyS3(f"http://127.0.0.1:{server.server_port}")
-    server.faulty, server.to = faulty, urlsplit(s3_url).netloc  # type: ignore[attr-defined]  # for the handler
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
+    with serving(_Handler) as server:
+        server.faulty = faulty = FaultyS3(url_of(server))  # type: ignore[attr-defined]  # for the handler
+        server.to = urlsplit(s3_url).netloc  # type: ignore[attr-defined]  # as above
         yield faulty
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def _any(self) -> None:
-        body = self._body()
+        body = read_body(self)
         faulty = cast("FaultyS3", self.server.faulty)  # type: ignore[attr-defined]  # set where the server is made
         fails = False
         if self.command == "PUT":
@@ -66,16 +62,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", length or str(len(data)))
         self.end_headers()
         self.wfile.write(data)
-
-    def _body(self) -> bytes:
-        if self.headers.get("Transfer-Encoding") != "chunked":
-            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        body = b""
-        while size := int(self.rfile.readline(), 16):
-            body += self.rfile.read(size)
-            self.rfile.readline()
-        self.rfile.readline()
-        return body
 
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _any  # noqa: N815  # named by http.server
 

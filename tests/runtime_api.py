@@ -28,6 +28,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
 
+from tests.local_http import read_body
+
 _NEXT, _INIT_ERROR = "/2018-06-01/runtime/invocation/next", "/2018-06-01/runtime/init/error"
 _ANSWERS = "/2018-06-01/runtime/invocation/"  # <request id>/response and <request id>/error
 _LOOK_S = 0.05  # how soon a process that ended is noticed
@@ -267,18 +269,8 @@ def _handler_of(environment: _Environment) -> type[BaseHTTPRequestHandler]:
                 self._send(200, *found)
 
         def do_POST(self) -> None:  # named by http.server
-            known = environment.told(self.path, self._body())
+            known = environment.told(self.path, read_body(self))
             self._send(202 if known else 404, b'{"status":"OK"}', {})
-
-        def _body(self) -> bytes:
-            if self.headers.get("transfer-encoding") != "chunked":
-                return self.rfile.read(int(self.headers.get("content-length") or 0))
-            body = b""
-            while size := int(self.rfile.readline(), 16):
-                body += self.rfile.read(size)
-                self.rfile.readline()
-            self.rfile.readline()
-            return body
 
         def _send(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
             self.send_response(status)

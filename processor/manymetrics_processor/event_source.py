@@ -163,7 +163,7 @@ class EventSource:
             },
             "responseContext": {"statusCode": 200, "executedVersion": "$LATEST", "functionError": "Unhandled"},
             "version": "1.0",
-            "timestamp": now.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "timestamp": _iso(now.timestamp()),
             "KinesisBatchInfo": {
                 "shardId": shard_id,
                 "startSequenceNumber": first["sequenceNumber"],

@@ -7,7 +7,8 @@ from uuid import uuid4
 
 import pytest
 
-from tests.strict_moto import REGION, Aws, strict_moto
+from tests.in_process import end_threads
+from tests.strict_moto import CREDENTIALS, REGION, Aws, strict_moto
 
 
 @pytest.fixture(scope="module")
@@ -28,3 +29,17 @@ def aws_lake(moto_server: Aws, monkeypatch: pytest.MonkeyPatch) -> tuple[Aws, st
     bucket = f"lake-{uuid4().hex[:12]}"
     moto_server.client("s3").create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
     return moto_server, f"s3://{bucket}/warehouse"
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """What an app has started ends with its test."""
+    yield
+    end_threads()
+
+
+@pytest.fixture
+def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of AWS, as a process finds them."""
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)

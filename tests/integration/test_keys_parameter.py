@@ -21,24 +21,14 @@ from manymetrics.keys import KeysUnavailableError, WriteKey
 from manymetrics.keys_parameter import KeysParameter
 from manymetrics.settings import SettingsError
 from manymetrics.signed_calls import Place
-from tests.in_process import EVENT, App, Reply, ask, aws_app, basic, end_threads
+from tests.in_process import EVENT, App, Reply, ask, aws_app, basic
 from tests.live_server import free_port
-from tests.strict_moto import CREDENTIALS, REGION, Aws, strict_moto
+from tests.strict_moto import REGION, Aws, strict_moto
 
 NAME = "/manymetrics/write-keys"
 SHOP, NEW = WriteKey(key="wk_shop", project="shop"), WriteKey(key="wk_new", project="shop")
 
-
-@pytest.fixture(autouse=True)
-def threads() -> Iterator[None]:
-    yield
-    end_threads()
-
-
-@pytest.fixture(autouse=True)
-def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in CREDENTIALS.items():
-        monkeypatch.setenv(name, value)
+pytestmark = pytest.mark.usefixtures("credentials", "threads")
 
 
 @pytest.fixture(scope="module")

@@ -24,25 +24,15 @@ from manymetrics.records import unpack
 from manymetrics.signed_calls import Place
 from manymetrics.sinks import SinkResult
 from tests.certificates import Authority, server_side
-from tests.in_process import EVENT, ask, aws_app, basic, end_threads
+from tests.in_process import EVENT, ask, aws_app, basic
 from tests.kinesis_stub import KinesisStub, kinesis_stub
 from tests.live_server import free_port
-from tests.strict_moto import CREDENTIALS, REGION
+from tests.strict_moto import REGION
 
 HERE = "127.0.0.1"
 KEY = WriteKey(key="wk_shop", project="shop")
 
-
-@pytest.fixture(autouse=True)
-def threads() -> Iterator[None]:
-    yield
-    end_threads()
-
-
-@pytest.fixture(autouse=True)
-def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in CREDENTIALS.items():
-        monkeypatch.setenv(name, value)
+pytestmark = pytest.mark.usefixtures("credentials", "threads")
 
 
 @pytest.fixture(autouse=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Literal, cast
 from urllib.parse import urlsplit
+
+from tests.local_http import serving, url_of
 
 Fault = Literal["lost", "error after", "unavailable", "throttled"]
 """What becomes of an UpdateTable: done and not answered, done and answered 500, not done and 503, not done and 400."""
@@ -38,15 +39,10 @@ class FaultyGlue:
 
 @contextmanager
 def faulty_glue(glue_url: str) -> Iterator[FaultyGlue]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    faulty = FaultyGlue(f"http://127.0.0.1:{server.server_port}")
-    server.faulty, server.to = faulty, urlsplit(glue_url).netloc  # type: ignore[attr-defined]  # for the handler
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
+    with serving(_Handler) as server:
+        server.faulty = faulty = FaultyGlue(url_of(server))  # type: ignore[attr-defined]  # for the handler
+        server.to = urlsplit(glue_url).netloc  # type: ignore[attr-defined]  # as above
         yield faulty
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 class _Handler(BaseHTTPRequestHandler):
