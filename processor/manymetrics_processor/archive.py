@@ -61,7 +61,12 @@ def encode(stream: str, records: Sequence[StreamRecord]) -> bytes:
 
 def read(io: FileIO, location: str) -> Iterator[tuple[str, list[StreamRecord]]]:
     """The records of an object, with the stream they came from."""
-    rows = pq.read_table(BytesIO(read_bytes(io, location))).to_pylist()
+    return decode(read_bytes(io, location))
+
+
+def decode(data: bytes) -> Iterator[tuple[str, list[StreamRecord]]]:
+    """Of what encode made."""
+    rows = pq.read_table(BytesIO(data)).to_pylist()
     for stream, together in groupby(rows, key=lambda row: str(row["stream"])):
         yield stream, [StreamRecord(r["shard"], int(r["sequence"]), r["data"], r["arrived_at"]) for r in together]
 

@@ -142,7 +142,7 @@ def _decode_record(number: int, record: StreamRecord, stream: str, good: list[En
         row = row_or_rejected(raw, request, place, cuts)
         if isinstance(row, Rejected):
             outcomes[position] = DEAD_LETTERED[0]
-            bad.append((_letter(raw, stamp, row, place), number, position, row.reason.value))
+            bad.append((letter_of(raw, stamp, row, place), number, position, row.reason.value))
         else:
             good.append((row, number, position, dedup_digest(stamp.project_id, row[0])))
     return bytes(outcomes)
@@ -162,7 +162,7 @@ def row_or_rejected(raw: bytes, request: Request, place: Place, cuts: dict[int, 
         return Rejected(Reason.UNPROCESSABLE, type(error).__name__)
 
 
-def _letter(raw: bytes, stamp: Stamp, rejected: Rejected, place: Place) -> Row:
+def letter_of(raw: bytes, stamp: Stamp, rejected: Rejected, place: Place) -> Row:
     text, encoding = _text_of(raw)
     whole = 0 if rejected.detail.partition(" sha256 ")[1] else 1
     facts = msgspec.json.encode(msgspec.structs.asdict(stamp)).decode()

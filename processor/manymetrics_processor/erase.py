@@ -14,24 +14,31 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyiceberg.io import FileIO
 from pyiceberg.manifest import DataFile
+from pyiceberg.table import Table as IcebergTable
 
 from manymetrics.tables import DEAD_LETTERS, EVENTS, TABLES, Table
 from manymetrics_processor.commits import ConflictError
 from manymetrics_processor.lake import Lake, live_files
 from manymetrics_processor.maintenance import (
+    Rewritten,
     expire_snapshots,
     orphans,
     remove_orphans,
-    rewrite,
+    stage_rewritten,
+    swap,
 )
-from manymetrics_processor.reading import read_file, read_files
+from manymetrics_processor.reading import portable, read_file, read_files
+from manymetrics_processor.spread import Spread
 from manymetrics_processor.storage import delete_files
 
 _ATTEMPTS = 20
@@ -70,60 +77,83 @@ class Receipt:
     files_left: int
 
 
-def with_linked_ids(lake: Lake, person: Person) -> Person:
+def with_linked_ids(lake: Lake, person: Person, spread: Spread = map) -> Person:
     """The person with the devices whose last user they are."""
     if person.user_id is None:
         return person
-    columns = ["project_id", "user_id", "anonymous_id", "previous_id", "type", "event_time", "message_id"]
-    last: dict[tuple[str, str], tuple[tuple[datetime, str], str]] = {}
     iceberg = lake.load(EVENTS)
-    for file in live_files(iceberg):
-        rows = read_files(EVENTS, iceberg, [file], columns)
-        known = rows.filter(pc.is_valid(rows["user_id"]))
-        for project, user, anonymous, previous, kind, *moment in zip(
-            *(known[name].to_pylist() for name in columns), strict=True
-        ):
-            for device in {anonymous, previous if kind == "alias" else None} - {None}:
-                seen = last.get((project, device))
-                if seen is None or seen[0] <= tuple(moment):
-                    last[project, device] = (moment[0], moment[1]), user
-    linked = {
-        device
-        for device, (_, user) in last.items()
-        if user == person.user_id and person.project_id in {None, device[0]}
-    }
-    return replace(person, linked=frozenset(linked))
+    files, target = list(live_files(iceberg)), portable(iceberg)
+    seen = frozenset(chain.from_iterable(spread(partial(_devices_of, target, person), files)))
+    last: dict[Device, LastUser] = {}
+    for found in spread(partial(_last_users, target, seen), files):
+        for device, user in found.items():
+            last[device] = max(last.get(device, user), user)
+    return replace(person, linked=frozenset(device for device, (*_, user) in last.items() if user == person.user_id))
 
 
-def erase(lake: Lake, person: Person) -> list[Receipt]:
+Device = tuple[str, str]
+"""Project and anonymous id."""
+
+LastUser = tuple[datetime, str, str]
+"""Of a device: when, the message id, and the user."""
+
+
+def _devices_of(iceberg: IcebergTable, person: Person, file: DataFile) -> set[Device]:
+    rows = _links(iceberg, file)
+    mask = pc.equal(rows["user_id"], person.user_id)
+    if person.project_id is not None:
+        mask = pc.and_(mask, pc.equal(rows["project_id"], person.project_id))
+    return {device for device, _ in _device_users(rows.filter(mask))}
+
+
+def _last_users(iceberg: IcebergTable, devices: frozenset[Device], file: DataFile) -> dict[Device, LastUser]:
+    rows = _links(iceberg, file)
+    ids = {anonymous for _, anonymous in devices}
+    last: dict[Device, LastUser] = {}
+    for device, user in _device_users(
+        rows.filter(pc.or_(_is_in(rows["anonymous_id"], ids), _is_in(rows["previous_id"], ids)))
+    ):
+        if device in devices:
+            last[device] = max(last.get(device, user), user)
+    return last
+
+
+def _links(iceberg: IcebergTable, file: DataFile) -> pa.Table:
+    columns = ["project_id", "anonymous_id", "previous_id", "type", "event_time", "message_id", "user_id"]
+    rows = read_files(EVENTS, iceberg, [file], columns)
+    return rows.filter(pc.is_valid(rows["user_id"]))
+
+
+def _device_users(rows: pa.Table) -> Iterator[tuple[Device, LastUser]]:
+    for project, anonymous, previous, kind, *user in zip(
+        *(rows[name].to_pylist() for name in rows.column_names), strict=True
+    ):
+        for device in {anonymous, previous if kind == "alias" else None} - {None}:
+            yield (project, device), (user[0], user[1], user[2])
+
+
+def erase(lake: Lake, person: Person, spread: Spread = map) -> list[Receipt]:
     """Erase the person, whose ids are all named. Raises ConflictError where others kept rewriting the same files."""
-    return [_erase_from(lake, table, person) for table in TABLES]
+    return [_erase_from(lake, table, person, spread) for table in TABLES]
 
 
-def count(lake: Lake, person: Person) -> dict[str, int]:
+def count(lake: Lake, person: Person, spread: Spread = map) -> dict[str, int]:
     """For each table, how many rows `erase` would take."""
     counts = {}
     for table in TABLES:
         iceberg = lake.load(table)
-        files = (read_files(table, iceberg, [file]) for file in live_files(iceberg))
-        counts[table.name] = sum(int(_is_theirs(table, rows, person).sum()) for rows in files)
+        counts[table.name] = sum(spread(partial(_count, table, portable(iceberg), person), live_files(iceberg)))
     return counts
 
 
-def _erase_from(lake: Lake, table: Table, person: Person) -> Receipt:
+def _count(table: Table, iceberg: IcebergTable, person: Person, file: DataFile) -> int:
+    return int(_is_theirs(table, read_files(table, iceberg, [file], _columns(table)), person).sum())
+
+
+def _erase_from(lake: Lake, table: Table, person: Person, spread: Spread) -> Receipt:
     files = list(live_files(lake.load(table)))
     rows_before, files_before = sum(file.record_count for file in files), len(files)
-    erased = rewritten = 0
-    for _ in range(_ATTEMPTS):
-        try:
-            for file in files:
-                gone = _rewrite_without(lake, table, file, person)
-                erased, rewritten = erased + gone, rewritten + bool(gone)
-            break
-        except ConflictError:  # maintenance merged a file meanwhile: look at the newer ones
-            files = list(live_files(lake.load(table)))
-    else:
-        raise ConflictError(f"{table.name}: its files kept changing; run the command again")
+    erased, rewritten = _rewrite_without(lake, table, person, spread)
     expired = deleted = 0
     while len(lake.load(table).metadata.snapshots) > 1:  # a commit in between makes another
         more, dead = expire_snapshots(lake, table, keep=1)
@@ -131,30 +161,49 @@ def _erase_from(lake: Lake, table: Table, person: Person) -> Receipt:
         expired, deleted = expired + more, deleted + len(dead)
     iceberg = lake.load(table)
     deleted += remove_orphans(iceberg)
-    left = sum(one.endswith(".parquet") and _may_hold(table, lake, one, person) for one, _ in orphans(iceberg))
+    young = [one for one, _ in orphans(iceberg) if one.endswith(".parquet")]
+    left = sum(spread(partial(_may_hold, table, lake.io, person), young))
     files_after = len(list(live_files(iceberg)))
     return Receipt(table.name, rows_before, erased, files_before, rewritten, files_after, expired, deleted, left)
 
 
-def _may_hold(table: Table, lake: Lake, location: str, person: Person) -> bool:
+def _may_hold(table: Table, io: FileIO, person: Person, location: str) -> bool:
     try:
-        return bool(_is_theirs(table, read_file(table, lake.io, location, _columns(table)), person).any())
+        return bool(_is_theirs(table, read_file(table, io, location, _columns(table)), person).any())
     except FileNotFoundError:
         return False
     except pa.ArrowInvalid:  # half written
         return True
 
 
-def _rewrite_without(lake: Lake, table: Table, file: DataFile, person: Person) -> int:
-    columns = _columns(table)
-    if not _is_theirs(table, read_file(table, lake.io, file.file_path, columns), person).any():
-        return 0
+def _rewrite_without(lake: Lake, table: Table, person: Person, spread: Spread) -> tuple[int, int]:
+    """Returns how many rows are gone, and how many files were rewritten."""
+    erased = rewritten = 0
+    clean: set[str] = set()
+    for _ in range(_ATTEMPTS):
+        iceberg = lake.load(table)
+        files = [file for file in live_files(iceberg) if file.file_path not in clean]
+        if not files:
+            return erased, rewritten
+        found = list(spread(partial(_without, table, portable(iceberg), person), files))
+        clean |= {file.file_path for file, one in zip(files, found, strict=True) if one is None}
+        theirs = [one for one in found if one is not None]
+        done = swap(lake, table, theirs, iceberg, "erase") if theirs else ()
+        clean |= {file.file_path for one in done for file in one.new}
+        erased += sum(one.rows_dropped for one in done)
+        rewritten += len(done)
+    raise ConflictError(f"{table.name}: its files kept changing; run the command again")
 
-    def without(rows: pa.Table) -> pa.Table:
+
+def _without(table: Table, iceberg: IcebergTable, person: Person, file: DataFile) -> Rewritten | None:
+    """None where a file holds nothing of theirs, not even in rows that others have deleted."""
+    if not _is_theirs(table, read_file(table, iceberg.io, file.file_path, _columns(table)), person).any():
+        return None
+
+    def kept(rows: pa.Table) -> pa.Table:
         return rows.filter(pa.array(~_is_theirs(table, rows, person)))
 
-    before, after = rewrite(lake, table, [file], without, "erase")
-    return before - after
+    return stage_rewritten(table, iceberg, [file], kept)
 
 
 def _columns(table: Table) -> list[str]:

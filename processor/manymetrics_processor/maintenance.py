@@ -12,6 +12,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -113,7 +114,7 @@ def merge_small_files(lake: Lake, table: Table) -> None:
         if group is None:
             return
         try:
-            rewrite(lake, table, group, lambda rows: rows, "compact")
+            rewrite(lake, table, group, "compact")
             pa.default_memory_pool().release_unused()
         except ConflictError:  # somebody else merges too: look at what they left
             lost += 1
@@ -121,40 +122,66 @@ def merge_small_files(lake: Lake, table: Table) -> None:
                 raise
 
 
-def rewrite(
-    lake: Lake, table: Table, files: Sequence[DataFile], change: Callable[[pa.Table], pa.Table], operation: str
-) -> tuple[int, int]:
-    """Replace files of one day by one file of what ``change`` makes of their rows. Returns rows before and after.
+class Rewritten(NamedTuple):
+    """Files of one day, what was made of them, not yet part of the table, and how many rows that leaves out."""
 
-    Raises ConflictError where somebody else replaced one of them meanwhile.
-    """
+    files: Sequence[DataFile]
+    new: Sequence[DataFile]
+    rows_dropped: int
+
+
+def rewrite(lake: Lake, table: Table, files: Sequence[DataFile], operation: str) -> None:
+    """Replace files of one day by one sorted file. Raises ConflictError where somebody else replaced one meanwhile."""
     iceberg = lake.load(table)
-    deletes = _deletes(iceberg)
+    if not swap(lake, table, [stage_rewritten(table, iceberg, files)], iceberg, operation):
+        raise ConflictError(f"{table.name}: a file was replaced by somebody else, or rows of it deleted")
+
+
+def stage_rewritten(
+    table: Table,
+    iceberg: IcebergTable,
+    files: Sequence[DataFile],
+    kept: Callable[[pa.Table], pa.Table] = lambda rows: rows,
+) -> Rewritten:
+    """Write what is to stand in the place of files of one day: the rows that ``kept`` returns, or nothing."""
     rows = read_files(table, iceberg, files)
-    changed = change(rows)
-    day = files[0].partition[0]
-    new = [stage_day(table, iceberg, _sorted(table, changed), day)] if changed.num_rows else []
-    counts = rows.num_rows, changed.num_rows
+    left = kept(rows)
+    new = [stage_day(table, iceberg, sort_rows(table, left), files[0].partition[0])] if left.num_rows else []
+    return Rewritten(files, new, rows.num_rows - left.num_rows)
+
+
+def swap(
+    lake: Lake, table: Table, rewritten: Sequence[Rewritten], seen: IcebergTable, operation: str
+) -> Sequence[Rewritten]:
+    """Put new files in the place of old ones, in one snapshot. ``seen``: the table as it was when they were read.
+
+    Returns those that were swapped: not those of which somebody else replaced a file meanwhile, and none where rows
+    were deleted by others. Raises ConflictError after so many lost races.
+    """
+    deletes = _deletes(seen)
+    tried: Sequence[Rewritten] = ()
     for _ in range(MAX_ATTEMPTS):
         iceberg = lake.load(table)
         live = {file.file_path for file in live_files(iceberg)}
-        if new and new[0].file_path in live:  # it was the answer that was lost
-            return counts
-        if any(file.file_path not in live for file in files) or _deletes(iceberg) != deletes:
-            break
+        if any(file.file_path in live for one in tried for file in one.new):  # it was the answer that was lost
+            return tried
+        tried = [one for one in rewritten if all(file.file_path in live for file in one.files)]
+        if not tried or _deletes(iceberg) != deletes:
+            return ()
+        gone, new = [file for one in tried for file in one.files], [file for one in tried for file in one.new]
         try:
-            lake.replace_files(iceberg, files, new, operation)
+            lake.replace_files(iceberg, gone, new, operation)
         except ConflictError:
             continue
-        return counts
-    raise ConflictError(f"{table.name}: a file was replaced by somebody else, or rows of it deleted")
+        return tried
+    raise ConflictError(f"{table.name}: lost {MAX_ATTEMPTS} races")
 
 
 def _deletes(iceberg: IcebergTable) -> set[str]:
     return {manifest.manifest_path for manifest in delete_manifests(iceberg)}
 
 
-def _sorted(table: Table, rows: pa.Table) -> pa.Table:
+def sort_rows(table: Table, rows: pa.Table) -> pa.Table:
     keys = [(name, "ascending", "at_start") for name in table.sort]
     return rows.take(pc.sort_indices(rows, sort_keys=keys))
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from pyiceberg.catalog.noop import NoopCatalog
 from pyiceberg.io import FileIO
 from pyiceberg.manifest import DataFile, DataFileContent
 from pyiceberg.table import Table as IcebergTable
@@ -25,18 +26,25 @@ class UnreadableDeletesError(Exception):
 
 
 def read_files(
-    table: Table, iceberg: IcebergTable, files: Iterable[DataFile], columns: Sequence[str] | None = None
+    table: Table,
+    iceberg: IcebergTable,
+    files: Iterable[DataFile],
+    columns: Sequence[str] | None = None,
+    *,
+    without: Positions | None = None,
 ) -> pa.Table:
-    """The rows of data files of this snapshot; a column that a file is older than is null."""
-    deleted = deleted_positions(iceberg)
+    """The rows of data files of this snapshot; a column that a file is older than is null.
+
+    ``without``: rows that are left out beside those that are deleted.
+    """
     parts = []
+    deleted = deleted_positions(iceberg)
     for file in files:
         part = read_file(table, iceberg.io, file.file_path, columns)
-        if file.file_path in deleted:
-            kept = np.ones(part.num_rows, dtype=np.bool_)
-            kept[deleted[file.file_path]] = False
-            part = part.filter(pa.array(kept))
-        parts.append(part)
+        kept = np.ones(part.num_rows, dtype=np.bool_)
+        for gone in (deleted, without or {}):
+            kept[gone.get(file.file_path, [])] = False
+        parts.append(part if kept.all() else part.filter(pa.array(kept)))
     return pa.concat_tables(parts) if parts else _schema(table, columns).empty_table()
 
 
@@ -69,6 +77,13 @@ def deleted_positions(iceberg: IcebergTable) -> Positions:
             for number, path in enumerate(paths.dictionary.to_pylist()):
                 found.setdefault(path, []).append(rows[which == number])
     return {path: np.concatenate(parts) for path, parts in found.items()}
+
+
+def portable(iceberg: IcebergTable) -> IcebergTable:
+    """The same state of the table, to be sent to other processes: it can read and stage, and not commit."""
+    return IcebergTable(
+        iceberg.name(), iceberg.metadata, iceberg.metadata_location, iceberg.io, NoopCatalog("portable")
+    )
 
 
 def _schema(table: Table, columns: Sequence[str] | None) -> pa.Schema:

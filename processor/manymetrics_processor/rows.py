@@ -57,7 +57,7 @@ def read_request(stamp: Stamp) -> Request:
     """Read what the envelope says for all of its events."""
     time, unreadable = None, b""
     if stamp.sent_at and stamp.sent_at != b"null":
-        time = _parse_time(_scalar(stamp.sent_at))
+        time = parse_time(_scalar(stamp.sent_at))
         unreadable = stamp.sent_at if time is None else b""
     context = read_object(stamp.context)
     rest = stamp.context if context is None else b""
@@ -137,14 +137,14 @@ def _event_time(received_at: int, sent_at: int | None, original: int | None, rep
 def _time(value: str | float | None, name: str, extra: Raws, repairs: list[str]) -> int | None:
     if value is None:
         return None
-    time = _parse_time(value)
+    time = parse_time(value)
     if time is None:
         extra[name] = msgspec.Raw(_encode(value))
         repairs.append("time_unreadable")
     return time
 
 
-def _parse_time(value: object) -> int | None:
+def parse_time(value: object) -> int | None:
     """Microseconds of ISO 8601 text (UTC where it names no zone) or of epoch seconds or milliseconds."""
     try:
         if type(value) is str:

@@ -6,11 +6,20 @@ import contextlib
 import time
 from collections.abc import Iterable, Iterator
 from functools import cache
+from typing import NamedTuple
 
 import pyarrow.fs as pa_fs
 import pyarrow.parquet as pq
 from pyiceberg.io import FileIO
 from pyiceberg.io.pyarrow import PyArrowFileIO
+
+
+class StoredFile(NamedTuple):
+    """A file as it is listed. ``modified_at``: microseconds since 1970, UTC."""
+
+    location: str
+    size: int
+    modified_at: int
 
 
 def open_parquet(io: FileIO, location: str) -> pq.ParquetFile:
@@ -45,14 +54,29 @@ def delete_files(io: FileIO, locations: Iterable[str]) -> None:
 
 def list_files(io: FileIO, folder: str) -> Iterator[tuple[str, float]]:
     """The files of a folder and its folders, and the age of each in seconds. None where there is no such folder."""
+    now = time.time()
+    for file in stored_files(io, folder):
+        yield file.location, now - file.modified_at / 1e6
+
+
+def stored_files(io: FileIO, folder: str) -> Iterator[StoredFile]:
+    """As list_files, with what there is to know of each."""
     system, path = locate(io, folder)
     prefix = folder.removesuffix(path)
-    now = time.time()
     if system.get_file_info(path).type == pa_fs.FileType.File:
         return
     for file in system.get_file_info(pa_fs.FileSelector(path, recursive=True, allow_not_found=True)):
         if file.type == pa_fs.FileType.File:
-            yield prefix + file.path, now - file.mtime_ns / 1e9
+            yield StoredFile(prefix + file.path, file.size, file.mtime_ns // 1_000)
+
+
+def stored_file(io: FileIO, location: str) -> StoredFile:
+    """Raises FileNotFoundError where there is no file at just this location."""
+    system, path = locate(io, location)
+    file = system.get_file_info(path)
+    if file.type != pa_fs.FileType.File:
+        raise FileNotFoundError(location)
+    return StoredFile(location, file.size, file.mtime_ns // 1_000)
 
 
 def is_file(io: FileIO, location: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from functools import partial
 
 import numpy as np
 from pyiceberg.io import FileIO
@@ -21,6 +22,7 @@ from manymetrics_processor.dedup import WINDOW_DAYS, DedupIndex, Ids, ids_of
 from manymetrics_processor.kept_ids import KeptIds
 from manymetrics_processor.lake import OPERATION, added_files, ancestors, live_files
 from manymetrics_processor.rows import dedup_digest
+from manymetrics_processor.spread import Spread
 from manymetrics_processor.storage import open_parquet
 
 MAX_IDS = 30_000_000  # 480 MB
@@ -33,11 +35,21 @@ class Window:
     """The ids of a table's last days. ``days``: how many UTC days after the first a resend is known as one.
 
     ``max_ids``: with more, the oldest days are forgotten, and what is sent again of those is stored again; the day
-    that grows is never forgotten.
+    that grows is never forgotten. ``last_day``: what was received later is never asked for, so it isn't read.
+    ``spread``: what reads the files.
     """
 
-    def __init__(self, days: int = WINDOW_DAYS, *, kept: KeptIds | None = None, max_ids: int = MAX_IDS) -> None:
+    def __init__(
+        self,
+        days: int = WINDOW_DAYS,
+        *,
+        kept: KeptIds | None = None,
+        max_ids: int = MAX_IDS,
+        last_day: float = float("inf"),
+        spread: Spread = map,
+    ) -> None:
         self.days = days
+        self._last_day, self._spread = last_day, spread
         self._index = DedupIndex(days)
         self._kept, self._max_ids = kept, max_ids
         self._snapshot_id: int | None = None  # the index holds the table up to here
@@ -146,13 +158,17 @@ class Window:
         self._commits_since_kept = KEEP_EVERY_COMMITS  # it was dear: the next process shouldn't have to
 
     def _read(self, io: FileIO, files: Iterable[DataFile], from_day: int) -> None:
-        for file in files:
-            day = file.partition[0]
-            if day >= from_day:
-                with open_parquet(io, file.file_path) as parquet:
-                    data = parquet.read(columns=["project_id", "message_id"])
-                pairs = zip(data["project_id"].to_pylist(), data["message_id"].to_pylist(), strict=True)
-                self._index.add(day, ids_of([dedup_digest(project, message) for project, message in pairs]))
+        asked = [file for file in files if from_day <= file.partition[0] <= self._last_day]
+        for file, ids in zip(asked, self._spread(partial(read_ids, io), [one.file_path for one in asked]), strict=True):
+            self._index.add(file.partition[0], ids)
+
+
+def read_ids(io: FileIO, location: str) -> Ids:
+    """The ids of a data file's rows, deleted ones too, in order."""
+    with open_parquet(io, location) as parquet:
+        data = parquet.read(columns=["project_id", "message_id"])
+    pairs = zip(data["project_id"].to_pylist(), data["message_id"].to_pylist(), strict=True)
+    return ids_of([dedup_digest(project, message) for project, message in pairs])
 
 
 def _is_replace(snapshot: Snapshot) -> bool:

@@ -216,7 +216,7 @@ def test_files_that_somebody_else_merged_meanwhile_are_not_merged_twice(
     files = list(live_files(lake.load(EVENTS)))
 
     with pytest.raises(ConflictError):
-        rewrite(lake, EVENTS, files, lambda some: some, "compact")
+        rewrite(lake, EVENTS, files, "compact")
 
     assert len(message_ids(lake)) == 10
 

@@ -1,0 +1,281 @@
+"""The raw archive, or exported NDJSON, into the tables: ``spark-submit backfill.py s3://bucket/prefix``.
+
+    find pieces -> [decode on the cluster -> the processor's own commit, whose rows lie on the cluster]*
+
+The events are committed under a source of their own, with a watermark for each shard of the archive and each file:
+doing it again, or going on after a crash, changes nothing. What the tables have from another source is a duplicate.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pyiceberg.catalog import Catalog
+from pyiceberg.manifest import DataFile
+from pyiceberg.table import Table as IcebergTable
+
+from manymetrics.tables import EVENTS, Table
+from manymetrics_processor.arrow_engine import ArrowEngine, stage_day
+from manymetrics_processor.decode import DEAD_LETTERED, DUPLICATE, STORED, Batch, Bools, Ints, Rows
+from manymetrics_processor.dedup import WINDOW_DAYS
+from manymetrics_processor.handler import make_catalog
+from manymetrics_processor.jobs.cluster import Cluster, Kept, cluster
+from manymetrics_processor.jobs.command import job_parser, job_settings
+from manymetrics_processor.jobs.pieces import Decoded, Piece, decode_piece, find_pieces, from_bytes, to_bytes
+from manymetrics_processor.lake import Lake, current_books
+from manymetrics_processor.maintenance import sort_rows
+from manymetrics_processor.pipeline import commit
+from manymetrics_processor.reading import portable
+from manymetrics_processor.storage import stored_file, stored_files
+from manymetrics_processor.window import Window
+
+COMMIT_BYTES = 2_000_000_000  # about so much, unpacked, is committed at once: two million events
+FILE_ROWS = 250_000  # a data file, about 25 MB
+
+PartKey = tuple[str, int]
+"""What names a part of what is decoded: the shard and sequence number of its first record."""
+
+Progress = Callable[[str], None]
+
+
+class NothingToDoError(Exception):
+    """There is nothing to backfill. The message says the cure."""
+
+
+@dataclass(slots=True)
+class Report:
+    """What became of the events of one source. ``pieces_passed_over``: those that had been committed before."""
+
+    source: str
+    stored: int = 0
+    duplicate: int = 0
+    dead_lettered: int = 0
+    commits: int = 0
+    pieces_passed_over: int = 0
+    files_passed_over: list[str] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+
+
+def backfill(
+    catalog: Catalog,
+    on: Cluster,
+    location: str,
+    *,
+    source: str | None = None,
+    project: str | None = None,
+    window_days: int = WINDOW_DAYS,
+    say: Progress = lambda _line: None,
+) -> Report:
+    """Raises NothingToDoError, and CommitContentionError: then do it again."""
+    lake = Lake(catalog, ClusterEngine())
+    lake.ensure_tables()
+    source = f"backfill:{source or location}"
+    files = list(stored_files(lake.io, location)) or [stored_file(lake.io, location)]
+    found = find_pieces(files, location, project)
+    report = Report(source, files_passed_over=found.passed_over)
+    if not found.pieces:
+        raise NothingToDoError(
+            f"{location} holds no object of the raw archive, and no NDJSON (.ndjson, .jsonl or .json, also .gz or .zst)"
+            + ("" if project else "; NDJSON needs --project ID")
+        )
+    groups = list(_groups(found.pieces))
+    for number, pieces in enumerate(groups, 1):
+        _backfill_group(lake, on, source, pieces, window_days, report)
+        say(
+            f"{number} of {len(groups)}: {report.stored:,} events stored, {report.duplicate:,} duplicates, "
+            f"{report.dead_lettered:,} dead letters"
+        )
+    return report
+
+
+def _groups(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
+    group: list[Piece] = []
+    for piece in pieces:
+        if group and sum(one.size for one in group) + piece.size > COMMIT_BYTES:
+            yield group
+            group = []
+        group.append(piece)
+    if group:
+        yield group
+
+
+def _backfill_group(
+    lake: Lake, on: Cluster, source: str, pieces: Sequence[Piece], window_days: int, report: Report
+) -> None:
+    books = current_books(lake.load(EVENTS), source)
+    new = [piece for piece in pieces if piece.last is None or piece.last > books.watermark(piece.shard)]
+    report.pieces_passed_over += len(pieces) - len(new)
+    if not new:
+        return
+    ordered = sorted(new, key=lambda piece: (piece.shard, piece.first))  # as a batch has its records
+    decoded = on.keep(partial(decode_piece, lake.io, source), ordered)
+    try:
+        parts = decoded.map(lambda one: (one.facts, one.problem))
+        report.damaged += [problem for _, problem in parts if problem]
+        batch = batch_on_cluster(source, [facts for facts, _ in parts], on, decoded)
+        days = batch.events.day
+        last_day = int(days.max()) + window_days if len(days) else 0
+        window = Window(window_days, last_day=last_day, max_ids=sys.maxsize, spread=on.map)
+        outcomes = commit(batch, lake, window).outcomes
+    finally:
+        decoded.forget()
+    marks = b"".join(one or b"" for one in outcomes)
+    report.commits += bool(marks)
+    report.stored += marks.count(STORED)
+    report.duplicate += marks.count(DUPLICATE)
+    report.dead_lettered += marks.count(DEAD_LETTERED)
+
+
+# --- a batch whose rows lie on the cluster ----------------------------------------------------------------
+
+
+def batch_on_cluster(source: str, facts: Sequence[Batch], on: Cluster, decoded: Kept[Decoded]) -> Batch:
+    """One batch of all parts, whose records are in order."""
+    records = _starts(len(part.keys) for part in facts)
+    of_table = {
+        name: _rows([getattr(part, name) for part in facts], records, RowsOnCluster.all_of(on, decoded, name, facts))
+        for name in ("events", "letters")
+    }
+    return Batch(
+        stream=source,
+        keys=[key for part in facts for key in part.keys],
+        counts=np.concatenate([part.counts for part in facts]),
+        outcomes=[marks for part in facts for marks in part.outcomes],
+        ids=np.concatenate([part.ids for part in facts]),
+        reasons=[reason for part in facts for reason in part.reasons],
+        **of_table,
+    )
+
+
+def _rows(parts: Sequence[Rows], records: Ints, table: RowsOnCluster) -> Rows:
+    places = _starts(len(part.place) for part in parts)
+    return Rows(
+        table,
+        np.concatenate([part.day for part in parts]),
+        np.concatenate([part.record + start for part, start in zip(parts, records, strict=True)]),
+        np.concatenate([part.position for part in parts]),
+        np.concatenate([part.place + start for part, start in zip(parts, places, strict=True)]),
+    )
+
+
+def _starts(lengths: Iterable[int]) -> Ints:
+    return np.array([0, *accumulate(lengths)][:-1], dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class RowsOnCluster:
+    """Stands for the Arrow table of a batch's ``events`` or ``letters`` (``name``).
+
+    ``parts``: the day of each row, by part. ``kept``: which of all these rows are meant.
+    """
+
+    on: Cluster
+    decoded: Kept[Decoded]
+    name: str
+    parts: dict[PartKey, Ints]
+    kept: Bools
+
+    @classmethod
+    def all_of(cls, on: Cluster, decoded: Kept[Decoded], name: str, facts: Sequence[Batch]) -> RowsOnCluster:
+        """All rows."""
+        parts = {_key(part): getattr(part, name).day for part in facts if part.keys}
+        return cls(on, decoded, name, parts, np.ones(sum(map(len, parts.values())), dtype=np.bool_))
+
+    def filter(self, kept: pa.BooleanArray) -> RowsOnCluster:
+        """As Arrow's."""
+        fewer = self.kept.copy()
+        fewer[self.kept] = kept.to_numpy(zero_copy_only=False)
+        return replace(self, kept=fewer)
+
+    def stage(self, table: Table, iceberg: IcebergTable) -> list[DataFile]:
+        """Write the rows to files, each of one day and sorted."""
+        files, days = self._files()
+        plan = self.on.share(files)
+        name, target = self.name, portable(iceberg)
+
+        def parts(one: Decoded) -> Iterator[tuple[int, bytes]]:
+            of_rows = plan.value.get(_key(one.facts))
+            if of_rows is None or not (of_rows >= 0).any():
+                return
+            rows = from_bytes(getattr(one, name))
+            for file in np.unique(of_rows[of_rows >= 0]):
+                yield int(file), to_bytes(rows.filter(pa.array(of_rows == file)))
+
+        def together(file: int, blobs: list[Any]) -> DataFile:
+            rows = pa.concat_tables(map(from_bytes, blobs))
+            return stage_day(table, target, sort_rows(table, rows), days[file])
+
+        try:
+            return self.decoded.gather(parts, together, len(days))
+        finally:
+            plan.destroy()
+
+    def _files(self) -> tuple[dict[PartKey, npt.NDArray[np.int32]], list[int]]:
+        """For each part, into which file each of its rows goes, -1 for none; and the day of each file."""
+        day = np.concatenate(list(self.parts.values()))
+        file_of = np.full(len(day), -1, dtype=np.int32)
+        days: list[int] = []
+        for one in np.unique(day[self.kept]):
+            rows = np.flatnonzero(self.kept & (day == one))
+            for start in range(0, len(rows), FILE_ROWS):
+                file_of[rows[start : start + FILE_ROWS]] = len(days)
+                days.append(int(one))
+        stops = np.cumsum([len(part) for part in self.parts.values()])[:-1]
+        return dict(zip(self.parts, np.split(file_of, stops), strict=True)), days
+
+
+def _key(facts: Batch) -> PartKey:
+    return facts.keys[0]
+
+
+class ClusterEngine(ArrowEngine):
+    """Stages where the rows are; commits from here."""
+
+    def stage(self, table: Table, iceberg: IcebergTable, rows: Rows) -> list[DataFile]:
+        """As Engine.stage."""
+        files: list[DataFile] = rows.table.stage(table, iceberg)
+        return files
+
+
+# --- the job ----------------------------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the report as JSON. 1 where something could not be read."""
+    parser = job_parser(
+        "backfill", "Commit the raw archive, or exported NDJSON, into the tables. Twice changes nothing."
+    )
+    parser.add_argument("location", help="s3://bucket/prefix of the archive's or the exported files, or one of them")
+    parser.add_argument("--project", metavar="ID", help="the project of NDJSON; without it NDJSON is passed over")
+    parser.add_argument("--source", metavar="NAME", help="what this is remembered as (default: the location)")
+    args = parser.parse_args(arguments)
+    settings = job_settings(args)
+    with cluster("manymetrics backfill") as on:
+        try:
+            report = backfill(
+                make_catalog(settings, os.environ),
+                on,
+                args.location,
+                source=args.source,
+                project=args.project,
+                window_days=settings.dedup_window_days,
+                say=lambda line: print(line, file=sys.stderr, flush=True),
+            )
+        except (NothingToDoError, FileNotFoundError) as error:
+            parser.exit(1, f"backfill: {error}\n")
+    print(json.dumps(asdict(report)))
+    return 1 if report.damaged else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

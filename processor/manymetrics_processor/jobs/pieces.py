@@ -1,0 +1,315 @@
+"""What is to be backfilled, cut into pieces that one task each decodes: objects of the raw archive, or NDJSON.
+
+A line of NDJSON is an event as the API takes it, or as Segment and others export it. It was received when its
+``receivedAt`` says, else when it happened, else when its file was written. Its id, where it has none, is made from its
+place: file, part and line. So a second run makes the same rows.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import itemgetter
+from typing import IO, NamedTuple, cast
+
+import msgspec
+import pyarrow as pa
+import zstandard
+from pyiceberg.io import FileIO
+
+from manymetrics.events import MAX_EVENT_BYTES, OVERSIZE_PREFIX_BYTES, Rejected
+from manymetrics.records import Cut, Stamp
+from manymetrics_processor import archive
+from manymetrics_processor.decode import (
+    DEAD_LETTERED,
+    STORED,
+    Batch,
+    Entry,
+    StreamRecord,
+    batch_of,
+    decode,
+    letter_of,
+    row_or_rejected,
+)
+from manymetrics_processor.delivery import parts_of
+from manymetrics_processor.pipeline import no_collection
+from manymetrics_processor.rows import DAY_US, dedup_digest, parse_time, read_request
+from manymetrics_processor.storage import StoredFile, locate, read_bytes
+
+PART_BYTES = 32_000_000  # of NDJSON: so many lines are decoded at once. Part of a line's place: never to be changed
+ARCHIVE_BYTES = 6_000_000  # of packed records a piece; they are about seven times as large once unpacked
+_NDJSON = re.compile(r"\.(?:ndjson|jsonl|json)(\.gz|\.zst)?$")
+_DAMAGED = (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError)
+_ARCHIVED = re.compile(r"^([0-9a-f]{16})-(.+)-(\d+)-(\d+)" + re.escape(archive.SUFFIX) + "$")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """``shard``: the shard of the source that it is of. ``day``: roughly of when, as text that sorts.
+
+    ``first`` and ``last`` sequence number; ``last`` None where only reading tells.
+    """
+
+    shard: str
+    first: int
+    last: int | None
+    day: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class ArchivePiece(Piece):
+    """Objects of one shard's archive."""
+
+    locations: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LinesPiece(Piece):
+    """The part ``first`` of a file, or all of a file that is compressed. ``name``: the file's, as rows show it."""
+
+    file: StoredFile
+    name: str
+    project: str
+
+
+class Decoded(NamedTuple):
+    """What a piece holds: without its columns, and these in Arrow's own format. ``problem``: what was wrong with it."""
+
+    facts: Batch
+    events: bytes
+    letters: bytes
+    problem: str | None = None
+
+
+class Found(NamedTuple):
+    """The pieces, in the order in which they are to be committed, and the files that are none."""
+
+    pieces: list[Piece]
+    passed_over: list[str]
+
+
+def find_pieces(files: Iterable[StoredFile], home: str, project: str | None) -> Found:
+    """``project``: that of NDJSON, whose files are passed over without it."""
+    archived: list[tuple[re.Match[str], StoredFile]] = []
+    pieces: list[Piece] = []
+    passed_over = []
+    for file in files:
+        name = file.location.rpartition("/")[2]
+        if match := _ARCHIVED.match(name):
+            archived.append((match, file))
+        elif project is not None and _NDJSON.search(name):
+            pieces.extend(_lines_pieces(file, home, project))
+        else:
+            passed_over.append(file.location)
+    archived.sort(key=lambda one: (*one[0].group(1, 2), int(one[0][3])))
+    for (stream, shard), of_shard in groupby(archived, key=lambda one: one[0].group(1, 2)):
+        pieces.extend(_archive_pieces(f"{stream}/{shard}", list(of_shard)))
+    return Found(sorted(pieces, key=lambda one: (one.day, one.shard, one.first)), passed_over)
+
+
+def _archive_pieces(shard: str, objects: Sequence[tuple[re.Match[str], StoredFile]]) -> Iterator[Piece]:
+    """Objects that overlap, as after a batch was cut another way, stay together: a piece has a record but once."""
+    part: list[StoredFile] = []
+    first = last = -1
+    day = ""
+    for match, file in objects:
+        if part and int(match[3]) > last and sum(one.size for one in part) + file.size > ARCHIVE_BYTES:
+            yield ArchivePiece(shard, first, last, day, _size(part), tuple(one.location for one in part))
+            part = []
+        if not part:
+            first, last = int(match[3]), -1
+            # Never earlier than the one before, or a watermark would pass over it.
+            day = max(day, file.location.rpartition("/day=")[2].partition("/")[0])
+        part.append(file)
+        last = max(last, int(match[4]))
+    if part:
+        yield ArchivePiece(shard, first, last, day, _size(part), tuple(one.location for one in part))
+
+
+def _size(files: Iterable[StoredFile]) -> int:
+    return 7 * sum(one.size for one in files)
+
+
+def _lines_pieces(file: StoredFile, home: str, project: str) -> Iterator[Piece]:
+    name = file.location.removeprefix(home).lstrip("/") or file.location.rpartition("/")[2]
+    shard = hashlib.sha256(name.encode()).hexdigest()[:12]
+    if _compression(file.location):
+        yield LinesPiece(shard, 0, None, name, 8 * file.size, file, name, project)
+        return
+    count = max(1, -(-file.size // PART_BYTES))
+    for part in range(count):
+        yield LinesPiece(shard, part, part, name, min(file.size, PART_BYTES), file, name, project)
+
+
+def _compression(location: str) -> str | None:
+    match = _NDJSON.search(location)
+    return match[1] if match else None
+
+
+# --- decode: on the cluster -------------------------------------------------------------------------------
+
+
+def decode_piece(io: FileIO, source: str, piece: Piece) -> Iterator[Decoded]:
+    """In parts that memory holds, in order of their sequence numbers. Raises OSError where a file can't be had."""
+    if isinstance(piece, ArchivePiece):
+        return _decode_archive(io, source, piece)
+    assert isinstance(piece, LinesPiece)  # noqa: S101  # there are the two
+    return _decode_lines(io, source, piece)
+
+
+def _decode_archive(io: FileIO, source: str, piece: ArchivePiece) -> Iterator[Decoded]:
+    found: dict[int, tuple[str, StreamRecord]] = {}
+    for location in piece.locations:
+        data = read_bytes(io, location)
+        try:
+            for stream, records in archive.decode(data):
+                found.update({one.sequence: (stream, one) for one in records})
+        except (pa.ArrowException, OSError, KeyError) as error:
+            yield _problem(source, location, error)
+    ordered = [found[sequence] for sequence in sorted(found)]
+    for stream, of_stream in groupby(ordered, key=itemgetter(0)):
+        for part in parts_of([record for _, record in of_stream]):
+            with no_collection():
+                batch = decode(part, stream)
+            # Its rows keep the place that they had in their stream.
+            keys = [(piece.shard, sequence) for _, sequence in batch.keys]
+            yield packed(replace(batch, stream=source, keys=keys))
+
+
+def _decode_lines(io: FileIO, source: str, piece: LinesPiece) -> Iterator[Decoded]:
+    try:
+        for number, lines in _parts(io, piece):
+            with no_collection():
+                batch = _batch_of_lines(lines, source, piece, number)
+            yield packed(batch)
+    except _DAMAGED as error:
+        yield _problem(source, piece.file.location, error)
+
+
+def _batch_of_lines(lines: list[bytes], source: str, piece: LinesPiece, number: int) -> Batch:
+    good: list[Entry] = []
+    bad: list[Entry] = []
+    marks = bytearray()
+    for line, whole in enumerate(lines):
+        if not whole or whole.isspace():
+            continue
+        position, raw, cuts = len(marks), whole, {}
+        if len(whole) > MAX_EVENT_BYTES:
+            raw = whole[:OVERSIZE_PREFIX_BYTES]
+            cuts[line] = Cut(line, len(whole), hashlib.sha256(whole).hexdigest())
+        place = (source, piece.name, str(number), line)
+        stamp = Stamp(_received_at(whole, piece.file.modified_at), "", piece.project, "server")
+        row = row_or_rejected(raw, read_request(stamp), place, cuts)
+        if isinstance(row, Rejected):
+            marks += DEAD_LETTERED
+            bad.append((letter_of(raw, stamp, row, place), 0, position, row.reason.value))
+        else:
+            marks += STORED
+            good.append((row, 0, position, dedup_digest(piece.project, row[0])))
+    return batch_of(source, [(piece.shard, number)], [bytes(marks)], good, bad)
+
+
+def _problem(source: str, location: str, error: Exception) -> Decoded:
+    return packed(batch_of(source, [], [], [], []), f"{location}: {error}")
+
+
+class _Times(msgspec.Struct, rename="camel"):
+    received_at: object = None
+    timestamp: object = None
+    original_timestamp: object = None
+
+
+_times = msgspec.json.Decoder(_Times)
+
+
+def _received_at(raw: bytes, file_written_at: int) -> int:
+    try:
+        times = _times.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return file_written_at
+    for value in (times.received_at, times.timestamp, times.original_timestamp):
+        time = parse_time(value)
+        if time is not None and 0 <= time <= file_written_at + DAY_US:  # a wrong clock makes no day in the far future
+            return time
+    return file_written_at
+
+
+# --- lines ------------------------------------------------------------------------------------------------
+
+
+def _parts(io: FileIO, piece: LinesPiece) -> Iterator[tuple[int, list[bytes]]]:
+    """The lines of each part of a file, or of the one that the piece is."""
+    system, path = locate(io, piece.file.location)
+    with system.open_input_file(path) as file:
+        match _compression(piece.file.location):
+            case ".gz":
+                yield from enumerate(_whole_parts(cast("IO[bytes]", gzip.GzipFile(fileobj=file))))
+            case ".zst":
+                reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
+                yield from enumerate(_whole_parts(cast("IO[bytes]", reader)))
+            case _:
+                yield piece.first, _lines_from(file, piece.first * PART_BYTES, piece.file.size)
+
+
+def _lines_from(file: IO[bytes], start: int, size: int) -> list[bytes]:
+    """The lines that begin within PART_BYTES from ``start``."""
+    before = min(start, 1)  # the byte before tells whether a line begins just there
+    file.seek(start - before)
+    data = file.read(before + PART_BYTES)
+    lines = data.split(b"\n")[before:]
+    if lines and lines[-1]:  # it goes on beyond
+        rest = [lines.pop()]
+        while b"\n" not in rest[-1] and file.tell() < size:
+            rest.append(file.read(_MORE_BYTES))
+        lines.append(b"".join(rest).partition(b"\n")[0])
+    return lines
+
+
+_MORE_BYTES = 1_000_000
+
+
+def _whole_parts(stream: IO[bytes]) -> Iterator[list[bytes]]:
+    left = b""
+    while data := _read_full(stream):
+        lines = (left + data).split(b"\n")
+        left = lines.pop()
+        yield lines
+    if left:
+        yield [left]
+
+
+def _read_full(stream: IO[bytes]) -> bytes:
+    """PART_BYTES, fewer only at the end: a line's part must not depend on how the file came."""
+    data = bytearray()
+    while len(data) < PART_BYTES and (more := stream.read(PART_BYTES - len(data))):
+        data += more
+    return bytes(data)
+
+
+# --- between the cluster and the driver -------------------------------------------------------------------
+
+
+def packed(batch: Batch, problem: str | None = None) -> Decoded:
+    """For a piece of work to travel and to lie on disk."""
+    facts = replace(batch, events=batch.events._replace(table=None), letters=batch.letters._replace(table=None))
+    return Decoded(facts, to_bytes(batch.events.table), to_bytes(batch.letters.table), problem)
+
+
+def to_bytes(table: pa.Table) -> bytes:
+    """Arrow's stream format, compressed."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
+def from_bytes(data: bytes) -> pa.Table:
+    """Of to_bytes."""
+    with pa.ipc.open_stream(data) as reader:
+        return reader.read_all()
