@@ -33,6 +33,7 @@ class Reason(StrEnum):
     EVENT_NAME_TOO_LONG = "event_name_too_long"
     UNREADABLE_RECORD = "unreadable_record"
     UNPROCESSABLE = "unprocessable"
+    ERASED = "erased"
 
 
 REASON_DOCS: dict[Reason, str] = {
@@ -49,6 +50,7 @@ REASON_DOCS: dict[Reason, str] = {
     Reason.EVENT_NAME_TOO_LONG: "The name of an event, page or screen is over 1,024 bytes.",
     Reason.UNREADABLE_RECORD: "A record of the stream that is not ours or was damaged; its raw bytes are kept.",
     Reason.UNPROCESSABLE: "A fault of ours in reading the event; `replay` it once that is mended.",
+    Reason.ERASED: "It was erased from the raw archive, which was replayed since.",
 }
 
 

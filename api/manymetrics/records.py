@@ -6,14 +6,14 @@
     header      msgpack, the fields of ``Stamp`` and the lengths of the events, in order
     events      their own bytes as they came, one after the other
 
-``pack``, ``compress`` and ``unpack`` are the only code that knows this layout.
+``pack``, ``compress``, ``unpack`` and ``without`` are the only code that knows this layout.
 """
 
 from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import accumulate, pairwise
 
 import msgspec
@@ -119,6 +119,20 @@ def unpack(data: bytes) -> Record:
     except (msgspec.DecodeError, UnicodeDecodeError, zstandard.ZstdError, IndexError) as error:
         raise UnreadableRecordError(str(error)) from error
     return Record(header.stamp, events, {cut.position: cut for cut in header.cuts})
+
+
+def without(data: bytes, gone: Collection[int]) -> bytes:
+    """The record with the events at these positions emptied; the others keep theirs.
+
+    Where none is left, what the API knew of the request goes too. Raises UnreadableRecordError.
+    """
+    record = unpack(data)
+    events = [b"" if position in gone else event for position, event in enumerate(record.events)]
+    stamp = record.stamp
+    if not any(events):
+        stamp = Stamp(stamp.received_at, "", stamp.project_id, stamp.key_kind)
+    cuts = [cut for position, cut in record.cuts.items() if position not in gone]
+    return compress(_pack_one(_Header(stamp, list(map(len, events)), cuts), events))
 
 
 def count_events(data: bytes) -> int:

@@ -8,7 +8,7 @@ way leaves records twice, which changes nothing when they are replayed.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from io import BytesIO
 from itertools import groupby
@@ -44,12 +44,16 @@ class Archive:
             part = list(together)
             name = hashlib.sha256(stream.encode()).hexdigest()[:16]
             span = f"{shard}-{part[0].sequence}-{part[-1].sequence}"
-            write_bytes(self._io, f"{self._home}/day={day}/{name}-{span}{SUFFIX}", encode(stream, part))
+            write_bytes(self._io, f"{self._home}/day={day}/{name}-{span}{SUFFIX}", encode([(stream, part)]))
 
 
-def encode(stream: str, records: Sequence[StreamRecord]) -> bytes:
-    """An object of the archive."""
-    rows = [(stream, one.shard, str(one.sequence), one.arrived_at, one.data) for one in records]
+def encode(streams: Iterable[tuple[str, Sequence[StreamRecord]]]) -> bytes:
+    """An object of the archive: records, by the stream they came from."""
+    rows = [
+        (stream, one.shard, str(one.sequence), one.arrived_at, one.data)
+        for stream, records in streams
+        for one in records
+    ]
     arrays = [pa.array(values, type=field.type) for values, field in zip(zip(*rows, strict=True), _SCHEMA, strict=True)]
     sink = BytesIO()
     # The records are compressed already.

@@ -153,6 +153,8 @@ def row_or_rejected(raw: bytes, request: Request, place: Place, cuts: dict[int, 
     cut = cuts.get(place[3]) if cuts else None
     if cut is not None:
         return Rejected(Reason.TOO_LARGE, f"{cut.length} bytes, sha256 {cut.sha256}")
+    if not raw:  # no client can send that: between two commas there is no event
+        return Rejected(Reason.ERASED, "")
     if len(raw) + len(request.stamp.context) > MAX_EVENT_BYTES:
         return Rejected(Reason.TOO_LARGE, f"{len(raw)} bytes, and its batch's context with them")
     try:
@@ -164,7 +166,9 @@ def row_or_rejected(raw: bytes, request: Request, place: Place, cuts: dict[int, 
 
 def letter_of(raw: bytes, stamp: Stamp, rejected: Rejected, place: Place) -> Row:
     text, encoding = _text_of(raw)
-    whole = 0 if rejected.detail.partition(" sha256 ")[1] else 1
+    whole = 0 if rejected.detail.partition(" sha256 ")[1] or rejected.reason == Reason.ERASED else 1
+    if rejected.reason == Reason.ERASED:
+        stamp = Stamp(stamp.received_at, "", stamp.project_id, stamp.key_kind)
     facts = msgspec.json.encode(msgspec.structs.asdict(stamp)).decode()
     return (
         place_digest(place).hex(),

@@ -147,7 +147,7 @@ def count(lake: Lake, person: Person, spread: Spread = map) -> dict[str, int]:
 
 
 def _count(table: Table, iceberg: IcebergTable, person: Person, file: DataFile) -> int:
-    return int(_is_theirs(table, read_files(table, iceberg, [file], _columns(table)), person).sum())
+    return int(is_theirs(table, read_files(table, iceberg, [file], _columns(table)), person).sum())
 
 
 def _erase_from(lake: Lake, table: Table, person: Person, spread: Spread) -> Receipt:
@@ -169,7 +169,7 @@ def _erase_from(lake: Lake, table: Table, person: Person, spread: Spread) -> Rec
 
 def _may_hold(table: Table, io: FileIO, person: Person, location: str) -> bool:
     try:
-        return bool(_is_theirs(table, read_file(table, io, location, _columns(table)), person).any())
+        return bool(is_theirs(table, read_file(table, io, location, _columns(table)), person).any())
     except FileNotFoundError:
         return False
     except pa.ArrowInvalid:  # half written
@@ -197,22 +197,23 @@ def _rewrite_without(lake: Lake, table: Table, person: Person, spread: Spread) -
 
 def _without(table: Table, iceberg: IcebergTable, person: Person, file: DataFile) -> Rewritten | None:
     """None where a file holds nothing of theirs, not even in rows that others have deleted."""
-    if not _is_theirs(table, read_file(table, iceberg.io, file.file_path, _columns(table)), person).any():
+    if not is_theirs(table, read_file(table, iceberg.io, file.file_path, _columns(table)), person).any():
         return None
 
     def kept(rows: pa.Table) -> pa.Table:
-        return rows.filter(pa.array(~_is_theirs(table, rows, person)))
+        return rows.filter(pa.array(~is_theirs(table, rows, person)))
 
     return stage_rewritten(table, iceberg, [file], kept)
 
 
 def _columns(table: Table) -> list[str]:
-    ids = ["user_id", "anonymous_id", "previous_id"] if table is EVENTS else ["raw", "raw_encoding", "stamp"]
+    ids = ["user_id", "anonymous_id", "previous_id"] if table == EVENTS else ["raw", "raw_encoding", "stamp"]
     return ["project_id", *ids]
 
 
-def _is_theirs(table: Table, rows: pa.Table, person: Person) -> npt.NDArray[np.bool_]:
-    if table is DEAD_LETTERS:
+def is_theirs(table: Table, rows: pa.Table, person: Person) -> npt.NDArray[np.bool_]:
+    """Which rows of a table go with the person. Shape (rows,)."""
+    if table == DEAD_LETTERS:
         return _letters(rows, person)
     theirs = _events(rows, person)
     if person.project_id is not None:

@@ -23,7 +23,7 @@ from manymetrics.tables import TABLES, Table
 from manymetrics_processor.arrow_engine import stage_day
 from manymetrics_processor.commits import ConflictError
 from manymetrics_processor.lake import MAX_ATTEMPTS, Lake, delete_manifests, live_files
-from manymetrics_processor.reading import read_files
+from manymetrics_processor.reading import Positions, read_files
 from manymetrics_processor.storage import delete_files, list_files
 
 EVERY_COMMITS = 25
@@ -142,9 +142,14 @@ def stage_rewritten(
     iceberg: IcebergTable,
     files: Sequence[DataFile],
     kept: Callable[[pa.Table], pa.Table] = lambda rows: rows,
+    *,
+    without: Positions | None = None,
 ) -> Rewritten:
-    """Write what is to stand in the place of files of one day: the rows that ``kept`` returns, or nothing."""
-    rows = read_files(table, iceberg, files)
+    """Write what is to stand in the place of files of one day: the rows that ``kept`` returns, or nothing.
+
+    ``without``: rows that go, by their positions.
+    """
+    rows = read_files(table, iceberg, files, without=without)
     left = kept(rows)
     new = [stage_day(table, iceberg, sort_rows(table, left), files[0].partition[0])] if left.num_rows else []
     return Rewritten(files, new, rows.num_rows - left.num_rows)

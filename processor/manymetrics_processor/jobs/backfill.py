@@ -30,7 +30,7 @@ from manymetrics_processor.decode import DEAD_LETTERED, DUPLICATE, STORED, Batch
 from manymetrics_processor.dedup import WINDOW_DAYS
 from manymetrics_processor.handler import make_catalog
 from manymetrics_processor.jobs.cluster import Cluster, Kept, cluster
-from manymetrics_processor.jobs.command import job_parser, job_settings
+from manymetrics_processor.jobs.command import job_parser, job_settings, say
 from manymetrics_processor.jobs.pieces import Decoded, Piece, decode_piece, find_pieces, from_bytes, to_bytes
 from manymetrics_processor.lake import Lake, current_books
 from manymetrics_processor.maintenance import sort_rows
@@ -42,8 +42,8 @@ from manymetrics_processor.window import Window
 COMMIT_BYTES = 2_000_000_000  # about so much, unpacked, is committed at once: two million events
 FILE_ROWS = 250_000  # a data file, about 25 MB
 
-PartKey = tuple[str, int]
-"""What names a part of what is decoded: the shard and sequence number of its first record."""
+PartKey = tuple[tuple[str, int], ...]
+"""What names a part of what is decoded: the shard and sequence number of its first record, where it has one."""
 
 Progress = Callable[[str], None]
 
@@ -188,7 +188,7 @@ class RowsOnCluster:
     @classmethod
     def all_of(cls, on: Cluster, decoded: Kept[Decoded], name: str, facts: Sequence[Batch]) -> RowsOnCluster:
         """All rows."""
-        parts = {_key(part): getattr(part, name).day for part in facts if part.keys}
+        parts = {_key(part): getattr(part, name).day for part in facts}
         return cls(on, decoded, name, parts, np.ones(sum(map(len, parts.values())), dtype=np.bool_))
 
     def filter(self, kept: pa.BooleanArray) -> RowsOnCluster:
@@ -235,7 +235,7 @@ class RowsOnCluster:
 
 
 def _key(facts: Batch) -> PartKey:
-    return facts.keys[0]
+    return tuple(facts.keys[:1])
 
 
 class ClusterEngine(ArrowEngine):
@@ -269,7 +269,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 source=args.source,
                 project=args.project,
                 window_days=settings.dedup_window_days,
-                say=lambda line: print(line, file=sys.stderr, flush=True),
+                say=say,
             )
         except (NothingToDoError, FileNotFoundError) as error:
             parser.exit(1, f"backfill: {error}\n")

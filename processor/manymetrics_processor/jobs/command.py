@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from dataclasses import replace
 
 from manymetrics.settings import Settings
@@ -24,3 +25,8 @@ def job_settings(args: argparse.Namespace) -> Settings:
     """Those of the environment, and the command line's. Raises SettingsError."""
     settings = Settings.read(os.environ)
     return replace(settings, warehouse=args.warehouse) if args.warehouse else settings
+
+
+def say(line: str) -> None:
+    """How far it is, on stderr."""
+    print(line, file=sys.stderr, flush=True)

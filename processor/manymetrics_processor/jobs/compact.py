@@ -1,0 +1,236 @@
+"""Few large files of many small ones, sorted, each event once: ``spark-submit compact.py``.
+
+    find duplicates -> rewrite files on the cluster -> one commit a table -> expire snapshots -> remove old files
+
+The processor drops every resend that it knows. What it can't know is dropped here: resends of days whose ids had no
+room, and rows that others have written. The first that was received stays. Files of days that get no small files any
+more are left alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from pyiceberg.catalog import Catalog
+from pyiceberg.manifest import DataFile
+from pyiceberg.table import Table as IcebergTable
+
+from manymetrics.tables import EVENTS, TABLES, Table
+from manymetrics_processor.decode import Ints
+from manymetrics_processor.dedup import WINDOW_DAYS, Ids, ids_of
+from manymetrics_processor.handler import EXPIRE_AFTER_S, KEEP_SNAPSHOTS, make_catalog
+from manymetrics_processor.jobs.cluster import Cluster, cluster
+from manymetrics_processor.jobs.command import job_parser, job_settings, say
+from manymetrics_processor.jobs.pieces import from_bytes, to_bytes
+from manymetrics_processor.lake import Lake, live_files
+from manymetrics_processor.maintenance import Rewritten, expire_snapshots, remove_orphans, stage_rewritten, swap
+from manymetrics_processor.reading import Positions, deleted_positions, portable, read_file
+from manymetrics_processor.rows import dedup_digest
+from manymetrics_processor.storage import delete_files
+from manymetrics_processor.window import resends_within
+
+FILE_BYTES = 128_000_000  # what files are merged up to; those over half of it are left alone
+FILE_ROWS = 500_000  # and a merge holds no more than so many rows in memory, about 1.2 GB
+BUCKET_ROWS = 1_000_000  # rows whose ids are compared at once, about 100 MB
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What became of one table. ``merges_lost``: how many merges were in vain, since others had replaced a file."""
+
+    table: str
+    files_before: int
+    files_after: int
+    duplicates_dropped: int
+    merges_lost: int
+    snapshots_expired: int
+    files_removed: int
+
+
+class Limits(NamedTuple):
+    """What a file is merged up to, and of which day (since 1970, UTC) on."""
+
+    file_bytes: int = FILE_BYTES
+    file_rows: int = FILE_ROWS
+    from_day: int = 0
+
+
+def compact(
+    catalog: Catalog,
+    on: Cluster,
+    limits: Limits,
+    *,
+    window_days: int = WINDOW_DAYS,
+    keep_snapshots: int = KEEP_SNAPSHOTS,
+    older_than_s: float = EXPIRE_AFTER_S,
+    say: Callable[[str], None] = lambda _line: None,
+) -> list[Report]:
+    """Raises ConflictError after too many lost races: then do it again."""
+    lake = Lake(catalog)
+    lake.ensure_tables()
+    reports = []
+    for table in TABLES:
+        iceberg = lake.load(table)
+        files = [file for file in live_files(iceberg) if file.partition[0] >= limits.from_day]
+        say(f"{table.name}: {len(files)} files")
+        resends = find_resends(on, iceberg, files, window_days) if table == EVENTS else {}
+        groups = list(_groups(files, limits, {*resends, *deleted_positions(iceberg)}))
+        swapped = _rewrite(lake, on, table, iceberg, groups, resends)
+        expired, dead = expire_snapshots(lake, table, keep_snapshots, older_than_s)
+        delete_files(lake.io, dead)
+        after = lake.load(table)
+        reports.append(
+            Report(
+                table.name,
+                files_before=len(files),
+                files_after=sum(file.partition[0] >= limits.from_day for file in live_files(after)),
+                duplicates_dropped=sum(len(resends.get(one.file_path, ())) for pair in swapped for one in pair.files),
+                merges_lost=len(groups) - len(swapped),
+                snapshots_expired=expired,
+                files_removed=len(dead) + remove_orphans(after),
+            )
+        )
+    return reports
+
+
+def _groups(files: Sequence[DataFile], limits: Limits, changed: set[str]) -> Iterator[list[DataFile]]:
+    """Files of one day that are to be one; a file alone where rows of it go."""
+    days: dict[int, list[DataFile]] = defaultdict(list)
+    for file in files:
+        if file.file_path in changed or (
+            file.file_size_in_bytes < limits.file_bytes // 2 and file.record_count <= limits.file_rows // 2
+        ):
+            days[file.partition[0]].append(file)
+    for of_day in days.values():
+        for group in _packed(sorted(of_day, key=lambda one: one.file_size_in_bytes), limits):
+            if len(group) > 1 or group[0].file_path in changed:
+                yield group
+
+
+def _packed(files: Sequence[DataFile], limits: Limits) -> Iterator[list[DataFile]]:
+    group: list[DataFile] = []
+    size = rows = 0
+    for file in files:
+        size, rows = size + file.file_size_in_bytes, rows + file.record_count
+        if group and (size > limits.file_bytes or rows > limits.file_rows):
+            yield group
+            group, size, rows = [], file.file_size_in_bytes, file.record_count
+        group.append(file)
+    yield group
+
+
+def _rewrite(
+    lake: Lake, on: Cluster, table: Table, iceberg: IcebergTable, groups: Sequence[Sequence[DataFile]], gone: Positions
+) -> Sequence[Rewritten]:
+    target = portable(iceberg)
+    tasks = [
+        (group, {one.file_path: gone[one.file_path] for one in group if one.file_path in gone}) for group in groups
+    ]
+
+    def stage(task: tuple[Sequence[DataFile], Positions]) -> Rewritten:
+        return stage_rewritten(table, target, task[0], without=task[1])
+
+    staged = on.map(stage, tasks)
+    return swap(lake, table, staged, iceberg, "compact") if staged else ()
+
+
+# --- duplicates -------------------------------------------------------------------------------------------
+
+
+def find_resends(
+    on: Cluster, iceberg: IcebergTable, files: Sequence[DataFile], window_days: int = WINDOW_DAYS
+) -> dict[str, Ints]:
+    """The rows of each file that came again within the window, by their positions: what may go.
+
+    Ids are compared bucket by bucket, each with all of its resends in it, so no worker holds them all.
+    """
+    buckets = max(1, sum(file.record_count for file in files) // BUCKET_ROWS)
+    target = portable(iceberg)
+    deleted = on.share(deleted_positions(iceberg))
+
+    def parts(file: tuple[int, str, int]) -> Iterator[tuple[int, bytes]]:
+        number, location, day = file
+        rows = _with_ids(target, location, number, day, deleted.value)
+        bucket = rows["first"].to_numpy() % np.uint64(buckets)
+        for one in np.unique(bucket):
+            yield int(one), to_bytes(rows.filter(pa.array(bucket == one)))
+
+    def together(_bucket: int, blobs: list[Any]) -> list[tuple[int, int]]:
+        return _resends_of(pa.concat_tables(map(from_bytes, blobs)), window_days)
+
+    named = [(number, file.file_path, file.partition[0]) for number, file in enumerate(files)]
+    found: dict[str, list[int]] = defaultdict(list)
+    for resends in on.gather(parts, together, named, buckets):
+        for number, row in resends:
+            found[files[number].file_path].append(row)
+    return {location: np.array(sorted(rows), dtype=np.int64) for location, rows in found.items()}
+
+
+def _with_ids(iceberg: IcebergTable, location: str, number: int, day: int, deleted: Mapping[str, Ints]) -> pa.Table:
+    columns = ["project_id", "message_id", "received_at", "_sequence", "_position"]
+    rows = read_file(EVENTS, iceberg.io, location, columns)
+    pairs = zip(rows["project_id"].to_pylist(), rows["message_id"].to_pylist(), strict=True)
+    ids = ids_of([dedup_digest(project, message) for project, message in pairs])
+    made = pa.table(
+        {
+            "first": ids[:, 0],
+            "second": ids[:, 1],
+            "received_at": rows["received_at"],
+            "sequence": rows["_sequence"],
+            "position": rows["_position"],
+            "day": np.full(len(ids), day, dtype=np.int64),
+            "file": np.full(len(ids), number, dtype=np.int64),
+            "row": np.arange(len(ids), dtype=np.int64),
+        }
+    )
+    kept = np.ones(len(ids), dtype=np.bool_)
+    kept[deleted.get(location, [])] = False  # a row that is gone is nobody's first
+    return made.filter(pa.array(kept))
+
+
+def _resends_of(rows: pa.Table, window_days: int) -> list[tuple[int, int]]:
+    ids: Ids = np.stack([rows["first"].to_numpy(), rows["second"].to_numpy()], axis=1)
+    order = np.lexsort((ids[:, 1], ids[:, 0]))
+    same = (ids[order][1:] == ids[order][:-1]).all(axis=1)
+    again = np.zeros(len(ids), dtype=np.bool_)
+    again[order[1:][same]] = again[order[:-1][same]] = True
+    candidates = rows.filter(pa.array(again)).to_pylist()
+    candidates.sort(key=lambda row: (row["received_at"], int(row["sequence"]), row["position"]))
+    of_row: Ids = np.array([(row["first"], row["second"]) for row in candidates], dtype=np.uint64).reshape(-1, 2)
+    days = np.array([row["day"] for row in candidates], dtype=np.int64)
+    return [(candidates[i]["file"], candidates[i]["row"]) for i in resends_within(of_row, days, window_days)]
+
+
+# --- the job ----------------------------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print a report of each table as JSON."""
+    parser = job_parser("compact", "Merge small files, sort them, drop duplicates, expire snapshots, remove old files.")
+    parser.add_argument("--since", metavar="YYYY-MM-DD", type=date.fromisoformat, help="only days from this on (UTC)")
+    parser.add_argument(
+        "--file-mb", type=int, default=FILE_BYTES // 1_000_000, help="merge up to (default: %(default)s)"
+    )
+    args = parser.parse_args(arguments)
+    settings = job_settings(args)
+    from_day = (args.since - date(1970, 1, 1)).days if args.since else 0
+    limits = Limits(file_bytes=args.file_mb * 1_000_000, from_day=from_day)
+    with cluster("manymetrics compact") as on:
+        reports = compact(
+            make_catalog(settings, os.environ), on, limits, window_days=settings.dedup_window_days, say=say
+        )
+    print(json.dumps({"tables": [asdict(report) for report in reports]}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

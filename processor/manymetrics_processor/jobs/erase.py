@@ -1,0 +1,84 @@
+"""A person out of everything that is kept in S3, and a receipt: ``spark-submit erase.py --user-id ID --yes``.
+
+    who -> raw archive and batches that were given up -> both tables, their snapshots and files
+
+Objects go before tables, since the tables alone tell which devices were the person's: what is broken off can be run
+again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from manymetrics_processor.erase import Person, count, erase, with_linked_ids
+from manymetrics_processor.erase_objects import erase_from_objects
+from manymetrics_processor.handler import make_catalog
+from manymetrics_processor.jobs.cluster import cluster
+from manymetrics_processor.jobs.command import job_parser, job_settings, say
+from manymetrics_processor.lake import Lake
+
+NEVER_REACHED = (
+    "events that are still in the Kinesis stream: run this again once the processor has committed them",
+    "the Kinesis stream itself, until its retention ends",
+    "results of queries, in Athena's output location, until that is emptied",
+    "older versions of objects, where the bucket keeps versions",
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the receipt as JSON. 1 where something that should have been reached was not."""
+    parser = job_parser("erase", "Take a person out of tables, raw archive and failed batches. It can't be undone.")
+    parser.add_argument("--user-id", metavar="ID", help="the person")
+    parser.add_argument("--anonymous-id", metavar="ID", action="append", default=[], help="a device; may be repeated")
+    parser.add_argument("--project", metavar="ID", help="only in this project (default: in all)")
+    parser.add_argument("--archive", metavar="LOCATION", help="the raw archive (default: MANYMETRICS_ARCHIVE)")
+    parser.add_argument(
+        "--failures",
+        metavar="LOCATION",
+        action="append",
+        help="where batches are that were given up; may be repeated (default: failures, below the warehouse)",
+    )
+    parser.add_argument("--yes", action="store_true", help="erase; without it, say what would go")
+    args = parser.parse_args(arguments)
+    if not args.user_id and not any(args.anonymous_id):
+        parser.error("name the person: --user-id ID, or --anonymous-id ID")
+    settings = job_settings(args)
+    beside = [args.archive or settings.archive, *(args.failures or [f"{settings.warehouse.rstrip('/')}/failures"])]
+    with cluster("manymetrics erase") as on:
+        lake = Lake(make_catalog(settings, os.environ))
+        person = with_linked_ids(lake, Person(args.user_id, frozenset(args.anonymous_id), args.project), on.map)
+        objects = []
+        for location in filter(None, beside):
+            say(f"{location} ...")
+            objects.append(erase_from_objects(lake.io, location, person, on.map, dry_run=not args.yes))
+        if not args.yes:
+            would = {**count(lake, person, on.map), **{one.location: one.events_erased for one in objects}}
+            print(json.dumps({"would_erase": would, "anonymous_ids": person.device_ids}))
+            say("Nothing was erased. Add --yes to erase.")
+            return 0
+        say("tables ...")
+        tables = erase(lake, person, on.map)
+    not_reached = [f"{one}, which can't be read" for receipt in objects for one in receipt.unreadable]
+    left = sum(one.files_left for one in tables)
+    if left:
+        not_reached.append(
+            f"{left} files that are no longer part of the tables but that a commit or a query may still use: run this "
+            "again in ten minutes"
+        )
+    receipt = {
+        "user_id": args.user_id,
+        "anonymous_ids": person.device_ids,
+        "tables": [asdict(one) for one in tables],
+        "objects": [asdict(one) for one in objects],
+        "not_reached": [*not_reached, *NEVER_REACHED],
+    }
+    print(json.dumps(receipt, indent=2))
+    return 1 if not_reached else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,176 @@
+"""A person goes out of what lies beside the tables too, and what is replayed afterwards is as it was without them."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from manymetrics.records import Stamp, compress, pack, unpack
+from manymetrics.tables import DEAD_LETTERS
+from manymetrics_processor import archive
+from manymetrics_processor.archive import Archive
+from manymetrics_processor.decode import StreamRecord
+from manymetrics_processor.erase import Person
+from manymetrics_processor.erase_objects import ObjectsReceipt, erase_from_objects
+from manymetrics_processor.lake import Lake
+from manymetrics_processor.pipeline import run
+from manymetrics_processor.replay_objects import Report, replay_objects
+from manymetrics_processor.storage import list_files, read_bytes, write_bytes
+from manymetrics_processor.window import Window
+from tests.integration.micro_batches import NOW, STREAM, books, counts, make_lake, message_ids, record, rows, track
+
+JANE = "jane@example.com"
+ARN = "arn:aws:kinesis:eu-west-1:1:stream/events"
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    return make_lake(tmp_path)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> str:
+    return f"file://{tmp_path}/objects"
+
+
+def put_archive(lake: Lake, home: str, *records: StreamRecord) -> None:
+    Archive(home, lake.io).put(STREAM, list(records))
+
+
+def put_failed(lake: Lake, home: str, *records: StreamRecord) -> None:
+    """A batch as Lambda's failure destination keeps it."""
+    given = [
+        {
+            "eventID": f"{one.shard}:{one.sequence}",
+            "kinesis": {
+                "sequenceNumber": str(one.sequence),
+                "approximateArrivalTimestamp": one.arrived_at / 1e6,
+                "data": base64.b64encode(one.data).decode(),
+            },
+        }
+        for one in records
+    ]
+    body = {"KinesisBatchInfo": {"streamArn": ARN}, "payload": msgspec.json.encode({"Records": given}).decode()}
+    write_bytes(lake.io, f"{home}/failed.json", msgspec.json.encode(body))
+
+
+def replayed(lake: Lake, home: str) -> Report:
+    return replay_objects(lake, Window(), home, lambda arn: arn)
+
+
+def contents(lake: Lake, home: str) -> bytes:
+    """All that the objects hold, unpacked."""
+    found = b""
+    for location, _ in list_files(lake.io, home):
+        if location.endswith(archive.SUFFIX):
+            records = [one.data for _, some in archive.read(lake.io, location) for one in some]
+        else:
+            body = msgspec.json.decode(read_bytes(lake.io, location))
+            payload = msgspec.json.decode(body["payload"])
+            records = [base64.b64decode(one["kinesis"]["data"]) for one in payload["Records"]]
+        for data in records:
+            one = unpack(data)
+            found += msgspec.json.encode(one.stamp) + b"".join(one.events)
+    return found
+
+
+BAD = b'{"type":"track","userId":"jane@ex\\u0061mple.com"}'
+MIXED = record(1, track("1"), track("2", userId=JANE), BAD, track(None, userId="other"), ip="203.0.113.7")
+OWN = record(2, track("3", userId=JANE), ip="198.51.100.9", user_agent="JanesBrowser", context=b'{"ip":"198.51.100.9"}')
+ANONYMOUS = record(3, track("4", userId=None, anonymousId="phone"), track("5", userId=None, anonymousId="other phone"))
+PERSON = Person(JANE, linked=frozenset({("shop", "phone")}))
+
+
+@pytest.mark.parametrize("put", [put_archive, put_failed])
+def test_a_person_goes_and_everybody_else_stays_in_place(put: Any, lake: Lake, home: str) -> None:  # noqa: ANN401  # one of the two
+    put(lake, home, MIXED, OWN, ANONYMOUS)
+
+    receipt = erase_from_objects(lake.io, home, PERSON)
+    report = replayed(lake, home)
+
+    assert receipt == ObjectsReceipt(home, objects=1, objects_rewritten=1, events_erased=4)
+    left = contents(lake, home)
+    for trace in (b"jane@", b"JanesBrowser", b"198.51.100.9", b'"4"'):
+        assert trace not in left
+    assert b"203.0.113.7" in left  # it is the request of others, too
+    assert (report.stored, report.dead_lettered, report.unreadable_objects) == (3, 4, [])
+    letters = [(row["_sequence"], row["_position"], row["reason"], row["raw"]) for row in rows(lake, DEAD_LETTERS)]
+    assert letters == [
+        ("1", 1, "erased", ""),
+        ("1", 2, "erased", ""),
+        ("2", 0, "erased", ""),
+        ("3", 0, "erased", ""),
+    ]
+    assert all("203.0.113.7" not in str(row["stamp"]) for row in rows(lake, DEAD_LETTERS))
+
+
+def test_a_replay_afterwards_doubles_nobody(lake: Lake, home: str, tmp_path: Path) -> None:
+    run([MIXED, OWN, ANONYMOUS], STREAM, lake, Window())
+    put_archive(lake, home, MIXED, OWN, ANONYMOUS)
+    before = message_ids(lake)
+
+    erase_from_objects(lake.io, home, PERSON)
+    report = replayed(lake, home)
+    anew = make_lake(tmp_path / "anew")
+    replayed(anew, home)
+
+    assert report.records_passed_over == 3
+    assert message_ids(lake) == before
+    assert set(message_ids(anew)) == {row["message_id"] for row in rows(lake) if row["user_id"] != JANE} - {"4"}
+    assert counts(books(anew)) == {"received": 7, "stored": 3, "dead_lettered:erased": 4}
+
+
+def test_erasing_twice_or_trying_changes_no_object(lake: Lake, home: str) -> None:
+    put_archive(lake, home, MIXED)
+    [(location, _)] = list_files(lake.io, home)
+    whole = read_bytes(lake.io, location)
+
+    would = erase_from_objects(lake.io, home, PERSON, dry_run=True)
+    assert (would.events_erased, read_bytes(lake.io, location)) == (2, whole)
+
+    erase_from_objects(lake.io, home, PERSON)
+    once = read_bytes(lake.io, location)
+    assert erase_from_objects(lake.io, home, PERSON) == ObjectsReceipt(home, objects=1)
+    assert read_bytes(lake.io, location) == once
+
+
+def test_a_project_is_erased_from_alone(lake: Lake, home: str) -> None:
+    put_archive(lake, home, record(1, track("1", userId=JANE)), record(2, track("2", userId=JANE), project_id="blog"))
+
+    assert erase_from_objects(lake.io, home, Person(JANE, project_id="blog")).events_erased == 1
+    assert b'"1"' in contents(lake, home)
+
+
+def test_a_record_that_is_none_of_ours_goes_whole_where_it_names_them(lake: Lake, home: str) -> None:
+    theirs, others = (
+        StreamRecord("shard-0", n, b'{"userId":"%s"}' % who, NOW) for n, who in enumerate((JANE.encode(), b"joe"))
+    )
+    put_archive(lake, home, theirs, others)
+
+    assert erase_from_objects(lake.io, home, Person(JANE)).events_erased == 1
+    [(location, _)] = list_files(lake.io, home)
+    assert [one.data for _, some in archive.read(lake.io, location) for one in some] == [b"", others.data]
+
+
+def test_an_object_that_cannot_be_read_is_named(lake: Lake, home: str) -> None:
+    write_bytes(lake.io, f"{home}/a{archive.SUFFIX}", b"?")
+    write_bytes(lake.io, f"{home}/b.json", b"{}")
+
+    receipt = erase_from_objects(lake.io, home, Person(JANE))
+
+    assert sorted(receipt.unreadable) == [f"{home}/a{archive.SUFFIX}", f"{home}/b.json"]
+
+
+def test_an_event_over_the_limit_keeps_its_facts_beside_one_that_goes(lake: Lake, home: str) -> None:
+    large = msgspec.json.encode(track("large", properties={"text": "x" * 600_000}))
+    [data] = pack(Stamp(NOW, "r", "shop", "server"), [msgspec.json.encode(track("1", userId=JANE)), large])
+    put_archive(lake, home, StreamRecord("shard-0", 1, compress(data), NOW))
+
+    erase_from_objects(lake.io, home, Person(JANE))
+    replayed(lake, home)
+
+    assert [row["reason"] for row in rows(lake, DEAD_LETTERS)] == ["erased", "too_large"]
