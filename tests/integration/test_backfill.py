@@ -132,14 +132,13 @@ def test_records_that_came_in_another_order_around_midnight_are_all_committed(
     lake: Lake, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pieces, "ARCHIVE_BYTES", 1)
-    monkeypatch.setattr(job, "COMMIT_BYTES", 1)
     records = [
         record(number, track(f"m{number}"))._replace(arrived_at=NOW + day * DAY_US)
         for number, day in enumerate((0, 1, 0, 1))
     ]
     archived(lake, home, records)
 
-    report = run(home)
+    report = run(home, commit_bytes=1)
 
     assert (report.stored, report.commits) == (4, 4)
     assert message_ids(lake) == ["m0", "m1", "m2", "m3"]
@@ -282,14 +281,11 @@ def test_files_that_are_nothing_of_it_are_named(home: Path) -> None:
 # --- many commits -----------------------------------------------------------------------------------------
 
 
-def test_days_are_committed_in_order_and_resends_are_found_across_commits(
-    lake: Lake, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(job, "COMMIT_BYTES", 1)
+def test_days_are_committed_in_order_and_resends_are_found_across_commits(lake: Lake, home: Path) -> None:
     for day in range(9):
         (home / f"day-{day}.ndjson").write_bytes(lines(exported("again", day), exported(f"m{day}", day)))
 
-    report = run(home, project="shop")
+    report = run(home, project="shop", commit_bytes=1)
 
     assert (report.commits, report.stored, report.duplicate) == (9, 11, 7)  # day 8 is more than 7 days after the first
     assert [row["received_at"].day for row in rows(lake) if row["message_id"] == "again"] == [20, 28]

@@ -74,6 +74,7 @@ def backfill(
     source: str | None = None,
     project: str | None = None,
     window_days: int = WINDOW_DAYS,
+    commit_bytes: int = COMMIT_BYTES,
     say: Progress = lambda _line: None,
 ) -> Report:
     """Raises NothingToDoError, and CommitContentionError: then do it again."""
@@ -88,7 +89,7 @@ def backfill(
             f"{location} holds no object of the raw archive, and no NDJSON (.ndjson, .jsonl or .json, also .gz or .zst)"
             + ("" if project else "; NDJSON needs --project ID")
         )
-    groups = list(_groups(found.pieces))
+    groups = list(_groups(found.pieces, commit_bytes))
     for number, pieces in enumerate(groups, 1):
         _backfill_group(lake, on, source, pieces, window_days, report)
         say(
@@ -98,10 +99,10 @@ def backfill(
     return report
 
 
-def _groups(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
+def _groups(pieces: Sequence[Piece], commit_bytes: int) -> Iterator[list[Piece]]:
     group: list[Piece] = []
     for piece in pieces:
-        if group and sum(one.size for one in group) + piece.size > COMMIT_BYTES:
+        if group and sum(one.size for one in group) + piece.size > commit_bytes:
             yield group
             group = []
         group.append(piece)
@@ -258,6 +259,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("location", help="s3://bucket/prefix of the archive's or the exported files, or one of them")
     parser.add_argument("--project", metavar="ID", help="the project of NDJSON; without it NDJSON is passed over")
     parser.add_argument("--source", metavar="NAME", help="what this is remembered as (default: the location)")
+    parser.add_argument(
+        "--commit-mb",
+        metavar="N",
+        type=int,
+        default=COMMIT_BYTES // 1_000_000,
+        help="commit about so much at once, as it is unpacked; the driver holds 50 bytes an event (default: %(default)s)",
+    )
     args = parser.parse_args(arguments)
     settings = job_settings(args)
     with cluster("manymetrics backfill") as on:
@@ -269,6 +277,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 source=args.source,
                 project=args.project,
                 window_days=settings.dedup_window_days,
+                commit_bytes=args.commit_mb * 1_000_000,
                 say=say,
             )
         except (NothingToDoError, FileNotFoundError) as error:

@@ -42,7 +42,7 @@ from manymetrics_processor.rows import DAY_US, dedup_digest, parse_time, read_re
 from manymetrics_processor.storage import StoredFile, locate, read_bytes
 
 PART_BYTES = 32_000_000  # of NDJSON: so many lines are decoded at once. Part of a line's place: never to be changed
-ARCHIVE_BYTES = 6_000_000  # of packed records a piece; they are about seven times as large once unpacked
+ARCHIVE_BYTES = 2_000_000  # of packed records a piece; they are seven times as large once unpacked, or more
 _NDJSON = re.compile(r"\.(?:ndjson|jsonl|json)(\.gz|\.zst)?$")
 _DAMAGED = (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError)
 _ARCHIVED = re.compile(r"^([0-9a-f]{16})-(.+)-(\d+)-(\d+)" + re.escape(archive.SUFFIX) + "$")
