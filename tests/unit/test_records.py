@@ -20,6 +20,7 @@ from manymetrics.records import (
     decoded_bytes,
     pack,
     unpack,
+    without,
 )
 
 STAMP = Stamp(1_763_990_000_000_000, "r-1", "shop", "browser", ip="192.0.2.7", user_agent="Mozilla/5.0 é")
@@ -199,3 +200,32 @@ def test_no_user_agent_makes_a_record_too_large() -> None:
     stamp = Stamp(1, "r" * 30, "shop", "browser", user_agent="\u00e9" * 1_024)
 
     assert max(map(len, pack(stamp, [b"x" * 9_000] * 500))) < MAX_RECORD_BYTES
+
+
+# --- without ----------------------------------------------------------------------------------------------
+
+
+@given(
+    stamp=stamps,
+    events=st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=6),
+    gone=st.sets(st.integers(0, 5)),
+    zstd=st.booleans(),
+)
+def test_events_that_are_taken_out_leave_the_others_in_their_place(
+    stamp: Stamp, events: list[bytes], gone: set[int], zstd: bool
+) -> None:
+    [record] = packed_of(stamp, events, zstd=zstd)
+
+    left = unpack(without(record, gone))
+
+    assert left.events == [b"" if at in gone else event for at, event in enumerate(events)]
+    empty = Stamp(stamp.received_at, "", stamp.project_id, stamp.key_kind)
+    assert left.stamp == (stamp if any(left.events) else empty)
+
+
+def test_what_is_known_of_a_cut_event_goes_with_it_alone() -> None:
+    large = b"x" * (MAX_EVENT_BYTES + 1)
+    [record] = pack(STAMP, [b"1", large, b"2"])
+
+    assert unpack(without(record, {0})).cuts == unpack(record).cuts
+    assert unpack(without(record, {1})).cuts == {}

@@ -30,13 +30,13 @@ from manymetrics_processor.decode import DEAD_LETTERED, DUPLICATE, STORED, Batch
 from manymetrics_processor.dedup import WINDOW_DAYS
 from manymetrics_processor.handler import make_catalog
 from manymetrics_processor.jobs.cluster import Cluster, Kept, cluster
-from manymetrics_processor.jobs.command import job_parser, job_settings, say
+from manymetrics_processor.jobs.command import errors_in_a_line, job_parser, job_settings, say
 from manymetrics_processor.jobs.pieces import Decoded, Piece, decode_piece, find_pieces, from_bytes, to_bytes
 from manymetrics_processor.lake import Lake, current_books
 from manymetrics_processor.maintenance import sort_rows
 from manymetrics_processor.pipeline import commit
 from manymetrics_processor.reading import portable
-from manymetrics_processor.storage import stored_file, stored_files
+from manymetrics_processor.storage import is_file, stored_file, stored_files
 from manymetrics_processor.window import Window
 
 COMMIT_BYTES = 2_000_000_000  # about so much, unpacked, is committed at once: two million events
@@ -81,7 +81,9 @@ def backfill(
     lake = Lake(catalog, ClusterEngine())
     lake.ensure_tables()
     source = f"backfill:{source or location}"
-    files = list(stored_files(lake.io, location)) or [stored_file(lake.io, location)]
+    files = list(stored_files(lake.io, location))
+    if not files and is_file(lake.io, location):
+        files = [stored_file(lake.io, location)]
     found = find_pieces(files, location, project)
     report = Report(source, files_passed_over=found.passed_over)
     if not found.pieces:
@@ -90,8 +92,9 @@ def backfill(
             + ("" if project else "; NDJSON needs --project ID")
         )
     groups = list(_groups(found.pieces, commit_bytes))
+    windows = _Windows(window_days, on)
     for number, pieces in enumerate(groups, 1):
-        _backfill_group(lake, on, source, pieces, window_days, report)
+        _commit_group(lake, on, source, pieces, windows, report)
         say(
             f"{number} of {len(groups)}: {report.stored:,} events stored, {report.duplicate:,} duplicates, "
             f"{report.dead_lettered:,} dead letters"
@@ -110,8 +113,8 @@ def _groups(pieces: Sequence[Piece], commit_bytes: int) -> Iterator[list[Piece]]
         yield group
 
 
-def _backfill_group(
-    lake: Lake, on: Cluster, source: str, pieces: Sequence[Piece], window_days: int, report: Report
+def _commit_group(
+    lake: Lake, on: Cluster, source: str, pieces: Sequence[Piece], windows: _Windows, report: Report
 ) -> None:
     books = current_books(lake.load(EVENTS), source)
     new = [piece for piece in pieces if piece.last is None or piece.last > books.watermark(piece.shard)]
@@ -124,10 +127,7 @@ def _backfill_group(
         parts = decoded.map(lambda one: (one.facts, one.problem))
         report.damaged += [problem for _, problem in parts if problem]
         batch = batch_on_cluster(source, [facts for facts, _ in parts], on, decoded)
-        days = batch.events.day
-        last_day = int(days.max()) + window_days if len(days) else 0
-        window = Window(window_days, last_day=last_day, max_ids=sys.maxsize, spread=on.map)
-        outcomes = commit(batch, lake, window).outcomes
+        outcomes = commit(batch, lake, windows.of(batch)).outcomes
     finally:
         decoded.forget()
     marks = b"".join(one or b"" for one in outcomes)
@@ -135,6 +135,23 @@ def _backfill_group(
     report.stored += marks.count(STORED)
     report.duplicate += marks.count(DUPLICATE)
     report.dead_lettered += marks.count(DEAD_LETTERED)
+
+
+class _Windows:
+    """The dedup window around the days of a batch: not of all days, of which a large table has too many."""
+
+    def __init__(self, days: int, on: Cluster) -> None:
+        self._days, self._on = days, on
+        self._last_day = -1
+        self._window = Window(days)
+
+    def of(self, batch: Batch) -> Window:
+        """The one at hand, as long as it reaches so far."""
+        last_day = int(batch.events.day.max(initial=0)) + self._days
+        if last_day > self._last_day:
+            self._last_day = last_day + self._days
+            self._window = Window(self._days, last_day=self._last_day, max_ids=sys.maxsize, spread=self._on.map)
+        return self._window
 
 
 # --- a batch whose rows lie on the cluster ----------------------------------------------------------------
@@ -264,24 +281,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="N",
         type=int,
         default=COMMIT_BYTES // 1_000_000,
-        help="commit about so much at once, as it is unpacked; the driver holds 50 bytes an event (default: %(default)s)",
+        help="commit about so much, unpacked, at once; the driver holds 50 bytes an event (default: %(default)s)",
     )
     args = parser.parse_args(arguments)
-    settings = job_settings(args)
-    with cluster("manymetrics backfill") as on:
-        try:
-            report = backfill(
-                make_catalog(settings, os.environ),
-                on,
-                args.location,
-                source=args.source,
-                project=args.project,
-                window_days=settings.dedup_window_days,
-                commit_bytes=args.commit_mb * 1_000_000,
-                say=say,
-            )
-        except (NothingToDoError, FileNotFoundError) as error:
-            parser.exit(1, f"backfill: {error}\n")
+    with errors_in_a_line(parser, NothingToDoError), cluster("manymetrics backfill") as on:
+        settings = job_settings(args)
+        report = backfill(
+            make_catalog(settings, os.environ),
+            on,
+            args.location,
+            source=args.source,
+            project=args.project,
+            window_days=settings.dedup_window_days,
+            commit_bytes=args.commit_mb * 1_000_000,
+            say=say,
+        )
     print(json.dumps(asdict(report)))
     return 1 if report.damaged else 0
 

@@ -70,7 +70,9 @@ class Kept(Generic[T]):
 @contextmanager
 def cluster(name: str) -> Iterator[Cluster]:
     """The cluster that ``spark-submit`` gave this process, or this machine's cores."""
-    context = SparkContext.getOrCreate(SparkConf().setAppName(name))
+    # What comes to this process is bounded by how much is committed at once.
+    conf = SparkConf().setAppName(name).set("spark.driver.maxResultSize", "0")
+    context = SparkContext.getOrCreate(conf)
     context.setLogLevel("ERROR")
     try:
         yield Cluster(context)

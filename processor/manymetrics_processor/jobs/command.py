@@ -5,9 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
-from manymetrics.settings import Settings
+from pyiceberg.exceptions import NoSuchTableError
+
+from manymetrics.settings import Settings, SettingsError
+from manymetrics_processor.lake import CommitContentionError
 
 
 def job_parser(name: str, description: str) -> argparse.ArgumentParser:
@@ -19,6 +24,16 @@ def job_parser(name: str, description: str) -> argparse.ArgumentParser:
         help="where the tables are: s3://bucket/prefix (default: the setting MANYMETRICS_WAREHOUSE)",
     )
     return parser
+
+
+@contextmanager
+def errors_in_a_line(parser: argparse.ArgumentParser, *others: type[Exception]) -> Iterator[None]:
+    """What a person can mend ends the job with what it says, without a traceback."""
+    known: tuple[type[Exception], ...] = (SettingsError, NoSuchTableError, CommitContentionError, *others)
+    try:
+        yield
+    except known as error:
+        parser.exit(1, f"{parser.prog}: {error}\n")
 
 
 def job_settings(args: argparse.Namespace) -> Settings:

@@ -25,11 +25,12 @@ from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table as IcebergTable
 
 from manymetrics.tables import EVENTS, TABLES, Table
+from manymetrics_processor.commits import ConflictError
 from manymetrics_processor.decode import Ints
 from manymetrics_processor.dedup import WINDOW_DAYS, Ids, ids_of
 from manymetrics_processor.handler import EXPIRE_AFTER_S, KEEP_SNAPSHOTS, make_catalog
 from manymetrics_processor.jobs.cluster import Cluster, cluster
-from manymetrics_processor.jobs.command import job_parser, job_settings, say
+from manymetrics_processor.jobs.command import errors_in_a_line, job_parser, job_settings, say
 from manymetrics_processor.jobs.pieces import from_bytes, to_bytes
 from manymetrics_processor.lake import Lake, live_files
 from manymetrics_processor.maintenance import Rewritten, expire_snapshots, remove_orphans, stage_rewritten, swap
@@ -221,13 +222,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--file-mb", type=int, default=FILE_BYTES // 1_000_000, help="merge up to (default: %(default)s)"
     )
     args = parser.parse_args(arguments)
-    settings = job_settings(args)
     from_day = (args.since - date(1970, 1, 1)).days if args.since else 0
     limits = Limits(file_bytes=args.file_mb * 1_000_000, from_day=from_day)
-    with cluster("manymetrics compact") as on:
-        reports = compact(
-            make_catalog(settings, os.environ), on, limits, window_days=settings.dedup_window_days, say=say
-        )
+    with errors_in_a_line(parser, ConflictError), cluster("manymetrics compact") as on:
+        settings = job_settings(args)
+        catalog = make_catalog(settings, os.environ)
+        reports = compact(catalog, on, limits, window_days=settings.dedup_window_days, say=say)
     print(json.dumps({"tables": [asdict(report) for report in reports]}))
     return 0
 

@@ -14,11 +14,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from manymetrics_processor.commits import ConflictError
 from manymetrics_processor.erase import Person, count, erase, with_linked_ids
 from manymetrics_processor.erase_objects import erase_from_objects
 from manymetrics_processor.handler import make_catalog
 from manymetrics_processor.jobs.cluster import cluster
-from manymetrics_processor.jobs.command import job_parser, job_settings, say
+from manymetrics_processor.jobs.command import errors_in_a_line, job_parser, job_settings, say
 from manymetrics_processor.lake import Lake
 
 NEVER_REACHED = (
@@ -46,13 +47,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if not args.user_id and not any(args.anonymous_id):
         parser.error("name the person: --user-id ID, or --anonymous-id ID")
-    settings = job_settings(args)
-    beside = [args.archive or settings.archive, *(args.failures or [f"{settings.warehouse.rstrip('/')}/failures"])]
-    with cluster("manymetrics erase") as on:
+    with errors_in_a_line(parser, ConflictError), cluster("manymetrics erase") as on:
+        settings = job_settings(args)
         lake = Lake(make_catalog(settings, os.environ))
+        failures = args.failures or [f"{settings.warehouse.rstrip('/')}/failures"]
         person = with_linked_ids(lake, Person(args.user_id, frozenset(args.anonymous_id), args.project), on.map)
         objects = []
-        for location in filter(None, beside):
+        for location in filter(None, [args.archive or settings.archive, *failures]):
             say(f"{location} ...")
             objects.append(erase_from_objects(lake.io, location, person, on.map, dry_run=not args.yes))
         if not args.yes:
