@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,7 +22,7 @@ from manymetrics_processor.handler import Processor, make_catalog, make_event_so
 from manymetrics_processor.lake import Lake, current_books
 from manymetrics_processor.replay_objects import SOURCE
 from manymetrics_processor.storage import delete_files, list_files, write_bytes
-from tests.integration.micro_batches import counts, message_ids, packed, rows, track
+from tests.integration.micro_batches import counts, kinesis_event, message_ids, packed, rows, track
 from tests.live_server import MANYMETRICS, eventually
 from tests.strict_moto import Aws
 
@@ -60,24 +58,8 @@ class World:
     def processor(self) -> Processor:
         return make_processor(self.settings, make_catalog(self.settings, self.environ), self.environ)
 
-    def event(self, *records: tuple[int, bytes], shard: str = "shardId-000000000000") -> dict[str, Any]:
-        return {"Records": [self._record(shard, sequence, data) for sequence, data in records]}
-
-    def _record(self, shard: str, sequence: int, data: bytes) -> dict[str, Any]:
-        return {
-            "kinesis": {
-                "kinesisSchemaVersion": "1.0",
-                "partitionKey": "k",
-                "sequenceNumber": str(sequence),
-                "data": base64.b64encode(data).decode(),
-                "approximateArrivalTimestamp": time.time(),
-            },
-            "eventSource": "aws:kinesis",
-            "eventVersion": "1.0",
-            "eventID": f"{shard}:{sequence}",
-            "eventName": "aws:kinesis:record",
-            "eventSourceARN": self.arn,
-        }
+    def event(self, *records: tuple[int, bytes]) -> dict[str, Any]:
+        return kinesis_event(self.arn, *records)
 
     @property
     def books(self) -> Mapping[str, int]:
