@@ -15,6 +15,7 @@ from pyiceberg.types import StringType
 from manymetrics.sinks import MemorySink
 from manymetrics.tables import DEAD_LETTERS, EVENTS, TABLES, Column, Table
 from manymetrics_processor import pipeline
+from manymetrics_processor.columns import arrow_schema
 from manymetrics_processor.commits import ConflictError
 from manymetrics_processor.decode import StreamRecord, decode
 from manymetrics_processor.lake import CommitContentionError, Lake, live_files
@@ -545,9 +546,12 @@ def test_our_column_that_comes_after_one_of_theirs_is_not_taken_for_it(
     they_add_a_column(store.another())
     newer_version()
     lake = store.another()
+    decoded = decode([record(1, track("a"))], STREAM).events
+    data = decoded.table.append_column(arrow_schema(NEWER).field("new"), pa.array([7]))
+    iceberg = lake.load(EVENTS)
 
-    pipeline.run([record(1, track("a"))], STREAM, lake, Window())
+    lake._engine.append(NEWER, iceberg, lake.stage(NEWER, iceberg, decoded._replace(table=data)), SUMMARY, {})
 
     assert lake.load(EVENTS).schema().column_names[-2:] == ["theirs", "new"]
     [row] = lake.load(EVENTS).scan().to_arrow().to_pylist()
-    assert (row["message_id"], row["theirs"], row["new"]) == ("a", None, None)
+    assert (row["message_id"], row["theirs"], row["new"]) == ("a", None, 7)
