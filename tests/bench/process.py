@@ -15,7 +15,7 @@ def cpu_seconds(pid: int) -> float:
 def cpu_seconds_below(pid: int) -> float:
     """User and system time of the processes it started, those that ended too."""
     ended = sum(map(int, _fields(pid)[13:15])) / _TICKS_A_SECOND
-    return ended + sum(cpu_seconds(child) + cpu_seconds_below(child) for child in _children(pid))
+    return ended + sum(cpu_seconds(child) + cpu_seconds_below(child) for child in children(pid))
 
 
 def resident_mb(pid: int) -> float:
@@ -23,7 +23,8 @@ def resident_mb(pid: int) -> float:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES / 1e6
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
+    """The processes that it started and that run now."""
     lists = Path(f"/proc/{pid}/task").glob("*/children")
     return [int(child) for children in lists for child in children.read_text().split()]
 

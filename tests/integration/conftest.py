@@ -8,6 +8,7 @@ from uuid import uuid4
 import pytest
 
 from tests.in_process import end_threads
+from tests.kinesis_server import kinesis_server
 from tests.strict_moto import CREDENTIALS, REGION, Aws, strict_moto
 
 
@@ -29,6 +30,16 @@ def aws_lake(moto_server: Aws, monkeypatch: pytest.MonkeyPatch) -> tuple[Aws, st
     bucket = f"lake-{uuid4().hex[:12]}"
     moto_server.client("s3").create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
     return moto_server, f"s3://{bucket}/warehouse"
+
+
+@pytest.fixture(scope="module", params=["moto", "kinesis-local"])
+def kinesis_url(request: pytest.FixtureRequest, moto_server: Aws) -> Iterator[str]:
+    """Where a Kinesis listens: one, then another, for what must hold on both."""
+    if request.param == "moto":
+        yield moto_server.url
+    else:
+        with kinesis_server() as url:
+            yield url
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,28 @@ def packed(events: list[Event | bytes], *, day: int = 0, **stamp: Any) -> bytes:
 
 def record(sequence: int, *events: Event | bytes, shard: str = SHARD, **stamp: Any) -> StreamRecord:  # noqa: ANN401  # as packed
     return StreamRecord(shard, sequence, packed(list(events), **stamp), NOW)
+
+
+def kinesis_event(arn: str, *records: tuple[int, bytes], shard: str = "shardId-000000000000") -> dict[str, Any]:
+    """As Lambda hands records over, that arrived just now: sequence numbers and data."""
+    return {"Records": [_delivered(arn, shard, sequence, data) for sequence, data in records]}
+
+
+def _delivered(arn: str, shard: str, sequence: int, data: bytes) -> dict[str, Any]:
+    return {
+        "kinesis": {
+            "kinesisSchemaVersion": "1.0",
+            "partitionKey": "k",
+            "sequenceNumber": str(sequence),
+            "data": base64.b64encode(data).decode(),
+            "approximateArrivalTimestamp": time.time(),
+        },
+        "eventSource": "aws:kinesis",
+        "eventVersion": "1.0",
+        "eventID": f"{shard}:{sequence}",
+        "eventName": "aws:kinesis:record",
+        "eventSourceARN": arn,
+    }
 
 
 def rows(lake: Lake, table: Table = EVENTS) -> list[Row]:

@@ -8,12 +8,10 @@ import threading
 
 import pytest
 
-from manymetrics.tables import EVENTS
 from manymetrics_processor import pipeline
 from manymetrics_processor.decode import StreamRecord
 from manymetrics_processor.glue import glue_catalog
-from manymetrics_processor.lake import CommitContentionError, Lake, live_files
-from manymetrics_processor.maintenance import maintain
+from manymetrics_processor.lake import CommitContentionError, Lake
 from manymetrics_processor.window import Window
 from tests.faulty_s3 import faulty_s3
 from tests.integration.micro_batches import STREAM, books, counts, message_ids, record, track
@@ -30,17 +28,6 @@ def make_lake(warehouse: str) -> Lake:
     lake = Lake(glue_catalog(warehouse, os.environ), sleep=lambda _seconds: None)
     lake.ensure_tables()
     return lake
-
-
-def test_a_batch_is_committed_once_however_often_it_comes(lake: Lake) -> None:
-    batch = [record(1, track("a"), track("b"), b"{}"), record(2, track("a"))]
-
-    pipeline.run(batch, STREAM, lake, Window())
-    pipeline.run(batch, STREAM, lake, Window())
-    pipeline.run(batch[1:], STREAM, lake, Window())
-
-    assert message_ids(lake) == ["a", "b"]
-    assert counts(books(lake)) == {"received": 4, "stored": 2, "duplicate": 1, "dead_lettered:unknown_type": 1}
 
 
 def test_processors_that_race_store_each_event_once(aws_lake: tuple[Aws, str], lake: Lake) -> None:
@@ -68,16 +55,6 @@ def test_processors_that_race_store_each_event_once(aws_lake: tuple[Aws, str], l
         [*(f"m{n}-{i}" for n in range(4) for i in range(3)), *(f"again-{i}" for i in range(3))]
     )
     assert counts(books(lake)) == {"received": 24, "stored": 15, "duplicate": 9}
-
-
-def test_maintenance_leaves_one_file_and_every_row(lake: Lake) -> None:
-    for number in range(12):
-        pipeline.run([record(number, track(f"m{number}"))], STREAM, lake, Window())
-
-    maintain(lake, keep_snapshots=1)
-
-    assert len(list(live_files(lake.load(EVENTS)))) == 1
-    assert len(message_ids(lake)) == 12
 
 
 def test_tables_outlive_their_catalogue(aws_lake: tuple[Aws, str], lake: Lake) -> None:

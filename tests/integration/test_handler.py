@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,7 +22,7 @@ from manymetrics_processor.handler import Processor, make_catalog, make_event_so
 from manymetrics_processor.lake import Lake, current_books
 from manymetrics_processor.replay_objects import SOURCE
 from manymetrics_processor.storage import delete_files, list_files, write_bytes
-from tests.integration.micro_batches import counts, message_ids, packed, rows, track
+from tests.integration.micro_batches import counts, kinesis_event, message_ids, packed, rows, track
 from tests.live_server import MANYMETRICS, eventually
 from tests.strict_moto import Aws
 
@@ -35,8 +33,8 @@ QUICK = Options(window_s=0.1)
 class World:
     """A stream, the tables, and what a test does with them."""
 
-    def __init__(self, aws: Aws, warehouse: str) -> None:
-        self.aws, self.kinesis = aws, aws.client("kinesis")
+    def __init__(self, aws: Aws, warehouse: str, kinesis_url: str | None = None) -> None:
+        self.aws, self.kinesis = aws, Aws(kinesis_url or aws.url).client("kinesis")
         self.settings = Settings(warehouse=warehouse, stream=STREAM, engine="arrow")
         self.environ = {
             "MANYMETRICS_WAREHOUSE": warehouse,
@@ -50,8 +48,16 @@ class World:
     def make_stream(self, shards: int = 1) -> None:
         if STREAM in self.kinesis.list_streams()["StreamNames"]:
             self.kinesis.delete_stream(StreamName=STREAM)
+            self._until("stream_not_exists")
         self.kinesis.create_stream(StreamName=STREAM, ShardCount=shards)
+        self.until_active()
         self.arn: str = self.kinesis.describe_stream_summary(StreamName=STREAM)["StreamDescriptionSummary"]["StreamARN"]
+
+    def until_active(self) -> None:
+        self._until("stream_exists")
+
+    def _until(self, state: str) -> None:
+        self.kinesis.get_waiter(state).wait(StreamName=STREAM, WaiterConfig={"Delay": 0.05, "MaxAttempts": 400})
 
     def put(self, *records: bytes, key: str = "k") -> None:
         for record in records:
@@ -60,24 +66,8 @@ class World:
     def processor(self) -> Processor:
         return make_processor(self.settings, make_catalog(self.settings, self.environ), self.environ)
 
-    def event(self, *records: tuple[int, bytes], shard: str = "shardId-000000000000") -> dict[str, Any]:
-        return {"Records": [self._record(shard, sequence, data) for sequence, data in records]}
-
-    def _record(self, shard: str, sequence: int, data: bytes) -> dict[str, Any]:
-        return {
-            "kinesis": {
-                "kinesisSchemaVersion": "1.0",
-                "partitionKey": "k",
-                "sequenceNumber": str(sequence),
-                "data": base64.b64encode(data).decode(),
-                "approximateArrivalTimestamp": time.time(),
-            },
-            "eventSource": "aws:kinesis",
-            "eventVersion": "1.0",
-            "eventID": f"{shard}:{sequence}",
-            "eventName": "aws:kinesis:record",
-            "eventSourceARN": self.arn,
-        }
+    def event(self, *records: tuple[int, bytes]) -> dict[str, Any]:
+        return kinesis_event(self.arn, *records)
 
     @property
     def books(self) -> Mapping[str, int]:
@@ -102,6 +92,15 @@ class World:
 def world(aws_lake: tuple[Aws, str]) -> Iterator[World]:
     root._kinesis.cache_clear()
     yield World(*aws_lake)
+    root._kinesis.cache_clear()
+
+
+@pytest.fixture
+def either(aws_lake: tuple[Aws, str], kinesis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """A world with a stream of moto's, then of another Kinesis."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_KINESIS", kinesis_url)
+    root._kinesis.cache_clear()
+    yield World(*aws_lake, kinesis_url)
     root._kinesis.cache_clear()
 
 
@@ -222,43 +221,95 @@ def test_a_missing_warehouse_is_named(world: World) -> None:
 # --- the runner -------------------------------------------------------------------------------------------
 
 
-def test_the_runner_commits_what_the_stream_holds_and_what_comes(world: World) -> None:
-    world.put(*(packed([track(f"m{n}")]) for n in range(20)))
-    with world.running():
-        eventually(lambda: len(message_ids(world.lake)) == 20 or None)
-        world.put(packed([track("late")]))
-        eventually(lambda: len(message_ids(world.lake)) == 21 or None)
-    with world.running():  # goes on where the tables are
-        world.put(packed([track("later"), track("late")]))
-        eventually(lambda: len(message_ids(world.lake)) == 22 or None)
+def test_the_runner_commits_what_the_stream_holds_and_what_comes(either: World) -> None:
+    either.put(*(packed([track(f"m{n}")]) for n in range(20)))
+    with either.running():
+        eventually(lambda: len(message_ids(either.lake)) == 20 or None)
+        either.put(packed([track("late")]))
+        eventually(lambda: len(message_ids(either.lake)) == 21 or None)
+    with either.running():  # goes on where the tables are
+        either.put(packed([track("later"), track("late")]))
+        eventually(lambda: len(message_ids(either.lake)) == 22 or None)
 
-    assert world.books == {"received": 23, "stored": 22, "duplicate": 1}
+    assert either.books == {"received": 23, "stored": 22, "duplicate": 1}
 
 
-def test_a_shard_that_is_split_under_load_loses_nothing(world: World) -> None:
-    with world.running():
+def test_a_shard_that_is_split_under_load_loses_nothing(either: World) -> None:
+    with either.running():
         for number in range(60):
-            world.put(packed([track(f"m{number}")]), key=f"k{number}")
+            either.put(packed([track(f"m{number}")]), key=f"k{number}")
             if number == 20:
-                world.kinesis.split_shard(
+                either.kinesis.split_shard(
                     StreamName=STREAM, ShardToSplit="shardId-000000000000", NewStartingHashKey=str(2**127)
                 )
-        eventually(lambda: len(message_ids(world.lake)) == 60 or None)
+        eventually(lambda: len(message_ids(either.lake)) == 60 or None)
 
-    assert message_ids(world.lake) == sorted(f"m{n}" for n in range(60))
-    assert world.books["stored"] == 60  # moto deals what the shard held to its children too: they find duplicates
-    assert len({row["_shard"] for row in rows(world.lake)}) > 1
+    assert message_ids(either.lake) == sorted(f"m{n}" for n in range(60))
+    # moto deals what the shard held to its children too: they find duplicates
+    assert either.books["stored"] == either.books["received"] - either.books.get("duplicate", 0) == 60
+    assert len({row["_shard"] for row in rows(either.lake)}) > 1
 
 
-def test_a_stream_that_is_made_again_is_read_from_its_first_record(world: World) -> None:
-    world.put(*(packed([track(f"old-{n}")]) for n in range(5)))
-    with world.running():
-        eventually(lambda: len(message_ids(world.lake)) == 5 or None)
-        world.make_stream()
-        world.put(*(packed([track(f"new-{n}")]) for n in range(3)))
-        eventually(lambda: len(message_ids(world.lake)) == 8 or None)
+def test_shards_that_are_merged_are_read_to_their_end_before_their_child(either: World) -> None:
+    either.make_stream(shards=2)
+    keys = [f"k{number}" for number in range(40)]
+    for number, key in enumerate(keys):
+        either.put(packed([track(f"m{number}"), track(f"again-{number % 10}", event="First")]), key=key)
+    either.kinesis.merge_shards(
+        StreamName=STREAM, ShardToMerge="shardId-000000000000", AdjacentShardToMerge="shardId-000000000001"
+    )
+    either.until_active()
+    for number in range(10):
+        either.put(packed([track(f"again-{number}", event="Late")]))
 
-    assert world.books == {"received": 3, "stored": 3}
+    shards = list[str]()
+    with either.running(Options(window_s=0.1, batch_size=5), noting(lambda one: shards.append(one["eventID"][:20]))):
+        eventually(lambda: (len(set(shards)) == 3 and either.books["received"] >= 90) or None)
+
+    assert shards.index("shardId-000000000002") == len(shards) - shards.count("shardId-000000000002")
+    assert message_ids(either.lake) == sorted([*(f"m{n}" for n in range(40)), *(f"again-{n}" for n in range(10))])
+    assert "Late" not in {row["event"] for row in rows(either.lake)}
+    assert either.books["stored"] == 50
+
+
+def noting(note: Callable[[dict[str, Any]], None]) -> Callable[[EventSource], None]:
+    """For ``World.running``: each record is told of as it is delivered."""
+
+    def wrap(source: EventSource) -> None:
+        real = source._call
+
+        def call(event: dict[str, Any]) -> Mapping[str, Any]:
+            for one in event["Records"]:
+                note(one)
+            return real(event)
+
+        source._call = call
+
+    return wrap
+
+
+def test_a_stream_that_is_made_again_is_read_from_its_first_record(either: World) -> None:
+    either.put(*(packed([track(f"old-{n}")]) for n in range(5)))
+    with either.running():
+        eventually(lambda: len(message_ids(either.lake)) == 5 or None)
+        either.make_stream()
+        either.put(*(packed([track(f"new-{n}")]) for n in range(3)))
+        eventually(lambda: len(message_ids(either.lake)) == 8 or None)
+
+    assert either.books == {"received": 3, "stored": 3}
+
+
+def test_a_runner_that_starts_again_reads_on_after_the_last_sequence_number_that_is_committed(either: World) -> None:
+    either.put(*(packed([track(f"m{n}")]) for n in range(10)))
+    with either.running():
+        eventually(lambda: len(message_ids(either.lake)) == 10 or None)
+    either.put(packed([track("next")]))
+    delivered = list[str]()
+    with either.running(wrap=noting(lambda one: delivered.append(one["kinesis"]["sequenceNumber"]))):
+        eventually(lambda: len(message_ids(either.lake)) == 11 or None)
+
+    [row] = [row for row in rows(either.lake) if row["message_id"] == "next"]
+    assert delivered == [row["_sequence"]]
 
 
 # --- what is given up, and the archive --------------------------------------------------------------------

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
@@ -17,12 +16,11 @@ import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
-from botocore.exceptions import BotoCoreError
 
 from manymetrics import kinesis, signed_calls
 from manymetrics.aws import create_aws_app
 from manymetrics.kinesis import KinesisSink
-from manymetrics.records import Stamp, compress, pack, unpack
+from manymetrics.records import MAX_RECORD_BYTES, Stamp, compress, pack, unpack
 from manymetrics.settings import SettingsError
 from manymetrics.signed_calls import Place
 from manymetrics.sinks import SinkResult
@@ -70,34 +68,19 @@ def put(url: str, *records: bytes) -> list[SinkResult]:
     return result
 
 
-# --- against moto -----------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def moto() -> Iterator[str]:
-    port = free_port()
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(10)
+# --- against a Kinesis ------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def stream(moto: str) -> Iterator[Any]:
-    client = boto3.client("kinesis", endpoint_url=moto, region_name=REGION)
-    until = time.monotonic() + 60
-    while True:
-        try:
-            client.create_stream(StreamName="events", ShardCount=1)
-            break
-        except BotoCoreError:  # it isn't up yet
-            assert time.monotonic() < until
-            time.sleep(0.2)
+def stream(kinesis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.setattr(kinesis, "PUT_TIMEOUT_S", 60.0)  # a stand-in may be slow, on a busy machine
+    monkeypatch.setattr(kinesis, "CALL_TIMEOUT_S", 20.0)
+    client = boto3.client("kinesis", endpoint_url=kinesis_url, region_name=REGION)
+    client.create_stream(StreamName="events", ShardCount=1)
+    client.get_waiter("stream_exists").wait(StreamName="events", WaiterConfig={"Delay": 0.05, "MaxAttempts": 400})
     yield client
     client.delete_stream(StreamName="events")
+    client.get_waiter("stream_not_exists").wait(StreamName="events", WaiterConfig={"Delay": 0.05, "MaxAttempts": 400})
 
 
 def records_of(client: Any) -> list[bytes]:  # noqa: ANN401  # boto3 has no types
@@ -105,23 +88,48 @@ def records_of(client: Any) -> list[bytes]:  # noqa: ANN401  # boto3 has no type
     return [one["Data"] for one in client.get_records(ShardIterator=iterator["ShardIterator"])["Records"]]
 
 
-def test_records_are_in_the_stream_as_they_were_put_once_it_says_stored(stream: Any, moto: str) -> None:  # noqa: ANN401
+def test_records_are_in_the_stream_as_they_were_put_once_it_says_stored(stream: Any, kinesis_url: str) -> None:  # noqa: ANN401
     records = [record(number, size=number * 400) for number in range(10)]
 
-    assert put(moto, *records) == [STORED] * 10
+    assert put(kinesis_url, *records) == [STORED] * 10
     assert [unpack(data) for data in records_of(stream)] == [unpack(one) for one in records]
 
 
-def test_a_stream_that_is_there_is_ready_and_another_is_not(stream: Any, moto: str) -> None:  # noqa: ANN401, ARG001
-    assert with_sink(moto, lambda sink: sink.ready()) is True
-    assert with_sink(moto, lambda sink: sink.ready(), stream="nothing") is False
+def test_a_stream_that_is_there_is_ready_and_another_is_not(stream: Any, kinesis_url: str) -> None:  # noqa: ANN401, ARG001
+    assert with_sink(kinesis_url, lambda sink: sink.ready()) is True
+    assert with_sink(kinesis_url, lambda sink: sink.ready(), stream="nothing") is False
 
 
-def test_the_api_answers_200_once_the_event_is_in_the_stream(stream: Any, moto: str) -> None:  # noqa: ANN401
+def test_records_of_the_largest_size_and_of_any_number_land_once_each_in_order(stream: Any, kinesis_url: str) -> None:  # noqa: ANN401
+    largest = random.Random(1).randbytes(MAX_RECORD_BYTES - 1)
+    small = [record(number) for number in range(kinesis.MAX_RECORDS_A_CALL + 1)]
+
+    assert put(kinesis_url, largest) == [STORED]
+    assert put(kinesis_url, *small) == [STORED] * len(small)
+
+    found = all_of(stream)
+    assert Counter(one["Data"] for one in found) == Counter(map(compress, [largest, *small]))
+    sequences = [int(one["SequenceNumber"]) for one in found]
+    assert sequences == sorted(set(sequences))
+
+
+def all_of(client: Any) -> list[dict[str, Any]]:  # noqa: ANN401  # boto3 has no types
+    """A call of GetRecords answers a part of them."""
+    iterator = client.get_shard_iterator(StreamName="events", ShardId=SHARD, ShardIteratorType="TRIM_HORIZON")
+    found, at = list[dict[str, Any]](), iterator["ShardIterator"]
+    while True:
+        answer = client.get_records(ShardIterator=at)
+        if not answer["Records"]:
+            return found
+        found += answer["Records"]
+        at = answer["NextShardIterator"]
+
+
+def test_the_api_answers_200_once_the_event_is_in_the_stream(stream: Any, kinesis_url: str) -> None:  # noqa: ANN401
     app = aws_app(
         {
             "AWS_REGION": REGION,
-            "AWS_ENDPOINT_URL_KINESIS": moto,
+            "AWS_ENDPOINT_URL_KINESIS": kinesis_url,
             "MANYMETRICS_STREAM": "events",
             "MANYMETRICS_WRITE_KEYS": "wk_shop:shop",
         }

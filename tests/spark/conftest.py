@@ -1,10 +1,9 @@
-"""One Spark session for all tests here, against one AWS: it takes seconds to start."""
+"""What tests of Spark may ask for."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from pyiceberg.catalog import Catalog
@@ -14,52 +13,32 @@ from manymetrics.tables import TABLES
 from manymetrics_processor.glue import glue_catalog
 from manymetrics_processor.lake import Lake
 from manymetrics_processor.spark_engine import SparkEngine
-from manymetrics_processor.spark_session import SparkSettings, start_session, stop_session
+from manymetrics_processor.spark_session import SparkSettings
 from tests.glue_lake import BUCKET
-from tests.jvm_home import jvm_part
-from tests.spark.faulty_glue import FaultyGlue, faulty_glue
-from tests.strict_moto import REGION, Aws, strict_moto
-
-WAREHOUSE = f"s3://{BUCKET}/warehouse"
+from tests.spark.faulty_glue import FaultyGlue
+from tests.spark_parts import Spark
+from tests.strict_moto import Aws
 
 
 @pytest.fixture(scope="session")
-def aws() -> Iterator[Aws]:
-    with strict_moto() as server:
-        place = {"LocationConstraint": REGION}
-        server.client("s3").create_bucket(Bucket=BUCKET, CreateBucketConfiguration=place)
-        yield server
+def aws(spark: Spark) -> Aws:
+    return spark.aws
 
 
 @pytest.fixture(scope="session")
-def glue(aws: Aws) -> Iterator[FaultyGlue]:
+def glue(spark: Spark) -> FaultyGlue:
     """What stands between Spark and Glue."""
-    with faulty_glue(aws.url) as faulty:
-        yield faulty
+    return spark.glue
 
 
 @pytest.fixture(scope="session")
-def settings(aws: Aws, glue: FaultyGlue, tmp_path_factory: pytest.TempPathFactory) -> SparkSettings:
-    return SparkSettings(
-        warehouse=WAREHOUSE,
-        region=REGION,
-        jars=jvm_part("jars"),
-        java_home=jvm_part("java21"),
-        temp=Path(tmp_path_factory.mktemp("spark")),
-        endpoint=aws.url,
-        heap_mb=768,
-        catalog={"glue.endpoint": glue.url},
-    )
+def settings(spark: Spark) -> SparkSettings:
+    return spark.settings
 
 
 @pytest.fixture(scope="session")
-def session(settings: SparkSettings, aws: Aws) -> Iterator[SparkSession]:
-    with pytest.MonkeyPatch.context() as environ:
-        for name, value in aws.environ.items():
-            environ.setenv(name, value)
-        running = start_session(settings)
-        yield running
-        stop_session(running)
+def session(spark: Spark) -> SparkSession:
+    return spark.session
 
 
 @dataclass(frozen=True, slots=True)

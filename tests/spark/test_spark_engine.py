@@ -74,19 +74,6 @@ def test_files_of_both_engines_are_alike_in_rows_types_and_what_iceberg_knows_of
     assert by_spark[0].num_rows == rows.table.num_rows > 0
 
 
-def test_a_batch_of_several_days_is_a_file_a_day_each_in_the_tables_order(lakes: Lakes) -> None:
-    batch = [record(n, *(track(f"m{n}-{i}", event=f"E{i * 7 % 5}") for i in range(50)), day=n % 3) for n in range(9)]
-
-    pipeline.run(batch, STREAM, lakes.spark, Window())
-
-    files = list(live_files(lakes.arrow.load(EVENTS)))
-    assert len({file.partition[0] for file in files}) == len(files) == 3
-    for file in files:
-        rows = open_parquet(lakes.arrow.io, file.file_path).read(list(EVENTS.sort)).to_pylist()
-        assert rows == sorted(rows, key=lambda row: tuple(row.values()))
-        assert len(rows) == 150
-
-
 def test_a_batch_is_committed_once_however_often_it_comes_and_through_either_engine(lakes: Lakes) -> None:
     batch = [record(1, track("a"), track("b"), b"{}"), record(2, track("a"))]
     for lake in (lakes.spark, lakes.arrow, lakes.spark):
@@ -115,14 +102,6 @@ def test_a_snapshot_says_all_that_the_arrow_engines_says(lakes: Lakes) -> None:
     assert by_arrow.additional_properties.keys() <= by_spark.additional_properties.keys()
     assert by_spark["total-records"] == "2"
     assert by_spark["added-records"] == "1"
-
-
-def test_a_commit_without_files_is_a_snapshot(lakes: Lakes) -> None:
-    snapshot_id = lakes.engine.append(EVENTS, lakes.arrow.load(EVENTS), [], SUMMARY, PROPERTIES)
-
-    after = lakes.arrow.load(EVENTS)
-    assert after.metadata.current_snapshot_id == snapshot_id
-    assert after.properties["manymetrics.test"] == "ours"
 
 
 def _append(lakes: Lakes) -> None:
