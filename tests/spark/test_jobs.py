@@ -135,7 +135,8 @@ def wait_for_progress(job: subprocess.Popen[bytes], text: bytes) -> None:
 def report_of(job: subprocess.Popen[bytes]) -> dict[str, Any]:
     out, err = job.communicate()
     assert job.returncode == 0, out + err
-    report: dict[str, Any] = json.loads(out[out.index(b"{") :])  # spark-submit gives a job's stderr to its own stdout
+    text = out.decode()  # spark-submit gives a job's stderr to its own stdout
+    report: dict[str, Any] = json.JSONDecoder().raw_decode(text, text.index("{"))[0]
     return report
 
 
