@@ -214,11 +214,12 @@ def check_tables(settings: Settings) -> Iterator[Finding]:
     """Whether the books balance, and agree with what the tables hold."""
     from manymetrics.local import read_books
     from manymetrics.tables import EVENTS
+    from manymetrics_insights.folder import Folder
     from manymetrics_insights.lake import read_table
 
     if not settings.data_dir.is_dir():
         return
-    state = read_table(settings.data_dir, EVENTS.name)
+    state = read_table(Folder(settings.data_dir), EVENTS.name)
     if state is None:
         yield Finding("tables", "warn", "not made yet", "the first start of the server makes them")
         return
