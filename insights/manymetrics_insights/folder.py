@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import quote
 
 from manymetrics.tables import NAMESPACE
-from manymetrics_insights.lake import DataFile, LakeError, local_path
+from manymetrics_insights.lake import Attached, DataFile, LakeError, gone, local_path
 
 if TYPE_CHECKING:
     import duckdb
@@ -39,9 +39,9 @@ class Folder:
     def read(self, locations: Sequence[str]) -> Iterator[bytes]:
         return (Path(local_path(location)).read_bytes() for location in locations)
 
-    def attach(self, _connection: duckdb.DuckDBPyConnection, files: Sequence[DataFile]) -> Callable[[], str | None]:
+    def attach(self, _connection: duckdb.DuckDBPyConnection, files: Sequence[DataFile]) -> Attached:
         """DuckDB reads local files by itself."""
-        return lambda: next((file.path for file in files if not Path(file.path).exists()), None)
+        return lambda: next((gone(file.path) for file in files if not Path(file.path).exists()), None)
 
     def pyiceberg_properties(self) -> dict[str, str]:
         return {}

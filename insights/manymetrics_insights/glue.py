@@ -28,7 +28,7 @@ from botocore.exceptions import (
 from fsspec import AbstractFileSystem
 
 from manymetrics.tables import NAMESPACE
-from manymetrics_insights.lake import DataFile, LakeError
+from manymetrics_insights.lake import Attached, DataFile, LakeError, gone
 
 if TYPE_CHECKING:
     import duckdb
@@ -108,10 +108,10 @@ class GlueSource:
         with ThreadPoolExecutor(READS_AT_ONCE) as pool:
             yield from pool.map(self.read_object, locations)
 
-    def attach(self, connection: duckdb.DuckDBPyConnection, files: Sequence[DataFile]) -> Callable[[], str | None]:
+    def attach(self, connection: duckdb.DuckDBPyConnection, files: Sequence[DataFile]) -> Attached:
         planned = PlannedFiles({file.path: file.size for file in files}, self.read_object)
         connection.register_filesystem(planned)
-        return lambda: next(iter(planned.lost), None)
+        return lambda: next(iter(planned.failures), None)
 
     def pyiceberg_properties(self) -> dict[str, str]:
         credentials = self.session.get_credentials().get_frozen_credentials()
@@ -143,7 +143,7 @@ class GlueSource:
             answer = self.s3.get_object(Bucket=bucket, Key=key, **({"Range": only} if only else {}))
         except ClientError as error:
             if _code(error) == "NoSuchKey":
-                raise FileNotFoundError(f"{location} is gone") from error
+                raise gone(location) from error
             if _code(error) == "NoSuchBucket":
                 raise LakeError(f"There is no bucket {bucket}, which Glue names: it was deleted.") from error
             raise LakeError(_of_client(error, f"read {location}", "s3:GetObject on the warehouse")) from error
@@ -159,7 +159,7 @@ class PlannedFiles(AbstractFileSystem):  # type: ignore[misc]  # fsspec ships no
 
     def __init__(self, sizes: Mapping[str, int], read_range: Callable[[str, str], bytes]) -> None:
         super().__init__()
-        self.lost: list[str] = []
+        self.failures: list[FileNotFoundError | LakeError] = []
         self._sizes = sizes
         self._read_range = read_range
 
@@ -183,8 +183,8 @@ class PlannedFiles(AbstractFileSystem):  # type: ignore[misc]  # fsspec ships no
     def _read(self, path: str, start: int, end: int) -> bytes:
         try:
             return self._read_range(path, f"bytes={start}-{end - 1}")
-        except FileNotFoundError:
-            self.lost.append(path)
+        except (FileNotFoundError, LakeError) as error:
+            self.failures.append(error)
             raise
 
 

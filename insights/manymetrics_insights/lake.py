@@ -54,6 +54,17 @@ class LakeError(Exception):
     """The tables can't be read where they are said to be. The message says the cure."""
 
 
+def gone(location: str) -> FileNotFoundError:
+    """A file that the snapshot names is not there."""
+    return FileNotFoundError(
+        f"{location} is gone. If maintenance removed it meanwhile, ask again; if it stays so, somebody deleted it."
+    )
+
+
+Attached = Callable[[], Exception | None]
+"""To be asked after DuckDB failed: what kept it from a file, a FileNotFoundError or LakeError; None if nothing did."""
+
+
 class Source(Protocol):
     """Where the tables are: which metadata is the newest, and the bytes of what it names, by Iceberg's locations."""
 
@@ -63,8 +74,8 @@ class Source(Protocol):
     def read(self, locations: Sequence[str]) -> Iterator[bytes]:
         """Whole files, in this order. Raises FileNotFoundError, LakeError."""
 
-    def attach(self, connection: duckdb.DuckDBPyConnection, files: Sequence[DataFile]) -> Callable[[], str | None]:
-        """Let DuckDB read these files. The result, called after a failure, names a file that was found to be gone."""
+    def attach(self, connection: duckdb.DuckDBPyConnection, files: Sequence[DataFile]) -> Attached:
+        """Let DuckDB read these files."""
 
     def pyiceberg_properties(self) -> dict[str, str]:
         """What PyIceberg needs to read the same files."""

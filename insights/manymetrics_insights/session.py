@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,7 +18,7 @@ from typing import Final
 import duckdb
 
 from manymetrics.tables import TABLES, ColumnType, Table
-from manymetrics_insights.lake import FILE_SCHEME, DataFile, Field, LakeError, Source, TableState, read_table
+from manymetrics_insights.lake import FILE_SCHEME, Attached, DataFile, Field, LakeError, Source, TableState, read_table
 from manymetrics_insights.views import View, read_views
 
 # Iceberg spec, primitive types, but for decimal(p, s), which DuckDB writes the same way. Nested ones aren't in the
@@ -60,14 +60,14 @@ _JSON_PATH: Final = """CREATE MACRO _json_path(path) AS regexp_replace(path, '\\
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """``lost_file``, called after a failure: a planned file that is gone, since maintenance was faster.
+    """``failure``, called after DuckDB's, says what kept it from a file.
 
-    A new session finds what replaced it.
+    Where that is a FileNotFoundError, maintenance was faster: a new session finds what replaced the file.
     """
 
     connection: duckdb.DuckDBPyConnection
     views: tuple[View, ...]
-    lost_file: Callable[[], str | None]
+    failure: Attached
 
 
 def open_session(source: Source, *, writable: Path | None = None) -> Session:
@@ -77,23 +77,20 @@ def open_session(source: Source, *, writable: Path | None = None) -> Session:
     connection.execute("SET TimeZone = 'UTC'")
     files = [file for state in states.values() if state for file in state.files]
     deletes = [file for state in states.values() if state for file in state.deletes]
-    lost_file = source.attach(connection, [*files, *deletes])
+    failure = source.attach(connection, [*files, *deletes])
     connection.execute(f"CREATE SCHEMA {_HIDDEN}")
     try:
         for table, state in states.items():
             _create_table(connection, table, state, source)
     except duckdb.Error as error:
-        lost = lost_file()
-        if lost is None:
-            raise
-        raise FileNotFoundError(f"A data file is gone: {lost}") from error
+        raise (failure() or error) from error
     for macro in (_JSON_PATH, *_MACROS):
         connection.execute(macro)
     views = read_views()
     for view in views:
         connection.execute(f"CREATE VIEW {view.name} AS {view.sql}")
     _lock(connection, [*(file.path for file in files), *([str(writable)] if writable else [])])
-    return Session(connection, views, lost_file)
+    return Session(connection, views, failure)
 
 
 def _create_table(

@@ -13,11 +13,12 @@ import fastavro
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyiceberg.table import Table as IcebergTable
 from pyiceberg.types import StringType
 
 from manymetrics.tables import EVENTS, NAMESPACE
 from manymetrics_insights.folder import Folder
-from manymetrics_insights.lake import DataFile, LakeError, read_table
+from manymetrics_insights.lake import DataFile, LakeError, TableState, read_table
 from manymetrics_insights.session import open_session
 from tests.insights.lakes import NOON, Lake, Row, make_lake
 
@@ -90,6 +91,10 @@ def test_the_reader_agrees_with_pyiceberg_after(lake: Lake, story: tuple[Callabl
     state = read_table(Folder(lake.data_dir), TARGET)
     table = lake.table(TARGET)
 
+    assert_plans_alike(state, table)
+
+
+def assert_plans_alike(state: TableState | None, table: IcebergTable) -> None:
     assert state is not None
     assert set(state.files) == {
         DataFile(task.file.file_path.removeprefix("file://"), task.file.record_count, task.file.file_size_in_bytes)

@@ -127,6 +127,7 @@ def test_statements_that_read_run(query: Query, sql: str, expected: str) -> None
         "FROM query('SELECT 1')",
         "FROM read_text('/etc/hosts')",
         "FROM read_parquet('{file}')",
+        "FROM '{file}'",
         "FROM glob('/*')",
         "ATTACH '{file}.db'",
         "INSTALL httpfs",
@@ -292,7 +293,10 @@ def test_a_query_imports_nothing_that_is_slow_to_import(lake: Lake) -> None:
     )
 
     loaded = {name.split(".")[0] for name in done.stdout.decode().split()}
-    assert loaded & {"numpy", "pyarrow", "pandas", "pyiceberg", "sqlalchemy", "fastapi", "pydantic"} == set()
+    assert (
+        loaded & {"numpy", "pyarrow", "pandas", "pyiceberg", "sqlalchemy", "boto3", "fsspec", "fastapi", "pydantic"}
+        == set()
+    )
     assert "duckdb" in loaded
 
 

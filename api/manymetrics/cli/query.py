@@ -48,10 +48,6 @@ class QueryError(Exception):
     """What is wrong with the question or where its answer should go. The message says the cure."""
 
 
-class _FilesLostError(Exception):
-    """Maintenance deleted a file that this session had planned to read."""
-
-
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register ``query``."""
     parser = subparsers.add_parser(
@@ -98,10 +94,6 @@ def _message(error: Exception) -> str | None:
     from manymetrics_insights.lake import LakeError
     from manymetrics_insights.readonly import RefusedSqlError
 
-    if isinstance(error, _FilesLostError):
-        return (
-            f"A data file is gone: {error}. If the server is compacting, ask again; if not, see `manymetrics doctor`."
-        )
     if isinstance(error, sqlite3.Error):
         return f"The catalogue can't be read: {error}. See `manymetrics doctor`."
     if isinstance(error, QueryError | LakeError | RefusedSqlError | duckdb.Error | OSError):
@@ -120,7 +112,7 @@ def _answer(args: argparse.Namespace) -> None:
     for attempts_left in reversed(range(ATTEMPTS)):
         try:
             _ask(args, sql)
-        except (_FilesLostError, FileNotFoundError):
+        except FileNotFoundError:
             if not attempts_left:
                 raise
         else:
@@ -171,7 +163,7 @@ def _rows(session: Session, sql: str) -> tuple[list[str], Iterator[Sequence[obje
 
     connection = session.connection
     statement = reading_statement(connection, sql)
-    with _noticing_lost_files(session):
+    with _noticing_failed_files(session):
         connection.execute(statement)
         first = connection.fetchmany(ROWS_A_FETCH)
     columns = [column[0] for column in connection.description or ()]
@@ -183,23 +175,20 @@ def _rest(session: Session) -> Iterator[Sequence[object]]:
         while rows := session.connection.fetchmany(ROWS_A_FETCH):
             yield from rows
     except Exception as error:
-        lost = session.lost_file()
-        if lost is None:
+        failure = session.failure()
+        if failure is None:
             raise
-        raise QueryError(f"The answer is cut short: {lost} was compacted away meanwhile. Ask again.") from error
+        raise QueryError(f"The answer is cut short: {failure}") from error
 
 
 @contextmanager
-def _noticing_lost_files(session: Session) -> Iterator[None]:
+def _noticing_failed_files(session: Session) -> Iterator[None]:
     import duckdb
 
     try:
         yield
     except duckdb.Error as error:
-        lost = session.lost_file()
-        if lost is None:
-            raise
-        raise _FilesLostError(lost) from error
+        raise (session.failure() or error) from error
 
 
 def _known(args: argparse.Namespace) -> tuple[list[str], list[Sequence[object]]]:
@@ -312,5 +301,5 @@ def _copy_parquet(args: argparse.Namespace, sql: str, path: Path) -> None:
     session = _open(args, path)
     statement = reading_statement(session.connection, sql)
     target = str(path).replace("'", "''")
-    with _noticing_lost_files(session):
+    with _noticing_failed_files(session):
         session.connection.execute(f"COPY (\n{statement}\n) TO '{target}' (FORMAT parquet, USE_TMP_FILE false)")
