@@ -41,6 +41,7 @@ examples:
   manymetrics query "SELECT event, COUNT(*) AS events FROM events GROUP BY event ORDER BY events DESC"
   manymetrics query "SELECT * FROM users" -o csv --to users.csv
   manymetrics query - < report.sql
+  MANYMETRICS_WAREHOUSE=s3://bucket/tables manymetrics query "SELECT * FROM data_quality"
 """
 
 
@@ -53,7 +54,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "query",
         help="ask the tables in SQL",
-        description="Ask the tables and views in SQL that runs on Athena too. It only reads; all times are UTC.",
+        description=(
+            "Ask the tables and views in SQL that runs on Athena too. It only reads; all times are UTC. Where "
+            "MANYMETRICS_WAREHOUSE is set and --data-dir is not given, it asks the tables in AWS Glue and S3."
+        ),
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
