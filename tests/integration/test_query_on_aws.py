@@ -18,7 +18,7 @@ from pyiceberg.types import NestedField, StringType, StructType
 import manymetrics_insights.session
 from manymetrics.cli import main
 from manymetrics.tables import EVENTS, NAMESPACE
-from manymetrics_insights.glue import PlannedFile, glue_source
+from manymetrics_insights.glue import PlannedFile, PlannedFiles, glue_source
 from manymetrics_insights.lake import Source, read_table
 from manymetrics_insights.session import Session, open_session
 from manymetrics_processor import pipeline
@@ -349,6 +349,18 @@ def test_a_query_on_aws_imports_neither_pyarrow_nor_pyiceberg(lake: Lake) -> Non
     loaded = {name.split(".")[0] for name in done.stdout.decode().split()}
     assert loaded & {"numpy", "pyarrow", "pandas", "pyiceberg", "fastapi", "pydantic"} == set()
     assert {"duckdb", "boto3"} <= loaded
+
+
+@pytest.mark.parametrize(
+    ("path", "mode"), [("s3://lake/a.parquet", "wb"), ("s3://lake/a.parquet", "r+b"), ("s3://lake/b.parquet", "rb")]
+)
+def test_the_file_system_opens_planned_files_alone_and_only_to_read(path: str, mode: str) -> None:
+    planned = PlannedFiles({"s3://lake/a.parquet": 3}, lambda _location, _bytes: b"abc")
+
+    with pytest.raises(PermissionError, match="no file that a query may open"):
+        planned.open(path, mode)
+
+    assert planned.open("s3://lake/a.parquet").read() == b"abc"
 
 
 def test_threads_that_share_a_file_read_each_at_its_own_place() -> None:
