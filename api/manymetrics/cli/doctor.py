@@ -87,10 +87,12 @@ def check_versions(_settings: Settings) -> Iterator[Finding]:
     """Python, and the packages as this version of ManyMetrics pins them."""
     version = ".".join(map(str, sys.version_info[:3]))
     yield Finding("versions", "ok", f"Python {version}, manymetrics {metadata.version('manymetrics')}")
-    for requirement in metadata.requires("manymetrics") or ():
-        pinned, _, marker = requirement.partition(";")
-        name, _, wanted = pinned.strip().partition("==")
-        if not wanted or "dev" in marker:
+    split = [requirement.partition(";") for requirement in metadata.requires("manymetrics") or ()]
+    for pinned in dict.fromkeys(
+        pinned.strip() for pinned, _, marker in split if "dev" not in marker
+    ):  # each extra names its own
+        name, _, wanted = pinned.partition("==")
+        if not wanted:
             continue
         try:
             have = metadata.version(name.partition("[")[0])
