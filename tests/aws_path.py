@@ -1,11 +1,13 @@
 """The whole way on AWS, here: HTTP -> the API's function -> Kinesis -> the runner -> Glue and S3.
 
-The gateway turns HTTP into payload 2.0 and hands it to the real awslambdaric; the runner is the product's own command.
+The gateway turns HTTP into payload 2.0 and hands it to the real awslambdaric; the runner and the query are the
+product's own commands.
 """
 
 from __future__ import annotations
 
 import base64
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 from tests.conftest import ROOT
 from tests.gateway_payloads import http_api
@@ -25,6 +28,7 @@ from tests.runtime_api import RuntimeApi
 from tests.strict_moto import Aws
 
 STREAM = "events"
+WAREHOUSE = f"s3://{BUCKET}/warehouse"
 MOST_BYTES = 6_000_000  # a gateway takes less; Lambda itself no more
 
 
@@ -95,7 +99,7 @@ class Runner:
             "PATH": "/usr/bin:/bin",
             **aws.environ,
             "MANYMETRICS_STREAM": STREAM,
-            "MANYMETRICS_WAREHOUSE": f"s3://{BUCKET}/warehouse",
+            "MANYMETRICS_WAREHOUSE": WAREHOUSE,
             "MANYMETRICS_ENGINE": engine,
         }
         if engine == "spark":
@@ -121,6 +125,18 @@ class Runner:
         assert self._process is not None
         self._process.terminate()
         return self._process.wait(60)
+
+
+def query(aws: Aws, sql: str) -> list[dict[str, Any]]:
+    """The rows that ``manymetrics query`` prints."""
+    done = subprocess.run(
+        [MANYMETRICS, "query", sql, "-o", "ndjson"],
+        env={"PATH": "/usr/bin:/bin", **aws.environ, "MANYMETRICS_WAREHOUSE": WAREHOUSE},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def make_stream(aws: Aws, shards: int = 2) -> str:

@@ -1,6 +1,6 @@
 """A way to S3 on which PUTs fail: from the one with a number on, or that one alone, before or after it is done.
 
-Or they take long. What isn't S3's goes the same way, unharmed.
+Or they take long. GETs are noted, and fail too. What isn't S3's goes the same way, unharmed.
 """
 
 from __future__ import annotations
@@ -17,14 +17,21 @@ from tests.local_http import read_body, serving, url_of
 _OWN = {"expect", "transfer-encoding", "content-length"}  # of a connection, or made anew
 
 
+_DENIED = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+
+
 class FaultyS3:
     """``puts`` counts them from 1. Those whose number is in ``failing`` are reset, done (``lands``) or not.
 
-    ``before`` is called before each PUT.
+    ``before`` is called before each PUT. ``gets`` has the path and the bytes answered of each. As many as ``cut`` says
+    break off halfway; those of a path that ends in ``forbidden`` are not permitted.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self.gets: list[tuple[str, int]] = []
+        self.cut = 0
+        self.forbidden = "none"
         self.puts = 0
         self.failing: range = range(0)
         self.lands = False
@@ -59,6 +66,9 @@ class _Handler(BaseHTTPRequestHandler):
         if fails and not faulty.lands:
             self.close_connection = True
             return
+        if self.command == "GET" and self.path.endswith(faulty.forbidden):
+            self._send(403, [("Content-Type", "application/xml")], _DENIED)
+            return
         connection = HTTPConnection(self.server.to, timeout=30)  # type: ignore[attr-defined]  # as above
         headers = {name: value for name, value in self.headers.items() if name.lower() not in _OWN}
         connection.request(self.command, self.path, body, headers)
@@ -68,14 +78,25 @@ class _Handler(BaseHTTPRequestHandler):
         if fails:
             self.close_connection = True
             return
-        self.send_response(answer.status)
-        for name, value in answer.getheaders():
+        cut = 0
+        if self.command == "GET":
+            faulty.gets.append((self.path, len(data)))
+            cut, faulty.cut = (len(data) // 2, faulty.cut - 1) if faulty.cut else (0, 0)
+        length = answer.getheader("Content-Length") if self.command == "HEAD" else None
+        self._send(answer.status, answer.getheaders(), data, length or str(len(data)), cut)
+
+    def _send(
+        self, status: int, headers: list[tuple[str, str]], data: bytes, length: str | None = None, cut: int = 0
+    ) -> None:
+        """``cut``: how many bytes of the end don't arrive."""
+        self.send_response(status)
+        for name, value in headers:
             if name.lower() not in {"connection", "content-length", "transfer-encoding", "date", "server"}:
                 self.send_header(name, value)
-        length = answer.getheader("Content-Length") if self.command == "HEAD" else None
         self.send_header("Content-Length", length or str(len(data)))
         self.end_headers()
-        self.wfile.write(data)
+        self.wfile.write(data[: len(data) - cut])
+        self.close_connection = self.close_connection or cut > 0
 
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _any  # noqa: N815  # named by http.server
 

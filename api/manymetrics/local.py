@@ -52,7 +52,7 @@ def check_data_dir(data_dir: Path) -> None:
     Iceberg writes whole paths, so the tables of a folder that was copied are those of the first one: two servers would
     remove each other's files.
     """
-    from manymetrics_insights.lake import metadata_path
+    from manymetrics_insights.folder import metadata_path
 
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
@@ -113,10 +113,11 @@ def open_lake(data_dir: Path) -> Lake:
 
 def read_books(data_dir: Path) -> list[StreamBooks]:
     """The committed books of every stream, as the table of events has them."""
+    from manymetrics_insights.folder import Folder
     from manymetrics_insights.lake import read_table
     from manymetrics_processor.ledger import read_books as books_in
 
-    state = read_table(data_dir, EVENTS.name)
+    state = read_table(Folder(data_dir), EVENTS.name)
     return books_in(state.properties) if state else []
 
 

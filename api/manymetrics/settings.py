@@ -40,7 +40,7 @@ class Settings:
     stream: str = ""
     """The Kinesis stream that the API on AWS puts events into."""
     warehouse: str = ""
-    """Where the processor on AWS keeps the tables: `s3://bucket/prefix`."""
+    """Where the tables on AWS are, `s3://bucket/prefix`: the processor keeps them there, and `query` asks them."""
     engine: str = "spark"
     """What the processor on AWS commits with: `spark`, or `arrow`, which takes no JVM and a quarter of the memory."""
     spark_jars: Path = Path("/opt/spark-jars")

@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from manymetrics.tables import NAMESPACE
+from manymetrics_insights.folder import Folder
 from manymetrics_insights.session import open_session
 from manymetrics_insights.views import View
 
@@ -36,7 +37,7 @@ _TYPES: Final = {
 def glue_views(database: str = NAMESPACE) -> list[TableInput]:
     """All views, in the order in which they can be made, for ``CreateTable`` or ``UpdateTable`` in this database."""
     with TemporaryDirectory() as empty:
-        session = open_session(Path(empty))
+        session = open_session(Folder(Path(empty)))
         described = {
             view.name: session.connection.execute(f"DESCRIBE {view.name}").fetchall() for view in session.views
         }

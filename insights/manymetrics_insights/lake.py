@@ -1,6 +1,6 @@
-"""What the lake on one machine holds now, read without PyIceberg: importing that takes longer than most queries.
+"""What a table is now, read without PyIceberg: importing that takes longer than most queries.
 
-    catalog.db --metadata_location--> metadata.json --current snapshot--> manifest list --> manifests --> data files
+    source --metadata_location--> metadata.json --current snapshot--> manifest list --> manifests --> data, delete files
 
 ``read_table`` answers from one snapshot, so its files belong together. It only reads. Maintenance may delete what
 an older snapshot named, even between two steps here: then it raises FileNotFoundError, and asking again is right.
@@ -9,26 +9,22 @@ The list of files equals what ``Table.scan().plan_files()`` plans; a contract te
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import quote
+from io import BytesIO
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 import msgspec
 
-from manymetrics.tables import NAMESPACE
-
 if TYPE_CHECKING:
+    import duckdb
     from fastavro.types import AvroMessage
 
-CATALOG_NAME = "manymetrics"
-CATALOG_FILE = "catalog.db"
-FILE_SCHEME = "file://"
-DATA_MANIFEST = 0  # Iceberg spec, manifest list, `content`; 1 holds delete files
-DELETED_ENTRY = 2  # Iceberg spec, manifest entry, `status`
+FILE_SCHEME: Final = "file://"
+DATA_MANIFEST: Final = 0  # Iceberg spec, manifest list, `content`; 1 holds delete files
+DELETED_ENTRY: Final = 2  # Iceberg spec, manifest entry, `status`
+POSITION_DELETES: Final = 1  # Iceberg spec, data file, `content`; 0 is data, 2 equality deletes
 
 # What is read of a manifest. Without it every file's statistics become Python objects: 10 times the work.
 _ENTRY_SCHEMA: dict[str, Any] = {
@@ -42,8 +38,11 @@ _ENTRY_SCHEMA: dict[str, Any] = {
                 "type": "record",
                 "name": "r2",
                 "fields": [
+                    {"name": "content", "type": "int", "default": 0},
                     {"name": "file_path", "type": "string"},
+                    {"name": "file_format", "type": "string"},
                     {"name": "record_count", "type": "long"},
+                    {"name": "file_size_in_bytes", "type": "long"},
                 ],
             },
         },
@@ -51,8 +50,35 @@ _ENTRY_SCHEMA: dict[str, Any] = {
 }
 
 
-class NoLakeError(Exception):
-    """There is no data directory. The message says the cure."""
+class LakeError(Exception):
+    """The tables can't be read where they are said to be. The message says the cure."""
+
+
+def gone(location: str) -> FileNotFoundError:
+    """A file that the snapshot names is not there."""
+    return FileNotFoundError(
+        f"{location} is gone. If maintenance removed it meanwhile, ask again; if it stays so, somebody deleted it."
+    )
+
+
+Attached = Callable[[], Exception | None]
+"""To be asked after DuckDB failed: what kept it from a file, a FileNotFoundError or LakeError; None if nothing did."""
+
+
+class Source(Protocol):
+    """Where the tables are: which metadata is the newest, and the bytes of what it names, by Iceberg's locations."""
+
+    def metadata_location(self, table: str) -> str | None:
+        """The file that says what the table is now, or None where nothing has made it yet. Raises LakeError."""
+
+    def read(self, locations: Sequence[str]) -> Iterator[bytes]:
+        """Whole files, in this order. Raises FileNotFoundError, LakeError."""
+
+    def attach(self, connection: duckdb.DuckDBPyConnection, files: Sequence[DataFile]) -> Attached:
+        """Let DuckDB read these files."""
+
+    def pyiceberg_properties(self) -> dict[str, str]:
+        """What PyIceberg needs to read the same files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +92,11 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
-    """A live Parquet file: a local path, and its rows before any delete file."""
+    """A live Parquet file: its path as DuckDB opens it, its rows before any delete file, and its bytes."""
 
     path: str
     record_count: int
+    size: int
 
 
 class Snapshot(msgspec.Struct, frozen=True, rename="kebab"):
@@ -85,14 +112,14 @@ class Snapshot(msgspec.Struct, frozen=True, rename="kebab"):
 class TableState:
     """A table as its current snapshot has it; ``snapshots`` oldest first, ``snapshot_id`` None before a first commit.
 
-    Where ``has_deletes``, some rows of ``files`` are gone, and only a reader that honours delete files may read them.
+    ``deletes`` are the files that say which rows of ``files`` are gone, by path and place in the file.
     """
 
-    metadata_path: str
+    metadata_location: str
     snapshot_id: int | None
     fields: tuple[Field, ...]
     files: tuple[DataFile, ...] = ()
-    has_deletes: bool = False
+    deletes: tuple[DataFile, ...] = ()
     properties: dict[str, str] = field(default_factory=dict)
     snapshots: tuple[Snapshot, ...] = ()
 
@@ -116,64 +143,53 @@ class _Metadata(msgspec.Struct, rename="kebab"):
     snapshots: list[Snapshot] = []
 
 
-def read_table(data_dir: Path, name: str) -> TableState | None:
-    """The table as it is now, or None where nothing has made it yet."""
-    if not data_dir.is_dir():
-        raise NoLakeError(
-            f"No data directory at {data_dir}. Start the server first (`make run`, or `manymetrics serve`), "
-            "or name the right place with --data-dir or MANYMETRICS_DATA_DIR."
-        )
-    path = metadata_path(data_dir, name)
-    return None if path is None else _read_state(path)
-
-
-def metadata_path(data_dir: Path, name: str) -> str | None:
-    """The file that says what the table is now, or None where there is no such table. Raises sqlite3.Error."""
-    location = _metadata_location(data_dir / CATALOG_FILE, name)
-    return None if location is None else _local_path(location)
-
-
-def _metadata_location(catalog: Path, name: str) -> str | None:
-    if not catalog.exists():
+def read_table(source: Source, name: str) -> TableState | None:
+    """The table as it is now, or None where nothing has made it yet. Raises LakeError, FileNotFoundError."""
+    location = source.metadata_location(name)
+    if location is None:
         return None
-    with closing(sqlite3.connect(f"file:{quote(str(catalog))}?mode=ro", uri=True, timeout=10)) as database:
-        if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'iceberg_tables'").fetchone() is None:
-            return None
-        row = database.execute(
-            "SELECT metadata_location FROM iceberg_tables"
-            " WHERE catalog_name = ? AND table_namespace = ? AND table_name = ?",
-            (CATALOG_NAME, NAMESPACE, name),
-        ).fetchone()
-    return None if row is None else cast("str", row[0])
-
-
-def _read_state(metadata_path: str) -> TableState:
-    metadata = msgspec.json.decode(Path(metadata_path).read_bytes(), type=_Metadata)
+    metadata = msgspec.json.decode(*source.read([location]), type=_Metadata)
     schema = next(schema for schema in metadata.schemas if schema.schema_id == metadata.current_schema_id)
     current = next((s for s in metadata.snapshots if s.snapshot_id == metadata.current_snapshot_id), None)
-    files, has_deletes = ((), False) if current is None else _read_files(current)
+    files, deletes = ((), ()) if current is None else _read_files(source, current)
     return TableState(
-        metadata_path=metadata_path,
+        metadata_location=location,
         snapshot_id=None if current is None else current.snapshot_id,
         fields=tuple(Field(column.id, column.name, _type_name(column.type)) for column in schema.fields),
         files=files,
-        has_deletes=has_deletes,
+        deletes=deletes,
         properties=metadata.properties,
         snapshots=tuple(metadata.snapshots),
     )
 
 
-def _read_files(snapshot: Snapshot) -> tuple[tuple[DataFile, ...], bool]:
-    manifests = list(_read_avro(_local_path(snapshot.manifest_list)))
-    live = [manifest for manifest in manifests if _may_be_live(manifest)]
-    data = [manifest["manifest_path"] for manifest in live if manifest["content"] == DATA_MANIFEST]
-    files = tuple(
-        DataFile(_local_path(entry["data_file"]["file_path"]), entry["data_file"]["record_count"])
-        for path in data
-        for entry in _read_avro(_local_path(path), _ENTRY_SCHEMA)
-        if entry["status"] != DELETED_ENTRY
-    )
-    return files, len(data) < len(live)
+def local_path(location: str) -> str:
+    """What DuckDB opens. PyIceberg writes the path after ``file://`` as it is, without percent escapes."""
+    return location.removeprefix(FILE_SCHEME)
+
+
+def _read_files(source: Source, snapshot: Snapshot) -> tuple[tuple[DataFile, ...], tuple[DataFile, ...]]:
+    """The data files and the delete files."""
+    manifests = [one for one in _read_avro(source, [snapshot.manifest_list]) if _may_be_live(one)]
+    of_data = [manifest["manifest_path"] for manifest in manifests if manifest["content"] == DATA_MANIFEST]
+    of_deletes = [manifest["manifest_path"] for manifest in manifests if manifest["content"] != DATA_MANIFEST]
+    deletes = list(_live_files(source, of_deletes))
+    for file in deletes:
+        if file["content"] != POSITION_DELETES or file["file_format"].upper() != "PARQUET":
+            raise LakeError(
+                f"{file['file_path']} deletes rows in a way that is not read here: rewrite the table's files, with "
+                "Athena's OPTIMIZE or Spark's rewrite_data_files, and ask again."
+            )
+    return tuple(map(_data_file, _live_files(source, of_data))), tuple(map(_data_file, deletes))
+
+
+def _live_files(source: Source, manifests: Sequence[str]) -> Iterator[dict[str, Any]]:
+    entries = _read_avro(source, manifests, _ENTRY_SCHEMA)
+    return (entry["data_file"] for entry in entries if entry["status"] != DELETED_ENTRY)
+
+
+def _data_file(entry: dict[str, Any]) -> DataFile:
+    return DataFile(local_path(entry["file_path"]), entry["record_count"], entry["file_size_in_bytes"])
 
 
 def _may_be_live(manifest: dict[str, Any]) -> bool:
@@ -182,18 +198,16 @@ def _may_be_live(manifest: dict[str, Any]) -> bool:
     return added is None or existing is None or added + existing > 0
 
 
-def _read_avro(path: str, schema: dict[str, Any] | None = None) -> Iterator[dict[str, Any]]:
+def _read_avro(
+    source: Source, locations: Sequence[str], schema: dict[str, Any] | None = None
+) -> Iterator[dict[str, Any]]:
     import fastavro
 
-    with Path(path).open("rb") as file:
-        records: Iterator[AvroMessage] = fastavro.reader(file, reader_schema=schema)
-        yield from cast("Iterator[dict[str, Any]]", records)
+    files: Iterable[Iterable[AvroMessage]] = (
+        fastavro.reader(BytesIO(data), reader_schema=schema) for data in source.read(locations)
+    )
+    return cast("Iterator[dict[str, Any]]", chain.from_iterable(files))
 
 
 def _type_name(iceberg_type: str | dict[str, object]) -> str:
     return iceberg_type if isinstance(iceberg_type, str) else str(iceberg_type["type"])
-
-
-def _local_path(location: str) -> str:
-    """PyIceberg writes the path after ``file://`` as it is, without percent escapes."""
-    return location.removeprefix(FILE_SCHEME)

@@ -14,7 +14,8 @@ from manymetrics_insights.views import View, read_views
 _INTRO: Final = """\
 # Insights
 
-Two tables and seven views. The same SQL runs on Athena (Trino) and, on one machine, in `manymetrics query` (DuckDB).
+Two tables and seven views. The same SQL runs on Athena (Trino) and in `manymetrics query` (DuckDB), over the tables of
+one machine or, where `MANYMETRICS_WAREHOUSE` is set, over those in AWS Glue and S3.
 
     manymetrics query --tables
     manymetrics query --describe users
@@ -23,6 +24,11 @@ Two tables and seven views. The same SQL runs on Athena (Trino) and, on one mach
 
 `-o` is `table`, `csv`, `json`, `ndjson` or `parquet`; `-` reads the SQL from standard input, `--file` from a file. One
 statement at a time, and only one that reads. A query sees the newest commit as it starts, and needs no server.
+
+On AWS it takes the region and credentials as every AWS tool does, and may `glue:GetTable` (on catalogue, database and
+tables), `s3:GetObject`, and `kms:Decrypt` where a key of yours encrypts them. `pip install 'manymetrics[query]'` is
+enough. Rows that Athena deleted are left out, before OPTIMIZE too. Of files it fetches what the query needs: name the
+columns, and ask for a span of `received_at` where you can. `--data-dir` asks the tables of one machine all the same.
 
 - Times are UTC, without a zone. The local day of one:
   `CAST(event_time AT TIME ZONE 'UTC' AT TIME ZONE 'Europe/London' AS DATE)`.

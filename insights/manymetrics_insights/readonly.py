@@ -36,6 +36,7 @@ _READING_TABLE_FUNCTIONS: Final = frozenset(
     }
 )
 _EXPLAIN: Final = re.compile(r"\s*explain(\s+analyze|\s*\([\w\s,]*\))?\s", re.IGNORECASE)
+_NOTHING_ELSE: Final = "queries read the tables and views, and nothing else."
 _CURE: Final = "Only statements that read may run here: SELECT, WITH, VALUES, DESCRIBE, SHOW, SUMMARIZE, EXPLAIN."
 
 
@@ -77,13 +78,15 @@ def _check_reads(connection: duckdb.DuckDBPyConnection, statement: str) -> None:
             raise RefusedSqlError(_CURE)
         if kind == "TABLE_FUNCTION":
             _check_table_function(part)
+        if kind == "BASE_TABLE" and "/" in str(part.get("table_name")):  # DuckDB would read it as a file
+            raise RefusedSqlError(f"{part['table_name']} may not be read here: {_NOTHING_ELSE}")
 
 
 def _check_table_function(part: dict[str, object]) -> None:
     function = part.get("function")
     name = function.get("function_name") if isinstance(function, dict) else None
     if name not in _READING_TABLE_FUNCTIONS:
-        raise RefusedSqlError(f"{name}() may not be used here: queries read the tables and views, and nothing else.")
+        raise RefusedSqlError(f"{name}() may not be used here: {_NOTHING_ELSE}")
 
 
 def _parts(tree: object) -> Iterator[dict[str, object]]:

@@ -1,15 +1,16 @@
-"""A DuckDB session over the lake of one machine: the tables and views by name, and nothing else within reach.
+"""A DuckDB session over the tables, wherever they are: tables and views by name, and nothing else within reach.
 
     plan the files (lake) -> name them as tables -> macros that Trino has -> views -> lock the configuration
 
 A session reads one snapshot of each table, whatever commits meanwhile. Data files are read by field id, so a column
-that was added later is null in older files. All times are UTC.
+that was added later is null in older files; rows that a delete file names are left out. All times are UTC.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,7 +18,7 @@ from typing import Final
 import duckdb
 
 from manymetrics.tables import TABLES, ColumnType, Table
-from manymetrics_insights.lake import Field, TableState, read_table
+from manymetrics_insights.lake import FILE_SCHEME, Attached, DataFile, Field, LakeError, Source, TableState, read_table
 from manymetrics_insights.views import View, read_views
 
 # Iceberg spec, primitive types, but for decimal(p, s), which DuckDB writes the same way. Nested ones aren't in the
@@ -42,6 +43,7 @@ _CONTRACT_TYPES: Final[dict[ColumnType, str]] = {
     "int": "INTEGER",
     "long": "BIGINT",
 }
+_HIDDEN: Final = "_manymetrics"  # the schema of what no query should name
 _ABSENT_FIELD_ID: Final = 1_000_000_000  # from here on: ids of the contract's columns that the table hasn't yet
 
 # Trino's functions that DuckDB lacks, with Trino's answers: null for what is no scalar, and for what is no JSON.
@@ -58,53 +60,84 @@ _JSON_PATH: Final = """CREATE MACRO _json_path(path) AS regexp_replace(path, '\\
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """``files`` are all that it may read."""
+    """``failure``, called after DuckDB's, says what kept it from a file.
+
+    Where that is a FileNotFoundError, maintenance was faster: a new session finds what replaced the file.
+    """
 
     connection: duckdb.DuckDBPyConnection
     views: tuple[View, ...]
-    files: tuple[str, ...]
-
-    def lost_file(self) -> str | None:
-        """A planned file that is gone: maintenance was faster. A new session finds what replaced it."""
-        return next((path for path in self.files if not Path(path).exists()), None)
+    failure: Attached
 
 
-def open_session(data_dir: Path, *, writable: Path | None = None) -> Session:
-    """Read what ``data_dir`` holds now. ``writable`` is the one file that the caller's own COPY may write."""
+def open_session(source: Source, *, writable: Path | None = None) -> Session:
+    """Read what ``source`` holds now. ``writable`` is the one file that the caller's own COPY may write."""
+    states = {table: read_table(source, table.name) for table in TABLES}
     connection = duckdb.connect()
     connection.execute("SET TimeZone = 'UTC'")
-    files: list[str] = []
-    for table in TABLES:
-        files += _create_table(connection, table, read_table(data_dir, table.name))
+    files = [file for state in states.values() if state for file in state.files]
+    deletes = [file for state in states.values() if state for file in state.deletes]
+    failure = source.attach(connection, [*files, *deletes])
+    connection.execute(f"CREATE SCHEMA {_HIDDEN}")
+    try:
+        for table, state in states.items():
+            _create_table(connection, table, state, source)
+    except duckdb.Error as error:
+        raise (failure() or error) from error
     for macro in (_JSON_PATH, *_MACROS):
         connection.execute(macro)
     views = read_views()
     for view in views:
         connection.execute(f"CREATE VIEW {view.name} AS {view.sql}")
-    _lock(connection, [*files, *([str(writable)] if writable else [])])
-    return Session(connection, views, tuple(files))
+    _lock(connection, [*(file.path for file in files), *([str(writable)] if writable else [])])
+    return Session(connection, views, failure)
 
 
-def _create_table(connection: duckdb.DuckDBPyConnection, table: Table, state: TableState | None) -> list[str]:
-    """Name the table's rows. Returns the files that its queries read."""
+def _create_table(
+    connection: duckdb.DuckDBPyConnection, table: Table, state: TableState | None, source: Source
+) -> None:
+    """Name the table's rows."""
     fields = _fields(table, state)
     if state is None or not state.files:
         columns = ", ".join(f"CAST(NULL AS {kind}) AS {_name(name)}" for _, name, kind in fields)
         connection.execute(f"CREATE VIEW {table.name} AS SELECT {columns} WHERE false")
-        return []
-    if state.has_deletes or any(_duckdb_type(field) is None for field in state.fields):
-        _copy_with_pyiceberg(connection, table, state, fields)
-        return []
-    paths = [file.path for file in state.files]
+    elif any(_duckdb_type(field) is None for field in state.fields):
+        _copy_with_pyiceberg(connection, table, state, fields, source)
+    else:
+        connection.execute(f"CREATE VIEW {table.name} AS {_rows(connection, table, state, fields)}")
+
+
+def _rows(
+    connection: duckdb.DuckDBPyConnection, table: Table, state: TableState, fields: list[tuple[int, str, str]]
+) -> str:
+    """The table's rows as SQL. Files that no delete file names are read without a look at the deleted rows."""
+    if not state.deletes:
+        return f"SELECT * FROM {_scan(state.files, fields)}"
+    deleted = f"{_HIDDEN}.{_name('deleted_' + table.name)}"
+    connection.execute(
+        f"CREATE TABLE {deleted} AS SELECT regexp_replace(file_path, '^{FILE_SCHEME}', '') AS path, pos"
+        f" FROM read_parquet({_paths(state.deletes)}, hive_partitioning = false)"
+    )
+    touched = {path for (path,) in connection.execute(f"SELECT DISTINCT path FROM {deleted}").fetchall()}
+    whole = [file for file in state.files if file.path not in touched]
+    holed = [file for file in state.files if file.path in touched]
+    scans = [f"SELECT * FROM {_scan(whole, fields)}"] if whole else []
+    if holed:
+        still_there = f"NOT EXISTS (SELECT 1 FROM {deleted} WHERE path = kept.filename AND pos = kept.file_row_number)"
+        scans.append(f"SELECT * FROM {_scan(holed, fields)} AS kept WHERE {still_there}")
+    return " UNION ALL ".join(scans)
+
+
+def _scan(files: Iterable[DataFile], fields: list[tuple[int, str, str]]) -> str:
     schema = ", ".join(
         f"{field_id}: {{name: {_text(name)}, type: {_text(kind)}, default_value: NULL}}"
         for field_id, name, kind in fields
     )
-    connection.execute(
-        f"CREATE VIEW {table.name} AS SELECT * FROM read_parquet("
-        f"[{', '.join(map(_text, paths))}], schema = MAP {{{schema}}}, hive_partitioning = false)"
-    )
-    return paths
+    return f"read_parquet({_paths(files)}, schema = MAP {{{schema}}}, hive_partitioning = false)"
+
+
+def _paths(files: Iterable[DataFile]) -> str:
+    return f"[{', '.join(_text(file.path) for file in files)}]"
 
 
 def _fields(table: Table, state: TableState | None) -> list[tuple[int, str, str]]:
@@ -123,12 +156,21 @@ def _duckdb_type(field: Field) -> str | None:
 
 
 def _copy_with_pyiceberg(
-    connection: duckdb.DuckDBPyConnection, table: Table, state: TableState, fields: list[tuple[int, str, str]]
+    connection: duckdb.DuckDBPyConnection,
+    table: Table,
+    state: TableState,
+    fields: list[tuple[int, str, str]],
+    source: Source,
 ) -> None:
-    """Rows that delete files took away, and nested columns, need a whole Iceberg reader, which takes seconds."""
-    from pyiceberg.table import StaticTable
+    """Nested columns, which only somebody else can have added, need a whole Iceberg reader, which takes seconds."""
+    try:
+        from pyiceberg.table import StaticTable
+    except ModuleNotFoundError as error:
+        raise LakeError(
+            f"{table.name} has a nested column, which takes PyIceberg: pip install 'manymetrics[processor]'."
+        ) from error
 
-    rows = StaticTable.from_metadata(state.metadata_path).scan().to_arrow()
+    rows = StaticTable.from_metadata(state.metadata_location, source.pyiceberg_properties()).scan().to_arrow()
     columns = ", ".join(
         _name(name) if field_id < _ABSENT_FIELD_ID else f"CAST(NULL AS {kind}) AS {_name(name)}"
         for field_id, name, kind in fields

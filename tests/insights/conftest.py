@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from manymetrics.cli import main
+from manymetrics_insights.folder import Folder
 from manymetrics_insights.session import open_session
 from tests.insights.lakes import Lake, Row, make_lake
 
@@ -20,7 +21,7 @@ def rows_of(lake: Lake) -> Callable[[str], list[Row]]:
     """Rows of a statement, as a list of dicts."""
 
     def ask(sql: str) -> list[Row]:
-        connection = open_session(lake.data_dir).connection
+        connection = open_session(Folder(lake.data_dir)).connection
         connection.execute(sql)
         names = [column[0] for column in connection.description or ()]
         return [dict(zip(names, row, strict=True)) for row in connection.fetchall()]

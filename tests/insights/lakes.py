@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import pyarrow as pa
+from pyiceberg.catalog import Catalog
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
@@ -37,7 +38,7 @@ class Lake:
     """The tables of ``data_dir``. Each ``append`` is one commit."""
 
     data_dir: Path
-    catalog: SqlCatalog
+    catalog: Catalog
     _rows: int = field(default=0)
 
     def table(self, name: str) -> IcebergTable:
@@ -74,19 +75,19 @@ class Lake:
         return dict.fromkeys(DEAD_LETTERS.column_names) | required | fields
 
 
-def make_lake(data_dir: Path) -> Lake:
-    """Both tables, empty."""
-    (data_dir / "warehouse").mkdir(parents=True)
-    catalog = SqlCatalog(
-        "manymetrics", uri=f"sqlite:///{quote(str(data_dir))}/catalog.db", warehouse=f"file://{data_dir}/warehouse"
-    )
+def make_lake(data_dir: Path, catalog: Catalog | None = None) -> Lake:
+    """Both tables, empty, in a catalogue of the folder or in another one."""
+    if catalog is None:
+        (data_dir / "warehouse").mkdir(parents=True)
+        uri, warehouse = f"sqlite:///{quote(str(data_dir))}/catalog.db", f"file://{data_dir}/warehouse"
+        catalog = SqlCatalog("manymetrics", uri=uri, warehouse=warehouse)
     catalog.create_namespace(NAMESPACE)
     for table in TABLES:
         _create(catalog, table)
     return Lake(data_dir, catalog)
 
 
-def _create(catalog: SqlCatalog, table: Table) -> None:
+def _create(catalog: Catalog, table: Table) -> None:
     fields = [
         NestedField(place, column.name, _TYPES[column.type], required=column.required, doc=column.doc)
         for place, column in enumerate(table.columns, 1)

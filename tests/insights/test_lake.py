@@ -13,10 +13,12 @@ import fastavro
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyiceberg.table import Table as IcebergTable
 from pyiceberg.types import StringType
 
 from manymetrics.tables import EVENTS, NAMESPACE
-from manymetrics_insights.lake import DataFile, NoLakeError, read_table
+from manymetrics_insights.folder import Folder
+from manymetrics_insights.lake import DataFile, LakeError, TableState, read_table
 from manymetrics_insights.session import open_session
 from tests.insights.lakes import NOON, Lake, Row, make_lake
 
@@ -86,12 +88,16 @@ def test_the_reader_agrees_with_pyiceberg_after(lake: Lake, story: tuple[Callabl
     for chapter in story:
         chapter(lake)
 
-    state = read_table(lake.data_dir, TARGET)
+    state = read_table(Folder(lake.data_dir), TARGET)
     table = lake.table(TARGET)
 
+    assert_plans_alike(state, table)
+
+
+def assert_plans_alike(state: TableState | None, table: IcebergTable) -> None:
     assert state is not None
     assert set(state.files) == {
-        DataFile(task.file.file_path.removeprefix("file://"), task.file.record_count)
+        DataFile(task.file.file_path.removeprefix("file://"), task.file.record_count, task.file.file_size_in_bytes)
         for task in table.scan().plan_files()
     }
     assert [(field.id, field.name, field.type) for field in state.fields] == [
@@ -101,7 +107,7 @@ def test_the_reader_agrees_with_pyiceberg_after(lake: Lake, story: tuple[Callabl
     assert state.snapshot_id == (current.snapshot_id if current else None)
     assert [snapshot.snapshot_id for snapshot in state.snapshots] == [s.snapshot_id for s in table.metadata.snapshots]
     assert state.properties == table.properties
-    assert not state.has_deletes
+    assert not state.deletes
 
 
 @pytest.mark.parametrize("story", STORIES.values(), ids=list(STORIES))
@@ -122,16 +128,16 @@ def test_summaries_of_commits_are_read_oldest_first(lake: Lake) -> None:
         rows = pa.Table.from_pylist([], schema=table.schema().as_arrow())
         table.append(rows, snapshot_properties={"manymetrics.commit": str(number)})
 
-    state = read_table(lake.data_dir, TARGET)
+    state = read_table(Folder(lake.data_dir), TARGET)
 
     assert state is not None
     assert [snapshot.summary["manymetrics.commit"] for snapshot in state.snapshots] == ["1", "2"]
 
 
 def test_a_table_that_nothing_has_made_yet_is_none_and_reads_as_empty(tmp_path: Path) -> None:
-    assert read_table(tmp_path, TARGET) is None
+    assert read_table(Folder(tmp_path), TARGET) is None
 
-    connection = open_session(tmp_path).connection
+    connection = open_session(Folder(tmp_path)).connection
 
     assert connection.execute("SELECT * FROM events").fetchall() == []
     described = connection.execute("DESCRIBE events").fetchall()
@@ -142,19 +148,19 @@ def test_a_table_that_nothing_has_made_yet_is_none_and_reads_as_empty(tmp_path: 
 def test_a_catalogue_of_other_tables_has_none_of_ours(lake: Lake) -> None:
     lake.catalog.drop_table((NAMESPACE, TARGET))
 
-    assert read_table(lake.data_dir, TARGET) is None
+    assert read_table(Folder(lake.data_dir), TARGET) is None
 
 
 def test_no_data_directory_is_an_error_that_names_the_cure(tmp_path: Path) -> None:
-    with pytest.raises(NoLakeError, match=r"make run.*MANYMETRICS_DATA_DIR"):
-        read_table(tmp_path / "elsewhere", TARGET)
+    with pytest.raises(LakeError, match=r"make run.*MANYMETRICS_DATA_DIR"):
+        read_table(Folder(tmp_path / "elsewhere"), TARGET)
 
 
 def test_a_data_directory_may_have_a_name_that_sql_and_urls_quote(tmp_path: Path) -> None:
     lake = make_lake(tmp_path / "it's my data, %41")
     lake.append_events({"event": "e0"})
 
-    assert open_session(lake.data_dir).connection.execute("SELECT event FROM events").fetchall() == [("e0",)]
+    assert open_session(Folder(lake.data_dir)).connection.execute("SELECT event FROM events").fetchall() == [("e0",)]
 
 
 def test_a_table_older_than_the_contract_reads_null_in_the_columns_it_lacks(lake: Lake) -> None:
@@ -162,7 +168,7 @@ def test_a_table_older_than_the_contract_reads_null_in_the_columns_it_lacks(lake
     with lake.table(TARGET).update_schema(allow_incompatible_changes=True) as update:
         update.delete_column("request_id")
 
-    rows = open_session(lake.data_dir).connection.execute("SELECT event, request_id FROM events").fetchall()
+    rows = open_session(Folder(lake.data_dir)).connection.execute("SELECT event, request_id FROM events").fetchall()
 
     assert rows == [("e0", None)]
 
@@ -171,10 +177,10 @@ def test_rows_that_a_delete_file_took_away_stay_away(lake: Lake, rows_of: Callab
     lake.append_events({"event": "kept"}, {"event": "deleted"})
     add_position_delete(lake, place=1)
 
-    state = read_table(lake.data_dir, TARGET)
+    state = read_table(Folder(lake.data_dir), TARGET)
 
     assert state is not None
-    assert state.has_deletes
+    assert state.deletes
     assert rows_of("SELECT event, key_kind FROM events") == [{"event": "kept", "key_kind": None}]
     assert rows_of("SELECT person_id FROM person_events") == [{"person_id": None}]
 
@@ -182,7 +188,7 @@ def test_rows_that_a_delete_file_took_away_stay_away(lake: Lake, rows_of: Callab
 def test_files_that_a_manifest_lists_as_deleted_are_not_read(lake: Lake) -> None:
     append(lake)
     delete(lake)
-    expected = read_table(lake.data_dir, TARGET)
+    expected = read_table(Folder(lake.data_dir), TARGET)
     manifests, schema, metadata = read_avro(manifest_list_of(lake))
     claiming = [
         manifest | {"added_files_count": 2**30, "existing_files_count": 2**30, "deleted_files_count": 0}
@@ -190,7 +196,7 @@ def test_files_that_a_manifest_lists_as_deleted_are_not_read(lake: Lake) -> None
     ]
 
     point_to_manifest_list(lake, write_avro(lake.data_dir / "list.avro", claiming, schema, metadata))
-    state = read_table(lake.data_dir, TARGET)
+    state = read_table(Folder(lake.data_dir), TARGET)
 
     assert state is not None
     assert expected is not None
@@ -204,10 +210,10 @@ def test_a_delete_manifest_that_holds_no_live_file_changes_nothing(lake: Lake) -
     manifests[-1] |= {"added_files_count": 0, "existing_files_count": 0}
 
     point_to_manifest_list(lake, write_avro(lake.data_dir / "list.avro", manifests, schema, metadata))
-    state = read_table(lake.data_dir, TARGET)
+    state = read_table(Folder(lake.data_dir), TARGET)
 
     assert state is not None
-    assert not state.has_deletes
+    assert not state.deletes
 
 
 def manifest_list_of(lake: Lake) -> str:

@@ -15,6 +15,8 @@ import pytest
 
 import manymetrics_insights.session
 from manymetrics.cli import main
+from manymetrics_insights.folder import Folder
+from manymetrics_insights.lake import Source
 from manymetrics_insights.session import Session, open_session
 from tests.insights.lakes import Lake, Row
 
@@ -125,6 +127,7 @@ def test_statements_that_read_run(query: Query, sql: str, expected: str) -> None
         "FROM query('SELECT 1')",
         "FROM read_text('/etc/hosts')",
         "FROM read_parquet('{file}')",
+        "FROM '{file}'",
         "FROM glob('/*')",
         "ATTACH '{file}.db'",
         "INSTALL httpfs",
@@ -171,7 +174,7 @@ def test_what_cannot_be_answered_is_one_clean_message(query: Query, sql: str) ->
 def test_a_session_reaches_neither_other_files_nor_python_variables(lake: Lake, tmp_path: Path) -> None:
     outside = tmp_path / "outside.csv"
     outside.write_text("a\n1\n", "utf-8")
-    connection = open_session(lake.data_dir).connection
+    connection = open_session(Folder(lake.data_dir)).connection
     variable = pa.table({"a": [1]})
 
     with pytest.raises(duckdb.PermissionException):
@@ -250,8 +253,8 @@ def test_a_query_starts_again_where_maintenance_deletes_a_planned_file(
     lake.append_events({"event": "Buy"})
     opened: list[Session] = []
 
-    def open_then_compact(data_dir: Path, *, writable: Path | None = None) -> Session:
-        opened.append(open_session(data_dir, writable=writable))
+    def open_then_compact(source: Source, *, writable: Path | None = None) -> Session:
+        opened.append(open_session(source, writable=writable))
         if len(opened) == 1:
             compact(lake)
         return opened[-1]
@@ -290,7 +293,10 @@ def test_a_query_imports_nothing_that_is_slow_to_import(lake: Lake) -> None:
     )
 
     loaded = {name.split(".")[0] for name in done.stdout.decode().split()}
-    assert loaded & {"numpy", "pyarrow", "pandas", "pyiceberg", "sqlalchemy", "fastapi", "pydantic"} == set()
+    assert (
+        loaded & {"numpy", "pyarrow", "pandas", "pyiceberg", "sqlalchemy", "boto3", "fsspec", "fastapi", "pydantic"}
+        == set()
+    )
     assert "duckdb" in loaded
 
 

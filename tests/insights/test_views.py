@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from manymetrics.outcomes import Reason
+from manymetrics_insights.folder import Folder
 from manymetrics_insights.session import open_session
 from manymetrics_insights.views import VIEW_NAMES, View, read_views
 from tests.insights.lakes import NOON, Lake, Row
@@ -18,7 +19,7 @@ Ask = Callable[[str], list[Row]]
 
 @pytest.mark.parametrize("view", read_views(), ids=VIEW_NAMES)
 def test_a_view_documents_its_columns_in_their_order(lake: Lake, view: View) -> None:
-    described = open_session(lake.data_dir).connection.execute(f"DESCRIBE {view.name}").fetchall()
+    described = open_session(Folder(lake.data_dir)).connection.execute(f"DESCRIBE {view.name}").fetchall()
 
     assert [row[0] for row in described] == list(view.columns)
     assert all(view.columns.values())
@@ -27,7 +28,7 @@ def test_a_view_documents_its_columns_in_their_order(lake: Lake, view: View) -> 
 
 @pytest.mark.parametrize("view", read_views(), ids=VIEW_NAMES)
 def test_a_view_has_types_that_athena_has_too(lake: Lake, view: View) -> None:
-    described = open_session(lake.data_dir).connection.execute(f"DESCRIBE {view.name}").fetchall()
+    described = open_session(Folder(lake.data_dir)).connection.execute(f"DESCRIBE {view.name}").fetchall()
 
     assert {row[1] for row in described} <= {"VARCHAR", "TIMESTAMP", "DATE", "INTEGER", "BIGINT", "DOUBLE"}
 

@@ -14,6 +14,8 @@ from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table as IcebergTable
 
 from manymetrics.tables import DEAD_LETTERS, EVENTS, Column, Table
+from manymetrics_insights.glue import glue_source
+from manymetrics_insights.session import open_session
 from manymetrics_processor import commits, pipeline
 from manymetrics_processor.arrow_engine import ArrowEngine, stage_day
 from manymetrics_processor.columns import to_arrow
@@ -21,6 +23,7 @@ from manymetrics_processor.erase import Person, erase
 from manymetrics_processor.lake import Lake
 from manymetrics_processor.maintenance import maintain
 from manymetrics_processor.window import Window
+from tests.aws_path import WAREHOUSE, query
 from tests.glue_lake import another_handle
 from tests.integration.micro_batches import STREAM, books, counts, record, rows, track
 from tests.trino_server import Row, Trino
@@ -75,7 +78,7 @@ def test_nothing_is_stored_twice_after_another_engines_work(trino: Trino, lake: 
     theirs = in_order(trino, EVENTS)
 
     assert books(lake) == before
-    assert ours(lake, EVENTS) == theirs
+    assert ours(lake, EVENTS) == asked(trino, EVENTS) == theirs
     for known in (window, Window()):
         pipeline.run(BATCH, STREAM, lake, known)
         assert books(lake) == before
@@ -91,7 +94,29 @@ def test_nothing_is_stored_twice_after_another_engines_work(trino: Trino, lake: 
         "dead_lettered:unknown_type": 1,
         "dead_lettered:not_an_object": 1,
     }
-    assert in_order(trino, DEAD_LETTERS) == ours(lake, DEAD_LETTERS)
+    assert in_order(trino, EVENTS) == asked(trino, EVENTS)
+    assert in_order(trino, DEAD_LETTERS) == ours(lake, DEAD_LETTERS) == asked(trino, DEAD_LETTERS)
+
+
+def test_the_query_command_answers_as_athenas_engine_does_after_delete_and_optimize(trino: Trino, lake: Lake) -> None:
+    window = Window()
+    for number in range(6):
+        pipeline.run([record(number, *(track(f"m{number}{place}") for place in range(9)))], STREAM, lake, window)
+    sql = "SELECT message_id, event, _position FROM events ORDER BY message_id"
+
+    trino.ask("DELETE FROM events WHERE message_id IN ('m00', 'm18', 'm34', 'm35', 'm36')")
+    trino.ask("UPDATE events SET event = 'Renamed' WHERE message_id IN ('m01', 'm50')")
+    trino.ask("DELETE FROM events WHERE message_id LIKE 'm4%'")
+    merged_on_read = trino.ask('SELECT count(*) AS files FROM "events$files" WHERE content = 1')
+    deleted = query(trino.aws, sql), trino.ask(sql)
+    trino.ask(OPTIMIZE)
+    rewritten = trino.ask('SELECT count(*) AS files FROM "events$files" WHERE content = 1')
+    optimized = query(trino.aws, sql), trino.ask(sql)
+
+    assert merged_on_read[0]["files"] >= 3
+    assert rewritten == [{"files": 0}]
+    assert len(deleted[0]) == 54 - 5 - 9
+    assert deleted[0] == deleted[1] == optimized[0] == optimized[1]
 
 
 @pytest.mark.parametrize("work", [UPDATE, OPTIMIZE, EXPIRE, ADD_COLUMN, MERGE])
@@ -194,6 +219,13 @@ class Meddler(ArrowEngine):
 
 def ours(lake: Lake, table: Table) -> list[Row]:
     return sorted(rows(lake, table), key=repr)
+
+
+def asked(trino: Trino, table: Table) -> list[Row]:
+    """What DuckDB reads for ``manymetrics query``."""
+    session = open_session(glue_source(WAREHOUSE, trino.aws.environ))
+    found = session.connection.execute(f"SELECT {', '.join(table.column_names)} FROM {table.name}").fetchall()
+    return sorted((dict(zip(table.column_names, row, strict=True)) for row in found), key=repr)
 
 
 def in_order(trino: Trino, table: Table) -> list[Row]:

@@ -14,6 +14,7 @@ import pytest
 from manymetrics.sinks import MemorySink
 from manymetrics.tables import EVENTS, NAMESPACE, TABLES, Table
 from manymetrics_insights.athena import glue_views
+from manymetrics_insights.folder import Folder
 from manymetrics_insights.session import open_session
 from manymetrics_insights.views import VIEW_NAMES, read_views
 from manymetrics_processor import pipeline
@@ -102,7 +103,7 @@ def iso(microseconds: int) -> str:
 
 
 def of_duckdb(data_dir: Path, sql: str) -> list[Row]:
-    connection = open_session(data_dir).connection
+    connection = open_session(Folder(data_dir)).connection
     connection.execute(sql)
     names = [column[0] for column in connection.description or ()]
     return [dict(zip(names, row, strict=True)) for row in connection.fetchall()]

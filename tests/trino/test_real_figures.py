@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from manymetrics_processor import pipeline
 from manymetrics_processor.decode import StreamRecord
 from manymetrics_processor.lake import Lake
 from manymetrics_processor.window import Window
+from tests.aws_path import query
 from tests.integration.micro_batches import NOW, SHARD, STREAM, packed
 from tests.real_data import PROJECTS, figures, read_events, true_figures
 from tests.trino_server import Trino
@@ -33,6 +35,7 @@ def test_athenas_engine_finds_the_figures_of_real_data_however_often_it_is_deliv
         pipeline.run(records[start : start + A_BATCH], STREAM, lake, window)
 
     assert {name: figures(trino.ask, project) for name, project in PROJECTS.items()} == truth
+    assert {name: figures(partial(query, trino.aws), project) for name, project in PROJECTS.items()} == truth
 
 
 def _records(folder: Path) -> list[StreamRecord]:

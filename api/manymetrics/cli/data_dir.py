@@ -14,7 +14,12 @@ def add_data_dir(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data-dir",
         type=Path,
-        default=Path(os.environ.get(VARIABLE, ".manymetrics")),
+        default=default_data_dir(),
         metavar="DIR",
         help=f"where the data is kept (default: {VARIABLE}, else .manymetrics)",
     )
+
+
+def default_data_dir() -> Path:
+    """The folder where the option doesn't name one."""
+    return Path(os.environ.get(VARIABLE, ".manymetrics"))

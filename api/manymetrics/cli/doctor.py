@@ -87,10 +87,12 @@ def check_versions(_settings: Settings) -> Iterator[Finding]:
     """Python, and the packages as this version of ManyMetrics pins them."""
     version = ".".join(map(str, sys.version_info[:3]))
     yield Finding("versions", "ok", f"Python {version}, manymetrics {metadata.version('manymetrics')}")
-    for requirement in metadata.requires("manymetrics") or ():
-        pinned, _, marker = requirement.partition(";")
-        name, _, wanted = pinned.strip().partition("==")
-        if not wanted or "dev" in marker:
+    split = [requirement.partition(";") for requirement in metadata.requires("manymetrics") or ()]
+    for pinned in dict.fromkeys(
+        pinned.strip() for pinned, _, marker in split if "dev" not in marker
+    ):  # each extra names its own
+        name, _, wanted = pinned.partition("==")
+        if not wanted:
             continue
         try:
             have = metadata.version(name.partition("[")[0])
@@ -214,11 +216,12 @@ def check_tables(settings: Settings) -> Iterator[Finding]:
     """Whether the books balance, and agree with what the tables hold."""
     from manymetrics.local import read_books
     from manymetrics.tables import EVENTS
+    from manymetrics_insights.folder import Folder
     from manymetrics_insights.lake import read_table
 
     if not settings.data_dir.is_dir():
         return
-    state = read_table(settings.data_dir, EVENTS.name)
+    state = read_table(Folder(settings.data_dir), EVENTS.name)
     if state is None:
         yield Finding("tables", "warn", "not made yet", "the first start of the server makes them")
         return

@@ -1,4 +1,4 @@
-"""``manymetrics query``: SQL over the tables of one machine, without the server and beside it.
+"""``manymetrics query``: SQL over the tables of one machine, without the server and beside it, or of AWS.
 
     SQL -> session over the newest snapshot -> check that it only reads -> rows -> text or Parquet
 
@@ -21,12 +21,14 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
-from manymetrics.cli.data_dir import add_data_dir
+from manymetrics.cli.data_dir import add_data_dir, default_data_dir
 
 if TYPE_CHECKING:
     from manymetrics_insights.formats import Rows, Writer
+    from manymetrics_insights.lake import Source
     from manymetrics_insights.session import Session
 
+WAREHOUSE_VARIABLE: Final = "MANYMETRICS_WAREHOUSE"
 FORMATS: Final = ("table", "csv", "json", "ndjson", "parquet")
 ATTEMPTS: Final = 3  # sessions opened for one query, each over a newer snapshot
 ROWS_A_FETCH: Final = 2000
@@ -39,6 +41,7 @@ examples:
   manymetrics query "SELECT event, COUNT(*) AS events FROM events GROUP BY event ORDER BY events DESC"
   manymetrics query "SELECT * FROM users" -o csv --to users.csv
   manymetrics query - < report.sql
+  MANYMETRICS_WAREHOUSE=s3://bucket/tables manymetrics query "SELECT * FROM data_quality"
 """
 
 
@@ -46,16 +49,15 @@ class QueryError(Exception):
     """What is wrong with the question or where its answer should go. The message says the cure."""
 
 
-class _FilesLostError(Exception):
-    """Maintenance deleted a file that this session had planned to read."""
-
-
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register ``query``."""
     parser = subparsers.add_parser(
         "query",
         help="ask the tables in SQL",
-        description="Ask the tables and views in SQL that runs on Athena too. It only reads; all times are UTC.",
+        description=(
+            "Ask the tables and views in SQL that runs on Athena too. It only reads; all times are UTC. Where "
+            "MANYMETRICS_WAREHOUSE is set and --data-dir is not given, it asks the tables in AWS Glue and S3."
+        ),
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -67,7 +69,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("-o", "--output", choices=FORMATS, default="table", help="format of the rows (default: table)")
     parser.add_argument("--to", type=Path, metavar="FILE", help="write the rows to a file")
     add_data_dir(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, data_dir=None)  # None: not said, so the setting of the warehouse goes first
 
 
 def run(args: argparse.Namespace) -> int:
@@ -93,16 +95,12 @@ def _message(error: Exception) -> str | None:
     import duckdb
 
     from manymetrics_insights.formats import escape_controls
-    from manymetrics_insights.lake import NoLakeError
+    from manymetrics_insights.lake import LakeError
     from manymetrics_insights.readonly import RefusedSqlError
 
-    if isinstance(error, _FilesLostError):
-        return (
-            f"A data file is gone: {error}. If the server is compacting, ask again; if not, see `manymetrics doctor`."
-        )
     if isinstance(error, sqlite3.Error):
         return f"The catalogue can't be read: {error}. See `manymetrics doctor`."
-    if isinstance(error, QueryError | NoLakeError | RefusedSqlError | duckdb.Error | OSError):
+    if isinstance(error, QueryError | LakeError | RefusedSqlError | duckdb.Error | OSError):
         return escape_controls(str(error).strip(), keep="\n")
     return None
 
@@ -118,7 +116,7 @@ def _answer(args: argparse.Namespace) -> None:
     for attempts_left in reversed(range(ATTEMPTS)):
         try:
             _ask(args, sql)
-        except (_FilesLostError, FileNotFoundError):
+        except FileNotFoundError:
             if not attempts_left:
                 raise
         else:
@@ -140,13 +138,27 @@ def _ask(args: argparse.Namespace, sql: str | None) -> None:
     elif args.output == "parquet":
         _write_parquet(args, sql)
     else:
-        _write(args, *_rows(_open(args.data_dir), sql))
+        _write(args, *_rows(_open(args), sql))
 
 
-def _open(data_dir: Path, writable: Path | None = None) -> Session:
+def _open(args: argparse.Namespace, writable: Path | None = None) -> Session:
     from manymetrics_insights.session import open_session
 
-    return open_session(data_dir, writable=writable)
+    return open_session(_source(args.data_dir), writable=writable)
+
+
+def _source(data_dir: Path | None) -> Source:
+    """Which tables to ask: those of the folder that was named, else of the warehouse, else of the usual folder."""
+    warehouse = os.environ.get(WAREHOUSE_VARIABLE)
+    if data_dir is not None or not warehouse:
+        from manymetrics_insights.folder import Folder
+
+        return Folder(data_dir or default_data_dir())
+    try:
+        from manymetrics_insights.glue import glue_source
+    except ModuleNotFoundError as error:
+        raise QueryError(f"{error.name} is not installed: pip install 'manymetrics[query]'.") from error
+    return glue_source(warehouse, os.environ)
 
 
 def _rows(session: Session, sql: str) -> tuple[list[str], Iterator[Sequence[object]]]:
@@ -155,7 +167,7 @@ def _rows(session: Session, sql: str) -> tuple[list[str], Iterator[Sequence[obje
 
     connection = session.connection
     statement = reading_statement(connection, sql)
-    with _noticing_lost_files(session):
+    with _noticing_failed_files(session):
         connection.execute(statement)
         first = connection.fetchmany(ROWS_A_FETCH)
     columns = [column[0] for column in connection.description or ()]
@@ -167,23 +179,20 @@ def _rest(session: Session) -> Iterator[Sequence[object]]:
         while rows := session.connection.fetchmany(ROWS_A_FETCH):
             yield from rows
     except Exception as error:
-        lost = session.lost_file()
-        if lost is None:
+        failure = session.failure()
+        if failure is None:
             raise
-        raise QueryError(f"The answer is cut short: {lost} was compacted away meanwhile. Ask again.") from error
+        raise QueryError(f"The answer is cut short: {failure}") from error
 
 
 @contextmanager
-def _noticing_lost_files(session: Session) -> Iterator[None]:
+def _noticing_failed_files(session: Session) -> Iterator[None]:
     import duckdb
 
     try:
         yield
     except duckdb.Error as error:
-        lost = session.lost_file()
-        if lost is None:
-            raise
-        raise _FilesLostError(lost) from error
+        raise (session.failure() or error) from error
 
 
 def _known(args: argparse.Namespace) -> tuple[list[str], list[Sequence[object]]]:
@@ -281,20 +290,20 @@ def _umask() -> int:
 def _write_parquet(args: argparse.Namespace, sql: str) -> None:
     if args.to is not None:
         with _whole_file(args.to) as part:
-            _copy_parquet(args.data_dir, sql, part)
+            _copy_parquet(args, sql, part)
         return
     with tempfile.TemporaryDirectory(prefix="manymetrics-query-") as folder:
         part = Path(folder, "rows.parquet")
-        _copy_parquet(args.data_dir, sql, part)
+        _copy_parquet(args, sql, part)
         with part.open("rb") as file:
             shutil.copyfileobj(file, sys.stdout.buffer)
 
 
-def _copy_parquet(data_dir: Path, sql: str, path: Path) -> None:
+def _copy_parquet(args: argparse.Namespace, sql: str, path: Path) -> None:
     from manymetrics_insights.readonly import reading_statement
 
-    session = _open(data_dir, path)
+    session = _open(args, path)
     statement = reading_statement(session.connection, sql)
     target = str(path).replace("'", "''")
-    with _noticing_lost_files(session):
+    with _noticing_failed_files(session):
         session.connection.execute(f"COPY (\n{statement}\n) TO '{target}' (FORMAT parquet, USE_TMP_FILE false)")

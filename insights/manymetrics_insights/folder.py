@@ -1,0 +1,67 @@
+"""The tables of one machine: a folder, with SQLite as its catalogue."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, cast
+from urllib.parse import quote
+
+from manymetrics.tables import NAMESPACE
+from manymetrics_insights.lake import Attached, DataFile, LakeError, gone, local_path
+
+if TYPE_CHECKING:
+    import duckdb
+
+CATALOG_NAME: Final = "manymetrics"
+CATALOG_FILE: Final = "catalog.db"
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A ``Source``: the data folder of one machine."""
+
+    data_dir: Path
+
+    def metadata_location(self, table: str) -> str | None:
+        """Also raises sqlite3.Error."""
+        if not self.data_dir.is_dir():
+            raise LakeError(
+                f"No data directory at {self.data_dir}. Start the server first (`make run`, or `manymetrics serve`), "
+                "or name the right place with --data-dir or MANYMETRICS_DATA_DIR; for the tables on AWS, set "
+                "MANYMETRICS_WAREHOUSE."
+            )
+        return _metadata_location(self.data_dir / CATALOG_FILE, table)
+
+    def read(self, locations: Sequence[str]) -> Iterator[bytes]:
+        return (Path(local_path(location)).read_bytes() for location in locations)
+
+    def attach(self, _connection: duckdb.DuckDBPyConnection, files: Sequence[DataFile]) -> Attached:
+        """DuckDB reads local files by itself."""
+        return lambda: next((gone(file.path) for file in files if not Path(file.path).exists()), None)
+
+    def pyiceberg_properties(self) -> dict[str, str]:
+        return {}
+
+
+def metadata_path(data_dir: Path, name: str) -> str | None:
+    """The file that says what the table is now, or None where there is no such table. Raises sqlite3.Error."""
+    location = _metadata_location(data_dir / CATALOG_FILE, name)
+    return None if location is None else local_path(location)
+
+
+def _metadata_location(catalog: Path, name: str) -> str | None:
+    if not catalog.exists():
+        return None
+    with closing(sqlite3.connect(f"file:{quote(str(catalog))}?mode=ro", uri=True, timeout=10)) as database:
+        if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'iceberg_tables'").fetchone() is None:
+            return None
+        row = database.execute(
+            "SELECT metadata_location FROM iceberg_tables"
+            " WHERE catalog_name = ? AND table_namespace = ? AND table_name = ?",
+            (CATALOG_NAME, NAMESPACE, name),
+        ).fetchone()
+    return None if row is None else cast("str", row[0])
