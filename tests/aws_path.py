@@ -18,6 +18,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
+from manymetrics.records import count_events
 from tests.conftest import ROOT
 from tests.gateway_payloads import http_api
 from tests.glue_lake import BUCKET
@@ -91,20 +92,25 @@ def _gateway(function: RuntimeApi) -> type[BaseHTTPRequestHandler]:
     return Gateway
 
 
+def processor_environ(aws: Aws, engine: str, stream: str = STREAM) -> dict[str, str]:
+    """The environment of a process of the processor."""
+    environ = {
+        "PATH": "/usr/bin:/bin",
+        **aws.environ,
+        "MANYMETRICS_STREAM": stream,
+        "MANYMETRICS_WAREHOUSE": WAREHOUSE,
+        "MANYMETRICS_ENGINE": engine,
+    }
+    if engine == "spark":
+        environ |= {"JAVA_HOME": str(jvm_part("java21")), "MANYMETRICS_SPARK_JARS": str(jvm_part("jars"))}
+    return environ
+
+
 class Runner:
     """``manymetrics stream run`` in a process of its own, which can be killed and started again."""
 
-    def __init__(self, aws: Aws, engine: str, *options: str) -> None:
-        self._environ = {
-            "PATH": "/usr/bin:/bin",
-            **aws.environ,
-            "MANYMETRICS_STREAM": STREAM,
-            "MANYMETRICS_WAREHOUSE": WAREHOUSE,
-            "MANYMETRICS_ENGINE": engine,
-        }
-        if engine == "spark":
-            self._environ["JAVA_HOME"] = str(jvm_part("java21"))
-            self._environ["MANYMETRICS_SPARK_JARS"] = str(jvm_part("jars"))
+    def __init__(self, aws: Aws, engine: str, *options: str, stream: str = STREAM) -> None:
+        self._environ = processor_environ(aws, engine, stream)
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -139,8 +145,25 @@ def query(aws: Aws, sql: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def make_stream(aws: Aws, shards: int = 2) -> str:
-    """Returns the stream's ARN."""
+def make_stream(aws: Aws, shards: int = 2, name: str = STREAM) -> str:
+    """Returns the stream's ARN. One of that name is made anew."""
     kinesis = aws.client("kinesis")
-    kinesis.create_stream(StreamName=STREAM, ShardCount=shards)
-    return str(kinesis.describe_stream_summary(StreamName=STREAM)["StreamDescriptionSummary"]["StreamARN"])
+    if name in kinesis.list_streams()["StreamNames"]:
+        kinesis.delete_stream(StreamName=name)
+    kinesis.create_stream(StreamName=name, ShardCount=shards)
+    return str(kinesis.describe_stream_summary(StreamName=name)["StreamDescriptionSummary"]["StreamARN"])
+
+
+def events_in(aws: Aws, arn: str) -> int:
+    """How many events a stream holds, in all its shards."""
+    kinesis, count = aws.client("kinesis"), 0
+    for shard in kinesis.list_shards(StreamARN=arn)["Shards"]:
+        start = {"StreamARN": arn, "ShardId": shard["ShardId"], "ShardIteratorType": "TRIM_HORIZON"}
+        iterator = kinesis.get_shard_iterator(**start)["ShardIterator"]
+        while iterator:
+            page = kinesis.get_records(StreamARN=arn, ShardIterator=iterator)
+            if not page["Records"]:
+                break
+            count += sum(count_events(record["Data"]) for record in page["Records"])
+            iterator = page.get("NextShardIterator")
+    return count

@@ -11,7 +11,9 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
+    from tests.faulty_aws import FaultyAws
     from tests.spark_parts import Spark
+    from tests.strict_moto import Aws
 
 ROOT = Path(__file__).parent.parent
 
@@ -32,11 +34,23 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spark]:
+def aws_behind_faults() -> Iterator[tuple[Aws, FaultyAws]]:
+    """An AWS with a bucket, and a way to it on which calls fail."""
+    from tests.faulty_aws import faulty_aws
+    from tests.glue_lake import BUCKET
+    from tests.strict_moto import REGION, strict_moto
+
+    with strict_moto() as aws, faulty_aws(aws.url) as faulty:
+        aws.client("s3").create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
+        yield aws, faulty
+
+
+@pytest.fixture(scope="session")
+def spark(aws_behind_faults: tuple[Aws, FaultyAws], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spark]:
     """A session and its AWS; skips where there is no JVM."""
     from tests.spark_parts import running_spark
 
-    with running_spark(tmp_path_factory.mktemp("spark")) as parts:
+    with running_spark(*aws_behind_faults, tmp_path_factory.mktemp("spark")) as parts:
         yield parts
 
 

@@ -185,12 +185,12 @@ def live_server(
             server.stop()
 
 
-def eventually(ask: Callable[[], _Value | None], within_s: float = 30) -> _Value:
+def eventually(ask: Callable[[], _Value | None], within_s: float = 30, every_s: float = 0.05) -> _Value:
     """What ``ask`` returns, once that is not None."""
     until = time.monotonic() + within_s
     while (value := ask()) is None:
         assert time.monotonic() < until, f"not within {within_s} s"
-        time.sleep(0.05)
+        time.sleep(every_s)
     return value
 
 

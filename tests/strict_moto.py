@@ -105,14 +105,14 @@ def _enforce_glue_lock() -> None:
 
 
 def _close_split_shards() -> None:
-    """A shard that was split takes no more records on AWS, and its reader is told when it is at its end.
+    """A shard that was split takes no more records on AWS, keeps those it has, and tells its reader of their end.
 
     And two puts at once, which moto doesn't guard against, may not share a sequence number: one would be lost.
     """
     from moto.kinesis.models import KinesisBackend, Stream
 
     lock, get_records = threading.Lock(), KinesisBackend.get_records
-    shard_for_key = Stream.get_shard_for_key
+    shard_for_key, split_shard = Stream.get_shard_for_key, Stream.split_shard
 
     def open_shard_for_key(self: Any, *arguments: Any) -> Any:  # noqa: ANN401  # moto's own, here and below
         every = self.shards
@@ -121,6 +121,14 @@ def _close_split_shards() -> None:
             return shard_for_key(self, *arguments)
         finally:
             self.shards = every
+
+    def split_and_keep(self: Any, shard_to_split: str, *arguments: Any) -> None:  # noqa: ANN401
+        shard = self.shards[shard_to_split]
+        kept, shard.records = shard.records, type(shard.records)()  # moto deals them to the children
+        try:
+            split_shard(self, shard_to_split, *arguments)
+        finally:
+            shard.records = kept
 
     def records_until_the_end(self: Any, stream_arn: Any, shard_iterator: Any, limit: Any) -> Any:  # noqa: ANN401
         iterator, records, behind = get_records(self, stream_arn, shard_iterator, limit)
@@ -139,6 +147,7 @@ def _close_split_shards() -> None:
         setattr(KinesisBackend, name, guarded)
 
     setattr(Stream, "get_shard_for_key", open_shard_for_key)  # noqa: B010  # as above
+    setattr(Stream, "split_shard", split_and_keep)  # noqa: B010  # as above
     setattr(KinesisBackend, "get_records", records_until_the_end)  # noqa: B010  # as above
     for name in ("put_record", "put_records", "split_shard", "merge_shards"):
         one_at_a_time(name)

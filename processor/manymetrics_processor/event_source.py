@@ -5,6 +5,9 @@ called with Lambda's own event; what it reports as failed is delivered again fro
 than one record, without limit until its first record is too old; then the batch goes whole to S3, in Lambda's format,
 and the shard goes on. Where a shard is read from after a start is the table's own watermark, so there is no other
 state that could disagree with it. The shards that a resharding made are read once their parents are at their end.
+
+A stream is known by its incarnation. What a reader of the old one reads after the stream was made anew is left to the
+new one's reader, and what it had read before is delivered as the old one's.
 """
 
 from __future__ import annotations
@@ -66,6 +69,7 @@ class EventSource:
         self._kinesis, self._arn, self._call = kinesis, arn, invoke
         self._name_of, self._watermark, self._put_failure = name_of, watermark, put_failure
         self.options = options
+        self.stream = ""  # the incarnation that is being read, and that what is delivered is of
         self._one_at_a_time = threading.Lock()
 
     def run(self, stop: threading.Event) -> None:
@@ -79,6 +83,7 @@ class EventSource:
 
     def _run_incarnation(self, name: str, stop: threading.Event) -> None:
         """Until the stream is another one: made anew, it starts at its first record."""
+        self.stream = name
         over = _Either(stop)
         shards: dict[str, _Shard] = {}
         try:
@@ -111,6 +116,10 @@ class EventSource:
             StreamARN=self._arn, ShardIterator=iterator, Limit=_READ_LIMIT
         )
         return answer
+
+    def is_made_anew(self) -> bool:
+        """Whether the stream is no longer the incarnation that is being read."""
+        return self._name_of(self._arn) != self.stream
 
     def iterator(self, shard_id: str, after: int) -> str:
         """Where to read on; from the oldest record where there is none before."""
@@ -233,6 +242,8 @@ class _Shard(threading.Thread):
             self._iterator = self._source.iterator(self._shard_id, self._read_up_to)
         answer = self._source.read(self._iterator)
         records = answer["Records"]
+        if records and self._source.is_made_anew():
+            return False
         if records:
             if not self._held:
                 self._held_since = time.monotonic()

@@ -142,12 +142,19 @@ def make_catalog(settings: Settings, environ: Mapping[str, str]) -> Catalog:
     return glue_catalog(settings.warehouse, environ)
 
 
-def make_processor(settings: Settings, catalog: Catalog, environ: Mapping[str, str]) -> Processor:
+def make_processor(
+    settings: Settings,
+    catalog: Catalog,
+    environ: Mapping[str, str],
+    stream_of: Callable[[str], str] | None = None,
+) -> Processor:
     """The processor that the settings describe."""
     engine, is_alive = make_engine(settings, environ)
     archive = Archive(settings.archive, load_file_io(catalog.properties)) if settings.archive else None
     window = make_window(settings, catalog)
-    return Processor(lambda sleep: Lake(catalog, engine, sleep=sleep), window, stream_name, archive, is_alive)
+    return Processor(
+        lambda sleep: Lake(catalog, engine, sleep=sleep), window, stream_of or stream_name, archive, is_alive
+    )
 
 
 def make_engine(settings: Settings, environ: Mapping[str, str]) -> tuple[Engine, Callable[[], bool]]:
@@ -186,7 +193,8 @@ def make_event_source(environ: Mapping[str, str], options: Options, failures: st
     catalog = make_catalog(settings, environ)
     lake = Lake(catalog)
     lake.ensure_tables()
-    processor = make_processor(settings, catalog, environ)
+    # A batch is of the incarnation that it was read from, also where the stream was made anew since.
+    processor = make_processor(settings, catalog, environ, lambda _arn: source.stream)
     home = (failures or f"{settings.warehouse.rstrip('/')}/failures").rstrip("/")
     maintained_at = time.monotonic()
 
@@ -201,7 +209,7 @@ def make_event_source(environ: Mapping[str, str], options: Options, failures: st
                 log.warning("maintenance failed and will be tried again in an hour", exc_info=error)
         return answer
 
-    return EventSource(
+    source = EventSource(
         _kinesis(),
         _kinesis().describe_stream_summary(StreamName=settings.stream)["StreamDescriptionSummary"]["StreamARN"],
         invoke,
@@ -210,6 +218,7 @@ def make_event_source(environ: Mapping[str, str], options: Options, failures: st
         lambda key, data: write_bytes(lake.io, f"{home}/{key}", data),
         options,
     )
+    return source
 
 
 def stream_name(arn: str) -> str:

@@ -245,8 +245,7 @@ def test_a_shard_that_is_split_under_load_loses_nothing(either: World) -> None:
         eventually(lambda: len(message_ids(either.lake)) == 60 or None)
 
     assert message_ids(either.lake) == sorted(f"m{n}" for n in range(60))
-    # moto deals what the shard held to its children too: they find duplicates
-    assert either.books["stored"] == either.books["received"] - either.books.get("duplicate", 0) == 60
+    assert either.books == {"received": 60, "stored": 60}
     assert len({row["_shard"] for row in rows(either.lake)}) > 1
 
 

@@ -20,7 +20,7 @@ from manymetrics_processor.glue import glue_catalog
 from manymetrics_processor.handler import RESERVE_S, stream_name
 from manymetrics_processor.lake import Lake
 from tests.bench.process import children
-from tests.faulty_s3 import FaultyS3, faulty_s3
+from tests.faulty_aws import FaultyAws, faulty_aws
 from tests.integration.micro_batches import books, counts, kinesis_event, packed, rows, track
 from tests.jvm_home import jvm_part
 from tests.live_server import eventually
@@ -35,8 +35,8 @@ HALF_A_COMMIT = 10_001  # events; a commit takes 20,000
 class Function:
     """The function, the stream behind it, and the tables."""
 
-    def __init__(self, engine: str, runtime: RuntimeApi, aws: Aws, s3: FaultyS3, lake: Lake) -> None:
-        self.engine, self.runtime, self.s3, self.lake = engine, runtime, s3, lake
+    def __init__(self, engine: str, runtime: RuntimeApi, aws: Aws, faulty: FaultyAws, lake: Lake) -> None:
+        self.engine, self.runtime, self.faulty, self.lake = engine, runtime, faulty, lake
         self._kinesis = aws.client("kinesis")
         self.prefix = ""
         self.arn = ""
@@ -84,12 +84,12 @@ def deployed(
     bucket, task, temp = f"lake-{uuid4().hex[:12]}", tmp_path_factory.mktemp("task"), tmp_path_factory.mktemp("temp")
     moto_server.client("s3").create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
     warehouse = f"s3://{bucket}/warehouse"
-    with pytest.MonkeyPatch.context() as patch, faulty_s3(moto_server.url) as s3:
+    with pytest.MonkeyPatch.context() as patch, faulty_aws(moto_server.url) as faulty:
         for name, value in moto_server.environ.items():
             patch.setenv(name, value)
         environ = {
             **moto_server.environ,
-            "AWS_ENDPOINT_URL": s3.url,
+            "AWS_ENDPOINT_URL": faulty.url,
             "MANYMETRICS_WAREHOUSE": warehouse,
             "MANYMETRICS_ENGINE": request.param,
             "TMPDIR": str(temp),
@@ -98,7 +98,7 @@ def deployed(
             environ |= {"MANYMETRICS_SPARK_JARS": str(jvm_part("jars")), "JAVA_HOME": str(jvm_part("java21"))}
         lake = Lake(glue_catalog(warehouse, moto_server.environ))
         with RuntimeApi("manymetrics_processor.handler.handler", environ, task, init_timeout_s=120) as runtime:
-            function = Function(request.param, runtime, moto_server, s3, lake)
+            function = Function(request.param, runtime, moto_server, faulty, lake)
             yield function
             java = function.java() if runtime.runs else []
         eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in java) or None)  # it ends with its process
@@ -155,12 +155,12 @@ def test_where_time_runs_out_what_is_committed_stays_and_the_rest_comes_again_fr
     event = function.event(*ids)
     held = list[float]()
 
-    def hold_once() -> None:
+    def hold_once(_number: int) -> None:
         if not held:
             held.append(HELD_S)
             time.sleep(HELD_S)
 
-    function.s3.before = hold_once
+    function.faulty["PUT"].before = hold_once
     function.runtime.timeout_s = RESERVE_S + HELD_S
     first = function.answer(event)
     function.runtime.timeout_s = RESERVE_S - 1

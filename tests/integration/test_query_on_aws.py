@@ -25,7 +25,7 @@ from manymetrics_processor import pipeline
 from manymetrics_processor.glue import glue_catalog
 from manymetrics_processor.lake import Lake
 from manymetrics_processor.window import Window
-from tests.faulty_s3 import FaultyS3, faulty_s3
+from tests.faulty_aws import Calls, faulty_aws
 from tests.insights import lakes
 from tests.insights.test_lake import STORIES, assert_plans_alike
 from tests.integration.micro_batches import STREAM, record, track
@@ -62,12 +62,12 @@ def query(capfd: pytest.CaptureFixture[str]) -> Query:
 
 
 @pytest.fixture
-def s3(moto_server: Aws, lake: Lake, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]:
-    """What stands between the query and the tables' files."""
-    with faulty_s3(moto_server.url) as faulty:
+def s3(moto_server: Aws, lake: Lake, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calls]:
+    """The query's calls for the tables' files."""
+    with faulty_aws(moto_server.url) as faulty:
         fill(lake)
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", faulty.url)
-        yield faulty
+        yield faulty["GET"]
 
 
 def fill(lake: Lake, days: int = 3, a_day: int = 40) -> None:
@@ -191,16 +191,16 @@ def put_in(sql: str, there: dict[str, str], warehouse: str) -> str:
     return sql.replace("{file}", file).replace("{other}", other).replace("{warehouse}", warehouse)
 
 
-def test_columns_and_row_groups_that_a_query_does_not_need_are_not_fetched(lake: Lake, s3: FaultyS3) -> None:
+def test_columns_and_row_groups_that_a_query_does_not_need_are_not_fetched(lake: Lake, s3: Calls) -> None:
     chance, window = random.Random(1), Window()
     events = [track(f"w{number}", properties={"text": chance.randbytes(40_000).hex()}) for number in range(200)]
     batch = [record(9 + start, *events[start : start + 10], day=9) for start in range(0, 200, 10)]
     pipeline.run(batch, STREAM, lake, window)
 
     def fetched(sql: str) -> int:
-        s3.gets.clear()
+        s3.answers.clear()
         open_session(source(os.environ["MANYMETRICS_WAREHOUSE"])).connection.execute(sql).fetchall()
-        return sum(size for path, size in s3.gets if path.endswith(".parquet"))
+        return sum(size for path, size in s3.answers if path.endswith(".parquet"))
 
     everything = fetched("select * from events")
 
@@ -210,21 +210,21 @@ def test_columns_and_row_groups_that_a_query_does_not_need_are_not_fetched(lake:
     assert fetched("select properties from events where message_id = 'm1-1'") < everything / 10
 
 
-def test_a_small_file_is_fetched_in_one_request(s3: FaultyS3, query: Query) -> None:
+def test_a_small_file_is_fetched_in_one_request(s3: Calls, query: Query) -> None:
     assert query(COUNT)[0] == 0
 
-    paths = [path for path, _ in s3.gets]
+    paths = [path for path, _ in s3.answers]
     files = {path for path in paths if path.endswith(".parquet")}
     assert len(files) == 3
     assert {paths.count(path) for path in files} == {1}
 
 
-def test_a_body_that_breaks_off_is_fetched_again(s3: FaultyS3, query: Query) -> None:
-    s3.cut = 2
+def test_a_body_that_breaks_off_is_fetched_again(s3: Calls, query: Query) -> None:
+    s3.faults = ["cut", "cut"]
     status, out, _ = query(COUNT, "-o", "csv")
     assert (status, out) == (0, "n,ids\r\n120,120\r\n")
 
-    s3.cut = 10_000
+    s3.every = "cut"
     status, out, err = query(COUNT)
     assert (status, out) == (1, "")
     assert "AWS can't be reached" in err
@@ -232,7 +232,7 @@ def test_a_body_that_breaks_off_is_fetched_again(s3: FaultyS3, query: Query) -> 
 
 @pytest.mark.parametrize("forbidden", [".parquet", ".avro", ".metadata.json"])
 def test_a_file_that_may_not_be_read_is_an_error_that_names_the_permission(
-    s3: FaultyS3, query: Query, forbidden: str
+    s3: Calls, query: Query, forbidden: str
 ) -> None:
     s3.forbidden = forbidden
 

@@ -1,8 +1,8 @@
-"""What tests of Spark may ask for."""
+"""What both engines promise is tested with each of them through ``tables``; with arrow it needs no JVM."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -14,21 +14,27 @@ from manymetrics_processor.glue import glue_catalog
 from manymetrics_processor.lake import Lake
 from manymetrics_processor.spark_engine import SparkEngine
 from manymetrics_processor.spark_session import SparkSettings
-from tests.glue_lake import BUCKET
-from tests.spark.faulty_glue import FaultyGlue
+from tests.faulty_aws import Calls, FaultyAws
+from tests.glue_lake import BUCKET, another_handle, glue_lake
 from tests.spark_parts import Spark
 from tests.strict_moto import Aws
 
 
 @pytest.fixture(scope="session")
-def aws(spark: Spark) -> Aws:
-    return spark.aws
+def aws(aws_behind_faults: tuple[Aws, FaultyAws]) -> Aws:
+    return aws_behind_faults[0]
 
 
 @pytest.fixture(scope="session")
-def glue(spark: Spark) -> FaultyGlue:
-    """What stands between Spark and Glue."""
-    return spark.glue
+def faulty(aws_behind_faults: tuple[Aws, FaultyAws]) -> FaultyAws:
+    """What stands between an engine and Glue and S3."""
+    return aws_behind_faults[1]
+
+
+@pytest.fixture
+def glue(faulty: FaultyAws) -> Calls:
+    """The commits of tables."""
+    return faulty["UpdateTable"]
 
 
 @pytest.fixture(scope="session")
@@ -56,12 +62,12 @@ class Lakes:
 
 
 @pytest.fixture
-def lakes(aws: Aws, glue: FaultyGlue, session: SparkSession) -> Iterator[Lakes]:
+def lakes(aws: Aws, faulty: FaultyAws, session: SparkSession) -> Iterator[Lakes]:
     """Empty tables."""
-    glue.reset()
+    faulty.reset()
     made = make_lakes(aws, session)
     yield made
-    glue.reset()
+    faulty.reset()
     made.remove()
     s3 = aws.client("s3")
     for page in s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET):
@@ -75,3 +81,28 @@ def make_lakes(aws: Aws, session: SparkSession) -> Lakes:
     arrow = Lake(catalog, sleep=lambda _seconds: None)
     arrow.ensure_tables()
     return Lakes(catalog, engine, Lake(catalog, engine, sleep=lambda _seconds: None), arrow)
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """Empty tables, as the processors of one engine have them; ``sound`` has no faults on its way."""
+
+    engine: str
+    sound: Lake
+    make_lake: Callable[[], Lake]
+
+
+@pytest.fixture(params=["arrow", pytest.param("spark", marks=pytest.mark.jvm)])
+def tables(aws: Aws, faulty: FaultyAws, request: pytest.FixtureRequest) -> Iterator[Tables]:
+    behind = Aws(faulty.url)
+    session: SparkSession | None = request.getfixturevalue("session") if request.param == "spark" else None
+
+    def make_lake() -> Lake:
+        with pytest.MonkeyPatch.context() as environ:
+            environ.setenv("AWS_ENDPOINT_URL", behind.url)
+            return another_handle(behind, SparkEngine(session) if session else None)
+
+    faulty.reset()
+    with glue_lake(aws) as sound:
+        yield Tables(request.param, sound, make_lake)
+        faulty.reset()

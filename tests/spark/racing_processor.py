@@ -34,7 +34,6 @@ class Arguments(msgspec.Struct, kw_only=True):
     jars: str
     java_home: str
     temp: str
-    catalog: dict[str, str]
     started: str
     go: str
     seed: int = 0
@@ -80,7 +79,6 @@ def main(given: Arguments) -> None:
             temp=Path(given.temp),
             endpoint=given.aws,
             heap_mb=512,
-            catalog=given.catalog,
         )
     )
     lake = another_handle(Aws(given.aws), SparkEngine(session, CATALOG))

@@ -23,10 +23,10 @@ from manymetrics_processor.spark_engine import SparkEngine
 from manymetrics_processor.storage import list_files, open_parquet
 from manymetrics_processor.window import Window
 from tests.events_corpus import read_cases, request_of
+from tests.faulty_aws import Calls, Fault
 from tests.in_process import ask, make_app
 from tests.integration.micro_batches import NOW, STREAM, books, counts, message_ids, record, track
 from tests.spark.conftest import Lakes
-from tests.spark.faulty_glue import Fault, FaultyGlue
 
 pytestmark = [pytest.mark.jvm, pytest.mark.xdist_group("spark")]
 
@@ -147,7 +147,7 @@ CASES = [
 
 @pytest.mark.parametrize(("commit", "at"), CASES, ids=lambda part: getattr(part, "__name__", part))
 def test_any_commit_of_somebody_else_is_a_conflict(
-    commit: Callable[[Lakes], None], at: str, lakes: Lakes, glue: FaultyGlue
+    commit: Callable[[Lakes], None], at: str, lakes: Lakes, glue: Calls
 ) -> None:
     for number in range(10 if commit is _maintain else 1):
         pipeline.run([record(number, track(f"m{number}"))], STREAM, lakes.arrow, Window())
@@ -155,13 +155,13 @@ def test_any_commit_of_somebody_else_is_a_conflict(
     files = lakes.engine.stage(EVENTS, iceberg, decode([record(60, track("ours"))], STREAM).events)
     summary = SUMMARY
     if at == LAST:
-        glue.before = lambda: commit(lakes)
+        glue.before = lambda _number: commit(lakes)
     elif at == BETWEEN:
         summary = _Overtaken(lambda: commit(lakes))
     else:
         commit(lakes)
     seen: list[str] = []
-    glue.after = lambda: seen.append("asked")
+    glue.after = lambda _number: seen.append("asked")
 
     with pytest.raises(ConflictError):
         lakes.engine.append(EVENTS, iceberg, files, summary, PROPERTIES)
@@ -174,32 +174,9 @@ def test_any_commit_of_somebody_else_is_a_conflict(
     assert "ours" in message_ids(lakes.arrow)
 
 
-@pytest.mark.parametrize("faults", [["lost"], ["error after"], ["unavailable"], ["throttled", "lost"]], ids=str)
-def test_an_answer_that_is_lost_once_costs_nothing(faults: list[Fault], lakes: Lakes, glue: FaultyGlue) -> None:
-    glue.faults = list(faults)
-
-    pipeline.run([record(1, track("a"))], STREAM, lakes.spark, Window())
-    pipeline.run([record(2, track("a"), track("b"))], STREAM, lakes.spark, Window())
-
-    assert glue.updates > 2
-    assert message_ids(lakes.arrow) == ["a", "b"]
-    assert counts(books(lakes.arrow)) == {"received": 3, "stored": 2, "duplicate": 1}
-
-
-@pytest.mark.parametrize("fault", ["lost", "error after"])
-def test_where_every_answer_is_lost_each_batch_is_committed_once(fault: Fault, lakes: Lakes, glue: FaultyGlue) -> None:
-    glue.every = fault
-
-    for number in range(3):
-        pipeline.run([record(number, track(f"m{number}"))], STREAM, lakes.spark, Window())
-
-    assert message_ids(lakes.arrow) == ["m0", "m1", "m2"]
-    assert counts(books(lakes.arrow)) == {"received": 3, "stored": 3}
-
-
 @pytest.mark.parametrize("fault", ["lost", "error after"])
 def test_where_nobody_asks_again_a_commit_that_landed_is_readable_and_found(
-    fault: Fault, lakes: Lakes, glue: FaultyGlue, session: SparkSession
+    fault: Fault, lakes: Lakes, glue: Calls, session: SparkSession
 ) -> None:
     """As when the SDK has used up its retries: Iceberg takes a 500 for a failure, and would delete the metadata."""
     jvm: Any = session._jvm
@@ -215,7 +192,7 @@ def test_where_nobody_asks_again_a_commit_that_landed_is_readable_and_found(
     for number in range(3):
         pipeline.run([record(number, track(f"m{number}"))], STREAM, lakes.spark, Window())
 
-    assert glue.updates == 3
+    assert glue.count == 3
     assert message_ids(lakes.arrow) == ["m0", "m1", "m2"]
 
 

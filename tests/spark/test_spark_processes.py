@@ -20,9 +20,9 @@ from pyspark.sql import SparkSession
 
 from manymetrics_processor.spark_session import SparkSettings
 from tests.conftest import ROOT
+from tests.faulty_aws import Calls
 from tests.integration.micro_batches import books, counts, message_ids
 from tests.spark.conftest import Lakes
-from tests.spark.faulty_glue import FaultyGlue
 from tests.spark.racing_processor import SHARDS, Arguments, deliver, events_of
 from tests.strict_moto import REGION, Aws
 
@@ -51,13 +51,12 @@ def processors(count: int, settings: SparkSettings, aws: Aws, tmp_path: Path) ->
     started = [tmp_path / f"started-{n}" for n in range(count)]
     arguments = [
         Arguments(
-            aws=aws.url,
+            aws=str(settings.endpoint),
             warehouse=settings.warehouse,
             region=REGION,
             jars=str(settings.jars),
             java_home=str(settings.java_home),
             temp=str(tmp_path),
-            catalog=dict(settings.catalog),
             started=str(file),
             go=str(go),
             seed=seed,
@@ -95,26 +94,6 @@ def test_processors_that_race_store_each_event_once(
     with processors(2, settings, aws, tmp_path) as racing:
         deliver(lakes.arrow, SHARDS, random.Random(9))  # and the arrow engine with them
         assert [one.process.wait(timeout=120) for one in racing] == [0, 0]
-
-    assert message_ids(lakes.arrow) == events_of(SHARDS)
-    assert counts(books(lakes.arrow)) == EXACT
-
-
-@pytest.mark.parametrize("moment", ["before", "after"])
-def test_a_processor_that_is_killed_at_its_commit_loses_and_doubles_nothing(
-    moment: str, lakes: Lakes, settings: SparkSettings, aws: Aws, glue: FaultyGlue, tmp_path: Path
-) -> None:
-    with processors(1, settings, aws, tmp_path) as [victim]:
-
-        def kill_at_the_third() -> None:
-            if glue.updates >= 3:
-                victim.kill()
-
-        setattr(glue, moment, kill_at_the_third)
-        assert victim.process.wait(timeout=120) == -signal.SIGKILL
-    glue.reset()
-
-    deliver(lakes.spark, SHARDS, random.Random(1))
 
     assert message_ids(lakes.arrow) == events_of(SHARDS)
     assert counts(books(lakes.arrow)) == EXACT
@@ -213,12 +192,12 @@ def test_a_session_needs_no_home_no_shared_memory_and_no_folder_but_the_temporar
 
 @pytest.mark.usefixtures("lakes")
 def test_a_jvm_that_is_gone_is_told_from_a_conflict(
-    settings: SparkSettings, aws: Aws, glue: FaultyGlue, tmp_path: Path
+    settings: SparkSettings, aws: Aws, glue: Calls, tmp_path: Path
 ) -> None:
     with processors(1, settings, aws, tmp_path) as [victim]:
-        glue.before = lambda: os.kill(victim.java, signal.SIGKILL)
+        glue.before = lambda _number: os.kill(victim.java, signal.SIGKILL)
         assert victim.process.wait(timeout=120) == 1  # by EngineLostError, not after twelve conflicts
-    assert glue.updates == 1
+    assert glue.count == 1
 
 
 def test_a_class_archive_is_made_without_aws_and_is_used(alone: dict[str, str], tmp_path: Path) -> None:

@@ -1,0 +1,60 @@
+"""A processor in a process of its own that commits one batch, put together by the product's own root.
+
+A test kills it in the middle. It is forked from a process that has imported what it needs, which takes a second.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+from manymetrics.settings import Settings
+from manymetrics_processor import pipeline
+from manymetrics_processor.decode import StreamRecord
+from manymetrics_processor.handler import make_catalog, make_engine
+from manymetrics_processor.lake import Lake
+from manymetrics_processor.window import Window
+from tests.integration.micro_batches import STREAM, record, track
+
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(["manymetrics_processor.handler"])
+
+
+def batch_of(number: int) -> list[StreamRecord]:
+    """An event of its own, one that each batch has, and one that is a dead letter."""
+    return [record(number, track(f"m{number}"), track("again"), b"{}")]
+
+
+class Doomed:
+    """The process, and the JVM that it may have."""
+
+    def __init__(self, number: int, environ: Mapping[str, str]) -> None:
+        self._process = _FORKS.Process(target=_commit, args=(number, environ))
+        self._process.start()
+
+    def kill(self) -> None:
+        """All of it, as when a machine is gone."""
+        pid = self._process.pid
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            os.kill(int(child), signal.SIGKILL)
+        self._process.kill()
+
+    def wait(self) -> int | None:
+        """Its exit status."""
+        self._process.join(120)
+        status = self._process.exitcode
+        self._process.kill()
+        self._process.join()
+        return status
+
+
+def _commit(number: int, environ: Mapping[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(environ)
+    settings = Settings.read(os.environ)
+    engine, _ = make_engine(settings, os.environ)
+    lake = Lake(make_catalog(settings, os.environ), engine)
+    pipeline.run(batch_of(number), STREAM, lake, Window())
