@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from functools import cache
+from functools import cache, partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
@@ -152,9 +152,8 @@ def make_processor(
     engine, is_alive = make_engine(settings, environ)
     archive = Archive(settings.archive, load_file_io(catalog.properties)) if settings.archive else None
     window = make_window(settings, catalog)
-    return Processor(
-        lambda sleep: Lake(catalog, engine, sleep=sleep), window, stream_of or stream_name, archive, is_alive
-    )
+    names = stream_of or partial(stream_name, boto3.client("kinesis"))
+    return Processor(lambda sleep: Lake(catalog, engine, sleep=sleep), window, names, archive, is_alive)
 
 
 def make_engine(settings: Settings, environ: Mapping[str, str]) -> tuple[Engine, Callable[[], bool]]:
@@ -209,11 +208,12 @@ def make_event_source(environ: Mapping[str, str], options: Options, failures: st
                 log.warning("maintenance failed and will be tried again in an hour", exc_info=error)
         return answer
 
+    kinesis = boto3.client("kinesis")
     source = EventSource(
-        _kinesis(),
-        _kinesis().describe_stream_summary(StreamName=settings.stream)["StreamDescriptionSummary"]["StreamARN"],
+        kinesis,
+        kinesis.describe_stream_summary(StreamName=settings.stream)["StreamDescriptionSummary"]["StreamARN"],
         invoke,
-        stream_name,
+        partial(stream_name, kinesis),
         lambda stream, shard: current_books(lake.load(EVENTS), stream).watermark(shard),
         lambda key, data: write_bytes(lake.io, f"{home}/{key}", data),
         options,
@@ -221,24 +221,19 @@ def make_event_source(environ: Mapping[str, str], options: Options, failures: st
     return source
 
 
-def stream_name(arn: str) -> str:
+def stream_name(kinesis: Any, arn: str) -> str:  # noqa: ANN401  # boto3 ships no types
     """A stream with its incarnation: one that is deleted and made again starts at its first record."""
     # Asked each time: a container outlives a stream, and one call a batch is nothing.
-    stream = _kinesis().describe_stream_summary(StreamARN=arn)["StreamDescriptionSummary"]
+    stream = kinesis.describe_stream_summary(StreamARN=arn)["StreamDescriptionSummary"]
     return f"{arn}@{stream['StreamCreationTimestamp'].timestamp():.3f}"
 
 
-def known_stream_name(arn: str) -> str:
+def known_stream_name(kinesis: Any, arn: str) -> str:  # noqa: ANN401  # as above
     """As stream_name; the ARN alone where the stream is gone, for what can still be replayed of it."""
     try:
-        return stream_name(arn)
-    except _kinesis().exceptions.ResourceNotFoundException:
+        return stream_name(kinesis, arn)
+    except kinesis.exceptions.ResourceNotFoundException:
         return arn
-
-
-@cache
-def _kinesis() -> Any:  # noqa: ANN401  # boto3 ships no types
-    return boto3.client("kinesis")
 
 
 def _put_metrics(outcomes: Sequence[bytes | None], window: Window) -> None:

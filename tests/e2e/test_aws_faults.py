@@ -55,7 +55,7 @@ class Way:
 
     @property
     def stream(self) -> str:
-        return stream_name(self.arn)
+        return stream_name(self.aws.client("kinesis"), self.arn)
 
     @property
     def books(self) -> StreamBooks:

@@ -52,9 +52,9 @@ def test_four_processors_and_maintenance_on_one_table_store_each_event_once(engi
             stack.callback(runner.kill)
             runner.start()
         with maintained(aws) as rounds:
-            sent = send_to_all(aws, lambda: all(received(lake, arns)))
+            sent = send_to_all(aws, lambda: all(received(aws, lake, arns)))
             totals = [events_in(aws, arn) for arn in arns]
-            eventually(lambda: received(lake, arns) == totals or None, within_s=300, every_s=1)
+            eventually(lambda: received(aws, lake, arns) == totals or None, within_s=300, every_s=1)
         assert [runner.stop() for runner in runners] == [0, 0, 0, 0]
 
         stored, letters = rows(lake), rows(lake, DEAD_LETTERS)
@@ -62,18 +62,18 @@ def test_four_processors_and_maintenance_on_one_table_store_each_event_once(engi
         assert len({row["dead_letter_id"] for row in letters}) == len(letters)
         by_stream, letters_of = (Counter(row["_stream"] for row in some) for some in (stored, letters))
         for arn in arns:
-            name, outcomes = stream_name(arn), counts(books_of(lake, arn))
+            name, outcomes = stream_name(aws.client("kinesis"), arn), counts(books_of(aws, lake, arn))
             assert (outcomes["stored"], outcomes["dead_lettered:unknown_type"]) == (by_stream[name], letters_of[name])
         assert rounds[0] > 3
         assert list(list_files(lake.io, f"{WAREHOUSE}/failures")) == []
 
 
-def books_of(lake: Lake, arn: str) -> StreamBooks:
-    return current_books(lake.load(EVENTS), stream_name(arn))
+def books_of(aws: Aws, lake: Lake, arn: str) -> StreamBooks:
+    return current_books(lake.load(EVENTS), stream_name(aws.client("kinesis"), arn))
 
 
-def received(lake: Lake, arns: list[str]) -> list[int]:
-    return [books_of(lake, arn).received for arn in arns]
+def received(aws: Aws, lake: Lake, arns: list[str]) -> list[int]:
+    return [books_of(aws, lake, arn).received for arn in arns]
 
 
 def send_to_all(aws: Aws, all_are_at_work: Callable[[], bool]) -> set[str]:

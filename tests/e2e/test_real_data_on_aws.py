@@ -40,7 +40,7 @@ def lake(aws: Aws) -> Iterator[Lake]:
 @pytest.fixture
 def stream(aws: Aws, lake: Lake) -> Iterator[str]:  # noqa: ARG001  # the tables' fixture names the AWS to ask
     """The name of an empty stream."""
-    yield stream_name(make_stream(aws))
+    yield stream_name(aws.client("kinesis"), make_stream(aws))
     aws.client("kinesis").delete_stream(StreamName=STREAM)
 
 

@@ -71,7 +71,7 @@ class World:
 
     @property
     def books(self) -> Mapping[str, int]:
-        return counts(current_books(self.lake.load(EVENTS), root.stream_name(self.arn)))
+        return counts(current_books(self.lake.load(EVENTS), root.stream_name(self.kinesis, self.arn)))
 
     @contextmanager
     def running(self, options: Options = QUICK, wrap: Callable[[EventSource], None] | None = None) -> Iterator[None]:
@@ -89,19 +89,15 @@ class World:
 
 
 @pytest.fixture
-def world(aws_lake: tuple[Aws, str]) -> Iterator[World]:
-    root._kinesis.cache_clear()
-    yield World(*aws_lake)
-    root._kinesis.cache_clear()
+def world(aws_lake: tuple[Aws, str]) -> World:
+    return World(*aws_lake)
 
 
 @pytest.fixture
-def either(aws_lake: tuple[Aws, str], kinesis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+def either(aws_lake: tuple[Aws, str], kinesis_url: str, monkeypatch: pytest.MonkeyPatch) -> World:
     """A world with a stream of moto's, then of another Kinesis."""
     monkeypatch.setenv("AWS_ENDPOINT_URL_KINESIS", kinesis_url)
-    root._kinesis.cache_clear()
-    yield World(*aws_lake, kinesis_url)
-    root._kinesis.cache_clear()
+    return World(*aws_lake, kinesis_url)
 
 
 class Clock:
@@ -356,7 +352,7 @@ def test_an_outage_past_the_record_age_goes_to_s3_and_replay_brings_it_back(
         "duplicate": 1,
         "dead_lettered:unknown_type": 1,
     }
-    assert {row["_stream"] for row in rows(world.lake)} == {root.stream_name(world.arn)}
+    assert {row["_stream"] for row in rows(world.lake)} == {root.stream_name(world.kinesis, world.arn)}
 
 
 def test_lost_tables_are_made_again_from_the_archive(world: World) -> None:

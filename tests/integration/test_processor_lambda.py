@@ -62,11 +62,11 @@ class Function:
 
     def stored(self) -> list[str]:
         """The message ids of the stream's rows."""
-        name = stream_name(self.arn)
+        name = stream_name(self._kinesis, self.arn)
         return sorted(row["message_id"] for row in rows(self.lake) if row["_stream"] == name)
 
     def books(self) -> Mapping[str, int]:
-        return counts(books(self.lake, stream_name(self.arn)))
+        return counts(books(self.lake, stream_name(self._kinesis, self.arn)))
 
     def java(self) -> list[int]:
         """The JVMs of the process that runs now."""

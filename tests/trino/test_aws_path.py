@@ -43,7 +43,7 @@ def test_each_acknowledged_event_is_there_once_through_kill_9(
                 if number in {15, 40}:
                     runner.kill()
                     runner.start()
-        stream = stream_name(arn)
+        stream = stream_name(trino.aws.client("kinesis"), arn)
         eventually(lambda: current_books(lake.load(EVENTS), stream).received == len(sent) or None, within_s=120)
         assert runner.stop() == 0
     finally:

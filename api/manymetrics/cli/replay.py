@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from manymetrics.cli.data_dir import add_data_dir
@@ -58,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run_objects(location: str) -> int:
+    import boto3
+
     from manymetrics_processor.handler import known_stream_name, make_catalog, make_window
     from manymetrics_processor.lake import Lake
     from manymetrics_processor.replay_objects import NoObjectsError, replay_objects
@@ -68,13 +71,14 @@ def _run_objects(location: str) -> int:
     catalog = make_catalog(settings, os.environ)
     lake = Lake(catalog)
     lake.ensure_tables()
+    name_of = partial(known_stream_name, boto3.client("kinesis"))
 
     def say(one: str) -> None:
         print(one, file=sys.stderr)
 
     try:
         with races_said_in_a_line():
-            report = replay_objects(lake, make_window(settings, catalog), location, known_stream_name, say)
+            report = replay_objects(lake, make_window(settings, catalog), location, name_of, say)
     except NoObjectsError as error:
         print(f"manymetrics: {error}", file=sys.stderr)
         return 1
