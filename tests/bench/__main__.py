@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.bench import http, lambda_api, processor
+from tests.bench import engines, http, lambda_api, processor
 from tests.bench.report import Part
 
 PACKAGES = (
@@ -27,7 +27,14 @@ PACKAGES = (
     "uvloop",
     "zstandard",
 )
-PARTS = (http.measure, lambda_api.measure, processor.measure_backlog, processor.measure_age, processor.measure_window)
+PARTS = (
+    http.measure,
+    lambda_api.measure,
+    processor.measure_backlog,
+    processor.measure_age,
+    processor.measure_window,
+    engines.measure,
+)
 REPORT = Path("build/bench.json")
 
 
