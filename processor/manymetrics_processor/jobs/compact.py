@@ -1,6 +1,6 @@
 """Few large files of many small ones, sorted, each event once: ``spark-submit compact.py``.
 
-    find duplicates -> rewrite files on the cluster -> one commit a table -> expire snapshots -> remove old files
+    find duplicates -> [rewrite files on the cluster -> commit]* -> expire snapshots -> remove old files
 
 The processor drops every resend that it knows. What it can't know is dropped here: resends of days whose ids had no
 room, and rows that others have written. The first that was received stays. Files of days that get no small files any
@@ -46,7 +46,7 @@ BUCKET_ROWS = 1_000_000  # rows whose ids are compared at once, about 100 MB
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What became of one table. ``merges_lost``: how many merges were in vain, since others had replaced a file."""
+    """What became of one table. ``merges_lost``: in vain, as others had replaced a file, or it took too long."""
 
     table: str
     files_before: int
@@ -131,7 +131,7 @@ def _packed(files: Sequence[DataFile], limits: Limits) -> Iterator[list[DataFile
 
 def _rewrite(
     lake: Lake, on: Cluster, table: Table, iceberg: IcebergTable, groups: Sequence[Sequence[DataFile]], gone: Positions
-) -> Sequence[Rewritten]:
+) -> list[Rewritten]:
     target = portable(iceberg)
     tasks = [
         (group, {one.file_path: gone[one.file_path] for one in group if one.file_path in gone}) for group in groups
@@ -140,8 +140,11 @@ def _rewrite(
     def stage(task: tuple[Sequence[DataFile], Positions]) -> Rewritten:
         return stage_rewritten(table, target, task[0], without=task[1])
 
-    staged = on.map(stage, tasks)
-    return swap(lake, table, staged, iceberg, "compact") if staged else ()
+    swapped: list[Rewritten] = []
+    while tasks:  # no more at once than the cluster takes: what is long in the making can't be committed
+        now, tasks = tasks[: on.width], tasks[on.width :]
+        swapped += swap(lake, table, on.map(stage, now), iceberg, "compact")
+    return swapped
 
 
 # --- duplicates -------------------------------------------------------------------------------------------
@@ -168,6 +171,7 @@ def find_resends(
     def together(_bucket: int, blobs: list[Any]) -> list[tuple[int, int]]:
         return _resends_of(pa.concat_tables(map(from_bytes, blobs)), window_days)
 
+    files = sorted(files, key=lambda one: one.file_path)
     named = [(number, file.file_path, file.partition[0]) for number, file in enumerate(files)]
     found: dict[str, list[int]] = defaultdict(list)
     for resends in on.gather(parts, together, named, buckets):
@@ -205,7 +209,10 @@ def _resends_of(rows: pa.Table, window_days: int) -> list[tuple[int, int]]:
     again = np.zeros(len(ids), dtype=np.bool_)
     again[order[1:][same]] = again[order[:-1][same]] = True
     candidates = rows.filter(pa.array(again)).to_pylist()
-    candidates.sort(key=lambda row: (row["received_at"], int(row["sequence"]), row["position"]))
+    # To the last file and row, so that two jobs at once keep the same one of two that are alike.
+    candidates.sort(
+        key=lambda row: (row["received_at"], int(row["sequence"]), *map(row.get, ("position", "file", "row")))
+    )
     of_row: Ids = np.array([(row["first"], row["second"]) for row in candidates], dtype=np.uint64).reshape(-1, 2)
     days = np.array([row["day"] for row in candidates], dtype=np.int64)
     return [(candidates[i]["file"], candidates[i]["row"]) for i in resends_within(of_row, days, window_days)]
