@@ -203,11 +203,13 @@ def _rewrite_without(lake: Lake, table: Table, person: Person, spread: Spread) -
 
 def _at_once(files: Sequence[DataFile]) -> Iterator[list[DataFile]]:
     some: list[DataFile] = []
+    size = 0
     for file in files:
-        if some and sum(one.file_size_in_bytes for one in some) + file.file_size_in_bytes > _BYTES_AT_ONCE:
+        if some and size + file.file_size_in_bytes > _BYTES_AT_ONCE:
             yield some
-            some = []
+            some, size = [], 0
         some.append(file)
+        size += file.file_size_in_bytes
     if some:
         yield some
 

@@ -21,10 +21,11 @@ from manymetrics_processor.archive import SUFFIX, Archive
 from manymetrics_processor.decode import StreamRecord
 from manymetrics_processor.jobs import backfill as job
 from manymetrics_processor.jobs import pieces
-from manymetrics_processor.jobs.backfill import NothingToDoError, Report, TooSlowError, backfill
-from manymetrics_processor.lake import Lake, local_catalog
+from manymetrics_processor.jobs.backfill import NothingToDoError, Report, TooManyFilesError, TooSlowError, backfill
+from manymetrics_processor.jobs.pieces import Piece
+from manymetrics_processor.lake import Lake, live_files, local_catalog
+from manymetrics_processor.reading import read_files
 from manymetrics_processor.rows import DAY_US
-from manymetrics_processor.storage import list_files
 from manymetrics_processor.window import Window
 from tests.in_process_cluster import InProcessCluster
 from tests.integration.micro_batches import NOW, STREAM, books, counts, make_lake, message_ids, record, rows, track
@@ -344,6 +345,23 @@ def test_files_that_are_empty_once_unpacked_are_nothing(home: Path) -> None:
     assert (outcomes(report), report.damaged) == ({"stored": 0, "duplicate": 0, "dead_lettered": 0}, [])
 
 
+def test_more_files_than_the_tables_can_remember_are_refused(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job, "MAX_FILES", 2)
+    for number in range(3):
+        (home / f"{number}.json").write_bytes(lines(exported(f"m{number}")))
+
+    with pytest.raises(TooManyFilesError, match="holds 3 files"):
+        run(home, project="shop")
+
+
+def test_many_pieces_are_cut_into_commits_in_no_time() -> None:
+    many = [Piece("shard", number, number, "", 1_000) for number in range(200_000)]
+
+    groups = list(job._groups(many, 100_000_000))
+
+    assert [len(one) for one in groups] == [100_000] * 2
+
+
 def test_windows_files_are_read_as_any(lake: Lake, home: Path) -> None:
     (home / "a.json").write_bytes(b"\xef\xbb\xbf" + lines(exported("a"), exported("b")).replace(b"\n", b"\r\n"))
 
@@ -426,6 +444,8 @@ def test_a_large_day_is_several_files_and_each_is_sorted(
 
     run(home, project="shop")
 
-    files = list(list_files(lake.io, f"{lake.home(EVENTS)}/data"))
-    assert len(files) == 6
-    assert len(rows(lake)) == 50
+    iceberg = lake.load(EVENTS)
+    files = [read_files(EVENTS, iceberg, [file])["event"].to_pylist() for file in live_files(iceberg)]
+    assert sorted(map(len, files)) == [5, 5, 10, 10, 10, 10]
+    assert all(names == sorted(names) for names in files)
+    assert message_ids(lake) == sorted(f"m{number}" for number in range(50))

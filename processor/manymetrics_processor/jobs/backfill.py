@@ -43,6 +43,7 @@ from manymetrics_processor.window import Window
 
 COMMIT_BYTES = 2_000_000_000  # about so much, unpacked, is committed at once: two million events
 FILE_ROWS = 250_000  # a data file, about 25 MB
+MAX_FILES = 10_000  # a watermark each, 20 bytes, in a property that every commit writes: Glue's take 512,000 bytes
 
 PartKey = tuple[tuple[str, int], ...]
 """What names a part of what is decoded: the shard and sequence number of its first record, where it has one."""
@@ -52,6 +53,10 @@ Progress = Callable[[str], None]
 
 class NothingToDoError(Exception):
     """There is nothing to backfill. The message says the cure."""
+
+
+class TooManyFilesError(Exception):
+    """More files than the tables can remember. The message says the cure."""
 
 
 @dataclass(slots=True)
@@ -79,7 +84,7 @@ def backfill(
     commit_bytes: int = COMMIT_BYTES,
     say: Progress = lambda _line: None,
 ) -> Report:
-    """Raises NothingToDoError, TooSlowError, and CommitContentionError: then do it again."""
+    """Raises NothingToDoError, TooManyFilesError, TooSlowError, and CommitContentionError: then do it again."""
     lake = Lake(catalog, ClusterEngine())
     lake.ensure_tables()
     location = (location if "://" in location else str(Path(location).resolve())).rstrip("/")
@@ -94,6 +99,12 @@ def backfill(
             f"{location} holds no object of the raw archive, and no NDJSON (.ndjson, .jsonl or .json, also .gz or .zst)"
             + ("" if project else "; NDJSON needs --project ID")
         )
+    file_count = len({piece.shard for piece in found.pieces})
+    if file_count > MAX_FILES:
+        raise TooManyFilesError(
+            f"{location} holds {file_count:,} files, and the tables remember no more than {MAX_FILES:,} of one source: "
+            "backfill it folder by folder, each by its own location, or pack many files into one"
+        )
     groups = list(_groups(found.pieces, commit_bytes))
     windows = _Windows(window_days, on)
     for number, pieces in enumerate(groups, 1):
@@ -107,11 +118,13 @@ def backfill(
 
 def _groups(pieces: Sequence[Piece], commit_bytes: int) -> Iterator[list[Piece]]:
     group: list[Piece] = []
+    size = 0
     for piece in pieces:
-        if group and sum(one.size for one in group) + piece.size > commit_bytes:
+        if group and size + piece.size > commit_bytes:
             yield group
-            group = []
+            group, size = [], 0
         group.append(piece)
+        size += piece.size
     if group:
         yield group
 
@@ -313,7 +326,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="commit about so much, unpacked, at once; the driver holds 50 bytes an event (default: %(default)s)",
     )
     args = parser.parse_args(arguments)
-    with errors_in_a_line(parser, NothingToDoError, TooSlowError), cluster("manymetrics backfill") as on:
+    with (
+        errors_in_a_line(parser, NothingToDoError, TooManyFilesError, TooSlowError),
+        cluster("manymetrics backfill") as on,
+    ):
         settings = job_settings(args)
         report = backfill(
             make_catalog(settings, os.environ),
