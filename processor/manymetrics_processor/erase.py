@@ -172,11 +172,11 @@ def _erase_from(lake: Lake, table: Table, person: Person, spread: Spread) -> Rec
     return Receipt(table.name, rows_before, erased, files_before, rewritten, files_after, expired, deleted, left)
 
 
-def _may_hold(table: Table, io: FileIO, person: Person, location: str) -> bool:
+def _may_hold(table: Table, io: FileIO, person: Person, location: str, *, if_gone: bool = False) -> bool:
     try:
         return bool(is_theirs(table, read_file(table, io, location, _columns(table)), person).any())
     except FileNotFoundError:
-        return False
+        return if_gone
     except pa.ArrowInvalid:  # half written
         return True
 
@@ -193,8 +193,8 @@ def _rewrite_without(lake: Lake, table: Table, person: Person, spread: Spread) -
         found = list(spread(partial(_holds, table, iceberg.io, person), files))
         clean |= {file.file_path for file, holds in zip(files, found, strict=True) if not holds}
         for some in _at_once([file for file, holds in zip(files, found, strict=True) if holds]):
-            staged = list(spread(partial(_without, table, portable(iceberg), person), some))
-            done = swap(lake, table, staged, iceberg, "erase")
+            staged = spread(partial(_without, table, portable(iceberg), person), some)
+            done = swap(lake, table, [one for one in staged if one is not None], iceberg, "erase")
             clean |= {file.file_path for one in done for file in one.new}
             erased += sum(one.rows_dropped for one in done)
             rewritten += len(done)
@@ -215,15 +215,20 @@ def _at_once(files: Sequence[DataFile]) -> Iterator[list[DataFile]]:
 
 
 def _holds(table: Table, io: FileIO, person: Person, file: DataFile) -> bool:
-    """Whether a file holds anything of theirs, and be it in rows that others have deleted."""
-    return bool(is_theirs(table, read_file(table, io, file.file_path, _columns(table)), person).any())
+    """Whether a file holds anything of theirs, and be it in rows that others have deleted; or is gone."""
+    return _may_hold(table, io, person, file.file_path, if_gone=True)
 
 
-def _without(table: Table, iceberg: IcebergTable, person: Person, file: DataFile) -> Rewritten:
+def _without(table: Table, iceberg: IcebergTable, person: Person, file: DataFile) -> Rewritten | None:
+    """None where somebody merged the file meanwhile, and it is removed: its rows are elsewhere by now."""
+
     def kept(rows: pa.Table) -> pa.Table:
         return rows.filter(pa.array(~is_theirs(table, rows, person)))
 
-    return stage_rewritten(table, iceberg, [file], kept)
+    try:
+        return stage_rewritten(table, iceberg, [file], kept)
+    except FileNotFoundError:
+        return None
 
 
 def _columns(table: Table) -> list[str]:

@@ -170,7 +170,10 @@ def swap(
     begun so long ago that their new files may be taken for orphans, and none where rows were deleted by others.
     Raises ConflictError after so many lost races.
     """
-    deletes = _deletes(seen)
+    try:
+        deletes = _deletes(seen)
+    except FileNotFoundError:  # what was seen is so long ago that it is expired and removed
+        return ()
     tried: Sequence[Rewritten] = ()
     for _ in range(MAX_ATTEMPTS):
         iceberg = lake.load(table)

@@ -167,6 +167,29 @@ def test_what_is_committed_meanwhile_stays_and_what_others_merged_is_left_to_the
     assert report.merges_lost == 1
 
 
+@pytest.mark.parametrize("while_it", ["find_resends", "_rewrite"])
+def test_files_that_others_merged_and_removed_meanwhile_are_left_to_them(
+    while_it: str, lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(12):
+        commit(lake, number, track(f"m{number % 10}"), day=number // 8)
+    does = getattr(job, while_it)
+    raced: list[object] = []
+
+    def overtaken(*arguments: Any) -> Any:  # noqa: ANN401  # as the real one
+        if not raced:
+            raced.append(maintenance.maintain(make_lake(tmp_path), keep_snapshots=1))  # day 0 has enough for it
+        return does(*arguments)
+
+    monkeypatch.setattr(job, while_it, overtaken)
+
+    report = run(tmp_path)
+    assert report.merges_lost > 0
+    run(tmp_path)
+
+    assert message_ids(lake) == sorted(f"m{number}" for number in range(10))
+
+
 def test_what_was_so_long_in_the_making_that_it_may_be_gone_is_not_committed(
     lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

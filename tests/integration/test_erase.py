@@ -279,6 +279,26 @@ def test_what_broke_off_is_run_again_and_knows_their_devices_still(
     assert (rows(lake), rows(lake, DEAD_LETTERS)) == ([], [])
 
 
+@pytest.mark.parametrize("while_it", ["_holds", "_without"])
+def test_files_that_are_merged_and_removed_meanwhile_are_looked_at_anew(
+    while_it: str, lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(10):
+        commit(lake, track(f"{number}", userId=JANE), track(f"b{number}"), sequence=number)
+    looks = getattr(erase_module, while_it)
+    raced: list[object] = []
+
+    def overtaken(*arguments: Any) -> Any:  # noqa: ANN401  # as the real one
+        if not raced:
+            raced.append(maintain(make_lake(tmp_path), keep_snapshots=1))
+        return looks(*arguments)
+
+    monkeypatch.setattr(erase_module, while_it, overtaken)
+
+    assert erase_jane(lake)[0].rows_erased == 10
+    assert message_ids(lake) == sorted(f"b{number}" for number in range(10))
+
+
 @pytest.mark.parametrize("bytes_at_once", [1, 10**9])
 def test_many_files_go_in_as_many_commits_as_their_size_asks_for(
     bytes_at_once: int, lake: Lake, monkeypatch: pytest.MonkeyPatch

@@ -25,6 +25,7 @@ from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table as IcebergTable
 
 from manymetrics.tables import EVENTS, TABLES, Table
+from manymetrics_processor.columns import arrow_schema
 from manymetrics_processor.commits import ConflictError
 from manymetrics_processor.decode import Ints
 from manymetrics_processor.dedup import WINDOW_DAYS, Ids, ids_of
@@ -83,8 +84,9 @@ def compact(
         iceberg = lake.load(table)
         files = [file for file in live_files(iceberg) if file.partition[0] >= limits.from_day]
         say(f"{table.name}: {len(files)} files")
-        resends = find_resends(on, iceberg, files, window_days) if table == EVENTS else {}
-        groups = list(_groups(files, limits, {*resends, *deleted_positions(iceberg)}))
+        deleted = deleted_positions(iceberg)
+        resends = find_resends(on, iceberg, files, deleted, window_days) if table == EVENTS else {}
+        groups = list(_groups(files, limits, {*resends, *deleted}))
         swapped = _rewrite(lake, on, table, iceberg, groups, resends)
         expired, dead = expire_snapshots(lake, table, keep_snapshots, older_than_s)
         delete_files(lake.io, dead)
@@ -137,13 +139,17 @@ def _rewrite(
         (group, {one.file_path: gone[one.file_path] for one in group if one.file_path in gone}) for group in groups
     ]
 
-    def stage(task: tuple[Sequence[DataFile], Positions]) -> Rewritten:
-        return stage_rewritten(table, target, task[0], without=task[1])
+    def stage(task: tuple[Sequence[DataFile], Positions]) -> Rewritten | None:
+        try:
+            return stage_rewritten(table, target, task[0], without=task[1])
+        except FileNotFoundError:  # others have replaced a file, and removed it
+            return None
 
     swapped: list[Rewritten] = []
     while tasks:  # no more at once than the cluster takes: what is long in the making can't be committed
         now, tasks = tasks[: on.width], tasks[on.width :]
-        swapped += swap(lake, table, on.map(stage, now), iceberg, "compact")
+        staged = [one for one in on.map(stage, now) if one is not None]
+        swapped += swap(lake, table, staged, iceberg, "compact")
     return swapped
 
 
@@ -151,7 +157,7 @@ def _rewrite(
 
 
 def find_resends(
-    on: Cluster, iceberg: IcebergTable, files: Sequence[DataFile], window_days: int = WINDOW_DAYS
+    on: Cluster, iceberg: IcebergTable, files: Sequence[DataFile], gone: Positions, window_days: int = WINDOW_DAYS
 ) -> dict[str, Ints]:
     """The rows of each file that came again within the window, by their positions: what may go.
 
@@ -159,7 +165,7 @@ def find_resends(
     """
     buckets = max(1, sum(file.record_count for file in files) // BUCKET_ROWS)
     target = portable(iceberg)
-    deleted = on.share(deleted_positions(iceberg))
+    deleted = on.share(gone)
 
     def parts(file: tuple[int, str, int]) -> Iterator[tuple[int, bytes]]:
         number, location, day = file
@@ -182,7 +188,10 @@ def find_resends(
 
 def _with_ids(iceberg: IcebergTable, location: str, number: int, day: int, deleted: Mapping[str, Ints]) -> pa.Table:
     columns = ["project_id", "message_id", "received_at", "_sequence", "_position"]
-    rows = read_file(EVENTS, iceberg.io, location, columns)
+    try:
+        rows = read_file(EVENTS, iceberg.io, location, columns)
+    except FileNotFoundError:  # others have replaced it, and removed it: so its rows are nobody's first here, and stay
+        rows = arrow_schema(EVENTS).empty_table().select(columns)
     pairs = zip(rows["project_id"].to_pylist(), rows["message_id"].to_pylist(), strict=True)
     ids = ids_of([dedup_digest(project, message) for project, message in pairs])
     made = pa.table(
