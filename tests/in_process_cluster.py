@@ -14,6 +14,8 @@ from manymetrics_processor.jobs.cluster import Cluster, Kept
 class InProcessCluster(Cluster):
     """Items and results are pickled, as on the way to a worker."""
 
+    width = 2
+
     def __init__(self) -> None:
         pass
 

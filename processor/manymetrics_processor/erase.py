@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -42,6 +42,7 @@ from manymetrics_processor.spread import Spread
 from manymetrics_processor.storage import delete_files
 
 _ATTEMPTS = 20
+_BYTES_AT_ONCE = 1_000_000_000  # are rewritten before they are committed: what is long in the making can't be
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +134,12 @@ def _device_users(rows: pa.Table) -> Iterator[tuple[Device, LastUser]]:
 
 
 def erase(lake: Lake, person: Person, spread: Spread = map) -> list[Receipt]:
-    """Erase the person, whose ids are all named. Raises ConflictError where others kept rewriting the same files."""
-    return [_erase_from(lake, table, person, spread) for table in TABLES]
+    """Erase the person, whose ids are all named. Raises ConflictError where others kept rewriting the same files.
+
+    Events go last: they alone tell which devices are the person's, should it break off and be run again.
+    """
+    letters = _erase_from(lake, DEAD_LETTERS, person, spread)
+    return [_erase_from(lake, EVENTS, person, spread), letters]
 
 
 def count(lake: Lake, person: Person, spread: Spread = map) -> dict[str, int]:
@@ -167,11 +172,11 @@ def _erase_from(lake: Lake, table: Table, person: Person, spread: Spread) -> Rec
     return Receipt(table.name, rows_before, erased, files_before, rewritten, files_after, expired, deleted, left)
 
 
-def _may_hold(table: Table, io: FileIO, person: Person, location: str) -> bool:
+def _may_hold(table: Table, io: FileIO, person: Person, location: str, *, if_gone: bool = False) -> bool:
     try:
         return bool(is_theirs(table, read_file(table, io, location, _columns(table)), person).any())
     except FileNotFoundError:
-        return False
+        return if_gone
     except pa.ArrowInvalid:  # half written
         return True
 
@@ -185,25 +190,45 @@ def _rewrite_without(lake: Lake, table: Table, person: Person, spread: Spread) -
         files = [file for file in live_files(iceberg) if file.file_path not in clean]
         if not files:
             return erased, rewritten
-        found = list(spread(partial(_without, table, portable(iceberg), person), files))
-        clean |= {file.file_path for file, one in zip(files, found, strict=True) if one is None}
-        theirs = [one for one in found if one is not None]
-        done = swap(lake, table, theirs, iceberg, "erase") if theirs else ()
-        clean |= {file.file_path for one in done for file in one.new}
-        erased += sum(one.rows_dropped for one in done)
-        rewritten += len(done)
+        found = list(spread(partial(_holds, table, iceberg.io, person), files))
+        clean |= {file.file_path for file, holds in zip(files, found, strict=True) if not holds}
+        for some in _at_once([file for file, holds in zip(files, found, strict=True) if holds]):
+            staged = spread(partial(_without, table, portable(iceberg), person), some)
+            done = swap(lake, table, [one for one in staged if one is not None], iceberg, "erase")
+            clean |= {file.file_path for one in done for file in one.new}
+            erased += sum(one.rows_dropped for one in done)
+            rewritten += len(done)
     raise ConflictError(f"{table.name}: its files kept changing; run the command again")
 
 
+def _at_once(files: Sequence[DataFile]) -> Iterator[list[DataFile]]:
+    some: list[DataFile] = []
+    size = 0
+    for file in files:
+        if some and size + file.file_size_in_bytes > _BYTES_AT_ONCE:
+            yield some
+            some, size = [], 0
+        some.append(file)
+        size += file.file_size_in_bytes
+    if some:
+        yield some
+
+
+def _holds(table: Table, io: FileIO, person: Person, file: DataFile) -> bool:
+    """Whether a file holds anything of theirs, and be it in rows that others have deleted; or is gone."""
+    return _may_hold(table, io, person, file.file_path, if_gone=True)
+
+
 def _without(table: Table, iceberg: IcebergTable, person: Person, file: DataFile) -> Rewritten | None:
-    """None where a file holds nothing of theirs, not even in rows that others have deleted."""
-    if not is_theirs(table, read_file(table, iceberg.io, file.file_path, _columns(table)), person).any():
-        return None
+    """None where somebody merged the file meanwhile, and it is removed: its rows are elsewhere by now."""
 
     def kept(rows: pa.Table) -> pa.Table:
         return rows.filter(pa.array(~is_theirs(table, rows, person)))
 
-    return stage_rewritten(table, iceberg, [file], kept)
+    try:
+        return stage_rewritten(table, iceberg, [file], kept)
+    except FileNotFoundError:
+        return None
 
 
 def _columns(table: Table) -> list[str]:
@@ -257,7 +282,7 @@ def _ids_in(project: str | None, person: Person) -> frozenset[str]:
         return frozenset()
     linked = {anonymous for other, anonymous in person.linked if project in {None, other}}
     own = {person.user_id} if person.user_id is not None else set()
-    return frozenset({*own, *person.anonymous_ids, *linked})
+    return frozenset({*own, *person.anonymous_ids, *linked} - {""})  # an empty text is in anybody's letter
 
 
 def _mentions(letter: dict[str, Any], ids: frozenset[str]) -> bool:

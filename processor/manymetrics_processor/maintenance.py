@@ -35,6 +35,7 @@ MERGED_ROWS = 100_000  # and a merge takes no more than this many: it holds them
 QUERY_GRACE_S = 60.0  # how long a file that only an expired snapshot held is left for queries that began before
 ORPHANS_EVERY_S = 3_600.0
 ORPHAN_AGE_S = 600.0  # younger files may belong to a commit that is under way
+STAGED_FOR_S = ORPHAN_AGE_S / 2  # and older ones are not committed any more: they may be gone by then
 
 log = logging.getLogger("manymetrics.maintenance")
 
@@ -123,11 +124,15 @@ def merge_small_files(lake: Lake, table: Table) -> None:
 
 
 class Rewritten(NamedTuple):
-    """Files of one day, what was made of them, not yet part of the table, and how many rows that leaves out."""
+    """Files of one day, what was made of them, not yet part of the table, and how many rows that leaves out.
+
+    ``begun_at``: when it was begun to be written, in seconds since 1970.
+    """
 
     files: Sequence[DataFile]
     new: Sequence[DataFile]
     rows_dropped: int
+    begun_at: float
 
 
 def rewrite(lake: Lake, table: Table, files: Sequence[DataFile], operation: str) -> None:
@@ -149,10 +154,11 @@ def stage_rewritten(
 
     ``without``: rows that go, by their positions.
     """
+    begun_at = time.time()
     rows = read_files(table, iceberg, files, without=without)
     left = kept(rows)
     new = [stage_day(table, iceberg, sort_rows(table, left), files[0].partition[0])] if left.num_rows else []
-    return Rewritten(files, new, rows.num_rows - left.num_rows)
+    return Rewritten(files, new, rows.num_rows - left.num_rows, begun_at)
 
 
 def swap(
@@ -160,17 +166,24 @@ def swap(
 ) -> Sequence[Rewritten]:
     """Put new files in the place of old ones, in one snapshot. ``seen``: the table as it was when they were read.
 
-    Returns those that were swapped: not those of which somebody else replaced a file meanwhile, and none where rows
-    were deleted by others. Raises ConflictError after so many lost races.
+    Returns those that were swapped: not those of which somebody else replaced a file meanwhile, nor those that were
+    begun so long ago that their new files may be taken for orphans, and none where rows were deleted by others.
+    Raises ConflictError after so many lost races.
     """
-    deletes = _deletes(seen)
+    try:
+        deletes = _deletes(seen)
+    except FileNotFoundError:  # what was seen is so long ago that it is expired and removed
+        return ()
     tried: Sequence[Rewritten] = ()
     for _ in range(MAX_ATTEMPTS):
         iceberg = lake.load(table)
         live = {file.file_path for file in live_files(iceberg)}
         if any(file.file_path in live for one in tried for file in one.new):  # it was the answer that was lost
             return tried
-        tried = [one for one in rewritten if all(file.file_path in live for file in one.files)]
+        too_old = time.time() - STAGED_FOR_S
+        tried = [
+            one for one in rewritten if one.begun_at > too_old and all(file.file_path in live for file in one.files)
+        ]
         if not tried or _deletes(iceberg) != deletes:
             return ()
         gone, new = [file for one in tried for file in one.files], [file for one in tried for file in one.new]

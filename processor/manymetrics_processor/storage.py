@@ -62,7 +62,7 @@ def list_files(io: FileIO, folder: str) -> Iterator[tuple[str, float]]:
 def stored_files(io: FileIO, folder: str) -> Iterator[StoredFile]:
     """As list_files, with what there is to know of each."""
     system, path = locate(io, folder)
-    prefix = folder.removesuffix(path)
+    prefix = folder.removesuffix(path) if folder.endswith(path) else ""  # a path of this machine may be relative
     if system.get_file_info(path).type == pa_fs.FileType.File:
         return
     for file in system.get_file_info(pa_fs.FileSelector(path, recursive=True, allow_not_found=True)):

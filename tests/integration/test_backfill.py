@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ from manymetrics_processor.archive import SUFFIX, Archive
 from manymetrics_processor.decode import StreamRecord
 from manymetrics_processor.jobs import backfill as job
 from manymetrics_processor.jobs import pieces
-from manymetrics_processor.jobs.backfill import NothingToDoError, Report, backfill
-from manymetrics_processor.lake import Lake, local_catalog
+from manymetrics_processor.jobs.backfill import NothingToDoError, Report, TooManyFilesError, TooSlowError, backfill
+from manymetrics_processor.jobs.pieces import Piece
+from manymetrics_processor.lake import Lake, live_files, local_catalog
+from manymetrics_processor.reading import read_files
 from manymetrics_processor.rows import DAY_US
-from manymetrics_processor.storage import list_files
 from manymetrics_processor.window import Window
 from tests.in_process_cluster import InProcessCluster
 from tests.integration.micro_batches import NOW, STREAM, books, counts, make_lake, message_ids, record, rows, track
@@ -50,8 +52,8 @@ def archived(lake: Lake, home: Path, *batches: list[StreamRecord], stream: str =
         Archive(f"file://{home}", lake.io).put(stream, batch)
 
 
-def run(home: Path, **options: Any) -> Report:  # noqa: ANN401  # what backfill takes
-    catalog = local_catalog(home.parent)
+def run(home: Path, *, at: Path | None = None, **options: Any) -> Report:  # noqa: ANN401  # what backfill takes
+    catalog = local_catalog(at or home.parent)
     return backfill(catalog, InProcessCluster(), f"file://{home}", **{"source": "test", **options})
 
 
@@ -165,6 +167,19 @@ def test_a_damaged_object_harms_only_itself_and_is_named(lake: Lake, home: Path)
     assert [one.partition(": ")[0] for one in report.damaged] == [f"file://{first}"]
 
 
+def test_an_object_that_was_mended_is_backfilled_by_its_own_location(lake: Lake, home: Path) -> None:
+    archived(lake, home, [record(1, track("a"))], [record(2, track("b"))])
+    [first, _] = sorted(home.rglob("*" + SUFFIX))
+    whole = first.read_bytes()
+    first.write_bytes(whole[:100])
+    [damaged] = run(home, source=None).damaged
+    first.write_bytes(whole)
+
+    assert "by this very location" in damaged
+    assert run(first, at=home.parent, source=None).stored == 1
+    assert message_ids(lake) == ["a", "b"]
+
+
 # --- NDJSON -----------------------------------------------------------------------------------------------
 
 
@@ -251,22 +266,119 @@ def test_each_line_is_in_one_part_whatever_its_size(
     assert [one for one in found if one] == [one for one in texts if one]
 
 
+def zst(data: bytes) -> bytes:
+    """In two frames, of which the second is most of it, in small blocks."""
+    writer = zstandard.ZstdCompressor(level=1).compressobj()
+    blocks = [
+        writer.compress(data[at : at + 500]) + writer.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
+        for at in range(500, len(data), 500)
+    ]
+    return zstandard.compress(data[:500]) + b"".join(blocks) + writer.flush()
+
+
+@pytest.mark.parametrize(("ending", "compress"), [("gz", lambda data: gzip.compress(data, 0)), ("zst", zst)])
 def test_a_file_that_breaks_off_is_committed_up_to_there_and_the_rest_once_it_is_whole(
-    lake: Lake, home: Path, monkeypatch: pytest.MonkeyPatch
+    ending: str, compress: Callable[[bytes], bytes], lake: Lake, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pieces, "PART_BYTES", 1_000)
-    whole = gzip.compress(lines(*(exported(f"m{number}") for number in range(50))), compresslevel=0)
-    (home / "a.json.gz").write_bytes(whole[: len(whole) // 2])
+    whole = compress(lines(*(exported(f"m{number}", properties={"x": os.urandom(20).hex()}) for number in range(50))))
+    file = home / f"a.json.{ending}"
+    file.write_bytes(whole[: len(whole) // 2])
     (home / "b.json").write_bytes(lines(exported("b")))
 
     broken = run(home, project="shop")
-    (home / "a.json.gz").write_bytes(whole)
+    file.write_bytes(whole)
     mended = run(home, project="shop")
 
-    assert [one.rpartition(": ")[0] for one in broken.damaged] == [f"file://{home}/a.json.gz"]
+    assert [one.rpartition(": ")[0] for one in broken.damaged] == [f"file://{file}"]
     assert (broken.stored > 1, mended.damaged) == (True, [])
     assert broken.stored + mended.stored == 51
+    assert broken.dead_lettered + mended.dead_lettered == 0
     assert message_ids(lake) == sorted(["b", *(f"m{number}" for number in range(50))])
+
+
+@pytest.mark.parametrize(("ending", "compress"), [("json", bytes), ("json.gz", gzip.compress)])
+@pytest.mark.parametrize("part_bytes", [100, 1_000_000])
+def test_of_a_file_that_has_grown_what_is_new_is_read(
+    ending: str,
+    compress: Callable[[bytes], bytes],
+    part_bytes: int,
+    lake: Lake,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pieces, "PART_BYTES", part_bytes)
+    data = lines(*(exported(None, number % 3, n=number) for number in range(20)))
+    for size in (0, len(data) // 3, len(data) // 3 + 1, len(data) - 1, len(data)):
+        (home / f"a.{ending}").write_bytes(compress(data[:size]))
+        run(home, project="shop")
+
+    assert [msgspec.json.decode(row["extra"])["n"] for row in rows(lake)] == list(range(20))
+    assert run(home, project="shop").commits == 0
+
+
+def test_a_file_that_grows_while_it_is_read_is_read_as_it_was_listed(
+    lake: Lake, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = home / "a.json"
+    file.write_bytes(lines(exported("a")))
+    lines_from = pieces._lines_from
+
+    def grown(*arguments: Any) -> list[bytes]:  # noqa: ANN401  # as the real one
+        file.write_bytes(lines(exported("a"), exported("b")))
+        return lines_from(*arguments)
+
+    monkeypatch.setattr(pieces, "_lines_from", grown)
+    assert run(home, project="shop").stored == 1
+    assert run(home, project="shop").stored == 1
+    assert message_ids(lake) == ["a", "b"]
+
+
+def test_files_that_are_empty_once_unpacked_are_nothing(home: Path) -> None:
+    (home / "a.json.gz").write_bytes(gzip.compress(b""))
+    (home / "b.json.gz").write_bytes(b"")
+    (home / "c.json.zst").write_bytes(zstandard.compress(b""))
+    (home / "d.json").write_bytes(b"")
+
+    report = run(home, project="shop", commit_bytes=1)
+
+    assert (outcomes(report), report.damaged) == ({"stored": 0, "duplicate": 0, "dead_lettered": 0}, [])
+
+
+def test_more_files_than_the_tables_can_remember_are_refused(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job, "MAX_FILES", 2)
+    for number in range(3):
+        (home / f"{number}.json").write_bytes(lines(exported(f"m{number}")))
+
+    with pytest.raises(TooManyFilesError, match="holds 3 files"):
+        run(home, project="shop")
+
+
+def test_many_pieces_are_cut_into_commits_in_no_time() -> None:
+    many = [Piece("shard", number, number, "", 1_000) for number in range(200_000)]
+
+    groups = list(job._groups(many, 100_000_000))
+
+    assert [len(one) for one in groups] == [100_000] * 2
+
+
+def test_windows_files_are_read_as_any(lake: Lake, home: Path) -> None:
+    (home / "a.json").write_bytes(b"\xef\xbb\xbf" + lines(exported("a"), exported("b")).replace(b"\n", b"\r\n"))
+
+    run(home, project="shop")
+
+    assert message_ids(lake) == ["a", "b"]
+
+
+def test_a_location_is_the_same_however_it_is_written(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (home / "a.json").write_bytes(lines(exported(None)))
+
+    for same in ((f"file://{home}", f"file://{home}/"), (str(home), f"{home}/", "export", "./export/")):
+        reports = [backfill(local_catalog(tmp_path), InProcessCluster(), one, project="shop") for one in same]
+        assert [one.commits for one in reports] == [1, *[0] * (len(same) - 1)]
 
 
 def test_files_that_are_nothing_of_it_are_named(home: Path) -> None:
@@ -309,6 +421,19 @@ def test_what_others_commit_meanwhile_is_found(lake: Lake, home: Path, monkeypat
     assert message_ids(lake) == ["a", "b", "c"]
 
 
+def test_files_that_were_so_long_in_the_making_that_they_may_be_gone_are_not_committed(
+    lake: Lake, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "a.json").write_bytes(lines(exported("a")))
+    with monkeypatch.context() as slow:
+        slow.setattr(job, "STAGED_FOR_S", -1)
+        with pytest.raises(TooSlowError, match="smaller --commit-mb"):
+            run(home, project="shop")
+    assert rows(lake) == []
+
+    assert run(home, project="shop").stored == 1
+
+
 def test_a_large_day_is_several_files_and_each_is_sorted(
     lake: Lake, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -319,6 +444,8 @@ def test_a_large_day_is_several_files_and_each_is_sorted(
 
     run(home, project="shop")
 
-    files = list(list_files(lake.io, f"{lake.home(EVENTS)}/data"))
-    assert len(files) == 6
-    assert len(rows(lake)) == 50
+    iceberg = lake.load(EVENTS)
+    files = [read_files(EVENTS, iceberg, [file])["event"].to_pylist() for file in live_files(iceberg)]
+    assert sorted(map(len, files)) == [5, 5, 10, 10, 10, 10]
+    assert all(names == sorted(names) for names in files)
+    assert message_ids(lake) == sorted(f"m{number}" for number in range(50))

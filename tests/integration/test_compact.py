@@ -167,6 +167,54 @@ def test_what_is_committed_meanwhile_stays_and_what_others_merged_is_left_to_the
     assert report.merges_lost == 1
 
 
+@pytest.mark.parametrize("while_it", ["find_resends", "_rewrite"])
+def test_files_that_others_merged_and_removed_meanwhile_are_left_to_them(
+    while_it: str, lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(12):
+        commit(lake, number, track(f"m{number % 10}"), day=number // 8)
+    does = getattr(job, while_it)
+    raced: list[object] = []
+
+    def overtaken(*arguments: Any) -> Any:  # noqa: ANN401  # as the real one
+        if not raced:
+            raced.append(maintenance.maintain(make_lake(tmp_path), keep_snapshots=1))  # day 0 has enough for it
+        return does(*arguments)
+
+    monkeypatch.setattr(job, while_it, overtaken)
+
+    report = run(tmp_path)
+    assert report.merges_lost > 0
+    run(tmp_path)
+
+    assert message_ids(lake) == sorted(f"m{number}" for number in range(10))
+
+
+def test_what_was_so_long_in_the_making_that_it_may_be_gone_is_not_committed(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(8):
+        commit(lake, number, track(f"m{number}"), day=number % 4)
+    stage = maintenance.stage_rewritten
+    slow: list[maintenance.Rewritten] = []
+
+    def slowly(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401  # as the real one
+        one = stage(*arguments, **options)
+        if slow:
+            return one
+        slow.append(one._replace(begun_at=one.begun_at - maintenance.ORPHAN_AGE_S))
+        [file] = one.new
+        Path(file.file_path.removeprefix("file://")).unlink()  # as maintenance does
+        return slow[0]
+
+    monkeypatch.setattr(job, "stage_rewritten", slowly)
+
+    report = run(tmp_path)
+
+    assert message_ids(lake) == [f"m{number}" for number in range(8)]
+    assert (report.merges_lost, report.files_after) == (1, 5)
+
+
 def test_only_days_from_a_given_one_on_are_touched(lake: Lake, tmp_path: Path) -> None:
     for number in range(6):
         commit(lake, number, track(f"m{number}"), day=number % 2)

@@ -249,7 +249,68 @@ def _escape(character: str) -> str:
     return "".join(f"\\u{units[start : start + 4]}" for start in range(0, len(units), 4))
 
 
+def test_an_empty_id_is_in_nobodys_letter(lake: Lake) -> None:
+    commit(lake, b'{"userId":"joe","name":""}')
+
+    assert count(lake, Person("", frozenset({"", "phone"})))["dead_letters"] == 0
+
+
 # --- what is left -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("breaks_at", [1, 2])
+def test_what_broke_off_is_run_again_and_knows_their_devices_still(
+    breaks_at: int, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit(lake, track("1", userId=JANE, anonymousId="phone"), anonymous("2", "phone"), b'{"anonymousId":"phone"}')
+    erase_from, calls = erase_module._erase_from, iter(range(1, 9))
+
+    def broken(*arguments: Any) -> Receipt:  # noqa: ANN401  # as the real one
+        if next(calls) == breaks_at:
+            raise KeyboardInterrupt
+        return erase_from(*arguments)
+
+    with monkeypatch.context() as breaking:
+        breaking.setattr(erase_module, "_erase_from", broken)
+        with pytest.raises(KeyboardInterrupt):
+            erase_jane(lake)
+    erase_jane(lake)
+
+    assert (rows(lake), rows(lake, DEAD_LETTERS)) == ([], [])
+
+
+@pytest.mark.parametrize("while_it", ["_holds", "_without"])
+def test_files_that_are_merged_and_removed_meanwhile_are_looked_at_anew(
+    while_it: str, lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(10):
+        commit(lake, track(f"{number}", userId=JANE), track(f"b{number}"), sequence=number)
+    looks = getattr(erase_module, while_it)
+    raced: list[object] = []
+
+    def overtaken(*arguments: Any) -> Any:  # noqa: ANN401  # as the real one
+        if not raced:
+            raced.append(maintain(make_lake(tmp_path), keep_snapshots=1))
+        return looks(*arguments)
+
+    monkeypatch.setattr(erase_module, while_it, overtaken)
+
+    assert erase_jane(lake)[0].rows_erased == 10
+    assert message_ids(lake) == sorted(f"b{number}" for number in range(10))
+
+
+@pytest.mark.parametrize("bytes_at_once", [1, 10**9])
+def test_many_files_go_in_as_many_commits_as_their_size_asks_for(
+    bytes_at_once: int, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(erase_module, "_BYTES_AT_ONCE", bytes_at_once)
+    for number in range(4):
+        commit(lake, track(f"{number}", userId=JANE if number else "joe"), track(f"b{number}"), sequence=number)
+
+    events, _ = erase_jane(lake)
+
+    assert (events.rows_erased, events.files_rewritten) == (3, 3)
+    assert message_ids(lake) == ["0", "b0", "b1", "b2", "b3"]
 
 
 def test_no_snapshot_or_file_holds_anything_of_the_person(lake: Lake, tmp_path: Path) -> None:

@@ -82,6 +82,7 @@ BAD = b'{"type":"track","userId":"jane@ex\\u0061mple.com"}'
 MIXED = record(1, track("1"), track("2", userId=JANE), BAD, track(None, userId="other"), ip="203.0.113.7")
 OWN = record(2, track("3", userId=JANE), ip="198.51.100.9", user_agent="JanesBrowser", context=b'{"ip":"198.51.100.9"}')
 ANONYMOUS = record(3, track("4", userId=None, anonymousId="phone"), track("5", userId=None, anonymousId="other phone"))
+PAYLOADS = ('{"Records":["a"]}', '{"Records":[{"eventID":1}]}', '{"Records":[{"eventID":"a","kinesis":null}]}', "{}")
 PERSON = Person(JANE, linked=frozenset({("shop", "phone")}))
 
 
@@ -158,11 +159,18 @@ def test_a_record_that_is_none_of_ours_goes_whole_where_it_names_them(lake: Lake
 
 def test_an_object_that_cannot_be_read_is_named(lake: Lake, home: str) -> None:
     write_bytes(lake.io, f"{home}/a{archive.SUFFIX}", b"?")
-    write_bytes(lake.io, f"{home}/b.json", b"{}")
+    for number, body in enumerate(({}, [], {"payload": None}, *({"payload": text} for text in PAYLOADS))):
+        write_bytes(lake.io, f"{home}/b{number}.json", msgspec.json.encode(body))
+    put_archive(lake, home, MIXED)
+    [damaged] = [one for one, _ in list_files(lake.io, home) if "day=" in one]
+    data = bytearray(read_bytes(lake.io, damaged))
+    data[4:60] = b"\xff" * 56  # its footer is whole
+    write_bytes(lake.io, damaged, bytes(data))
 
     receipt = erase_from_objects(lake.io, home, Person(JANE))
 
-    assert sorted(receipt.unreadable) == [f"{home}/a{archive.SUFFIX}", f"{home}/b.json"]
+    assert sorted(receipt.unreadable) == sorted(one for one, _ in list_files(lake.io, home))
+    assert receipt.objects == 9
 
 
 def test_an_event_over_the_limit_keeps_its_facts_beside_one_that_goes(lake: Lake, home: str) -> None:

@@ -11,10 +11,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,7 +35,7 @@ from manymetrics_processor.jobs.cluster import Cluster, Kept, cluster
 from manymetrics_processor.jobs.command import errors_in_a_line, job_parser, job_settings, say
 from manymetrics_processor.jobs.pieces import Decoded, Piece, decode_piece, find_pieces, from_bytes, to_bytes
 from manymetrics_processor.lake import Lake, current_books
-from manymetrics_processor.maintenance import sort_rows
+from manymetrics_processor.maintenance import STAGED_FOR_S, sort_rows
 from manymetrics_processor.pipeline import commit
 from manymetrics_processor.reading import portable
 from manymetrics_processor.storage import is_file, stored_file, stored_files
@@ -41,6 +43,7 @@ from manymetrics_processor.window import Window
 
 COMMIT_BYTES = 2_000_000_000  # about so much, unpacked, is committed at once: two million events
 FILE_ROWS = 250_000  # a data file, about 25 MB
+MAX_FILES = 10_000  # a watermark each, 20 bytes, in a property that every commit writes: Glue's take 512,000 bytes
 
 PartKey = tuple[tuple[str, int], ...]
 """What names a part of what is decoded: the shard and sequence number of its first record, where it has one."""
@@ -50,6 +53,10 @@ Progress = Callable[[str], None]
 
 class NothingToDoError(Exception):
     """There is nothing to backfill. The message says the cure."""
+
+
+class TooManyFilesError(Exception):
+    """More files than the tables can remember. The message says the cure."""
 
 
 @dataclass(slots=True)
@@ -77,9 +84,10 @@ def backfill(
     commit_bytes: int = COMMIT_BYTES,
     say: Progress = lambda _line: None,
 ) -> Report:
-    """Raises NothingToDoError, and CommitContentionError: then do it again."""
+    """Raises NothingToDoError, TooManyFilesError, TooSlowError, and CommitContentionError: then do it again."""
     lake = Lake(catalog, ClusterEngine())
     lake.ensure_tables()
+    location = (location if "://" in location else str(Path(location).resolve())).rstrip("/")
     source = f"backfill:{source or location}"
     files = list(stored_files(lake.io, location))
     if not files and is_file(lake.io, location):
@@ -90,6 +98,12 @@ def backfill(
         raise NothingToDoError(
             f"{location} holds no object of the raw archive, and no NDJSON (.ndjson, .jsonl or .json, also .gz or .zst)"
             + ("" if project else "; NDJSON needs --project ID")
+        )
+    file_count = len({piece.shard for piece in found.pieces})
+    if file_count > MAX_FILES:
+        raise TooManyFilesError(
+            f"{location} holds {file_count:,} files, and the tables remember no more than {MAX_FILES:,} of one source: "
+            "backfill it folder by folder, each by its own location, or pack many files into one"
         )
     groups = list(_groups(found.pieces, commit_bytes))
     windows = _Windows(window_days, on)
@@ -104,11 +118,13 @@ def backfill(
 
 def _groups(pieces: Sequence[Piece], commit_bytes: int) -> Iterator[list[Piece]]:
     group: list[Piece] = []
+    size = 0
     for piece in pieces:
-        if group and sum(one.size for one in group) + piece.size > commit_bytes:
+        if group and size + piece.size > commit_bytes:
             yield group
-            group = []
+            group, size = [], 0
         group.append(piece)
+        size += piece.size
     if group:
         yield group
 
@@ -126,6 +142,8 @@ def _commit_group(
     try:
         parts = decoded.map(lambda one: (one.facts, one.problem))
         report.damaged += [problem for _, problem in parts if problem]
+        if not parts:  # the files are empty once unpacked
+            return
         batch = batch_on_cluster(source, [facts for facts, _ in parts], on, decoded)
         outcomes = commit(batch, lake, windows.of(batch)).outcomes
     finally:
@@ -256,13 +274,37 @@ def _key(facts: Batch) -> PartKey:
     return tuple(facts.keys[:1])
 
 
+class TooSlowError(Exception):
+    """Files were so long in the making that they may be taken for orphans. The message says the cure."""
+
+
 class ClusterEngine(ArrowEngine):
     """Stages where the rows are; commits from here."""
 
+    def __init__(self) -> None:
+        self._begun_at = 0.0
+
     def stage(self, table: Table, iceberg: IcebergTable, rows: Rows) -> list[DataFile]:
         """As Engine.stage."""
+        self._begun_at = time.monotonic()
         files: list[DataFile] = rows.table.stage(table, iceberg)
         return files
+
+    def append(
+        self,
+        table: Table,
+        iceberg: IcebergTable,
+        files: Sequence[DataFile],
+        summary: Mapping[str, str],
+        properties: Mapping[str, str],
+    ) -> int:
+        """As Engine.append. Raises TooSlowError."""
+        if files and time.monotonic() - self._begun_at > STAGED_FOR_S:
+            raise TooSlowError(
+                f"the files of a commit took more than {STAGED_FOR_S / 60:.0f} minutes to write: give the job more "
+                "workers or a smaller --commit-mb, and run it again"
+            )
+        return super().append(table, iceberg, files, summary, properties)
 
 
 # --- the job ----------------------------------------------------------------------------------------------
@@ -284,7 +326,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="commit about so much, unpacked, at once; the driver holds 50 bytes an event (default: %(default)s)",
     )
     args = parser.parse_args(arguments)
-    with errors_in_a_line(parser, NothingToDoError), cluster("manymetrics backfill") as on:
+    with (
+        errors_in_a_line(parser, NothingToDoError, TooManyFilesError, TooSlowError),
+        cluster("manymetrics backfill") as on,
+    ):
         settings = job_settings(args)
         report = backfill(
             make_catalog(settings, os.environ),

@@ -18,6 +18,11 @@ class Cluster:
     def __init__(self, context: SparkContext) -> None:
         self._context = context
 
+    @property
+    def width(self) -> int:
+        """How many items it works on at once, at present."""
+        return int(self._context.defaultParallelism)
+
     def map(self, function: Callable[[T], R], items: Iterable[T], /) -> list[R]:
         """As the builtin, a task an item."""
         given = list(items)

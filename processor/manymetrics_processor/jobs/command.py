@@ -12,7 +12,8 @@ from dataclasses import replace
 from pyiceberg.exceptions import NoSuchTableError
 
 from manymetrics.settings import Settings, SettingsError
-from manymetrics_processor.lake import CommitContentionError
+from manymetrics_processor.lake import CommitContentionError, ForeignTableError
+from manymetrics_processor.reading import UnreadableDeletesError
 
 
 def job_parser(name: str, description: str) -> argparse.ArgumentParser:
@@ -29,7 +30,8 @@ def job_parser(name: str, description: str) -> argparse.ArgumentParser:
 @contextmanager
 def errors_in_a_line(parser: argparse.ArgumentParser, *others: type[Exception]) -> Iterator[None]:
     """What a person can mend ends the job with what it says, without a traceback."""
-    known: tuple[type[Exception], ...] = (SettingsError, NoSuchTableError, CommitContentionError, *others)
+    ours = (SettingsError, NoSuchTableError, ForeignTableError, UnreadableDeletesError, CommitContentionError)
+    known: tuple[type[Exception], ...] = (*ours, *others)
     try:
         yield
     except known as error:

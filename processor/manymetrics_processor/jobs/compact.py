@@ -1,6 +1,6 @@
 """Few large files of many small ones, sorted, each event once: ``spark-submit compact.py``.
 
-    find duplicates -> rewrite files on the cluster -> one commit a table -> expire snapshots -> remove old files
+    find duplicates -> [rewrite files on the cluster -> commit]* -> expire snapshots -> remove old files
 
 The processor drops every resend that it knows. What it can't know is dropped here: resends of days whose ids had no
 room, and rows that others have written. The first that was received stays. Files of days that get no small files any
@@ -25,6 +25,7 @@ from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table as IcebergTable
 
 from manymetrics.tables import EVENTS, TABLES, Table
+from manymetrics_processor.columns import arrow_schema
 from manymetrics_processor.commits import ConflictError
 from manymetrics_processor.decode import Ints
 from manymetrics_processor.dedup import WINDOW_DAYS, Ids, ids_of
@@ -46,7 +47,7 @@ BUCKET_ROWS = 1_000_000  # rows whose ids are compared at once, about 100 MB
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What became of one table. ``merges_lost``: how many merges were in vain, since others had replaced a file."""
+    """What became of one table. ``merges_lost``: in vain, as others had replaced a file, or it took too long."""
 
     table: str
     files_before: int
@@ -83,8 +84,9 @@ def compact(
         iceberg = lake.load(table)
         files = [file for file in live_files(iceberg) if file.partition[0] >= limits.from_day]
         say(f"{table.name}: {len(files)} files")
-        resends = find_resends(on, iceberg, files, window_days) if table == EVENTS else {}
-        groups = list(_groups(files, limits, {*resends, *deleted_positions(iceberg)}))
+        deleted = deleted_positions(iceberg)
+        resends = find_resends(on, iceberg, files, deleted, window_days) if table == EVENTS else {}
+        groups = list(_groups(files, limits, {*resends, *deleted}))
         swapped = _rewrite(lake, on, table, iceberg, groups, resends)
         expired, dead = expire_snapshots(lake, table, keep_snapshots, older_than_s)
         delete_files(lake.io, dead)
@@ -131,24 +133,31 @@ def _packed(files: Sequence[DataFile], limits: Limits) -> Iterator[list[DataFile
 
 def _rewrite(
     lake: Lake, on: Cluster, table: Table, iceberg: IcebergTable, groups: Sequence[Sequence[DataFile]], gone: Positions
-) -> Sequence[Rewritten]:
+) -> list[Rewritten]:
     target = portable(iceberg)
     tasks = [
         (group, {one.file_path: gone[one.file_path] for one in group if one.file_path in gone}) for group in groups
     ]
 
-    def stage(task: tuple[Sequence[DataFile], Positions]) -> Rewritten:
-        return stage_rewritten(table, target, task[0], without=task[1])
+    def stage(task: tuple[Sequence[DataFile], Positions]) -> Rewritten | None:
+        try:
+            return stage_rewritten(table, target, task[0], without=task[1])
+        except FileNotFoundError:  # others have replaced a file, and removed it
+            return None
 
-    staged = on.map(stage, tasks)
-    return swap(lake, table, staged, iceberg, "compact") if staged else ()
+    swapped: list[Rewritten] = []
+    while tasks:  # no more at once than the cluster takes: what is long in the making can't be committed
+        now, tasks = tasks[: on.width], tasks[on.width :]
+        staged = [one for one in on.map(stage, now) if one is not None]
+        swapped += swap(lake, table, staged, iceberg, "compact")
+    return swapped
 
 
 # --- duplicates -------------------------------------------------------------------------------------------
 
 
 def find_resends(
-    on: Cluster, iceberg: IcebergTable, files: Sequence[DataFile], window_days: int = WINDOW_DAYS
+    on: Cluster, iceberg: IcebergTable, files: Sequence[DataFile], gone: Positions, window_days: int = WINDOW_DAYS
 ) -> dict[str, Ints]:
     """The rows of each file that came again within the window, by their positions: what may go.
 
@@ -156,7 +165,7 @@ def find_resends(
     """
     buckets = max(1, sum(file.record_count for file in files) // BUCKET_ROWS)
     target = portable(iceberg)
-    deleted = on.share(deleted_positions(iceberg))
+    deleted = on.share(gone)
 
     def parts(file: tuple[int, str, int]) -> Iterator[tuple[int, bytes]]:
         number, location, day = file
@@ -168,6 +177,7 @@ def find_resends(
     def together(_bucket: int, blobs: list[Any]) -> list[tuple[int, int]]:
         return _resends_of(pa.concat_tables(map(from_bytes, blobs)), window_days)
 
+    files = sorted(files, key=lambda one: one.file_path)
     named = [(number, file.file_path, file.partition[0]) for number, file in enumerate(files)]
     found: dict[str, list[int]] = defaultdict(list)
     for resends in on.gather(parts, together, named, buckets):
@@ -178,7 +188,10 @@ def find_resends(
 
 def _with_ids(iceberg: IcebergTable, location: str, number: int, day: int, deleted: Mapping[str, Ints]) -> pa.Table:
     columns = ["project_id", "message_id", "received_at", "_sequence", "_position"]
-    rows = read_file(EVENTS, iceberg.io, location, columns)
+    try:
+        rows = read_file(EVENTS, iceberg.io, location, columns)
+    except FileNotFoundError:  # others have replaced it, and removed it: so its rows are nobody's first here, and stay
+        rows = arrow_schema(EVENTS).empty_table().select(columns)
     pairs = zip(rows["project_id"].to_pylist(), rows["message_id"].to_pylist(), strict=True)
     ids = ids_of([dedup_digest(project, message) for project, message in pairs])
     made = pa.table(
@@ -205,7 +218,10 @@ def _resends_of(rows: pa.Table, window_days: int) -> list[tuple[int, int]]:
     again = np.zeros(len(ids), dtype=np.bool_)
     again[order[1:][same]] = again[order[:-1][same]] = True
     candidates = rows.filter(pa.array(again)).to_pylist()
-    candidates.sort(key=lambda row: (row["received_at"], int(row["sequence"]), row["position"]))
+    # To the last file and row, so that two jobs at once keep the same one of two that are alike.
+    candidates.sort(
+        key=lambda row: (row["received_at"], int(row["sequence"]), *map(row.get, ("position", "file", "row")))
+    )
     of_row: Ids = np.array([(row["first"], row["second"]) for row in candidates], dtype=np.uint64).reshape(-1, 2)
     days = np.array([row["day"] for row in candidates], dtype=np.int64)
     return [(candidates[i]["file"], candidates[i]["row"]) for i in resends_within(of_row, days, window_days)]

@@ -3,6 +3,9 @@
 A line of NDJSON is an event as the API takes it, or as Segment and others export it. It was received when its
 ``receivedAt`` says, else when it happened, else when its file was written. Its id, where it has none, is made from its
 place: file, part and line. So a second run makes the same rows.
+
+The sequence number of a part is where it ends, in bytes of the file unpacked: of a file that has grown, what is new is
+read, and the end of the old again with it.
 """
 
 from __future__ import annotations
@@ -11,11 +14,13 @@ import gzip
 import hashlib
 import re
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
-from typing import IO, NamedTuple, cast
+from typing import IO, NamedTuple
 
 import msgspec
 import pyarrow as pa
@@ -48,6 +53,10 @@ _DAMAGED = (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError)
 _ARCHIVED = re.compile(r"^([0-9a-f]{16})-(.+)-(\d+)-(\d+)" + re.escape(archive.SUFFIX) + "$")
 
 
+Part = tuple[int, list[bytes]]
+"""Of a file of lines: where it ends, and the lines."""
+
+
 @dataclass(frozen=True, slots=True)
 class Piece:
     """``shard``: the shard of the source that it is of. ``day``: roughly of when, as text that sorts.
@@ -71,8 +80,9 @@ class ArchivePiece(Piece):
 
 @dataclass(frozen=True, slots=True)
 class LinesPiece(Piece):
-    """The part ``first`` of a file, or all of a file that is compressed. ``name``: the file's, as rows show it."""
+    """A part of a file, or all of a file that is compressed. ``name``: the file's, as rows show it."""
 
+    part: int
     file: StoredFile
     name: str
     project: str
@@ -140,11 +150,12 @@ def _lines_pieces(file: StoredFile, home: str, project: str) -> Iterator[Piece]:
     name = file.location.removeprefix(home).lstrip("/") or file.location.rpartition("/")[2]
     shard = hashlib.sha256(name.encode()).hexdigest()[:12]
     if _compression(file.location):
-        yield LinesPiece(shard, 0, None, name, 8 * file.size, file, name, project)
+        yield LinesPiece(shard, 0, None, name, 8 * file.size, 0, file, name, project)
         return
     count = max(1, -(-file.size // PART_BYTES))
     for part in range(count):
-        yield LinesPiece(shard, part, part, name, min(file.size, PART_BYTES), file, name, project)
+        end = min((part + 1) * PART_BYTES, file.size)
+        yield LinesPiece(shard, end, end, name, end - part * PART_BYTES, part, file, name, project)
 
 
 def _compression(location: str) -> str | None:
@@ -171,7 +182,7 @@ def _decode_archive(io: FileIO, source: str, piece: ArchivePiece) -> Iterator[De
             for stream, records in archive.decode(data):
                 found.update({one.sequence: (stream, one) for one in records})
         except (pa.ArrowException, OSError, KeyError) as error:
-            yield _problem(source, location, error)
+            yield _problem(source, location, f"{error} (once it is mended, backfill it by this very location)")
     ordered = [found[sequence] for sequence in sorted(found)]
     for stream, of_stream in groupby(ordered, key=itemgetter(0)):
         for part in parts_of([record for _, record in of_stream]):
@@ -184,18 +195,20 @@ def _decode_archive(io: FileIO, source: str, piece: ArchivePiece) -> Iterator[De
 
 def _decode_lines(io: FileIO, source: str, piece: LinesPiece) -> Iterator[Decoded]:
     try:
-        for number, lines in _parts(io, piece):
+        for number, (end, lines) in enumerate(_parts(io, piece), piece.part):
             with no_collection():
-                batch = _batch_of_lines(lines, source, piece, number)
+                batch = _batch_of_lines(lines, source, piece, number, end)
             yield packed(batch)
     except _DAMAGED as error:
-        yield _problem(source, piece.file.location, error)
+        yield _problem(source, piece.file.location, str(error))
 
 
-def _batch_of_lines(lines: list[bytes], source: str, piece: LinesPiece, number: int) -> Batch:
+def _batch_of_lines(lines: list[bytes], source: str, piece: LinesPiece, number: int, end: int) -> Batch:
     good: list[Entry] = []
     bad: list[Entry] = []
     marks = bytearray()
+    if number == 0 and lines:
+        lines[0] = lines[0].removeprefix(BOM_UTF8)
     for line, whole in enumerate(lines):
         if not whole or whole.isspace():
             continue
@@ -212,11 +225,11 @@ def _batch_of_lines(lines: list[bytes], source: str, piece: LinesPiece, number: 
         else:
             marks += STORED
             good.append((row, 0, position, dedup_digest(piece.project, row[0])))
-    return batch_of(source, [(piece.shard, number)], [bytes(marks)], good, bad)
+    return batch_of(source, [(piece.shard, end)], [bytes(marks)], good, bad)
 
 
-def _problem(source: str, location: str, error: Exception) -> Decoded:
-    return packed(batch_of(source, [], [], [], []), f"{location}: {error}")
+def _problem(source: str, location: str, what: str) -> Decoded:
+    return packed(batch_of(source, [], [], [], []), f"{location}: {what}")
 
 
 class _Times(msgspec.Struct, rename="camel"):
@@ -243,53 +256,75 @@ def _received_at(raw: bytes, file_written_at: int) -> int:
 # --- lines ------------------------------------------------------------------------------------------------
 
 
-def _parts(io: FileIO, piece: LinesPiece) -> Iterator[tuple[int, list[bytes]]]:
-    """The lines of each part of a file, or of the one that the piece is."""
+def _parts(io: FileIO, piece: LinesPiece) -> Iterator[Part]:
+    """Each part of a file, or the one that the piece is."""
     system, path = locate(io, piece.file.location)
     with system.open_input_file(path) as file:
         match _compression(piece.file.location):
             case ".gz":
-                yield from enumerate(_whole_parts(cast("IO[bytes]", gzip.GzipFile(fileobj=file))))
+                unpacked = gzip.GzipFile(fileobj=file)
+                yield from _whole_parts(iter(partial(unpacked.read1, _MORE_BYTES), b""))
             case ".zst":
-                reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
-                yield from enumerate(_whole_parts(cast("IO[bytes]", reader)))
+                yield from _whole_parts(_unpacked_zst(file))
             case _:
-                yield piece.first, _lines_from(file, piece.first * PART_BYTES, piece.file.size)
+                yield piece.first, _lines_from(file, piece.part * PART_BYTES, piece.file.size)
+
+
+def _unpacked_zst(file: IO[bytes]) -> Iterator[bytes]:
+    """Raises EOFError where the last frame breaks off, of which the library's own reader says nothing."""
+    frame = None
+    while data := file.read(_PACKED_BYTES):
+        while data:
+            frame = frame or zstandard.ZstdDecompressor().decompressobj()
+            yield frame.decompress(data)
+            data = frame.unused_data
+            if frame.eof:
+                frame = None
+    if frame is not None:
+        raise EOFError("Compressed file ended before the end of its last frame")
 
 
 def _lines_from(file: IO[bytes], start: int, size: int) -> list[bytes]:
-    """The lines that begin within PART_BYTES from ``start``."""
+    """The lines that begin within PART_BYTES from ``start``. ``size``: the file's, which may have grown since."""
     before = min(start, 1)  # the byte before tells whether a line begins just there
     file.seek(start - before)
-    data = file.read(before + PART_BYTES)
+    data = file.read(before + min(PART_BYTES, size - start))
     lines = data.split(b"\n")[before:]
     if lines and lines[-1]:  # it goes on beyond
         rest = [lines.pop()]
         while b"\n" not in rest[-1] and file.tell() < size:
-            rest.append(file.read(_MORE_BYTES))
+            rest.append(file.read(min(_MORE_BYTES, size - file.tell())))
         lines.append(b"".join(rest).partition(b"\n")[0])
     return lines
 
 
 _MORE_BYTES = 1_000_000
+_PACKED_BYTES = 64_000  # a few hundred kilobytes of events
 
 
-def _whole_parts(stream: IO[bytes]) -> Iterator[list[bytes]]:
-    left = b""
-    while data := _read_full(stream):
+def _whole_parts(chunks: Iterator[bytes]) -> Iterator[Part]:
+    left, end = b"", 0
+    for data in _cut_evenly(chunks):
         lines = (left + data).split(b"\n")
-        left = lines.pop()
-        yield lines
+        left, end = lines.pop(), end + len(data)
+        if left and len(data) < PART_BYTES:  # the last
+            lines.append(left)
+            left = b""
+        yield end, lines
     if left:
-        yield [left]
+        yield end + 1, [left]
 
 
-def _read_full(stream: IO[bytes]) -> bytes:
-    """PART_BYTES, fewer only at the end: a line's part must not depend on how the file came."""
+def _cut_evenly(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """PART_BYTES each, fewer only at the end: a line's part must not depend on how the file came."""
     data = bytearray()
-    while len(data) < PART_BYTES and (more := stream.read(PART_BYTES - len(data))):
-        data += more
-    return bytes(data)
+    for chunk in chunks:
+        data += chunk
+        while len(data) >= PART_BYTES:
+            yield bytes(data[:PART_BYTES])
+            del data[:PART_BYTES]
+    if data:
+        yield bytes(data)
 
 
 # --- between the cluster and the driver -------------------------------------------------------------------
