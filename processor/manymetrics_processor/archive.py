@@ -69,8 +69,11 @@ def read(io: FileIO, location: str) -> Iterator[tuple[str, list[StreamRecord]]]:
 
 
 def decode(data: bytes) -> Iterator[tuple[str, list[StreamRecord]]]:
-    """Of what encode made."""
-    rows = pq.read_table(BytesIO(data)).to_pylist()
+    """Of what encode made. Raises ValueError and KeyError, some as it goes."""
+    try:
+        rows = pq.read_table(BytesIO(data)).to_pylist()
+    except OSError as error:  # pages that are damaged: nothing is read from anywhere here
+        raise ValueError(str(error)) from error
     for stream, together in groupby(rows, key=lambda row: str(row["stream"])):
         yield stream, [StreamRecord(r["shard"], int(r["sequence"]), r["data"], r["arrived_at"]) for r in together]
 

@@ -60,7 +60,7 @@ def _erase_from(io: FileIO, person: Person, dry_run: bool, location: str) -> int
     try:
         scrub = _scrub_archived if location.endswith(archive.SUFFIX) else _scrub_batch
         scrubbed, erased = scrub(data, person)
-    except (msgspec.MsgspecError, pa.ArrowException, OSError, KeyError, ValueError, TypeError, AttributeError):
+    except (msgspec.MsgspecError, pa.ArrowException, KeyError, ValueError, TypeError, AttributeError):
         return None
     if erased and not dry_run:
         write_bytes(io, location, scrubbed)

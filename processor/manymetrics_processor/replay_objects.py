@@ -98,7 +98,7 @@ def _batches(
 ) -> tuple[str | None, Iterator[tuple[str, list[StreamRecord]]]]:
     """The source that an object is to be committed under, None for its own stream, and its records by stream."""
     if location.endswith(archive.SUFFIX):
-        return None, archive.read(lake.io, location)
+        return None, iter(list(archive.read(lake.io, location)))  # now, so that what is damaged is known at once
     body = msgspec.json.decode(read_bytes(lake.io, location), type=dict[str, Any])
     records = msgspec.json.decode(body["payload"], type=dict[str, Any])["Records"]
     stream = stream_of(body["KinesisBatchInfo"]["streamArn"])

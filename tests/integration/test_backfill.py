@@ -119,6 +119,22 @@ def test_what_the_tables_have_is_a_duplicate_and_what_they_lack_is_stored(lake: 
     assert message_ids(lake) == sorted(f"{number}-{i}" for number in range(4) for i in range(5))
 
 
+def test_dead_letters_that_the_tables_have_are_passed_over(lake: Lake, home: Path) -> None:
+    batches = [[record(number, NAMELESS, track(f"m{number}"), b"[]")] for number in range(4)]
+    for batch in batches[:2]:
+        pipeline.run(batch, STREAM, lake, Window())
+    archived(lake, home, *batches)
+
+    report = run(home)
+
+    assert outcomes(report) == {"stored": 2, "duplicate": 2, "dead_lettered": 4}
+    assert report.letters_passed_over == 4
+    letters = [(row["_sequence"], row["_position"]) for row in rows(lake, DEAD_LETTERS)]
+    assert letters == [(str(number), position) for number in range(4) for position in (0, 2)]
+    assert books(lake, "backfill:test").received == 8
+    assert books(lake, "backfill:test").balanced
+
+
 def test_objects_that_overlap_are_committed_once(lake: Lake, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pieces, "ARCHIVE_BYTES", 1)  # a piece an object, but for those that overlap
     records = [record(number, track(f"m{number}"), NAMELESS) for number in range(6)]

@@ -173,6 +173,17 @@ def test_an_object_that_cannot_be_read_is_named(lake: Lake, home: str) -> None:
     assert receipt.objects == 9
 
 
+@pytest.mark.parametrize("damage", [b"?", b"PAR1" + b"\0" * 200 + b"PAR1"])
+def test_a_damaged_object_harms_only_itself_when_it_is_replayed(damage: bytes, lake: Lake, home: str) -> None:
+    put_archive(lake, home, record(1, track("1")))
+    write_bytes(lake.io, f"{home}/a{archive.SUFFIX}", damage)
+
+    report = replayed(lake, home)
+
+    assert report.unreadable_objects == [f"{home}/a{archive.SUFFIX}"]
+    assert message_ids(lake) == ["1"]
+
+
 def test_an_event_over_the_limit_keeps_its_facts_beside_one_that_goes(lake: Lake, home: str) -> None:
     large = msgspec.json.encode(track("large", properties={"text": "x" * 600_000}))
     [data] = pack(Stamp(NOW, "r", "shop", "server"), [msgspec.json.encode(track("1", userId=JANE)), large])

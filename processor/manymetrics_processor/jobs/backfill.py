@@ -23,10 +23,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
+from pyiceberg.io import FileIO
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table as IcebergTable
 
-from manymetrics.tables import EVENTS, Table
+from manymetrics.tables import DEAD_LETTERS, EVENTS, Table
 from manymetrics_processor.arrow_engine import ArrowEngine, stage_day
 from manymetrics_processor.decode import DEAD_LETTERED, DUPLICATE, STORED, Batch, Bools, Ints, Rows
 from manymetrics_processor.dedup import WINDOW_DAYS
@@ -34,16 +35,18 @@ from manymetrics_processor.handler import make_catalog
 from manymetrics_processor.jobs.cluster import Cluster, Kept, cluster
 from manymetrics_processor.jobs.command import errors_in_a_line, job_parser, job_settings, say
 from manymetrics_processor.jobs.pieces import Decoded, Piece, decode_piece, find_pieces, from_bytes, to_bytes
-from manymetrics_processor.lake import Lake, current_books
+from manymetrics_processor.lake import Lake, current_books, live_files
 from manymetrics_processor.maintenance import STAGED_FOR_S, sort_rows
 from manymetrics_processor.pipeline import commit
-from manymetrics_processor.reading import portable
+from manymetrics_processor.reading import portable, read_file
 from manymetrics_processor.storage import is_file, stored_file, stored_files
 from manymetrics_processor.window import Window
 
 COMMIT_BYTES = 2_000_000_000  # about so much, unpacked, is committed at once: two million events
 FILE_ROWS = 250_000  # a data file, about 25 MB
 MAX_FILES = 10_000  # a watermark each, 20 bytes, in a property that every commit writes: Glue's take 512,000 bytes
+
+PASSED_OVER = b"-"  # beside decode's marks
 
 PartKey = tuple[tuple[str, int], ...]
 """What names a part of what is decoded: the shard and sequence number of its first record, where it has one."""
@@ -61,7 +64,11 @@ class TooManyFilesError(Exception):
 
 @dataclass(slots=True)
 class Report:
-    """What became of the events of one source. ``pieces_passed_over``: those that had been committed before."""
+    """What became of the events of one source.
+
+    ``pieces_passed_over``: those that had been committed before. ``letters_passed_over``: dead letters that the tables
+    have from their own stream; they are in no books of the backfill.
+    """
 
     source: str
     stored: int = 0
@@ -69,6 +76,7 @@ class Report:
     dead_lettered: int = 0
     commits: int = 0
     pieces_passed_over: int = 0
+    letters_passed_over: int = 0
     files_passed_over: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
 
@@ -140,11 +148,14 @@ def _commit_group(
     ordered = sorted(new, key=lambda piece: (piece.shard, piece.first))  # as a batch has its records
     decoded = on.keep(partial(decode_piece, lake.io, source), ordered)
     try:
-        parts = decoded.map(lambda one: (one.facts, one.problem))
-        report.damaged += [problem for _, problem in parts if problem]
+        parts = decoded.map(lambda one: one._replace(events=b"", letters=b""))
+        report.damaged += [one.problem for one in parts if one.problem]
         if not parts:  # the files are empty once unpacked
             return
-        batch = batch_on_cluster(source, [facts for facts, _ in parts], on, decoded)
+        batch = batch_on_cluster(source, [one.facts for one in parts], on, decoded)
+        known = _known_letters(lake, on, batch, [letter_id for one in parts for letter_id in one.letter_ids])
+        report.letters_passed_over += int(known.sum())
+        batch = without_letters(batch, known)
         outcomes = commit(batch, lake, windows.of(batch)).outcomes
     finally:
         decoded.forget()
@@ -153,6 +164,36 @@ def _commit_group(
     report.stored += marks.count(STORED)
     report.duplicate += marks.count(DUPLICATE)
     report.dead_lettered += marks.count(DEAD_LETTERED)
+
+
+def _known_letters(lake: Lake, on: Cluster, batch: Batch, letter_ids: Sequence[str]) -> Bools:
+    """Which letters the tables have. An id is of a place in a stream, so it is the same letter."""
+    days = set(batch.letters.day.tolist())
+    iceberg = lake.load(DEAD_LETTERS)
+    files = [file.file_path for file in live_files(iceberg) if file.partition[0] in days]
+    found = on.map(partial(_letter_ids, lake.io), files)
+    return np.isin(np.array(letter_ids, dtype=np.str_), np.array(sorted(set().union(*found)), dtype=np.str_))
+
+
+def _letter_ids(io: FileIO, location: str) -> set[str]:
+    return set(read_file(DEAD_LETTERS, io, location, ["dead_letter_id"])["dead_letter_id"].to_pylist())
+
+
+def without_letters(batch: Batch, gone: Bools) -> Batch:
+    """The batch as if these of its letters had never been: in no count and no outcome."""
+    if not gone.any():
+        return batch
+    counts, outcomes = batch.counts.copy(), [bytearray(marks) for marks in batch.outcomes]
+    for record, position in zip(batch.letters.record[gone], batch.letters.position[gone], strict=True):
+        counts[record] -= 1
+        outcomes[record][position] = PASSED_OVER[0]
+    return replace(
+        batch,
+        counts=counts,
+        outcomes=list(map(bytes, outcomes)),
+        letters=batch.letters.only(~gone),
+        reasons=[reason for reason, is_gone in zip(batch.reasons, gone, strict=True) if not is_gone],
+    )
 
 
 class _Windows:

@@ -3,7 +3,7 @@
     who -> raw archive and batches that were given up -> both tables, their snapshots and files
 
 Objects go before tables, since the tables alone tell which devices were the person's: what is broken off can be run
-again.
+again, with the devices that it named.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lake = Lake(make_catalog(settings, os.environ))
         failures = args.failures or [f"{settings.warehouse.rstrip('/')}/failures"]
         person = with_linked_ids(lake, Person(args.user_id, frozenset(args.anonymous_id), args.project), on.map)
+        say(f"devices: {json.dumps(person.device_ids)}")  # what is broken off within events may not find them again
         objects = []
         for location in filter(None, [args.archive or settings.archive, *failures]):
             say(f"{location} ...")
@@ -64,6 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say("tables ...")
         tables = erase(lake, person, on.map)
     not_reached = [f"{one}, which can't be read" for receipt in objects for one in receipt.unreadable]
+    named = {args.archive, *(args.failures or ())}
+    not_reached += [
+        f"{one.location}, where there is nothing" for one in objects if one.location in named and not one.objects
+    ]
     left = sum(one.files_left for one in tables)
     if left:
         not_reached.append(

@@ -92,6 +92,7 @@ class Decoded(NamedTuple):
     """What a piece holds: without its columns, and these in Arrow's own format. ``problem``: what was wrong with it."""
 
     facts: Batch
+    letter_ids: list[str]
     events: bytes
     letters: bytes
     problem: str | None = None
@@ -181,7 +182,7 @@ def _decode_archive(io: FileIO, source: str, piece: ArchivePiece) -> Iterator[De
         try:
             for stream, records in archive.decode(data):
                 found.update({one.sequence: (stream, one) for one in records})
-        except (pa.ArrowException, OSError, KeyError) as error:
+        except (pa.ArrowException, ValueError, KeyError) as error:
             yield _problem(source, location, f"{error} (once it is mended, backfill it by this very location)")
     ordered = [found[sequence] for sequence in sorted(found)]
     for stream, of_stream in groupby(ordered, key=itemgetter(0)):
@@ -333,7 +334,8 @@ def _cut_evenly(chunks: Iterator[bytes]) -> Iterator[bytes]:
 def packed(batch: Batch, problem: str | None = None) -> Decoded:
     """For a piece of work to travel and to lie on disk."""
     facts = replace(batch, events=batch.events._replace(table=None), letters=batch.letters._replace(table=None))
-    return Decoded(facts, to_bytes(batch.events.table), to_bytes(batch.letters.table), problem)
+    ids: list[str] = batch.letters.table["dead_letter_id"].to_pylist()
+    return Decoded(facts, ids, to_bytes(batch.events.table), to_bytes(batch.letters.table), problem)
 
 
 def to_bytes(table: pa.Table) -> bytes:
