@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -38,7 +38,7 @@ from manymetrics_processor.maintenance import (
     swap,
 )
 from manymetrics_processor.reading import portable, read_file, read_files
-from manymetrics_processor.spread import Spread
+from manymetrics_processor.spread import Spread, in_groups
 from manymetrics_processor.storage import delete_files
 
 _ATTEMPTS = 20
@@ -192,26 +192,14 @@ def _rewrite_without(lake: Lake, table: Table, person: Person, spread: Spread) -
             return erased, rewritten
         found = list(spread(partial(_holds, table, iceberg.io, person), files))
         clean |= {file.file_path for file, holds in zip(files, found, strict=True) if not holds}
-        for some in _at_once([file for file, holds in zip(files, found, strict=True) if holds]):
+        theirs = [file for file, holds in zip(files, found, strict=True) if holds]
+        for some in in_groups(theirs, lambda file: file.file_size_in_bytes, _BYTES_AT_ONCE):
             staged = spread(partial(_without, table, portable(iceberg), person), some)
             done = swap(lake, table, [one for one in staged if one is not None], iceberg, "erase")
             clean |= {file.file_path for one in done for file in one.new}
             erased += sum(one.rows_dropped for one in done)
             rewritten += len(done)
     raise ConflictError(f"{table.name}: its files kept changing; run the command again")
-
-
-def _at_once(files: Sequence[DataFile]) -> Iterator[list[DataFile]]:
-    some: list[DataFile] = []
-    size = 0
-    for file in files:
-        if some and size + file.file_size_in_bytes > _BYTES_AT_ONCE:
-            yield some
-            some, size = [], 0
-        some.append(file)
-        size += file.file_size_in_bytes
-    if some:
-        yield some
 
 
 def _holds(table: Table, io: FileIO, person: Person, file: DataFile) -> bool:

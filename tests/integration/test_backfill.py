@@ -20,12 +20,14 @@ from manymetrics_processor import pipeline
 from manymetrics_processor.archive import SUFFIX, Archive
 from manymetrics_processor.decode import StreamRecord
 from manymetrics_processor.jobs import backfill as job
-from manymetrics_processor.jobs import pieces
-from manymetrics_processor.jobs.backfill import NothingToDoError, Report, TooManyFilesError, TooSlowError, backfill
+from manymetrics_processor.jobs import cluster_batch, pieces
+from manymetrics_processor.jobs.backfill import NothingToDoError, Report, TooManyFilesError, backfill
+from manymetrics_processor.jobs.cluster_batch import TooSlowError
 from manymetrics_processor.jobs.pieces import Piece
 from manymetrics_processor.lake import Lake, live_files, local_catalog
 from manymetrics_processor.reading import read_files
 from manymetrics_processor.rows import DAY_US
+from manymetrics_processor.spread import in_groups
 from manymetrics_processor.window import Window
 from tests.in_process_cluster import InProcessCluster
 from tests.integration.micro_batches import NOW, STREAM, books, counts, make_lake, message_ids, record, rows, track
@@ -373,7 +375,7 @@ def test_more_files_than_the_tables_can_remember_are_refused(home: Path, monkeyp
 def test_many_pieces_are_cut_into_commits_in_no_time() -> None:
     many = [Piece("shard", number, number, "", 1_000) for number in range(200_000)]
 
-    groups = list(job._groups(many, 100_000_000))
+    groups = list(in_groups(many, lambda piece: piece.size, 100_000_000))
 
     assert [len(one) for one in groups] == [100_000] * 2
 
@@ -421,7 +423,7 @@ def test_days_are_committed_in_order_and_resends_are_found_across_commits(lake: 
 
 def test_what_others_commit_meanwhile_is_found(lake: Lake, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archived(lake, home, [record(1, track("a"), track("b"), NAMELESS)])
-    stage = job.ClusterEngine.stage
+    stage = cluster_batch.ClusterEngine.stage
     raced: list[object] = []
 
     def overtaken(*arguments: Any) -> Any:  # noqa: ANN401  # as the real one
@@ -429,7 +431,7 @@ def test_what_others_commit_meanwhile_is_found(lake: Lake, home: Path, monkeypat
             raced.append(pipeline.run([record(1, track("b"), track("c"))], "another", lake, Window()))
         return stage(*arguments)
 
-    monkeypatch.setattr(job.ClusterEngine, "stage", overtaken)
+    monkeypatch.setattr(cluster_batch.ClusterEngine, "stage", overtaken)
 
     report = run(home)
 
@@ -442,7 +444,7 @@ def test_files_that_were_so_long_in_the_making_that_they_may_be_gone_are_not_com
 ) -> None:
     (home / "a.json").write_bytes(lines(exported("a")))
     with monkeypatch.context() as slow:
-        slow.setattr(job, "STAGED_FOR_S", -1)
+        slow.setattr(cluster_batch, "STAGED_FOR_S", -1)
         with pytest.raises(TooSlowError, match="smaller --commit-mb"):
             run(home, project="shop")
     assert rows(lake) == []
@@ -453,7 +455,7 @@ def test_files_that_were_so_long_in_the_making_that_they_may_be_gone_are_not_com
 def test_a_large_day_is_several_files_and_each_is_sorted(
     lake: Lake, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job, "FILE_ROWS", 10)
+    monkeypatch.setattr(cluster_batch, "FILE_ROWS", 10)
     (home / "a.ndjson").write_bytes(
         lines(*(exported(f"m{number}", number % 2, event=f"E{-number % 7}") for number in range(50)))
     )

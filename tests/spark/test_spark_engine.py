@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from _collections_abc import dict_items
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -26,6 +27,7 @@ from tests.events_corpus import read_cases, request_of
 from tests.faulty_aws import Calls, Fault
 from tests.in_process import ask, make_app
 from tests.integration.micro_batches import NOW, STREAM, books, counts, message_ids, record, track
+from tests.real_data import PROJECTS, read_events
 from tests.spark.conftest import Lakes
 
 pytestmark = [pytest.mark.jvm, pytest.mark.xdist_group("spark")]
@@ -72,6 +74,25 @@ def test_files_of_both_engines_are_alike_in_rows_types_and_what_iceberg_knows_of
 
     assert by_spark == by_arrow
     assert by_spark[0].num_rows == rows.table.num_rows > 0
+
+
+@pytest.mark.parametrize("name", PROJECTS)
+def test_real_data_is_the_same_rows_through_either_engine(name: str, lakes: Lakes, shared_data: Path) -> None:
+    events = read_events(shared_data, name)[:20_000]
+    records = [record(start, *events[start : start + 200]) for start in range(0, len(events), 200)]
+    batch = decode(records, STREAM)
+
+    def commit(engine: SparkEngine | ArrowEngine) -> pa.Table:
+        iceberg = lakes.arrow.load(EVENTS)
+        engine.append(EVENTS, iceberg, engine.stage(EVENTS, iceberg, batch.events), SUMMARY, {})
+        found = read(lakes.arrow, EVENTS)
+        lakes.arrow.load(EVENTS).delete()
+        return found
+
+    by_arrow, by_spark = commit(ArrowEngine()), commit(lakes.engine)
+
+    assert by_spark.equals(by_arrow, check_metadata=True)
+    assert by_spark.num_rows == len(events)
 
 
 def test_a_batch_is_committed_once_however_often_it_comes_and_through_either_engine(lakes: Lakes) -> None:

@@ -1,0 +1,178 @@
+"""A micro-batch whose rows lie on the cluster: the driver has their ids and places, and commits it as any other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pyiceberg.manifest import DataFile
+from pyiceberg.table import Table as IcebergTable
+
+from manymetrics.tables import Table
+from manymetrics_processor.arrow_engine import ArrowEngine, stage_day
+from manymetrics_processor.decode import Batch, Bools, Ints, Rows
+from manymetrics_processor.jobs.cluster import Cluster, Kept
+from manymetrics_processor.jobs.pieces import Decoded, from_bytes, to_bytes
+from manymetrics_processor.maintenance import STAGED_FOR_S, sort_rows
+from manymetrics_processor.reading import portable
+
+FILE_ROWS = 250_000  # a data file, about 25 MB
+PASSED_OVER = b"-"  # beside decode's marks
+
+PartKey = tuple[tuple[str, int], ...]
+"""What names a part of what is decoded: the shard and sequence number of its first record, where it has one."""
+
+
+def batch_on_cluster(source: str, facts: Sequence[Batch], on: Cluster, decoded: Kept[Decoded]) -> Batch:
+    """One batch of all parts, whose records are in order."""
+    records = _starts(len(part.keys) for part in facts)
+    of_table = {
+        name: _rows([getattr(part, name) for part in facts], records, RowsOnCluster.all_of(on, decoded, name, facts))
+        for name in ("events", "letters")
+    }
+    return Batch(
+        stream=source,
+        keys=[key for part in facts for key in part.keys],
+        counts=np.concatenate([part.counts for part in facts]),
+        outcomes=[marks for part in facts for marks in part.outcomes],
+        ids=np.concatenate([part.ids for part in facts]),
+        reasons=[reason for part in facts for reason in part.reasons],
+        **of_table,
+    )
+
+
+def without_letters(batch: Batch, gone: Bools) -> Batch:
+    """The batch as if these of its letters had never been: in no count and no outcome."""
+    if not gone.any():
+        return batch
+    counts, outcomes = batch.counts.copy(), [bytearray(marks) for marks in batch.outcomes]
+    for record, position in zip(batch.letters.record[gone], batch.letters.position[gone], strict=True):
+        counts[record] -= 1
+        outcomes[record][position] = PASSED_OVER[0]
+    return replace(
+        batch,
+        counts=counts,
+        outcomes=list(map(bytes, outcomes)),
+        letters=batch.letters.only(~gone),
+        reasons=[reason for reason, is_gone in zip(batch.reasons, gone, strict=True) if not is_gone],
+    )
+
+
+def _rows(parts: Sequence[Rows], records: Ints, table: RowsOnCluster) -> Rows:
+    places = _starts(len(part.place) for part in parts)
+    return Rows(
+        table,
+        np.concatenate([part.day for part in parts]),
+        np.concatenate([part.record + start for part, start in zip(parts, records, strict=True)]),
+        np.concatenate([part.position for part in parts]),
+        np.concatenate([part.place + start for part, start in zip(parts, places, strict=True)]),
+    )
+
+
+def _starts(lengths: Iterable[int]) -> Ints:
+    return np.array([0, *accumulate(lengths)][:-1], dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class RowsOnCluster:
+    """Stands for the Arrow table of a batch's ``events`` or ``letters`` (``name``).
+
+    ``parts``: the day of each row, by part. ``kept``: which of all these rows are meant.
+    """
+
+    on: Cluster
+    decoded: Kept[Decoded]
+    name: str
+    parts: dict[PartKey, Ints]
+    kept: Bools
+
+    @classmethod
+    def all_of(cls, on: Cluster, decoded: Kept[Decoded], name: str, facts: Sequence[Batch]) -> RowsOnCluster:
+        """All rows."""
+        parts = {_key(part): getattr(part, name).day for part in facts}
+        return cls(on, decoded, name, parts, np.ones(sum(map(len, parts.values())), dtype=np.bool_))
+
+    def filter(self, kept: pa.BooleanArray) -> RowsOnCluster:
+        """As Arrow's."""
+        fewer = self.kept.copy()
+        fewer[self.kept] = kept.to_numpy(zero_copy_only=False)
+        return replace(self, kept=fewer)
+
+    def stage(self, table: Table, iceberg: IcebergTable) -> list[DataFile]:
+        """Write the rows to files, each of one day and sorted."""
+        files, days = self._files()
+        plan = self.on.share(files)
+        name, target = self.name, portable(iceberg)
+
+        def parts(one: Decoded) -> Iterator[tuple[int, bytes]]:
+            of_rows = plan.value.get(_key(one.facts))
+            if of_rows is None or not (of_rows >= 0).any():
+                return
+            rows = from_bytes(getattr(one, name))
+            for file in np.unique(of_rows[of_rows >= 0]):
+                yield int(file), to_bytes(rows.filter(pa.array(of_rows == file)))
+
+        def together(file: int, blobs: list[Any]) -> DataFile:
+            rows = pa.concat_tables(map(from_bytes, blobs))
+            return stage_day(table, target, sort_rows(table, rows), days[file])
+
+        try:
+            return self.decoded.gather(parts, together, len(days))
+        finally:
+            plan.destroy()
+
+    def _files(self) -> tuple[dict[PartKey, npt.NDArray[np.int32]], list[int]]:
+        """For each part, into which file each of its rows goes, -1 for none; and the day of each file."""
+        day = np.concatenate(list(self.parts.values()))
+        file_of = np.full(len(day), -1, dtype=np.int32)
+        days: list[int] = []
+        for one in np.unique(day[self.kept]):
+            rows = np.flatnonzero(self.kept & (day == one))
+            for start in range(0, len(rows), FILE_ROWS):
+                file_of[rows[start : start + FILE_ROWS]] = len(days)
+                days.append(int(one))
+        stops = np.cumsum([len(part) for part in self.parts.values()])[:-1]
+        return dict(zip(self.parts, np.split(file_of, stops), strict=True)), days
+
+
+def _key(facts: Batch) -> PartKey:
+    return tuple(facts.keys[:1])
+
+
+class TooSlowError(Exception):
+    """Files were so long in the making that they may be taken for orphans. The message says the cure."""
+
+
+class ClusterEngine(ArrowEngine):
+    """Stages where the rows are; commits from here."""
+
+    def __init__(self) -> None:
+        self._begun_at = 0.0
+
+    def stage(self, table: Table, iceberg: IcebergTable, rows: Rows) -> list[DataFile]:
+        """As Engine.stage."""
+        self._begun_at = time.monotonic()
+        files: list[DataFile] = rows.table.stage(table, iceberg)
+        return files
+
+    def append(
+        self,
+        table: Table,
+        iceberg: IcebergTable,
+        files: Sequence[DataFile],
+        summary: Mapping[str, str],
+        properties: Mapping[str, str],
+    ) -> int:
+        """As Engine.append. Raises TooSlowError."""
+        if files and time.monotonic() - self._begun_at > STAGED_FOR_S:
+            raise TooSlowError(
+                f"the files of a commit took more than {STAGED_FOR_S / 60:.0f} minutes to write: give the job more "
+                "workers or a smaller --commit-mb, and run it again"
+            )
+        return super().append(table, iceberg, files, summary, properties)
