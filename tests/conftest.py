@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from tests.strict_moto import Aws
 
 ROOT = Path(__file__).parent.parent
+LONG = (
+    "tests/spark/",
+    "tests/contract/",
+    "tests/trino/",
+    "tests/e2e/",
+)  # begun first, or one worker waits for the other
 
 settings.register_profile("manymetrics", deadline=None, max_examples=40)  # a busy machine is no failure
 settings.load_profile("manymetrics")
@@ -60,6 +66,10 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     """Side by side, a file's tests stay together, as they share what is dear; those that take minutes are dealt out.
@@ -77,4 +87,5 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
                 return nodeid
             return "tests/trino" if path.startswith("tests/trino/") else path  # one server for all of them
 
+    config.option.loadscopereorder = False  # it would begin with the files of most tests, which are the quick ones
     return Scheduling(config, log)
