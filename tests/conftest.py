@@ -16,12 +16,8 @@ if TYPE_CHECKING:
     from tests.strict_moto import Aws
 
 ROOT = Path(__file__).parent.parent
-LONG = (
-    "tests/spark/",
-    "tests/contract/",
-    "tests/trino/",
-    "tests/e2e/",
-)  # begun first, or one worker waits for the other
+# Begun first, or one worker waits for the other in the end.
+LONG = ("tests/spark/", "tests/contract/", "tests/trino/", "tests/e2e/", "tests/sdk/")
 
 settings.register_profile("manymetrics", deadline=None, max_examples=40)  # a busy machine is no failure
 settings.load_profile("manymetrics")

@@ -14,7 +14,11 @@ from manymetrics.settings import PREFIX, Settings
 from manymetrics.tables import TABLES, Column
 from tests.conftest import ROOT
 
-PAGES = sorted(chain(ROOT.glob("*.md"), ROOT.glob("[a-z]*/**/README.md")))
+PAGES = [
+    page
+    for page in sorted(chain(ROOT.glob("*.md"), ROOT.glob("[a-z]*/**/README.md")))
+    if "node_modules" not in page.parts  # others'
+]
 API_README = ROOT / "api" / "README.md"
 README = ROOT / "README.md"
 _LINK = re.compile(r"\]\((?!https?://|mailto:|#)([^)#\s]+)")

@@ -1,0 +1,21 @@
+// `node build.mjs [FOLDER]`: the module, its types and the classic script, into dist/ or that folder. What begins with an
+// underscore is nobody's business: it is mangled away.
+import { execFileSync } from "node:child_process";
+import { rmSync } from "node:fs";
+import { build } from "esbuild";
+
+const out = process.argv[2] ?? "dist";
+const common = {
+  bundle: true,
+  target: "es2020",
+  minify: true,
+  mangleProps: /^_/,
+  sourcemap: true,
+  legalComments: "none",
+};
+
+rmSync(out, { recursive: true, force: true });
+await build({ ...common, entryPoints: ["src/index.ts"], format: "esm", outfile: `${out}/index.js` });
+await build({ ...common, entryPoints: ["src/script.ts"], format: "iife", outfile: `${out}/mm.js` });
+const types = ["--emitDeclarationOnly", "--sourceMap", "false", "--outDir", out];
+execFileSync(process.execPath, ["node_modules/typescript/bin/tsc", ...types], { stdio: "inherit" });

@@ -1,0 +1,45 @@
+// A real Chromium that a test drives: a line of JSON in is a command, a line out its answer.
+import { createInterface } from "node:readline";
+import chromium from "@sparticuz/chromium";
+import { chromium as playwright } from "playwright-core";
+
+// A process a page, as in anybody's browser: one that crashes takes no other with it.
+const args = chromium.args.filter((one) => !["--single-process", "--no-zygote"].includes(one));
+const browser = await playwright.launch({ executablePath: await chromium.executablePath(), args });
+const context = await browser.newContext();
+const pages = new Map();
+
+const commands = {
+  async open({ page, url }) {
+    const opened = pages.get(page) ?? (await context.newPage());
+    pages.set(page, opened);
+    await opened.goto(url);
+  },
+  evaluate: ({ page, code }) => pages.get(page).evaluate(code),
+  click: ({ page, selector }) => pages.get(page).click(selector),
+  async close({ page }) {
+    await pages.get(page).close({ runBeforeUnload: false });
+    pages.delete(page);
+  },
+  async crash({ page }) {
+    const session = await context.newCDPSession(pages.get(page));
+    const gone = new Promise((resolve) => pages.get(page).once("crash", resolve));
+    session.send("Page.crash").catch(() => undefined); // it never answers
+    await gone;
+    await pages.get(page).close();
+    pages.delete(page);
+  },
+  arrived: ({ page, url }) => pages.get(page).waitForURL(url),
+  offline: ({ is }) => context.setOffline(is),
+};
+
+console.log(JSON.stringify({ version: browser.version() }));
+for await (const line of createInterface({ input: process.stdin })) {
+  const { do: name, ...given } = JSON.parse(line);
+  try {
+    console.log(JSON.stringify({ done: (await commands[name](given)) ?? null }));
+  } catch (error) {
+    console.log(JSON.stringify({ error: String(error) }));
+  }
+}
+await browser.close();

@@ -1,0 +1,171 @@
+"""No event of a browser is lost, whatever becomes of its page, its network and the server; none is there twice.
+
+Letters name the cases of a bench that other SDKs were put to, too.
+"""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.live_server import LiveServer
+from tests.sdk.conftest import Arrived, Browser, Gate, State
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture
+def mark(request: pytest.FixtureRequest) -> str:
+    return str(request.node.name)
+
+
+@pytest.fixture
+def arrived(server: LiveServer, mark: str) -> Arrived:
+    return Arrived(server, mark)
+
+
+def track(mark: str, first: int, stop: int, *, size: int = 0) -> str:
+    """JavaScript that tracks numbered events in one go."""
+    filler = f', text: "x".repeat({size})' if size else ""
+    return f"for (let n = {first}; n < {stop}; n++) manymetrics.track({mark!r}, {{ n{filler} }})"
+
+
+def track_slowly(mark: str, count: int, every_ms: int = 200) -> str:
+    return f"""(async () => {{
+        for (let n = 0; n < {count}; n++) {{
+            manymetrics.track({mark!r}, {{ n }});
+            await new Promise((done) => setTimeout(done, {every_ms}));
+        }}
+    }})()"""
+
+
+def test_k_a_click_that_leaves_the_page(browser: Browser, site: str, mark: str, arrived: Arrived) -> None:
+    browser.open(site + "/")
+    browser.run(track_slowly(mark, 19))
+    browser.run(f"document.getElementById('leave').onclick = () => {{ {track(mark, 19, 20)} }}")
+    browser.do("click", page="page", selector="#leave")
+    browser.do("arrived", page="page", url=site + "/other")
+    browser.open(site + "/")
+
+    arrived.all_of(20)
+
+
+def test_l_a_tab_that_is_closed_after_a_while(browser: Browser, site: str, mark: str, arrived: Arrived) -> None:
+    browser.open(site + "/")
+    browser.run(track_slowly(mark, 20))
+    browser.do("close", page="page")
+    browser.open(site + "/")
+
+    arrived.all_of(20)
+
+
+def test_a_a_burst_and_the_tab_closed_at_once(browser: Browser, site: str, mark: str, arrived: Arrived) -> None:
+    browser.open(site + "/")
+    browser.run(track(mark, 0, 20))
+    browser.do("close", page="page")
+
+    arrived.all_of(20)
+
+
+def test_b_a_burst_and_away_at_once(browser: Browser, site: str, mark: str, arrived: Arrived) -> None:
+    browser.open(site + "/")
+    browser.run(track(mark, 0, 20) + "; location.href = '/other'")
+
+    arrived.all_of(20)
+
+
+def test_g_more_than_a_browser_takes_as_a_page_goes(browser: Browser, site: str, mark: str, arrived: Arrived) -> None:
+    browser.open(site + "/")
+    browser.run(track(mark, 0, 150, size=1_000) + "; location.href = '/other'")
+    browser.do("arrived", page="page", url=site + "/other")
+    browser.open(site + "/")
+
+    arrived.all_of(150)
+
+
+@pytest.mark.parametrize("state", ["unavailable", "refusing"])
+def test_c_an_outage_of_five_seconds(
+    browser: Browser, site: str, gate: Gate, mark: str, arrived: Arrived, state: State
+) -> None:
+    browser.open(site + "/")
+    gate.state = state
+    browser.run(track(mark, 0, 20))
+    time.sleep(5)
+    tried = len(gate.failed)
+    gate.state = "open"
+
+    arrived.all_of(20, within_s=8)
+    assert 1 <= tried <= 3
+
+
+def test_d_offline_for_a_while(browser: Browser, site: str, mark: str, arrived: Arrived) -> None:
+    browser.open(site + "/")
+    browser.do("offline", **{"is": True})
+    browser.run(track(mark, 0, 20))
+    time.sleep(5)
+    browser.do("offline", **{"is": False})
+
+    arrived.all_of(20, within_s=8)
+
+
+@pytest.mark.parametrize("state", ["unavailable", "refusing"])
+def test_f_an_outage_and_the_tab_closed(
+    browser: Browser, site: str, gate: Gate, mark: str, arrived: Arrived, state: State
+) -> None:
+    browser.open(site + "/")
+    gate.state = state
+    browser.run(track_slowly(mark, 20, 50))
+    browser.do("close", page="page")
+    gate.state = "open"
+    browser.open(site + "/")
+
+    arrived.all_of(20)
+
+
+def test_h_an_outage_and_a_crash(browser: Browser, site: str, gate: Gate, mark: str, arrived: Arrived) -> None:
+    browser.open(site + "/")
+    gate.state = "unavailable"
+    browser.run(track(mark, 0, 20))
+    browser.do("crash", page="page")
+    gate.state = "open"
+    browser.open(site + "/")
+
+    arrived.all_of(20)
+
+
+def test_i_told_to_wait(browser: Browser, site: str, gate: Gate, mark: str, arrived: Arrived) -> None:
+    browser.open(site + "/")
+    gate.state, gate.retry_after_s = "throttled", 6
+    browser.run(track(mark, 0, 20))
+    time.sleep(5.5)
+    tried = len(gate.failed)
+    gate.state = "open"
+
+    arrived.all_of(20, within_s=8)
+    assert tried == 1
+
+
+def test_n_two_tabs(browser: Browser, site: str, gate: Gate, mark: str, arrived: Arrived) -> None:
+    browser.open(site + "/", "first")
+    browser.open(site + "/", "second")
+    gate.state = "unavailable"
+    browser.run(track(mark, 0, 10), "first")
+    browser.run(track(mark, 10, 20), "second")
+    time.sleep(2)
+    browser.open(site + "/", "second")
+    time.sleep(3)
+    gate.state = "open"
+
+    arrived.all_of(20)
+
+
+def test_twenty_events_cost_four_requests_and_no_preflight(
+    browser: Browser, site: str, gate: Gate, mark: str, arrived: Arrived
+) -> None:
+    browser.open(site + "/")
+    browser.run(track_slowly(mark, 20, 50))
+
+    arrived.all_of(20)
+    posts = [size for method, size in gate.passed if method == "POST"]
+    assert len(posts) == len(gate.passed) <= 4
