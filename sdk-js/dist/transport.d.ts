@@ -19,4 +19,4 @@ export type Outcome = {
 };
 /** A browser lets about 64 kB of a page's keepalive requests be under way at once. */
 export declare const KEEPALIVE_BYTES = 56000;
-export declare function post(url: string, body: string): Promise<Outcome>;
+export declare function post(url: string, text: string): Promise<Outcome>;

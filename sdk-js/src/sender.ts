@@ -52,7 +52,7 @@ export class Sender {
   leave(): void {
     if (this._queue.length && this._now() >= this._notBefore) {
       // Not waited for, and beside a request that is under way, which the browser may break off.
-      void this._deliver(KEEPALIVE_BYTES / 2);
+      void this._deliver(KEEPALIVE_BYTES / 2); // characters: most are a byte, few are more than two
     }
     this._queue.save();
   }

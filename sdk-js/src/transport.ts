@@ -14,8 +14,9 @@ export type Outcome =
 /** A browser lets about 64 kB of a page's keepalive requests be under way at once. */
 export const KEEPALIVE_BYTES = 56_000;
 
-export async function post(url: string, body: string): Promise<Outcome> {
+export async function post(url: string, text: string): Promise<Outcome> {
   try {
+    const body = new TextEncoder().encode(text); // the browser counts bytes, and fails what is over its limit
     const answer = await fetch(url, {
       method: "POST",
       body,

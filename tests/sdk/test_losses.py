@@ -146,6 +146,16 @@ def test_i_told_to_wait(browser: Browser, site: str, gate: Gate, mark: str, arri
     assert tried == 1
 
 
+def test_texts_that_take_more_bytes_than_characters(
+    browser: Browser, site: str, gate: Gate, mark: str, arrived: Arrived
+) -> None:
+    browser.open(site + "/")
+    browser.run(track(mark, 0, 30, size=1_000).replace('"x"', '"\u4e2d"'))
+
+    arrived.all_of(30)
+    assert max(size for _, size in gate.passed) > 80_000
+
+
 def test_n_two_tabs(browser: Browser, site: str, gate: Gate, mark: str, arrived: Arrived) -> None:
     browser.open(site + "/", "first")
     browser.open(site + "/", "second")
