@@ -21,7 +21,7 @@ from manymetrics_processor.decode import DEAD_LETTERED, DUPLICATE, STORED, Strea
 from manymetrics_processor.delivery import parts_of, stream_record
 from manymetrics_processor.lake import Lake
 from manymetrics_processor.pipeline import commit, no_collection
-from manymetrics_processor.storage import is_file, list_files, read_bytes
+from manymetrics_processor.storage import list_files, read_bytes, stored_file
 from manymetrics_processor.window import Window
 
 SOURCE = "replay:s3"
@@ -88,7 +88,7 @@ def _replay(
 def _objects(lake: Lake, location: str) -> list[str]:
     """In the order in which their records were in their shards, as far as they are of the archive."""
     found = [one for one, _ in list_files(lake.io, location)] or [location]
-    if found == [location] and not is_file(lake.io, location):
+    if found == [location] and stored_file(lake.io, location) is None:
         raise NoObjectsError(f"there is nothing to replay at {location}")
     return sorted(found, key=lambda one: int(span[1]) if (span := _SPAN.search(one)) else 0)
 

@@ -16,7 +16,7 @@ a commit that is known to have landed.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -78,43 +78,27 @@ class SparkEngine:
 
         Raises ConflictError, also where nobody can say whether it landed; EngineLostError where the JVM is gone.
         """
-        try:
-            return self._append(table, iceberg, files, summary, properties)
-        except Py4JJavaError as error:
-            if _java_class(error) in _REFUSED:
-                raise
-            raise ConflictError(str(error.java_exception)) from error
-        except (Py4JError, OSError) as error:
-            raise EngineLostError(str(error)) from error
-
-    def _append(
-        self,
-        table: Table,
-        iceberg: IcebergTable,
-        files: Sequence[Any],
-        summary: Mapping[str, str],
-        properties: Mapping[str, str],
-    ) -> int:
-        handle = self._handle(table, iceberg)
-        operations = handle.operations()
-        base = operations.current()
-        _check_is(base, iceberg)
-        update = handle.newAppend()  # as the table says, it merges small manifests
-        for file in files:
-            update.appendFile(file)
-        for key, value in summary.items():
-            update.set(key, value)
-        snapshot = update.apply()  # looks at the catalogue again, and writes the manifests on what it finds
-        _check_is(operations.current(), iceberg)
-        metadata = (
-            self._jvm.org.apache.iceberg.TableMetadata.buildFrom(base)
-            .setBranchSnapshot(snapshot, "main")
-            .setProperties(self._java_map(properties))
-            .build()
-        )
-        operations.commit(base, metadata)
-        self._remove_old_metadata(handle, base, metadata)
-        return int(snapshot.snapshotId())
+        with _java_errors():
+            handle = self._handle(table, iceberg)
+            operations = handle.operations()
+            base = operations.current()
+            _check_is(base, iceberg)
+            update = handle.newAppend()  # as the table says, it merges small manifests
+            for file in files:
+                update.appendFile(file)
+            for key, value in summary.items():
+                update.set(key, value)
+            snapshot = update.apply()  # looks at the catalogue again, and writes the manifests on what it finds
+            _check_is(operations.current(), iceberg)
+            metadata = (
+                self._jvm.org.apache.iceberg.TableMetadata.buildFrom(base)
+                .setBranchSnapshot(snapshot, "main")
+                .setProperties(self._java_map(properties))
+                .build()
+            )
+            operations.commit(base, metadata)
+            self._remove_old_metadata(handle, base, metadata)
+            return int(snapshot.snapshotId())
 
     def _remove_old_metadata(self, handle: Any, base: Any, metadata: Any) -> None:  # noqa: ANN401  # Java's
         """As the table's ``write.metadata.delete-after-commit.enabled`` says; what can't be deleted is left."""
@@ -167,6 +151,19 @@ def _table_cache(session: SparkSession) -> Any:  # noqa: ANN401  # Java's
     lang = gateway.jvm.java.lang
     kind = lang.Class.forName("org.apache.iceberg.spark.SparkTableCache")
     return kind.getMethod("get", gateway.new_array(lang.Class, 0)).invoke(None, gateway.new_array(lang.Object, 0))
+
+
+@contextlib.contextmanager
+def _java_errors() -> Iterator[None]:
+    """Turn what Java says of a commit into what ``append`` raises."""
+    try:
+        yield
+    except Py4JJavaError as error:
+        if _java_class(error) in _REFUSED:
+            raise
+        raise ConflictError(str(error.java_exception)) from error
+    except (Py4JError, OSError) as error:
+        raise EngineLostError(str(error)) from error
 
 
 def _java_class(error: Py4JJavaError) -> str:

@@ -70,19 +70,13 @@ def stored_files(io: FileIO, folder: str) -> Iterator[StoredFile]:
             yield StoredFile(prefix + file.path, file.size, file.mtime_ns // 1_000)
 
 
-def stored_file(io: FileIO, location: str) -> StoredFile:
-    """Raises FileNotFoundError where there is no file at just this location."""
+def stored_file(io: FileIO, location: str) -> StoredFile | None:
+    """The file at just this location, if there is one."""
     system, path = locate(io, location)
     file = system.get_file_info(path)
     if file.type != pa_fs.FileType.File:
-        raise FileNotFoundError(location)
+        return None
     return StoredFile(location, file.size, file.mtime_ns // 1_000)
-
-
-def is_file(io: FileIO, location: str) -> bool:
-    """Whether there is a file at just this location."""
-    system, path = locate(io, location)
-    return bool(system.get_file_info(path).type == pa_fs.FileType.File)
 
 
 def make_folder(system: pa_fs.FileSystem, path: str) -> None:

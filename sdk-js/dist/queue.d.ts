@@ -2,7 +2,7 @@ import type { Store } from "./storage.js";
 import type { Event } from "./types.js";
 export declare const MAX_EVENTS = 1000;
 export declare const MAX_CHARS = 1000000;
-/** An event as text, how often it was handed over, and what it is cut down to at most. */
+/** What is kept of an event; the names are short, since they are written with each. */
 interface Entry {
     /** JSON of the event. */
     readonly e: string;

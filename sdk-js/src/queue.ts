@@ -14,7 +14,7 @@ const PREFIX = "mm.queue.";
 export const MAX_EVENTS = 1_000;
 export const MAX_CHARS = 1_000_000; // of the 5 million that a site's pages share
 
-/** An event as text, how often it was handed over, and what it is cut down to at most. */
+/** What is kept of an event; the names are short, since they are written with each. */
 interface Entry {
   /** JSON of the event. */
   readonly e: string;
@@ -141,7 +141,7 @@ function read(text: string | null): Entry[] {
   }
 }
 
-/** The event's JSON with `context.attempt`: it ends in `"context":{…}}`, as the client builds it. */
+/** The event's JSON with `context.attempt`. */
 function withAttempt(json: string, attempt: number): string {
   const event = JSON.parse(json) as { context: object };
   return JSON.stringify({ ...event, context: { ...event.context, attempt } });

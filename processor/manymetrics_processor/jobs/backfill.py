@@ -32,7 +32,7 @@ from manymetrics_processor.lake import Lake, current_books, live_files
 from manymetrics_processor.pipeline import commit
 from manymetrics_processor.reading import read_file
 from manymetrics_processor.spread import in_groups
-from manymetrics_processor.storage import is_file, stored_file, stored_files
+from manymetrics_processor.storage import stored_file, stored_files
 from manymetrics_processor.window import Window
 
 COMMIT_BYTES = 2_000_000_000  # about so much, unpacked, is committed at once: two million events
@@ -85,8 +85,8 @@ def backfill(
     location = (location if "://" in location else str(Path(location).resolve())).rstrip("/")
     source = f"backfill:{source or location}"
     files = list(stored_files(lake.io, location))
-    if not files and is_file(lake.io, location):
-        files = [stored_file(lake.io, location)]
+    if not files and (alone := stored_file(lake.io, location)):
+        files = [alone]
     found = find_pieces(files, location, project)
     report = Report(source, files_passed_over=found.passed_over)
     if not found.pieces:
@@ -142,6 +142,8 @@ def _commit_group(
 
 def _known_letters(lake: Lake, on: Cluster, batch: Batch, letter_ids: Sequence[str]) -> Bools:
     """Which letters the tables have. An id is of a place in a stream, so it is the same letter."""
+    if not letter_ids:
+        return np.zeros(0, dtype=np.bool_)
     days = set(batch.letters.day.tolist())
     iceberg = lake.load(DEAD_LETTERS)
     files = [file.file_path for file in live_files(iceberg) if file.partition[0] in days]
