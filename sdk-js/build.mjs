@@ -16,7 +16,7 @@ const common = {
 
 rmSync(out, { recursive: true, force: true });
 // Modules share what they share; each classic script is whole.
-const modules = ["index"];
+const modules = ["index", "autocapture"];
 const scripts = { mm: "script" };
 await build({ ...common, entryPoints: modules.map((name) => `src/${name}.ts`), format: "esm", splitting: true, outdir: out });
 for (const [name, source] of Object.entries(scripts)) {
