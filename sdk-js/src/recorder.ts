@@ -129,13 +129,14 @@ export class Recorder {
         ...(user.group && { groupId: user.group }),
       },
     };
-    const hasProperties = draft.properties || (user.properties && /track|page|screen/.test(draft.type));
+    const isAction = /track|page|screen/.test(draft.type);
+    const properties = user.properties && isAction ? { ...user.properties, ...draft.properties } : draft.properties;
     const event = {
       messageId: uuid(now),
       timestamp: options.timestamp === undefined ? now : new Date(options.timestamp).getTime(),
       ...(user.id && { userId: user.id }),
       ...draft,
-      ...(hasProperties && { properties: { ...user.properties, ...draft.properties } }),
+      ...(properties && { properties }),
       context: { sessionSequence: place.n, ...options.context },
     };
     if (!this._options.before) return this._keep(event, shared);
