@@ -15,7 +15,12 @@ const common = {
 };
 
 rmSync(out, { recursive: true, force: true });
-await build({ ...common, entryPoints: ["src/index.ts"], format: "esm", outfile: `${out}/index.js` });
-await build({ ...common, entryPoints: ["src/script.ts"], format: "iife", outfile: `${out}/mm.js` });
+// Modules share what they share; each classic script is whole.
+const modules = ["index"];
+const scripts = { mm: "script" };
+await build({ ...common, entryPoints: modules.map((name) => `src/${name}.ts`), format: "esm", splitting: true, outdir: out });
+for (const [name, source] of Object.entries(scripts)) {
+  await build({ ...common, entryPoints: [`src/${source}.ts`], format: "iife", outfile: `${out}/${name}.js` });
+}
 const types = ["--emitDeclarationOnly", "--sourceMap", "false", "--outDir", out];
 execFileSync(process.execPath, ["node_modules/typescript/bin/tsc", ...types], { stdio: "inherit" });

@@ -1,4 +1,4 @@
-import type { EventMap, Options, Properties } from "./types.js";
+import type { EventMap, Options, Plugin, Properties } from "./types.js";
 export declare const VERSION = "0.1.0";
 /** Each call is an event; it is kept before the microtask ends, and sent until the API has it. */
 export interface Client<Events extends EventMap = EventMap> {
@@ -12,5 +12,7 @@ export interface Client<Events extends EventMap = EventMap> {
     reset(): void;
     /** Sends what waits, unless the API asked to wait. */
     flush(): Promise<void>;
+    /** Adds what a plugin does: `client.use(autocapture())`. */
+    use(plugin: Plugin): void;
 }
 export declare function createClient<Events extends EventMap = EventMap>(options: Options): Client<Events>;

@@ -1,2 +1,2 @@
 export { createClient, VERSION, type Client } from "./client.js";
-export type { EventMap, Json, Options, Properties } from "./types.js";
+export type { CallOptions, Core, EventMap, Json, Options, Plugin, Properties } from "./types.js";

@@ -6,7 +6,7 @@ import { Sender } from "./sender.js";
 import { Session } from "./session.js";
 import { openStore } from "./storage.js";
 import { post } from "./transport.js";
-import type { Event, EventMap, Options, Properties } from "./types.js";
+import type { CallOptions, Event, EventMap, Options, Plugin, Properties } from "./types.js";
 
 export const VERSION = "0.1.0";
 
@@ -22,6 +22,8 @@ export interface Client<Events extends EventMap = EventMap> {
   reset(): void;
   /** Sends what waits, unless the API asked to wait. */
   flush(): Promise<void>;
+  /** Adds what a plugin does: `client.use(autocapture())`. */
+  use(plugin: Plugin): void;
 }
 
 export function createClient<Events extends EventMap = EventMap>(options: Options): Client<Events> {
@@ -32,11 +34,12 @@ export function createClient<Events extends EventMap = EventMap>(options: Option
   const queue = new Queue(store);
   const url = options.host.replace(/\/$/, "") + (options.path ?? "/v1/batch");
   const sender = new Sender(queue, (events) => post(url, envelope(options.key, events, queue)));
+  const leaving: (() => void)[] = [];
   let release = queue.live();
 
-  const put = (event: Pick<Event, "type"> & Partial<Event>): void => {
+  const put = (event: Pick<Event, "type"> & Partial<Event>, options: CallOptions = {}): void => {
     try {
-      const now = Date.now();
+      const now = options.timestamp === undefined ? Date.now() : new Date(options.timestamp).getTime();
       const userId = identity.userId;
       queue.put({
         messageId: uuid(now),
@@ -44,7 +47,7 @@ export function createClient<Events extends EventMap = EventMap>(options: Option
         anonymousId: identity.anonymousId,
         ...(userId === undefined ? {} : { userId }),
         ...event,
-        context: { ...session.next(now), page: pageNow() },
+        context: { ...session.next(now), page: pageNow(), ...options.context },
       });
       sender.wake();
     } catch {
@@ -53,14 +56,18 @@ export function createClient<Events extends EventMap = EventMap>(options: Option
   };
 
   void queue.adopt().then((found) => found && sender.wake());
-  addEventListener("pagehide", () => {
+  const leave = (): void => {
+    for (const run of leaving) run();
     sender.leave();
+  };
+  addEventListener("pagehide", () => {
+    leave();
     release(); // a held lock would keep the page out of the back-forward cache
   });
   addEventListener("pageshow", ({ persisted }) => {
     if (persisted) release = queue.live();
   });
-  addEventListener("visibilitychange", () => document.visibilityState === "hidden" && sender.leave());
+  addEventListener("visibilitychange", () => document.visibilityState === "hidden" && leave());
   addEventListener("online", () => void sender.flush());
 
   return {
@@ -82,6 +89,14 @@ export function createClient<Events extends EventMap = EventMap>(options: Option
       session.reset();
     },
     flush: () => sender.flush(),
+    use: (plugin) =>
+      plugin({
+        track: (event, properties, options) =>
+          put({ type: "track", event, ...(properties && { properties }) }, options),
+        page: () => put({ type: "page" }),
+        pageNow,
+        onLeave: (run) => void leaving.push(run),
+      }),
   };
 }
 
@@ -117,5 +132,6 @@ function silent<Events extends EventMap>(): Client<Events> {
     alias: nothing,
     reset: nothing,
     flush: () => Promise.resolve(),
+    use: nothing,
   };
 }

@@ -22,6 +22,27 @@ export interface Event {
   readonly context: Properties;
 }
 
+/** What a call may say beside its properties. */
+export interface CallOptions {
+  /** When it was, if not now. */
+  readonly timestamp?: Date | string | number;
+  /** What stands in the event's context beside what the SDK puts there, or in its place. */
+  readonly context?: Properties;
+}
+
+/** What a plugin is given: `client.use(plugin)` calls it once. */
+export interface Core {
+  readonly track: (event: string, properties?: Properties, options?: CallOptions) => void;
+  /** A page view, of the page as it is now. */
+  readonly page: () => void;
+  /** What stands in `context.page` of an event of this moment. */
+  readonly pageNow: () => Properties;
+  /** `run` is called as the page is hidden or goes away, before what waits is handed over: the last chance to track. */
+  readonly onLeave: (run: () => void) => void;
+}
+
+export type Plugin = (core: Core) => void;
+
 export interface Options {
   /** The write key: it names the project and grants nothing but to send events to it. */
   readonly key: string;
