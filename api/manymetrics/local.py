@@ -156,16 +156,19 @@ def books_for_metrics(data_dir: Path) -> Books:
 def create_local_app(settings: Settings | None = None, on_ready: Callable[[], None] | None = None) -> Front:
     """The API of one machine with its committer; ``on_ready`` is called once events reach the tables."""
     from manymetrics.app import create_app
+    from manymetrics.built_sdk import add_sdk_routes, read_built_sdk
 
     settings = settings or Settings.read(os.environ)
     check_data_dir(settings.data_dir)
     supervisor = Supervisor(settings, on_ready or (lambda: None))
+    sdk = read_built_sdk()
     return create_app(
         settings=settings,
         keys=ensure_keys(settings),
         sink=LocalStream(stream_path(settings.data_dir)),
         read_books=lambda: books_for_metrics(settings.data_dir),
         lifespan=supervisor.running,
+        more_routes=lambda app: add_sdk_routes(app, sdk),
     )
 
 
