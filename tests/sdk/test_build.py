@@ -19,7 +19,9 @@ NPM = NODE.parent.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
 # The most bytes, compressed with brotli, as servers send them: of a module with all that it imports, or of a script.
 MOST_BYTES = {
     "index.js": 5_000,
+    "web-vitals.js": 4_000,
     "mm.js": 9_000,  # with autocapture
+    "mm-web-vitals.js": 4_000,
 }
 
 
