@@ -8,7 +8,7 @@ import { build } from "esbuild";
 const out = process.argv[2] ?? "dist";
 const common = {
   bundle: true,
-  target: "es2020",
+  target: "es2021",
   minify: true,
   mangleProps: /^_/,
   sourcemap: true,
