@@ -1,7 +1,8 @@
-// `node build.mjs [FOLDER]`: the module, its types and the classic script, into dist/ or that folder. What begins with an
-// underscore is nobody's business: it is mangled away.
+// `node build.mjs [FOLDER]`: the modules, their types and the classic scripts, into dist/ or that folder. What begins with
+// an underscore is nobody's business: it is mangled away.
 import { execFileSync } from "node:child_process";
-import { rmSync } from "node:fs";
+import { mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { basename, join } from "node:path";
 import { build } from "esbuild";
 
 const out = process.argv[2] ?? "dist";
@@ -12,15 +13,21 @@ const common = {
   mangleProps: /^_/,
   sourcemap: true,
   legalComments: "none",
+  outdir: "dist", // in any case, so that a build is the same wherever it is put
+  write: false,
 };
+// Modules share what they share; each classic script is whole.
+const modules = ["index", "web-vitals"];
+const scripts = { mm: "script", "mm-web-vitals": "web-vitals.script" };
 
 rmSync(out, { recursive: true, force: true });
-// Modules share what they share; each classic script is whole.
-const modules = ["index"];
-const scripts = { mm: "script" };
-await build({ ...common, entryPoints: modules.map((name) => `src/${name}.ts`), format: "esm", splitting: true, outdir: out });
-for (const [name, source] of Object.entries(scripts)) {
-  await build({ ...common, entryPoints: [`src/${source}.ts`], format: "iife", outfile: `${out}/${name}.js` });
+mkdirSync(out, { recursive: true });
+const builds = [
+  { entryPoints: modules.map((name) => `src/${name}.ts`), format: "esm", splitting: true },
+  ...Object.entries(scripts).map(([name, source]) => ({ entryPoints: { [name]: `src/${source}.ts` }, format: "iife" })),
+];
+for (const { outputFiles } of await Promise.all(builds.map((one) => build({ ...common, ...one })))) {
+  for (const { path, contents } of outputFiles) writeFileSync(join(out, basename(path)), contents);
 }
 const types = ["--emitDeclarationOnly", "--sourceMap", "false", "--outDir", out];
 execFileSync(process.execPath, ["node_modules/typescript/bin/tsc", ...types], { stdio: "inherit" });
