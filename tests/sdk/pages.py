@@ -60,7 +60,8 @@ def pages() -> Iterator[Pages]:
             self._send(200 if path in made.files else 404, TYPES.get(suffix, "text/html"), made.files.get(path, ""))
 
         def do_POST(self) -> None:
-            made.sent.extend(json.loads(read_body(self))["batch"])
+            body = json.loads(read_body(self))
+            made.sent.extend(one | {"context": body["context"] | one["context"]} for one in body["batch"])
             self._send(200, "application/json", "{}")
 
         def _send(self, status: int, kind: str, text: str) -> None:

@@ -209,7 +209,7 @@ def test_a_page_that_was_prerendered_begins_as_it_is_shown(browser: Browser, sho
 def test_a_page_that_comes_back_begins_anew(browser: Browser, shop: Pages) -> None:
     open_shop(browser, shop)
     browser.do("click", page="page", selector="#slow")
-    browser.run("wait(600).then(() => { shift(80); return frames(3) })")
+    browser.run("wait(600).then(() => { shift(80); return frames(5) })")
     browser.run("hide('hidden')")
     browser.run("history.replaceState(null, '', '/back'); hide('visible')")
     browser.run("dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true })); frames(5)")
@@ -235,6 +235,7 @@ def test_a_page_that_comes_back_begins_anew(browser: Browser, shop: Pages) -> No
 def test_a_page_that_comes_back_and_is_not_touched_has_no_inp(browser: Browser, shop: Pages) -> None:
     open_shop(browser, shop)
     browser.do("click", page="page", selector="#slow")
+    browser.run("frames(5)")
     browser.run("hide('hidden'); hide('visible'); theirs = {}")
     browser.run("dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true })); frames(5)")
     theirs = leave(browser, shop)

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { afterEach, test } from "node:test";
-import { Store } from "../../src/storage.js";
+import { parse, Store } from "../../src/storage.js";
 
 /** As a browser's, with its items as keys of the object. */
 function storage(items: Record<string, string>): Storage {
@@ -55,4 +55,19 @@ test("where storage is denied or absent, nothing is kept and nothing throws", ()
     assert.deepEqual([store.get("mm"), store.keys()], [null, []]);
     store.remove("mm");
   }
+});
+
+test("what may not be kept is neither written nor read nor removed", () => {
+  const items: Record<string, string> = { mm: "1" };
+  put({ value: storage(items) });
+  const store = new Store();
+  store.isOpen = false;
+
+  assert.equal(store.set("mm", "2"), false);
+  store.remove("mm");
+  assert.deepEqual([store.get("mm"), store.keys(), items], [null, [], { mm: "1" }]);
+});
+
+test("text that is no JSON says nothing", () => {
+  assert.deepEqual([parse('{"a":1}'), parse("{"), parse(""), parse(null)], [{ a: 1 }, null, null, null]);
 });
