@@ -44,7 +44,7 @@ async function make(name, source, format, define = {}) {
       module: true,
       ecma: 2020,
       compress: { passes: 3, keep_fargs: false, unsafe_arrows: true },
-      sourceMap: { content: map, url: `${name}.js.map`, filename: `${name}.js` },
+      sourceMap: { content: map, includeSources: true, url: `${name}.js.map`, filename: `${name}.js` },
     },
   );
   writeFileSync(join(out, `${name}.js`), made.code);
