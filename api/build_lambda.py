@@ -43,6 +43,7 @@ TRIMMED = (
     "manymetrics/http_protocol.py",
     "manymetrics/local.py",
     "manymetrics/local_stream.py",
+    "manymetrics/sample_page.py",
     "manymetrics/static_files.py",
     "zstandard/_cffi*.so",  # for PyPy
     "zstandard/backend_cffi.py",

@@ -48,6 +48,13 @@ const commands = {
   /** As an extension does: requests to it fail. */
   block: ({ url }) => context.route(url, (route) => (blocked++, route.abort("blockedbyclient"))),
   blocked: () => blocked,
+  /** As a person with such a window sees it; `full`: the whole page, not what is in view. */
+  async screenshot({ page, path, width, height, colorScheme, full }) {
+    const shown = pages.get(page);
+    await shown.setViewportSize({ width, height });
+    await shown.emulateMedia({ colorScheme });
+    await shown.screenshot({ path, fullPage: full ?? false, animations: "disabled" });
+  },
 };
 
 console.log(JSON.stringify({ version: browser.version() }));

@@ -10,12 +10,13 @@ from pathlib import Path
 from tests.conftest import ROOT
 
 
-def test_a_wheel_holds_the_built_sdk(tmp_path: Path) -> None:
+def test_a_wheel_holds_the_built_sdk_and_the_sample_page(tmp_path: Path) -> None:
     uv = Path(sys.executable).with_name("uv")
     subprocess.run([uv, "build", "--quiet", "--wheel", "--out-dir", tmp_path, ROOT], check=True, timeout=120)
 
     [wheel] = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         held = {name: archive.read(name) for name in archive.namelist()}
-    for file in (ROOT / "sdk-js" / "dist").glob("*.js"):
-        assert held[f"manymetrics/sdk/{file.name}"] == file.read_bytes()
+    for folder, package in ((ROOT / "sdk-js" / "dist", "sdk"), (ROOT / "sample", "sample")):
+        for file in folder.glob("*.*"):
+            assert held[f"manymetrics/{package}/{file.name}"] == file.read_bytes()
