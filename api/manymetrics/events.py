@@ -28,9 +28,9 @@ MAX_BODY_BYTES = 6_000_000  # on the wire; what a Lambda payload lets through to
 MAX_INFLATED_BYTES = 20_000_000  # after gzip; a hard cap, checked while inflating
 MAX_VALUES_A_REQUEST = 2_000_000  # JSON values: 20 MB of `1,1,1` are 10 million, and take 0.9 GB to hold (2026-11-25)
 MAX_EVENTS_A_REQUEST = 10_000  # Segment documents 2,500; its Node client was seen above that
-MAX_ENVELOPE_BYTES = 256_000  # context and integrations of a batch: they ride on every one of its stream records
+MAX_SHARED_BYTES = 128_000  # each of what a batch says for its events: it rides on every one of its stream records
 MAX_SENT_AT_BYTES = 1_000
-MAX_SPREAD_BYTES = 64_000_000  # the same, times the events: each gets its own copy in the tables
+MAX_SPREAD_BYTES = 64_000_000  # all of it, times the events: each gets its own copy in the tables
 MAX_EVENT_BYTES = 512_000  # Segment documents 32 kB; real clients send 60 kB and more
 MAX_EVENT_DEPTH = 64  # objects and arrays inside each other, the event itself being 1
 MAX_MESSAGE_ID_BYTES = 512
@@ -47,6 +47,7 @@ class Envelope(msgspec.Struct, gc=False, frozen=True, rename="camel"):
     write_key: msgspec.Raw = NO_RAW
     api_key: msgspec.Raw = msgspec.field(default=NO_RAW, name="api_key")
     sent_at: msgspec.Raw = NO_RAW
+    anonymous_id: msgspec.Raw = NO_RAW
     context: msgspec.Raw = NO_RAW
     integrations: msgspec.Raw = NO_RAW
 
@@ -170,8 +171,11 @@ def _check_values(body: bytes) -> None:
         raise TooManyValuesError(f"over {MAX_VALUES_A_REQUEST} JSON values in one request: send fewer at a time")
 
 
-def parse_event(raw: bytes, default_type: str | None = None) -> Event | Rejected:
+def parse_event(raw: bytes, default_type: str | None = None, anonymous_id: bytes = b"") -> Event | Rejected:
     """Read one event's bytes; ``default_type`` is what its route says, where it is not a batch.
+
+    ``anonymous_id`` is what its batch says, as split_batch found it. It is the event's where that has none of its own
+    (absent, null or empty), and read just as its own would be: a number becomes text, a wrong one makes a dead letter.
 
     Never raises. Ids are compared and kept as sent: no trimming, no folding, no normal form.
     """
@@ -186,6 +190,10 @@ def parse_event(raw: bytes, default_type: str | None = None) -> Event | Rejected
         if isinstance(careful, Rejected):
             return careful
         event = careful
+    if anonymous_id and not event.anonymous_id:
+        reason = _put_field(event, "anonymousId", msgspec.Raw(anonymous_id))
+        if reason is not None:
+            return Rejected(reason, "anonymousId")
     if event.type is None:
         event.type = default_type
     name = event.event if event.type == "track" else event.name

@@ -17,11 +17,11 @@ import msgspec
 
 from manymetrics.events import (
     MAX_BODY_BYTES,
-    MAX_ENVELOPE_BYTES,
     MAX_EVENT_DEPTH,
     MAX_EVENTS_A_REQUEST,
     MAX_INFLATED_BYTES,
     MAX_SENT_AT_BYTES,
+    MAX_SHARED_BYTES,
     MAX_SPREAD_BYTES,
     Envelope,
     Rejected,
@@ -105,6 +105,7 @@ def accept(
         bytes(envelope.sent_at) if draft.batch else _sent_at_header(draft.headers),
         bytes(envelope.context) if draft.batch else b"",
         bytes(envelope.integrations) if draft.batch else b"",
+        bytes(envelope.anonymous_id) if draft.batch else b"",
     )
     return pack(stamp, draft.events), key
 
@@ -191,17 +192,19 @@ def check_limits(draft: Draft) -> Refusal | None:
         return _too_large(f"over {MAX_EVENTS_A_REQUEST} events in one request: send fewer at a time")
     if len(envelope.sent_at) > MAX_SENT_AT_BYTES:
         return _too_large(f"the batch's sentAt is over {MAX_SENT_AT_BYTES} bytes: send the time")
-    if not envelope.context and not envelope.integrations:
+    if not envelope.context and not envelope.integrations and not envelope.anonymous_id:
         return None
-    if len(draft.events) * (len(envelope.context) + len(envelope.integrations)) > MAX_SPREAD_BYTES:
+    shared = {"context": envelope.context, "integrations": envelope.integrations, "anonymousId": envelope.anonymous_id}
+    if len(draft.events) * sum(map(len, shared.values())) > MAX_SPREAD_BYTES:
         return _too_large(
-            f"the batch's context, times its events, is over {MAX_SPREAD_BYTES} bytes: send less of it, or fewer events"
+            f"the batch's {', '.join(shared)}, times its events, are over {MAX_SPREAD_BYTES} bytes: send less of them, "
+            "or fewer events"
         )
-    for raw in (bytes(envelope.context), bytes(envelope.integrations)):
-        if len(raw) > MAX_ENVELOPE_BYTES // 2:
-            return _too_large(f"the batch's context is over {MAX_ENVELOPE_BYTES // 2} bytes: send less of it")
-        if is_deeper_than(raw, MAX_EVENT_DEPTH - 1):
-            return _refuse(400, "too_deep", f"the batch's context is nested over {MAX_EVENT_DEPTH - 1} deep")
+    for name, raw in shared.items():
+        if len(raw) > MAX_SHARED_BYTES:
+            return _too_large(f"the batch's {name} is over {MAX_SHARED_BYTES} bytes: send less of it")
+        if is_deeper_than(bytes(raw), MAX_EVENT_DEPTH - 1):
+            return _refuse(400, "too_deep", f"the batch's {name} is nested over {MAX_EVENT_DEPTH - 1} deep")
     return None
 
 
@@ -209,7 +212,8 @@ def check_events_if_strict(draft: Draft) -> Refusal | None:
     """With X-Strict-Mode: 1, a request with any event that would become a dead letter is refused whole."""
     if draft.headers.get(b"x-strict-mode") != b"1":
         return None
-    parsed = [parse_event(bytes(raw), draft.default_type) for raw in draft.events]
+    shared_id = bytes(draft.envelope.anonymous_id) if draft.batch else b""
+    parsed = [parse_event(bytes(raw), draft.default_type, shared_id) for raw in draft.events]
     failed = [
         {"index": index, "reason": event.reason.value, "detail": event.detail}
         for index, event in enumerate(parsed)

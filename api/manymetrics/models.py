@@ -22,8 +22,11 @@ def _given(name: str) -> dict[str, Any]:
     return {"required": [name], "properties": {name: {"type": "string", "minLength": 1}}}
 
 
+_IDENTITY: dict[str, Any] = {"anyOf": [_given("userId"), _given("anonymousId")]}
+
+
 class _Event(_Request):
-    model_config = ConfigDict(json_schema_extra={"anyOf": [_given("userId"), _given("anonymousId")]})
+    model_config = ConfigDict(json_schema_extra=_IDENTITY)
 
     message_id: Annotated[
         MessageId | None,
@@ -83,37 +86,41 @@ class Alias(_Event):
     previous_id: Annotated[Id | None, Field(description="The id that `userId` replaces.")] = None
 
 
-class TrackItem(Track):
+class _Item(BaseModel):
+    model_config = ConfigDict(json_schema_extra={})  # its identity may be its batch's, which says so
+
+
+class TrackItem(Track, _Item):
     """One track event of a batch."""
 
     type: Literal["track"]
 
 
-class IdentifyItem(Identify):
+class IdentifyItem(Identify, _Item):
     """One identify event of a batch."""
 
     type: Literal["identify"]
 
 
-class PageItem(Page):
+class PageItem(Page, _Item):
     """One page event of a batch."""
 
     type: Literal["page"]
 
 
-class ScreenItem(Screen):
+class ScreenItem(Screen, _Item):
     """One screen event of a batch."""
 
     type: Literal["screen"]
 
 
-class GroupItem(Group):
+class GroupItem(Group, _Item):
     """One group event of a batch."""
 
     type: Literal["group"]
 
 
-class AliasItem(Alias):
+class AliasItem(Alias, _Item):
     """One alias event of a batch."""
 
     type: Literal["alias"]
@@ -123,9 +130,14 @@ Item = Annotated[TrackItem | IdentifyItem | PageItem | ScreenItem | GroupItem | 
 
 
 class Batch(_Request):
-    """Up to 10,000 events. ``context`` is that of every event, where the event's own says nothing else."""
+    """Up to 10,000 events. What stands beside them is every event's, where its own says nothing else."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"anyOf": [_given("anonymousId"), {"properties": {"batch": {"items": _IDENTITY}}}]}
+    )
 
     batch: list[Item]
+    anonymous_id: Annotated[Id | None, Field(description="Of every event that has none of its own.")] = None
     context: Annotated[dict[str, Any] | None, Field(description="Of every event; an event's own keys win.")] = None
     sent_at: Annotated[datetime | None, Field(description="Of every event that has none of its own.")] = None
     write_key: Annotated[str | None, Field(description="Where it is not in the Authorization header.")] = None

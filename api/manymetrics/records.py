@@ -19,7 +19,7 @@ from itertools import accumulate, pairwise
 import msgspec
 import zstandard
 
-from manymetrics.events import MAX_EVENT_BYTES, OVERSIZE_PREFIX_BYTES
+from manymetrics.events import MAX_EVENT_BYTES, OVERSIZE_PREFIX_BYTES, Rejected, parse_event
 
 MAX_RECORD_BYTES = 1_000_000  # ours; Kinesis takes 1 MiB with the partition key
 PLAIN, ZSTD = 0x01, 0x02
@@ -34,7 +34,7 @@ _HEADER_BYTES = (
 class Stamp(msgspec.Struct, gc=False, array_like=True, frozen=True):
     """What only the API knows of a request. The same for each of its events.
 
-    ``sent_at``, ``context`` and ``integrations`` are the envelope's own JSON bytes, empty where absent.
+    ``sent_at`` and what follows are the envelope's own JSON bytes, empty where absent.
     """
 
     received_at: int  # microseconds since 1970, UTC
@@ -47,6 +47,7 @@ class Stamp(msgspec.Struct, gc=False, array_like=True, frozen=True):
     sent_at: bytes = b""
     context: bytes = b""
     integrations: bytes = b""
+    anonymous_id: bytes = b""  # last: a record from before it was there ends earlier
 
 
 class Cut(msgspec.Struct, gc=False, array_like=True, frozen=True):
@@ -124,15 +125,23 @@ def unpack(data: bytes) -> Record:
 def without(data: bytes, gone: Collection[int]) -> bytes:
     """The record with the events at these positions emptied; the others keep theirs.
 
-    Where none is left, what the API knew of the request goes too. Raises UnreadableRecordError.
+    What the API knew of the request goes too where none is left, and the anonymous id where none left takes it.
+    Raises UnreadableRecordError.
     """
     record = unpack(data)
     events = [b"" if position in gone else event for position, event in enumerate(record.events)]
     stamp = record.stamp
     if not any(events):
         stamp = Stamp(stamp.received_at, "", stamp.project_id, stamp.key_kind)
+    elif stamp.anonymous_id and not any(_takes_shared_id(event) for event in events if event):
+        stamp = msgspec.structs.replace(stamp, anonymous_id=b"")
     cuts = [cut for position, cut in record.cuts.items() if position not in gone]
     return compress(_pack_one(_Header(stamp, list(map(len, events)), cuts), events))
+
+
+def _takes_shared_id(raw: bytes) -> bool:
+    event = parse_event(raw)
+    return isinstance(event, Rejected) or not event.anonymous_id
 
 
 def count_events(data: bytes) -> int:
@@ -175,7 +184,8 @@ def _inflate(data: bytes) -> bytes:
 
 
 def _envelope_bytes(stamp: Stamp) -> int:
-    return _HEADER_BYTES + len(stamp.context) + len(stamp.integrations) + len(stamp.sent_at)
+    shared = stamp.sent_at, stamp.context, stamp.integrations, stamp.anonymous_id
+    return _HEADER_BYTES + sum(map(len, shared))
 
 
 def _pack_one(header: _Header, events: Sequence[bytes | msgspec.Raw]) -> bytes:

@@ -158,7 +158,7 @@ def row_or_rejected(raw: bytes, request: Request, place: Place, cuts: dict[int, 
     if len(raw) + len(request.stamp.context) > MAX_EVENT_BYTES:
         return Rejected(Reason.TOO_LARGE, f"{len(raw)} bytes, and its batch's context with them")
     try:
-        event = parse_event(raw, request.stamp.default_type)
+        event = parse_event(raw, request.stamp.default_type, request.stamp.anonymous_id)
         return event if isinstance(event, Rejected) else row_of(event, request, place)
     except Exception as error:  # noqa: BLE001  # a fault of ours in one event must not stop all others
         return Rejected(Reason.UNPROCESSABLE, type(error).__name__)

@@ -291,6 +291,8 @@ def _texts(letter: dict[str, Any]) -> Iterator[str]:
     for name in ("context", "integrations"):
         if stamp.get(name):
             yield base64.b64decode(stamp[name]).decode(errors="replace")
+    if stamp.get("anonymous_id"):  # as a member, so that a number is found as it is in an event
+        yield f'"anonymousId":{base64.b64decode(stamp["anonymous_id"]).decode(errors="replace")}'
 
 
 def _escaped(text: str) -> str:

@@ -133,6 +133,7 @@ class _StampFields(msgspec.Struct):
     sent_at: bytes = b""
     context: bytes = b""
     integrations: bytes = b""
+    anonymous_id: bytes = b""
 
     def stamp(self) -> Stamp:
         return Stamp(**msgspec.structs.asdict(self))

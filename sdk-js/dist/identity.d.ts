@@ -1,14 +1,26 @@
-import type { Store } from "./storage.js";
+import { type Store } from "./storage.js";
+import type { Properties } from "./types.js";
+export declare const ANONYMOUS = "mm_id";
+interface User {
+    readonly id?: string;
+    readonly group?: string;
+    /** What each event's properties begin with. */
+    readonly properties?: Properties;
+}
 export declare class Identity {
     private readonly _store;
     private _anonymousId;
-    private _userId;
+    private _user;
     constructor(_store: Store);
-    get userId(): string | undefined;
+    get user(): User;
     /** The cookie's, which all pages of a site share; else localStorage's; else a new one. Both are made to agree. */
     get anonymousId(): string;
-    identify(userId: string): void;
+    /** Writes the id again, which makes it last another year. */
+    keep(): void;
+    set(user: User): void;
     /** Somebody else sits here now. */
     reset(): void;
-    private _keep;
+    /** Another tab may have changed it. */
+    look(): void;
 }
+export {};

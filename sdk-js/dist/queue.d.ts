@@ -1,43 +1,67 @@
-import type { Store } from "./storage.js";
-import type { Event } from "./types.js";
+import { type Store } from "./storage.js";
+import type { Properties } from "./types.js";
+export declare const QUEUES = "mm.queue.";
 export declare const MAX_EVENTS = 1000;
-export declare const MAX_CHARS = 1000000;
-/** What is kept of an event; the names are short, since they are written with each. */
+export declare const MAX_BYTES = 1000000;
 interface Entry {
-    /** JSON of the event. */
+    /** JSON of the event, less what it shares with others. */
     readonly e: string;
+    /** JSON of what it shares: `anonymousId` and most of its `context`. */
+    readonly s: string;
     /** How often it was handed over to the network. */
     n: number;
+    /** Bytes of `e`. */
+    readonly b: number;
+    /** Whether it is under way in a request that outlives the page. */
+    f?: boolean;
 }
+/** What goes into one request. */
 export interface Batch {
+    readonly shared: Shared;
+    /** JSON of each event. */
     readonly events: readonly string[];
+    readonly bytes: number;
     readonly entries: readonly Entry[];
+}
+export interface Shared {
+    readonly anonymousId: string;
+    readonly context: Properties;
 }
 export declare class Queue {
     private readonly _store;
     private readonly _key;
     private _entries;
-    private _chars;
+    private _bytes;
     private _willSave;
-    /** How many events had no room since this was last reported. */
+    private _isKept;
+    /** Bytes that are under way in requests that outlive the page: while it goes, it may send that much less. */
+    underWay: number;
+    /** How many events were lost since this was last reported: no room, or the API would not have them. */
     dropped: number;
     constructor(_store: Store);
-    get length(): number;
-    put(event: Event): void;
-    /** The oldest events whose texts take no more than so many characters together; the first in any case. */
-    take(maxChars: number, maxEvents?: number): Batch;
+    /** How many wait, and are not under way. */
+    get waiting(): number;
+    put(event: string, shared: string): void;
+    /** The oldest that take no more than so many bytes together; the first in any case. */
+    take(maxBytes: number, maxEvents?: number): Batch;
+    /** Whether the batch is in a request that outlives the page. */
+    mark(batch: Batch, isUnderWay: boolean): void;
     /** These are done with. */
     drop(batch: Batch): void;
+    clear(): void;
     /** Keeps the list as it is now. */
     save(): void;
     /** Holds the lock that says this tab is alive; returns what lets it go. */
     live(): () => void;
-    /** Takes over the lists of tabs that are gone. Resolves to whether there were any. */
-    adopt(): Promise<boolean>;
-    private _adoptFrom;
-    private _add;
+    /** The page was frozen, and is back: another may have taken its list over meanwhile. */
+    resume(): void;
+    /** Takes over the lists of tabs that are gone. Resolves once it has. */
+    adopt(): Promise<void>;
+    private _adopt;
+    /** Runs it without a lock where there are none: two tabs may then send the same, and the server keeps one. */
+    private _lock;
     /** Drops the oldest, and counts them. */
     private _makeRoom;
-    private _saveSoon;
+    private _count;
 }
 export {};

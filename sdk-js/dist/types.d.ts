@@ -1,5 +1,5 @@
-/** What can stand in an event: anything that JSON can say. */
-export type Json = string | number | boolean | null | readonly Json[] | {
+/** What can stand in an event: anything that JSON can say, and dates, which become its text. */
+export type Json = string | number | boolean | null | Date | readonly Json[] | {
     readonly [key: string]: Json | undefined;
 };
 export type Properties = {
@@ -9,20 +9,51 @@ export type Properties = {
 export type EventMap = {
     readonly [event: string]: Properties;
 };
-/** What may be sent to the API, as it goes out. */
+/** A map of one's own may be an interface, and so may each event's properties. */
+export type Events<Map> = {
+    readonly [Name in keyof Map]: object;
+};
+/** What may be sent to the API. */
 export interface Event {
     readonly type: "track" | "identify" | "page" | "screen" | "group" | "alias";
     readonly messageId: string;
-    readonly timestamp: string;
+    /** Milliseconds since 1970. */
+    readonly timestamp: number;
     readonly anonymousId: string;
     readonly userId?: string;
     readonly event?: string;
     readonly name?: string;
+    readonly category?: string;
     readonly groupId?: string;
     readonly previousId?: string;
     readonly properties?: Properties;
     readonly traits?: Properties;
     readonly context: Properties;
+}
+/**
+ * What a person agreed to.
+ *
+ * - `granted`: all that is in the README.
+ * - `anonymous`: events are sent, and nothing is kept on the device: no cookie, no storage, another id on each page.
+ * - `pending`: not asked yet. Events wait in memory, and go out or are forgotten with the answer.
+ * - `denied`: nothing is sent and nothing is kept; what was kept is removed.
+ */
+export type Consent = "granted" | "anonymous" | "pending" | "denied";
+export interface Options {
+    /** The write key: it names the project and grants nothing but to send events to it. */
+    readonly key: string;
+    /** Where the API is: `https://events.example.com`. */
+    readonly host: string;
+    /** Where batches go below the host. Default `/v1/batch`; a proxy on your own site may name it otherwise. */
+    readonly path?: string;
+    /** What holds until `consent()` is called, which is remembered. Default `granted`. */
+    readonly consent?: Consent;
+    /** Default true: a browser that says Global Privacy Control is one whose person denied, until they agree here. */
+    readonly gpc?: boolean;
+    /** Compress what is sent while the page stays. Default false: not every gateway lets binary text through. */
+    readonly gzip?: boolean;
+    /** Sees each event before it is kept: what it returns is sent; null drops it. */
+    readonly before?: (event: Event) => Event | null;
 }
 /** What a call may say beside its properties. */
 export interface CallOptions {
@@ -42,11 +73,3 @@ export interface Core {
     readonly onLeave: (run: () => void) => void;
 }
 export type Plugin = (core: Core) => void;
-export interface Options {
-    /** The write key: it names the project and grants nothing but to send events to it. */
-    readonly key: string;
-    /** Where the API is: `https://events.example.com`. */
-    readonly host: string;
-    /** Where batches go below the host. Default `/v1/batch`; a proxy on your own site may name it otherwise. */
-    readonly path?: string;
-}

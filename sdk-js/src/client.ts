@@ -1,137 +1,135 @@
 /** What a page calls. Nothing here throws: the host page must not notice. */
-import { uuid } from "./id.js";
-import { Identity } from "./identity.js";
-import { Queue } from "./queue.js";
-import { Sender } from "./sender.js";
-import { Session } from "./session.js";
-import { openStore } from "./storage.js";
-import { post } from "./transport.js";
-import type { CallOptions, Event, EventMap, Options, Plugin, Properties } from "./types.js";
+import { readCall } from "./calls.js";
+import { isBrowser, Recorder, type Draft } from "./recorder.js";
+import type { CallOptions, Consent, EventMap, Events, Options, Plugin, Properties } from "./types.js";
 
-export const VERSION = "0.1.0";
+/** What may follow the names and ids of a call. */
+export type Rest = [properties?: Properties, options?: CallOptions, callback?: () => void];
+export type Traits = [traits?: Properties, options?: CallOptions, callback?: () => void];
+/** As `Rest`, for an event whose properties are known: some may have to be there. */
+export type RestOf<Known> = {} extends Known
+  ? [properties?: Known, options?: CallOptions, callback?: () => void]
+  : [properties: Known, options?: CallOptions, callback?: () => void];
 
 /** Each call is an event; it is kept before the microtask ends, and sent until the API has it. */
-export interface Client<Events extends EventMap = EventMap> {
-  track<Name extends keyof Events & string>(event: Name, properties?: Events[Name]): void;
-  identify(userId: string, traits?: Properties): void;
-  page(name?: string, properties?: Properties): void;
-  screen(name?: string, properties?: Properties): void;
-  group(groupId: string, traits?: Properties): void;
-  alias(userId: string, previousId?: string): void;
+export interface Client<Map extends Events<Map> = EventMap> {
+  track<Name extends keyof Map & string>(event: Name, ...rest: RestOf<Map[Name]>): void;
+  identify(userId: string | number, ...rest: Traits): void;
+  identify(...traits: Traits): void;
+  page(category: string, name: string, ...rest: Rest): void;
+  page(name: string, ...rest: Rest): void;
+  page(...rest: Rest): void;
+  screen(category: string, name: string, ...rest: Rest): void;
+  screen(name: string, ...rest: Rest): void;
+  screen(...rest: Rest): void;
+  group(groupId: string | number, ...rest: Traits): void;
+  /** `userId` is from now on who was known as `previousId`: by default the user or the browser of before. */
+  alias(userId: string | number, previousId?: string | number, options?: CallOptions, callback?: () => void): void;
+  /** These stand in the properties of each event from now on, until `reset()`. */
+  register(properties: Properties): void;
   /** Somebody else sits here now: a new anonymous id, no user, a new session. */
   reset(): void;
-  /** Sends what waits, unless the API asked to wait. */
+  /** What the person agreed to. It is remembered. */
+  consent(choice: Consent): void;
+  /** Sends what waits, unless the API asked to wait. Resolves when the answer is there. */
   flush(): Promise<void>;
   /** Adds what a plugin does: `client.use(autocapture())`. */
   use(plugin: Plugin): void;
+  /** The id of this browser; empty on a server and where consent is denied. */
+  anonymousId(): string;
 }
 
-export function createClient<Events extends EventMap = EventMap>(options: Options): Client<Events> {
-  if (typeof document === "undefined") return silent();
-  const store = openStore();
-  const identity = new Identity(store);
-  const session = new Session(store);
-  const queue = new Queue(store);
-  const url = options.host.replace(/\/$/, "") + (options.path ?? "/v1/batch");
-  const sender = new Sender(queue, (events) => post(url, envelope(options.key, events, queue)));
+type Methods = { [Name in keyof Client]: (...given: never[]) => unknown };
+
+/** On a server, where there is no document, nothing is kept, nothing is sent and nothing fails. */
+export function createClient<Map extends Events<Map> = EventMap>(options: Options): Client<Map> {
+  return Object.fromEntries(
+    Object.entries(methodsOf(new Recorder(options))).map(([name, run]) => [name, harmless(run as () => unknown)]),
+  ) as unknown as Client<Map>;
+}
+
+function methodsOf(recorder: Recorder): Methods {
+  const { identity, page } = recorder;
   const leaving: (() => void)[] = [];
-  let release = queue.live();
 
-  const put = (event: Pick<Event, "type"> & Partial<Event>, options: CallOptions = {}): void => {
-    try {
-      const now = options.timestamp === undefined ? Date.now() : new Date(options.timestamp).getTime();
-      const userId = identity.userId;
-      queue.put({
-        messageId: uuid(now),
-        timestamp: new Date(now).toISOString(),
-        anonymousId: identity.anonymousId,
-        ...(userId === undefined ? {} : { userId }),
-        ...event,
-        context: { ...session.next(now), page: pageNow(), ...options.context },
-      });
-      sender.wake();
-    } catch {
-      // A value that JSON can't say, mostly. Losing it is better than breaking the page.
-    }
+  /** The event of a call, and then its callback. `draft` is given the names or ids that the call begins with. */
+  const put = (given: unknown[], leading: number, draft: (...texts: string[]) => Draft): void => {
+    const { texts, fields, options, callback } = readCall(given, leading);
+    const event = draft(...texts);
+    const name = /identify|group/.test(event.type) ? "traits" : "properties";
+    const where = event.type === "page" ? page.view() : page.now();
+    recorder.put({ ...event, ...(fields && { [name]: fields }) }, options, where);
+    if (callback) queueMicrotask(callback);
   };
+  const view = (type: "page" | "screen", given: unknown[]): void =>
+    put(given, 0, (...texts) => {
+      const [name, category] = texts.reverse();
+      return { type, ...(name && { name }), ...(category && { category }) };
+    });
 
-  void queue.adopt().then((found) => found && sender.wake());
-  const leave = (): void => {
-    for (const run of leaving) run();
-    sender.leave();
-  };
-  addEventListener("pagehide", () => {
-    leave();
-    release(); // a held lock would keep the page out of the back-forward cache
-  });
-  addEventListener("pageshow", ({ persisted }) => {
-    if (persisted) release = queue.live();
-  });
-  addEventListener("visibilitychange", () => document.visibilityState === "hidden" && leave());
-  addEventListener("online", () => void sender.flush());
-
-  return {
-    track: (event, properties) => put({ type: "track", event, ...(properties && { properties }) }),
-    identify: (userId, traits) => {
-      identity.identify(userId);
-      put({ type: "identify", ...(traits && { traits }) });
-    },
-    page: (name, properties) => put({ type: "page", ...(name && { name }), ...(properties && { properties }) }),
-    screen: (name, properties) => put({ type: "screen", ...(name && { name }), ...(properties && { properties }) }),
-    group: (groupId, traits) => put({ type: "group", groupId, ...(traits && { traits }) }),
-    alias: (userId, previousId) => {
-      const previous = previousId ?? identity.userId ?? identity.anonymousId;
-      identity.identify(userId);
-      put({ type: "alias", previousId: previous });
-    },
-    reset: () => {
-      identity.reset();
-      session.reset();
-    },
-    flush: () => sender.flush(),
-    use: (plugin) =>
-      plugin({
-        track: (event, properties, options) =>
-          put({ type: "track", event, ...(properties && { properties }) }, options),
-        page: () => put({ type: "page" }),
-        pageNow,
-        onLeave: (run) => void leaving.push(run),
+  const methods = {
+    track: (...given: unknown[]) => put(given, 1, (event) => ({ type: "track", event: event! })),
+    identify: (...given: unknown[]) =>
+      put(given, 1, (id) => {
+        if (id) identity.set({ id });
+        return { type: "identify" };
       }),
+    page: (...given: unknown[]) => view("page", given),
+    screen: (...given: unknown[]) => view("screen", given),
+    group: (...given: unknown[]) =>
+      put(given, 1, (group) => {
+        identity.set({ group: group! });
+        return { type: "group", groupId: group! };
+      }),
+    alias: (...given: unknown[]) =>
+      put(given, 2, (id, previous) => {
+        const previousId = previous || identity.user.id || identity.anonymousId;
+        identity.set({ id: id! });
+        return { type: "alias", previousId };
+      }),
+    register: (properties: Properties) =>
+      identity.set({ properties: { ...identity.user.properties, ...properties } }),
+    reset: () => recorder.reset(),
+    consent: (choice: Consent) => recorder.choose(choice),
+    flush: () => recorder.sender.flush(),
+    use: (plugin: Plugin) =>
+      isBrowser &&
+      plugin({
+        track: methods.track,
+        page: () => methods.page(),
+        pageNow: () => page.now(),
+        onLeave: (run) => void leaving.push(harmless(run)),
+      }),
+    anonymousId: () => (recorder.isDenied ? "" : identity.anonymousId),
   };
+
+  if (!isBrowser) return methods;
+  const leave = (): void => leaving.forEach((run) => run());
+  on("pagehide", () => {
+    leave();
+    recorder.gone();
+  });
+  on("pageshow", (event) => (event as PageTransitionEvent).persisted && recorder.back());
+  on("visibilitychange", () => {
+    if (document.visibilityState === "visible") return recorder.sender.look();
+    leave();
+    recorder.sender.leave();
+  });
+  on("online", () => recorder.sender.flush());
+  on("storage", (event) => recorder.changed((event as StorageEvent).key, (event as StorageEvent).newValue));
+  return methods;
 }
 
-/** The body of a request. What all of its events have in common stands in it once. */
-function envelope(key: string, events: readonly string[], queue: Queue): string {
-  const droppedEvents = queue.dropped;
-  const context = {
-    library: { name: "manymetrics-js", version: VERSION },
-    locale: navigator.language,
-    timezone: Intl.DateTimeFormat().resolvedOptions().timeZone,
-    screen: { width: screen.width, height: screen.height },
-    userAgent: navigator.userAgent,
-    ...(droppedEvents && { droppedEvents }),
-  };
-  const head = JSON.stringify({ writeKey: key, sentAt: new Date().toISOString(), context });
-  return `${head.slice(0, -1)},"batch":[${events.join(",")}]}`;
+function on(name: string, run: (event: Event) => unknown): void {
+  addEventListener(name, harmless(run));
 }
 
-function pageNow(): Properties {
-  const { href, pathname, search } = location;
-  return { url: href, path: pathname, search, title: document.title, referrer: document.referrer };
-}
-
-/** On a server: nothing is sent, nothing fails. */
-function silent<Events extends EventMap>(): Client<Events> {
-  const nothing = (): void => undefined;
-  return {
-    track: nothing,
-    identify: nothing,
-    page: nothing,
-    screen: nothing,
-    group: nothing,
-    alias: nothing,
-    reset: nothing,
-    flush: () => Promise.resolve(),
-    use: nothing,
+function harmless<Given extends unknown[], Result>(run: (...given: Given) => Result) {
+  return (...given: Given): Result | undefined => {
+    try {
+      return run(...given);
+    } catch {
+      return undefined; // losing an event is better than breaking the page
+    }
   };
 }

@@ -1,58 +1,62 @@
-/** Who this browser is: an id that it was given, and the user that it was told of. Both outlive the page. */
+/** Who this browser is: an id that it was given, and what it was told of its user. All of it outlives the page. */
+import { readCookie, writeCookie } from "./cookie.js";
 import { uuid } from "./id.js";
-import type { Store } from "./storage.js";
+import { parse, type Store } from "./storage.js";
+import type { Properties } from "./types.js";
 
-const ANONYMOUS = "mm_id"; // the cookie's name, too
+export const ANONYMOUS = "mm_id"; // the cookie's name, too
 const USER = "mm.user";
-const YEAR_S = 31_536_000;
+
+interface User {
+  readonly id?: string;
+  readonly group?: string;
+  /** What each event's properties begin with. */
+  readonly properties?: Properties;
+}
 
 export class Identity {
   private _anonymousId: string | undefined;
-  private _userId: string | undefined;
+  private _user: User | undefined;
 
-  constructor(private readonly _store: Store) {
-    this._userId = _store.get(USER) ?? undefined;
-  }
+  constructor(private readonly _store: Store) {}
 
-  get userId(): string | undefined {
-    return this._userId;
+  get user(): User {
+    return (this._user ??= (parse(this._store.get(USER)) as User | null) ?? {});
   }
 
   /** The cookie's, which all pages of a site share; else localStorage's; else a new one. Both are made to agree. */
   get anonymousId(): string {
-    if (this._anonymousId === undefined) this._keep(readCookie(ANONYMOUS) ?? this._store.get(ANONYMOUS) ?? uuid());
-    return this._anonymousId!;
+    if (!this._anonymousId) {
+      const cookie = this._store.isOpen ? readCookie(ANONYMOUS) : undefined;
+      const known = [cookie, this._store.get(ANONYMOUS)].find((id) => id && /^[\w-]{8,64}$/.test(id));
+      this._anonymousId = known ?? uuid();
+      if (cookie !== this._anonymousId) this.keep();
+    }
+    return this._anonymousId;
   }
 
-  identify(userId: string): void {
-    this._userId = userId;
-    this._store.set(USER, userId);
+  /** Writes the id again, which makes it last another year. */
+  keep(): void {
+    if (!this._store.isOpen) return;
+    this._store.set(ANONYMOUS, this.anonymousId);
+    writeCookie(ANONYMOUS, this.anonymousId);
+  }
+
+  set(user: User): void {
+    this._user = { ...this.user, ...user };
+    this._store.set(USER, JSON.stringify(this._user));
   }
 
   /** Somebody else sits here now. */
   reset(): void {
-    this._userId = undefined;
     this._store.remove(USER);
-    this._keep(uuid());
+    this._user = {};
+    this._anonymousId = uuid();
+    this.keep();
   }
 
-  private _keep(id: string): void {
-    this._anonymousId = id;
-    this._store.set(ANONYMOUS, id);
-    try {
-      const secure = location.protocol === "https:" ? "; Secure" : "";
-      document.cookie = `${ANONYMOUS}=${id}; Path=/; Max-Age=${YEAR_S}; SameSite=Lax${secure}`;
-    } catch {
-      // A sandboxed frame has no cookies.
-    }
-  }
-}
-
-function readCookie(name: string): string | undefined {
-  try {
-    const found = document.cookie.split("; ").find((pair) => pair.startsWith(`${name}=`));
-    return found?.slice(name.length + 1) || undefined;
-  } catch {
-    return undefined;
+  /** Another tab may have changed it. */
+  look(): void {
+    if (this._store.isOpen) this._anonymousId = this._user = undefined;
   }
 }

@@ -1,2 +1,14 @@
-export { createClient, VERSION, type Client } from "./client.js";
-export type { CallOptions, Core, EventMap, Json, Options, Plugin, Properties } from "./types.js";
+export { createClient, type Client, type Rest, type RestOf, type Traits } from "./client.js";
+export { VERSION } from "./envelope.js";
+export type {
+  CallOptions,
+  Consent,
+  Core,
+  Event,
+  EventMap,
+  Events,
+  Json,
+  Options,
+  Plugin,
+  Properties,
+} from "./types.js";

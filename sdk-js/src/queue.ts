@@ -7,142 +7,202 @@
  * again, with the same messageId and `attempt` counted up, and the server keeps one.
  */
 import { uuid } from "./id.js";
-import type { Store } from "./storage.js";
-import type { Event } from "./types.js";
+import { parse, type Store } from "./storage.js";
+import type { Properties } from "./types.js";
 
-const PREFIX = "mm.queue.";
+export const QUEUES = "mm.queue.";
 export const MAX_EVENTS = 1_000;
-export const MAX_CHARS = 1_000_000; // of the 5 million that a site's pages share
+export const MAX_BYTES = 1_000_000; // in UTF-8; a site's pages share five million characters
 
-/** What is kept of an event; the names are short, since they are written with each. */
+const encoder = new TextEncoder();
+
 interface Entry {
-  /** JSON of the event. */
+  /** JSON of the event, less what it shares with others. */
   readonly e: string;
+  /** JSON of what it shares: `anonymousId` and most of its `context`. */
+  readonly s: string;
   /** How often it was handed over to the network. */
   n: number;
+  /** Bytes of `e`. */
+  readonly b: number;
+  /** Whether it is under way in a request that outlives the page. */
+  f?: boolean;
 }
 
+/** What goes into one request. */
 export interface Batch {
+  readonly shared: Shared;
+  /** JSON of each event. */
   readonly events: readonly string[];
+  readonly bytes: number;
   readonly entries: readonly Entry[];
 }
 
+export interface Shared {
+  readonly anonymousId: string;
+  readonly context: Properties;
+}
+
 export class Queue {
-  private readonly _key = PREFIX + uuid();
+  private readonly _key = QUEUES + uuid();
   private _entries: Entry[] = [];
-  private _chars = 0;
+  private _bytes = 0;
   private _willSave = false;
-  /** How many events had no room since this was last reported. */
+  private _isKept = false;
+  /** Bytes that are under way in requests that outlive the page: while it goes, it may send that much less. */
+  underWay = 0;
+  /** How many events were lost since this was last reported: no room, or the API would not have them. */
   dropped = 0;
 
   constructor(private readonly _store: Store) {}
 
-  get length(): number {
-    return this._entries.length;
+  /** How many wait, and are not under way. */
+  get waiting(): number {
+    return this._entries.filter(({ f }) => !f).length;
   }
 
-  put(event: Event): void {
-    this._add({ e: JSON.stringify(event), n: 0 });
-    this._saveSoon();
+  put(event: string, shared: string): void {
+    const entry = entryOf(event, shared, 0);
+    this._entries.push(entry);
+    this._bytes += entry.b;
+    this._makeRoom();
+    if (this._willSave) return;
+    this._willSave = true;
+    queueMicrotask(() => this._willSave && this.save());
   }
 
-  /** The oldest events whose texts take no more than so many characters together; the first in any case. */
-  take(maxChars: number, maxEvents = 500): Batch {
+  /** The oldest that take no more than so many bytes together; the first in any case. */
+  take(maxBytes: number, maxEvents = 500): Batch {
     const entries: Entry[] = [];
-    let chars = 0;
+    let bytes = 0;
     for (const entry of this._entries) {
-      chars += entry.e.length + 20;
-      if (entries.length && (chars > maxChars || entries.length >= maxEvents)) break;
+      if (entry.f) continue;
+      bytes += entry.b + 1 + (entry.s === entries[0]?.s ? 0 : entry.s.length);
+      if (entries.length && (bytes > maxBytes || entries.length >= maxEvents)) break;
       entries.push(entry);
     }
-    const events = entries.map(({ e, n }) => (n ? withAttempt(e, n + 1) : e));
+    const shared = mostOften(entries.map(({ s }) => s));
+    const common = JSON.parse(shared) as Shared;
+    const events = entries.map((entry) => (entry.s === shared && !entry.n ? entry.e : whole(entry, common)));
     for (const entry of entries) entry.n++;
     this.save();
-    return { events, entries };
+    return { shared: common, events, bytes, entries };
+  }
+
+  /** Whether the batch is in a request that outlives the page. */
+  mark(batch: Batch, isUnderWay: boolean): void {
+    for (const entry of batch.entries) {
+      if (isUnderWay !== !!entry.f) this.underWay += isUnderWay ? entry.b : -entry.b;
+      entry.f = isUnderWay;
+    }
   }
 
   /** These are done with. */
   drop(batch: Batch): void {
     const done = new Set(batch.entries);
     this._entries = this._entries.filter((entry) => !done.has(entry));
-    this._chars = this._entries.reduce((sum, { e }) => sum + e.length, 0);
+    this._count();
+    this.save();
+  }
+
+  clear(): void {
+    this._entries = [];
+    this._count();
     this.save();
   }
 
   /** Keeps the list as it is now. */
   save(): void {
     this._willSave = false;
-    if (this._entries.length) this._store.set(this._key, JSON.stringify(this._entries));
-    else this._store.remove(this._key);
+    const texts = [...new Set(this._entries.map(({ s }) => s))];
+    const list = this._entries.map(({ e, s, n }) => [e, texts.indexOf(s), n]);
+    if (list.length || this.dropped) {
+      this._isKept = this._store.set(this._key, JSON.stringify({ d: this.dropped, s: texts, q: list }));
+    } else {
+      this._store.remove(this._key);
+      this._isKept = false;
+    }
   }
 
   /** Holds the lock that says this tab is alive; returns what lets it go. */
   live(): () => void {
     let end = (): void => undefined;
     const ended = new Promise<void>((resolve) => (end = resolve));
-    locks()?.request(this._key, () => ended).catch(() => undefined);
+    this._lock({}, () => ended);
     return end;
   }
 
-  /** Takes over the lists of tabs that are gone. Resolves to whether there were any. */
-  async adopt(): Promise<boolean> {
-    const before = this._entries.length;
-    for (const key of this._store.keys()) {
-      if (key.startsWith(PREFIX) && key !== this._key) await this._adoptFrom(key);
+  /** The page was frozen, and is back: another may have taken its list over meanwhile. */
+  resume(): void {
+    if (this._isKept && this._store.get(this._key) === null) {
+      this._entries = [];
+      this._count();
     }
-    return this._entries.length > before;
   }
 
-  private async _adoptFrom(key: string): Promise<void> {
-    const take = (): void => {
-      const kept = read(this._store.get(key));
-      this._entries.unshift(...kept);
-      this._chars += kept.reduce((sum, { e }) => sum + e.length, 0);
-      this._makeRoom();
-      this.save(); // before the other list goes: a crash in between leaves both, and the server keeps one of each
-      this._store.remove(key);
-    };
-    const held = locks();
-    if (held) await held.request(key, { ifAvailable: true }, (lock) => lock && take()).catch(() => undefined);
-    else take();
+  /** Takes over the lists of tabs that are gone. Resolves once it has. */
+  async adopt(): Promise<void> {
+    for (const key of this._store.keys()) {
+      if (key.startsWith(QUEUES) && key !== this._key) {
+        await this._lock({ ifAvailable: true }, (lock) => lock && this._adopt(key), key);
+      }
+    }
   }
 
-  private _add(entry: Entry): void {
-    this._entries.push(entry);
-    this._chars += entry.e.length;
+  private _adopt(key: string): void {
+    const { entries, dropped } = read(this._store.get(key));
+    this._entries.unshift(...entries);
+    this._count();
+    this.dropped += dropped;
     this._makeRoom();
+    this.save(); // before the other list goes: a crash in between leaves both, and the server keeps one of each
+    this._store.remove(key);
+  }
+
+  /** Runs it without a lock where there are none: two tabs may then send the same, and the server keeps one. */
+  private async _lock(options: LockOptions, run: (lock: unknown) => unknown, key = this._key): Promise<void> {
+    try {
+      await (navigator.locks ? navigator.locks.request(key, options, run) : run(true));
+    } catch {
+      // A sandboxed frame may hold none.
+    }
   }
 
   /** Drops the oldest, and counts them. */
   private _makeRoom(): void {
-    while (this._entries.length > MAX_EVENTS || (this._chars > MAX_CHARS && this._entries.length > 1)) {
-      this._chars -= this._entries.shift()!.e.length;
+    while (this._entries.length > MAX_EVENTS || (this._bytes > MAX_BYTES && this._entries.length > 1)) {
+      this._bytes -= this._entries.shift()!.b;
       this.dropped++;
     }
   }
 
-  private _saveSoon(): void {
-    if (this._willSave) return;
-    this._willSave = true;
-    queueMicrotask(() => this._willSave && this.save());
+  private _count(): void {
+    this._bytes = this._entries.reduce((sum, { b }) => sum + b, 0);
   }
 }
 
-function locks(): LockManager | undefined {
-  return typeof navigator === "object" ? navigator.locks : undefined;
+function entryOf(e: string, s: string, n: number): Entry {
+  return { e, s, n, b: encoder.encode(e).length };
 }
 
-function read(text: string | null): Entry[] {
-  try {
-    const entries: unknown = JSON.parse(text ?? "[]");
-    return Array.isArray(entries) ? entries.filter(({ e, n }) => typeof e === "string" && typeof n === "number") : [];
-  } catch {
-    return [];
-  }
+function read(text: string | null): { entries: Entry[]; dropped: number } {
+  const kept = parse(text) as { d: number; s: string[]; q: [string, number, number][] } | null;
+  const list = kept?.q ?? [];
+  return { entries: list.map(([event, shared, n]) => entryOf(event, kept!.s[shared]!, n)), dropped: kept?.d ?? 0 };
 }
 
-/** The event's JSON with `context.attempt`. */
-function withAttempt(json: string, attempt: number): string {
-  const event = JSON.parse(json) as { context: object };
-  return JSON.stringify({ ...event, context: { ...event.context, attempt } });
+function mostOften(texts: readonly string[]): string {
+  const counts = new Map<string, number>();
+  for (const text of texts) counts.set(text, (counts.get(text) ?? 0) + 1);
+  return [...counts].sort((one, other) => other[1] - one[1])[0]![0];
+}
+
+/** The event's JSON with what is its own, where that is not what the batch shares, and with `attempt`. */
+function whole({ e, s, n }: Entry, common: Shared): string {
+  const event = JSON.parse(e) as { context: Properties };
+  const own = JSON.parse(s) as Shared;
+  // What the batch has and the event has not is said to be null: the API would add it.
+  const absent = Object.fromEntries(Object.keys(common.context).map((name) => [name, null]));
+  const context = { ...absent, ...own.context, ...event.context, ...(n && { attempt: n + 1 }) };
+  return JSON.stringify({ anonymousId: own.anonymousId, ...event, context });
 }

@@ -3,103 +3,132 @@
  *
  * One request at a time. After a failure the waits grow to five seconds, so that a short outage is over five seconds
  * after it is over; after ten failures they grow to a minute. What the API asks for (`Retry-After`) is waited in any case.
+ * Where nothing comes back from the API while other hosts answer, something blocks it: it is left alone for five minutes.
  */
-import type { Queue } from "./queue.js";
-import { KEEPALIVE_BYTES, type Outcome } from "./transport.js";
+import type { Batch, Queue } from "./queue.js";
+import { isRefusal, KEEPALIVE_BYTES, TOO_LARGE, type Outcome } from "./transport.js";
 
-const SOON_MS = 1_500;
+const SOON_MS = 3_000;
 const MANY = 50; // events that wait: not any longer
-const BATCH_CHARS = 400_000;
+const BATCH_BYTES = 400_000;
+const HEAD_BYTES = 3_000; // more than a request takes beside its events
 const FIRST_WAITS_MS = [1_500, 3_000];
 const WAIT_MS = 4_500;
 const PATIENT_TRIES = 10;
 const LONGEST_WAIT_MS = 60_000;
+const BLOCKED_TRIES = 3;
+const BLOCKED_MS = 300_000;
 
-export type Send = (events: readonly string[]) => Promise<Outcome>;
+/** `isLast`: the page may be gone before an answer is there. */
+export type Send = (batch: Batch, isLast: boolean) => Promise<Outcome>;
 
 export class Sender {
   private _timer: ReturnType<typeof setTimeout> | undefined;
   private _due = 0;
-  private _isSending = false;
+  private _sending: Promise<void> | undefined;
   private _failures = 0;
+  private _failingSince = 0;
+  /** How many of the failures had no answer at all, in a row. */
+  private _unanswered = 0;
   private _notBefore = 0;
-  /** How many events the API refused for good. */
-  refused = 0;
+  private _maxBytes = BATCH_BYTES;
 
   constructor(
     private readonly _queue: Queue,
     private readonly _send: Send,
-    private readonly _now: () => number = Date.now,
   ) {}
 
   /** There is something to send. */
   wake(): void {
-    if (this._failures) return; // a retry is planned
-    this._plan(this._queue.length >= MANY ? 0 : SOON_MS);
+    if (!this._failures) this._plan(this._soon()); // else a retry is planned
   }
 
-  /** Now, if the API allows it: the network is back, or somebody asked. */
-  flush(): Promise<void> {
-    const wait = this._notBefore - this._now();
-    if (wait > 0) {
-      this._plan(wait);
-      return Promise.resolve();
-    }
-    return this._run(BATCH_CHARS);
+  /** Now, if the API allows it: the network is back, or somebody asked. Resolves when the answer is there. */
+  async flush(): Promise<void> {
+    const wait = this._notBefore - Date.now();
+    if (wait > 0) this._plan(wait);
+    else await (this._sending ??= this._run());
+  }
+
+  /** The page is looked at again. */
+  look(): void {
+    if (this._unanswered >= BLOCKED_TRIES) void this.flush();
   }
 
   /** The page may be gone at any time: what a browser still takes is handed over, the rest stays in the queue. */
   leave(): void {
-    if (this._queue.length && this._now() >= this._notBefore) {
-      // Not waited for, and beside a request that is under way, which the browser may break off.
-      void this._deliver(KEEPALIVE_BYTES / 2); // characters: most are a byte, few are more than two
-    }
+    const room = KEEPALIVE_BYTES - this._queue.underWay - HEAD_BYTES;
+    // Not waited for, and beside a request that is under way.
+    if (Date.now() >= this._notBefore && room > 0) void this._deliver(room, true).then(() => this._next());
     this._queue.save();
   }
 
   private _plan(waitMs: number): void {
-    const due = this._now() + waitMs;
+    const due = Date.now() + waitMs;
     if (this._timer !== undefined && this._due <= due) return;
     clearTimeout(this._timer);
     this._due = due;
     this._timer = setTimeout(() => {
       this._timer = undefined;
-      void this._run(BATCH_CHARS);
+      void this.flush();
     }, waitMs);
   }
 
-  private async _run(maxChars: number): Promise<void> {
-    if (this._isSending || !this._queue.length) return;
-    this._isSending = true;
-    try {
-      await this._deliver(maxChars);
-    } finally {
-      this._isSending = false;
-    }
-    if (this._queue.length) this._plan(this._wait());
+  private async _run(): Promise<void> {
+    clearTimeout(this._timer);
+    this._timer = undefined;
+    await this._deliver(this._maxBytes, false);
+    this._sending = undefined;
+    this._next();
   }
 
-  private async _deliver(maxChars: number): Promise<void> {
-    const batch = this._queue.take(maxChars);
-    const outcome = await this._send(batch.events);
-    if (outcome.kind === "later") {
-      this._failures++;
-      if (outcome.waitMs !== undefined) this._notBefore = this._now() + outcome.waitMs;
+  private _next(): void {
+    if (this._queue.waiting) this._plan(this._wait());
+  }
+
+  private async _deliver(maxBytes: number, isLast: boolean): Promise<void> {
+    if (!this._queue.waiting) return;
+    const batch = this._queue.take(maxBytes);
+    this._queue.mark(batch, batch.bytes + HEAD_BYTES <= KEEPALIVE_BYTES);
+    const reported = this._queue.dropped;
+    const { status, waitMs } = await this._send(batch, isLast);
+    this._queue.mark(batch, false);
+    const isAccepted = status >= 200 && status < 300;
+    if (!isAccepted && !isRefusal(status)) return this._failed(status, waitMs);
+    this._failures = this._unanswered = this._notBefore = 0;
+    if (status === TOO_LARGE && batch.events.length > 1) {
+      this._maxBytes = batch.bytes / 2; // something before the API takes less than it does
       return;
     }
-    this._failures = 0;
-    this._notBefore = 0;
-    if (outcome.kind === "refused") this.refused += batch.entries.length;
+    if (isAccepted) this._queue.dropped = Math.max(0, this._queue.dropped - reported);
+    else this._queue.dropped += batch.events.length;
     this._queue.drop(batch);
+  }
+
+  private _failed(status: number, waitMs: number): void {
+    if (!this._failures++) this._failingSince = performance.now();
+    this._unanswered = status || !navigator.onLine ? 0 : this._unanswered + 1;
+    if (waitMs > 0) this._notBefore = Date.now() + waitMs;
+  }
+
+  private _soon(): number {
+    return this._queue.waiting >= MANY ? 0 : SOON_MS;
   }
 
   /** Milliseconds until the next request. */
   private _wait(): number {
     const failures = this._failures;
-    if (!failures) return this._queue.length >= MANY ? 0 : SOON_MS;
+    if (!failures) return this._soon();
+    if (this._unanswered >= BLOCKED_TRIES && othersAnswerSince(this._failingSince)) return BLOCKED_MS;
     const patient = FIRST_WAITS_MS[failures - 1] ?? WAIT_MS;
     const wait = failures <= PATIENT_TRIES ? patient : WAIT_MS * 2 ** (failures - PATIENT_TRIES);
     const jittered = Math.min(wait, LONGEST_WAIT_MS) * (0.9 + Math.random() / 10);
-    return Math.max(jittered, this._notBefore - this._now());
+    return Math.max(jittered, this._notBefore - Date.now());
   }
+}
+
+/** Whether any other request of the page has had an answer since then (milliseconds of `performance.now`). */
+function othersAnswerSince(since: number): boolean {
+  const requests = performance.getEntriesByType("resource") as PerformanceResourceTiming[];
+  return requests.some(({ startTime, responseStatus }) => startTime > since && responseStatus > 0);
 }

@@ -1,44 +1,39 @@
 /**
  * A session ends after half an hour without an event. Its id and the number of its events are shared by a site's tabs,
- * so that what never arrived can be counted from the gaps.
+ * so that what never arrived can be counted from the gaps. The campaign that led to it stays with all of its events.
  */
+import type { Campaign } from "./campaign.js";
 import { uuid } from "./id.js";
-import type { Store } from "./storage.js";
+import { parse, type Store } from "./storage.js";
 
 const KEY = "mm.session";
 export const SESSION_GAP_MS = 30 * 60_000;
 
 export interface Place {
-  readonly sessionId: string;
-  readonly sessionSequence: number;
+  readonly id: string;
+  /** When its last event was. */
+  readonly at: number;
+  /** The number of that event, from 1. */
+  readonly n: number;
+  readonly campaign?: Campaign | undefined;
 }
 
 export class Session {
-  private _last = { id: "", at: 0, n: 0 };
+  private _last: Place | undefined;
 
   constructor(private readonly _store: Store) {}
 
-  /** The place of the next event. */
-  next(now: number): Place {
-    const kept = this._read();
-    const goes = kept.id && now - kept.at < SESSION_GAP_MS;
-    this._last = goes ? { id: kept.id, at: now, n: kept.n + 1 } : { id: uuid(now), at: now, n: 1 };
+  /** The place of the next event. `campaign`: what the page's address says, which a later one takes the place of. */
+  next(now: number, campaign: Campaign | undefined): Place {
+    const last = (parse(this._store.get(KEY)) as Place | null) ?? this._last;
+    const goesOn = last && Math.abs(now - last.at) < SESSION_GAP_MS ? last : { id: uuid(now), n: 0 };
+    this._last = { ...goesOn, at: now, n: goesOn.n + 1, ...(campaign && { campaign }) };
     this._store.set(KEY, JSON.stringify(this._last));
-    return { sessionId: this._last.id, sessionSequence: this._last.n };
+    return this._last;
   }
 
   reset(): void {
-    this._last = { id: "", at: 0, n: 0 };
+    this._last = undefined;
     this._store.remove(KEY);
-  }
-
-  private _read(): { id: string; at: number; n: number } {
-    try {
-      const { id, at, n } = JSON.parse(this._store.get(KEY) ?? "") as Record<string, unknown>;
-      if (typeof id === "string" && typeof at === "number" && typeof n === "number") return { id, at, n };
-    } catch {
-      // Nothing is kept, or somebody else wrote it.
-    }
-    return this._last;
   }
 }

@@ -1,28 +1,42 @@
 /** localStorage that never throws: where it is denied, full or absent, nothing is kept and nobody is told. */
-export interface Store {
-  get(key: string): string | null;
-  /** Whether it is kept. */
-  set(key: string, value: string): boolean;
-  remove(key: string): void;
-  keys(): string[];
-}
+export class Store {
+  /** Whether anything may be kept on the device: a question of consent. */
+  isOpen = true;
 
-export function openStore(): Store {
-  const storage = <T>(use: (storage: Storage) => T, otherwise: T): T => {
+  get(key: string): string | null {
+    return this._use((kept) => kept.getItem(key), null);
+  }
+
+  /** Whether it is kept. */
+  set(key: string, value: string): boolean {
+    return this._use((kept) => {
+      kept.setItem(key, value);
+      return true;
+    }, false);
+  }
+
+  remove(key: string): void {
+    this._use((kept) => kept.removeItem(key), undefined);
+  }
+
+  keys(): string[] {
+    return this._use((kept) => Object.keys(kept), []);
+  }
+
+  private _use<T>(use: (storage: Storage) => T, otherwise: T): T {
     try {
-      return use(localStorage);
+      return this.isOpen ? use(localStorage) : otherwise;
     } catch {
       return otherwise;
     }
-  };
-  return {
-    get: (key) => storage((kept) => kept.getItem(key), null),
-    set: (key, value) =>
-      storage((kept) => {
-        kept.setItem(key, value);
-        return true;
-      }, false),
-    remove: (key) => storage((kept) => kept.removeItem(key), undefined),
-    keys: () => storage((kept) => Object.keys(kept), []),
-  };
+  }
+}
+
+/** What JSON text says; null where it is none. */
+export function parse(text: string | null): unknown {
+  try {
+    return JSON.parse(text ?? "null");
+  } catch {
+    return null;
+  }
 }

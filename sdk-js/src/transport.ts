@@ -4,34 +4,49 @@
  * `text/plain` and no header but the safelisted ones: a browser sends it at once, without a preflight that would be lost
  * as the page goes away.
  */
-export type Outcome =
-  | { readonly kind: "accepted" }
-  /** The API will never take it: sending it again would change nothing. */
-  | { readonly kind: "refused"; readonly status: number }
-  /** Not now. `waitMs`: what the API asked for, if it did. */
-  | { readonly kind: "later"; readonly waitMs?: number };
+export interface Outcome {
+  /** The HTTP status; 0 where no answer came. */
+  readonly status: number;
+  /** Milliseconds that the API asked to wait; 0 if it asked for nothing. */
+  readonly waitMs: number;
+}
 
-/** A browser lets about 64 kB of a page's keepalive requests be under way at once. */
+/** A browser lets 64 KiB of a page's keepalive requests be under way at once; other code of the page has some. */
 export const KEEPALIVE_BYTES = 56_000;
 
-export async function post(url: string, text: string): Promise<Outcome> {
+export const TOO_LARGE = 413;
+const NOT_NOW = [404, 405, 408, 409, 425, 429]; // a proxy that is being mended says the first two
+
+/** Whether the API will never take it, so that sending it again would change nothing. */
+export function isRefusal(status: number): boolean {
+  return status >= 400 && status < 500 && !NOT_NOW.includes(status);
+}
+
+export async function post(url: string, text: string, gzip: boolean): Promise<Outcome> {
   try {
-    const body = new TextEncoder().encode(text); // the browser counts bytes, and fails what is over its limit
-    const answer = await fetch(url, {
+    const body = gzip ? await gzipped(text) : new TextEncoder().encode(text);
+    const { status, headers } = await fetch(url, {
       method: "POST",
       body,
       headers: { "Content-Type": "text/plain" },
-      keepalive: body.length <= KEEPALIVE_BYTES,
+      keepalive: body.byteLength <= KEEPALIVE_BYTES,
       credentials: "omit",
-      signal: AbortSignal.timeout(30_000),
+      redirect: "error", // one that is followed may end as a GET of some page, whose 200 says nothing
+      signal: AbortSignal.timeout?.(30_000) ?? null,
     });
-    if (answer.ok) return { kind: "accepted" };
-    if (answer.status < 500 && ![408, 425, 429].includes(answer.status)) {
-      return { kind: "refused", status: answer.status };
-    }
-    const seconds = Number(answer.headers.get("Retry-After") ?? NaN);
-    return seconds >= 0 ? { kind: "later", waitMs: seconds * 1000 } : { kind: "later" };
+    return { status, waitMs: waitOf(headers.get("Retry-After") ?? "0") };
   } catch {
-    return { kind: "later" };
+    return { status: 0, waitMs: 0 };
   }
+}
+
+/** Of seconds, or of a date. */
+function waitOf(header: string): number {
+  const seconds = +header;
+  return (seconds >= 0 ? seconds * 1000 : Date.parse(header) - Date.now()) || 0;
+}
+
+async function gzipped(text: string): Promise<ArrayBuffer> {
+  const stream = new Blob([text]).stream().pipeThrough(new CompressionStream("gzip"));
+  return new Response(stream).arrayBuffer();
 }

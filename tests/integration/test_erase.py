@@ -193,8 +193,9 @@ def test_dead_letters_go_that_hold_the_id_in_any_spelling(lake: Lake, letter: st
         packed([b'{"userId": "jane@example.com", "no utf-8": "\xff"}']),
         b"\x01 damaged " + packed([msgspec.json.encode(track("1", userId=JANE))]),
         packed([b'{"type": "nonsense"}'], context=b'{"traits": {"email": "jane\\u0040example.com"}}'),
+        packed([b'{"type": "nonsense"}'], anonymous_id=b'"jane\\u0040example.com"'),
     ],
-    ids=["not UTF-8", "unreadable record", "in the batch's context"],
+    ids=["not UTF-8", "unreadable record", "in the batch's context", "the batch's anonymous id"],
 )
 def test_dead_letters_go_whose_bytes_are_kept_as_base64(lake: Lake, data: bytes) -> None:
     pipeline.run([StreamRecord(SHARD, 1, data, NOW)], STREAM, lake, Window())
@@ -226,6 +227,15 @@ def test_dead_letters_of_others_stay(lake: Lake, user_id: str, raw: str, *, goes
     pipeline.run([StreamRecord(SHARD, 1, packed([raw.encode()]), NOW)], STREAM, lake, Window())
 
     erase(lake, Person(user_id))
+
+    assert (rows(lake, DEAD_LETTERS) == []) == goes
+
+
+@pytest.mark.parametrize(("anonymous_id", "goes"), [(b"12", True), (b"123", False), (b'"12"', True), (b'"123"', False)])
+def test_a_dead_letter_goes_with_whom_its_batch_names(lake: Lake, anonymous_id: bytes, *, goes: bool) -> None:
+    commit(lake, b'{"type": "nonsense"}', anonymous_id=anonymous_id)
+
+    erase(lake, Person(anonymous_ids=frozenset({"12"})))
 
     assert (rows(lake, DEAD_LETTERS) == []) == goes
 

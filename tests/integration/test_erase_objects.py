@@ -109,6 +109,18 @@ def test_a_person_goes_and_everybody_else_stays_in_place(put: Any, lake: Lake, h
     assert all("203.0.113.7" not in str(row["stamp"]) for row in rows(lake, DEAD_LETTERS))
 
 
+def test_a_device_that_the_batch_names_goes_with_its_events(lake: Lake, home: str) -> None:
+    events = track("1", userId=None), track("2", userId=None, anonymousId="tablet")
+    put_archive(lake, home, record(1, *events, anonymous_id=b'"phone"'))
+
+    receipt = erase_from_objects(lake.io, home, Person(anonymous_ids=frozenset({"phone"})))
+    replayed(lake, home)
+
+    assert receipt.events_erased == 1
+    assert base64.b64encode(b'"phone"') not in contents(lake, home)
+    assert [row["anonymous_id"] for row in rows(lake)] == ["tablet"]
+
+
 def test_a_replay_afterwards_doubles_nobody(lake: Lake, home: str, tmp_path: Path) -> None:
     run([MIXED, OWN, ANONYMOUS], STREAM, lake, Window())
     put_archive(lake, home, MIXED, OWN, ANONYMOUS)

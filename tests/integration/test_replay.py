@@ -64,14 +64,16 @@ def as_columns(one: dict[str, Any], *names: str) -> tuple[object, ...]:
 def test_a_mended_fault_is_replayed_as_the_row_that_it_would_have_been(
     lake: Lake, broken_version: Callable[[], None]
 ) -> None:
-    stamp: dict[str, Any] = {"day": -20, "key_kind": "browser", "ip": "192.0.2.7", "context": b'{"locale":"de"}'}
+    envelope = {"context": b'{"locale":"de"}', "anonymous_id": b'"a-1"'}
+    stamp: dict[str, Any] = {"day": -20, "key_kind": "browser", "ip": "192.0.2.7", **envelope}
     pipeline.run([record(4, track("a"), unprocessable("b"), **stamp)], STREAM, lake, Window())
     broken_version()
 
     report = replay.replay(lake, Window())
 
     assert report == Report(stored=1)
-    same = ("received_at", "context_ip", "context_locale", "key_kind", "request_id", "project_id", "_stream", "_shard")
+    knew = ("received_at", "context_ip", "context_locale", "anonymous_id", "key_kind", "request_id", "project_id")
+    same = (*knew, "_stream", "_shard")
     first, replayed = rows(lake)
     assert as_columns(replayed, *same) == as_columns(first, *same)
     assert as_columns(replayed, "message_id", "_sequence", "_position") == ("b", "4", 1)

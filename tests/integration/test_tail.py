@@ -85,6 +85,14 @@ def test_a_dead_letter_says_why(tmp_path: Path, source: LocalSource, record: byt
     assert [line["outcome"] for line in lines(source) if line["at"] == "committed"] == [outcome]
 
 
+def test_an_event_is_shown_with_the_anonymous_id_of_its_batch(tmp_path: Path, source: LocalSource) -> None:
+    put(tmp_path, packed([track("a", userId=None)], anonymous_id=b'"a-1"'))
+
+    [line] = lines(source)
+
+    assert (line["anonymous_id"], line["reason"]) == ("a-1", None)
+
+
 def test_without_since_start_only_what_comes_from_now_on_is_shown(
     tmp_path: Path, source: LocalSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:

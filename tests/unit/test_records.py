@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -47,6 +48,7 @@ stamps = st.builds(
     sent_at=st.binary(max_size=30),
     context=st.binary(max_size=300),
     integrations=st.binary(max_size=30),
+    anonymous_id=st.binary(max_size=30),
 )
 
 
@@ -70,6 +72,15 @@ def test_a_record_is_compressed_once_and_only_where_that_makes_it_smaller() -> N
     assert compress(b"") == b""
 
 
+def test_a_record_from_before_batches_had_an_anonymous_id_is_read_as_it_was() -> None:
+    older = [*msgspec.structs.astuple(STAMP)[:-1]]
+    head = msgspec.msgpack.encode([older, [2], []])
+
+    unpacked = unpack(b"\x01" + (1).to_bytes(4, "big") + len(head).to_bytes(4, "big") + head + b"{}")
+
+    assert unpacked == Record(STAMP, [b"{}"], {})
+
+
 def test_no_events_make_no_record() -> None:
     assert pack(STAMP, []) == []
 
@@ -81,10 +92,11 @@ def test_no_events_make_no_record() -> None:
 )
 @example(sizes=[MAX_EVENT_BYTES] * 9, context=250_000, zstd=False)
 @example(sizes=[0] * 200_000, context=0, zstd=False)
+@example(sizes=[4_000] * 300, context=250_000, zstd=False)
 def test_what_is_too_much_for_one_record_is_split_and_stays_in_order(
     sizes: list[int], context: int, *, zstd: bool
 ) -> None:
-    stamp = Stamp(1, "r", "p", "server", context=b"c" * context)
+    stamp = Stamp(1, "r", "p", "server", context=b"c" * context, anonymous_id=b"a" * (context // 2))
     events = [bytes([number % 256]) * size for number, size in enumerate(sizes)]
 
     packed = packed_of(stamp, events, zstd=zstd)
@@ -221,6 +233,24 @@ def test_events_that_are_taken_out_leave_the_others_in_their_place(
     assert left.events == [b"" if at in gone else event for at, event in enumerate(events)]
     empty = Stamp(stamp.received_at, "", stamp.project_id, stamp.key_kind)
     assert left.stamp == (stamp if any(left.events) else empty)
+
+
+@pytest.mark.parametrize(
+    ("left", "stays"),
+    [
+        (b'{"type":"page"}', True),
+        (b'{"type":"page","userId":"bob","anonymousId":null}', True),
+        (b"no JSON", True),
+        (b'{"type":"page","anonymousId":"its own"}', False),
+    ],
+)
+def test_the_batchs_anonymous_id_stays_while_an_event_takes_it(left: bytes, *, stays: bool) -> None:
+    stamp = msgspec.structs.replace(STAMP, anonymous_id=b'"a-1"', context=b"{}")
+    [record] = pack(stamp, [b'{"type":"page"}', left])
+
+    kept = unpack(without(record, {0})).stamp
+
+    assert kept == msgspec.structs.replace(stamp, anonymous_id=b'"a-1"' if stays else b"")
 
 
 def test_what_is_known_of_a_cut_event_goes_with_it_alone() -> None:

@@ -98,7 +98,7 @@ def describe(data: bytes) -> list[dict[str, Any]]:
 def _describe_event(record: Record, position: int, raw: bytes) -> dict[str, Any]:
     stamp = record.stamp
     about = {"received_at": _iso(stamp.received_at), "project_id": stamp.project_id}
-    event = parse_event(raw, stamp.default_type)
+    event = parse_event(raw, stamp.default_type, stamp.anonymous_id)
     if position in record.cuts or len(raw) + len(stamp.context) > MAX_EVENT_BYTES:
         return {**about, "reason": "too_large"}
     if isinstance(event, Rejected):

@@ -11,11 +11,11 @@ import pytest
 from manymetrics import telemetry
 from manymetrics.events import (
     MAX_BODY_BYTES,
-    MAX_ENVELOPE_BYTES,
     MAX_EVENT_BYTES,
     MAX_EVENTS_A_REQUEST,
     MAX_INFLATED_BYTES,
     MAX_SENT_AT_BYTES,
+    MAX_SHARED_BYTES,
     MAX_SPREAD_BYTES,
     MAX_VALUES_A_REQUEST,
 )
@@ -169,20 +169,21 @@ def test_an_event_over_its_limit_is_a_dead_letter_among_good_ones(api: Api) -> N
     ]
 
 
-def test_the_context_of_a_batch_has_a_limit_too(api: Api) -> None:
-    too_large = b'{"context":{"a":"%s"},"batch":[%s]}' % (b"x" * (MAX_ENVELOPE_BYTES // 2), EVENT)
-    too_deep = b'{"context":%s,"batch":[%s]}' % (b'{"a":' * 64 + b"1" + b"}" * 64, EVENT)
+@pytest.mark.parametrize("name", [b"context", b"integrations", b"anonymousId"])
+def test_what_a_batch_says_for_its_events_has_a_limit_too(api: Api, name: bytes) -> None:
+    too_large = b'{"%s":{"a":"%s"},"batch":[%s]}' % (name, b"x" * MAX_SHARED_BYTES, EVENT)
+    too_deep = b'{"%s":%s,"batch":[%s]}' % (name, b'{"a":' * 64 + b"1" + b"}" * 64, EVENT)
 
     assert error_of(api.post("/v1/batch", too_large)) == (413, "too_large")
     assert error_of(api.post("/v1/batch", too_deep)) == (400, "too_deep")
 
 
 def test_what_a_batch_says_of_all_its_events_is_limited_by_their_number(api: Api) -> None:
-    context = b'{"a":"%s"}' % (b"x" * 100_000)
-    fit = MAX_SPREAD_BYTES // len(context)
+    context, device = b'{"a":"%s"}' % (b"x" * 100_000), b'"%s"' % (b"y" * 100_000)
+    fit = MAX_SPREAD_BYTES // (len(context) + len(device))
 
     def of(events: int) -> bytes:
-        return b'{"context":%s,"batch":[%s]}' % (context, b",".join([b"{}"] * events))
+        return b'{"context":%s,"anonymousId":%s,"batch":[%s]}' % (context, device, b",".join([b"{}"] * events))
 
     assert api.post("/v1/batch", of(fit)).status == 200
     assert error_of(api.post("/v1/batch", of(fit + 1))) == (413, "too_large")
@@ -279,6 +280,14 @@ def test_strict_mode_names_every_event_that_is_wrong_and_takes_none(api: Api) ->
     ]
     assert api.stored() == []
     assert api.post("/v1/batch", body).status == 200
+
+
+def test_strict_mode_knows_what_an_event_has_from_its_batch(api: Api) -> None:
+    body = b'{"anonymousId":%s,"batch":[{"type":"track","event":"A"}]}'
+
+    assert api.post("/v1/batch", body % b'"a-1"', x_strict_mode="1").status == 200
+    refused = api.post("/v1/batch", body % b"[]", x_strict_mode="1").json()["failed_records"]
+    assert refused == [{"index": 0, "reason": "invalid_id", "detail": "anonymousId"}]
 
 
 def test_strict_mode_holds_on_single_routes_too(api: Api) -> None:

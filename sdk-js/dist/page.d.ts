@@ -1,0 +1,13 @@
+import type { Properties } from "./types.js";
+export declare class Page {
+    private _id;
+    private _path;
+    private _url;
+    private _referrer;
+    private _isViewed;
+    /** What stands in `context.page`. */
+    now(): Properties;
+    /** As `now`, for a page view: a second one of the same path is one of its own. */
+    view(): Properties;
+    private _begin;
+}

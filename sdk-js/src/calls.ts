@@ -1,0 +1,32 @@
+/** The shapes that calls may have, which are those of analytics.js: much may be left out, and a callback may be last. */
+import type { CallOptions, Properties } from "./types.js";
+
+export type Callback = () => void;
+
+export interface Call {
+  /** The names or ids that it begins with. */
+  readonly texts: string[];
+  /** Properties or traits. */
+  readonly fields?: Properties | undefined;
+  readonly options?: CallOptions | undefined;
+  readonly callback?: Callback | undefined;
+}
+
+/** `leading`: how many names or ids the call begins with; 0 where any of them may be left out. */
+export function readCall(given: readonly unknown[], leading: number): Call {
+  const callback = given.find((one) => typeof one === "function") as Callback | undefined;
+  const rest = given.filter((one) => one !== callback);
+  if (leading && isObject(rest[0])) rest.unshift(undefined); // identify({ plan: "pro" })
+  const texts = leading ? rest.slice(0, leading) : rest.filter((one) => one != null && !isObject(one));
+  const [fields, options] = leading ? rest.slice(leading) : rest.filter(isObject);
+  return {
+    texts: texts.map((one) => String(one ?? "")), // ids may come as numbers
+    fields: (fields as Properties | null) ?? undefined,
+    options: (options as CallOptions | null) ?? undefined,
+    callback,
+  };
+}
+
+function isObject(value: unknown): boolean {
+  return typeof value === "object" && value !== null;
+}

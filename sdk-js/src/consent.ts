@@ -1,0 +1,24 @@
+/** What holds of consent, and what it means for what is kept on the device. */
+import { readCookie, writeCookie } from "./cookie.js";
+import { ANONYMOUS } from "./identity.js";
+import type { Store } from "./storage.js";
+import type { Consent, Options } from "./types.js";
+
+/** Where the person's own choice is kept: a refusal, too, since it must be remembered. */
+export const CONSENT = "mm.consent";
+
+/** What the person said here, what their browser says, what the site says: the first that there is. */
+export function consentOf(store: Store, options: Options): Consent {
+  const said = store.get(CONSENT);
+  if (said) return said as Consent;
+  const isPrivate = options.gpc !== false && (navigator as { globalPrivacyControl?: boolean }).globalPrivacyControl;
+  return isPrivate ? "denied" : (options.consent ?? "granted");
+}
+
+/** Removes all that was kept, but for the choice itself. */
+export function forgetAll(store: Store): void {
+  for (const key of store.keys()) {
+    if (/^mm[._]/.test(key) && key !== CONSENT) store.remove(key);
+  }
+  if (readCookie(ANONYMOUS)) writeCookie(ANONYMOUS, "");
+}

@@ -1,0 +1,40 @@
+/** One small cookie for all subdomains of a site. Nothing throws: a sandboxed frame has no cookies. */
+
+const YEAR_S = 31_536_000;
+let site: string | undefined; // looked for once a page
+
+export function readCookie(name: string): string | undefined {
+  try {
+    return new RegExp(`(?:^|; )${name}=([^;]+)`).exec(document.cookie)?.[1];
+  } catch {
+    return undefined;
+  }
+}
+
+/** An empty value removes it. */
+export function writeCookie(name: string, value: string): void {
+  put(name, value, (site ??= siteOf(location.hostname)));
+}
+
+/** The shortest domain that the browser lets this page set a cookie for; none where the name has no dot. */
+function siteOf(hostname: string): string {
+  const parts = hostname.split(".");
+  for (let count = 2; count <= parts.length; count++) {
+    const domain = parts.slice(-count).join(".");
+    put("mm_probe", "1", domain);
+    const isSet = readCookie("mm_probe");
+    put("mm_probe", "", domain);
+    if (isSet) return domain;
+  }
+  return "";
+}
+
+function put(name: string, value: string, domain: string): void {
+  try {
+    const secure = location.protocol === "https:" ? "; Secure" : "";
+    const where = domain && "; Domain=" + domain;
+    document.cookie = `${name}=${value}; Path=/; Max-Age=${value ? YEAR_S : 0}; SameSite=Lax${where}${secure}`;
+  } catch {
+    // As said above.
+  }
+}

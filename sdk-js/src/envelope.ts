@@ -1,0 +1,18 @@
+/** The body of a request. What its events have in common stands in it once. */
+import type { Batch } from "./queue.js";
+
+export const VERSION = "0.1.0";
+
+/** `dropped`: how many events were lost since this was last said. */
+export function envelope(writeKey: string, { shared, events }: Batch, dropped: number): string {
+  const context = {
+    library: { name: "manymetrics-js", version: VERSION },
+    locale: navigator.language,
+    timezone: Intl.DateTimeFormat().resolvedOptions().timeZone,
+    screen: { width: screen.width, height: screen.height },
+    ...shared.context,
+    ...(dropped && { droppedEvents: dropped }),
+  };
+  const head = JSON.stringify({ writeKey, sentAt: Date.now(), anonymousId: shared.anonymousId, context });
+  return `${head.slice(0, -1)},"batch":[${events.join(",")}]}`;
+}
