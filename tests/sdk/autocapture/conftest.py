@@ -34,9 +34,12 @@ class Sent:
     bodies: list[str] = field(default_factory=list)
 
     def events(self) -> list[dict[str, Any]]:
-        """Each once: what a page hands over as it goes may be sent again."""
-        events = [event for body in self.bodies for event in json.loads(body)["batch"]]
-        return list({event["messageId"]: event for event in events}.values())
+        """Each once, with what its batch shares: what a page hands over as it goes may be sent again."""
+        events = {}
+        for batch in map(json.loads, self.bodies):
+            for event in batch["batch"]:
+                events[event["messageId"]] = event | {"context": batch["context"] | event["context"]}
+        return list(events.values())
 
 
 @dataclass

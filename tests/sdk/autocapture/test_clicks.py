@@ -207,7 +207,7 @@ def test_a_form_is_told_by_its_fields_and_not_by_what_is_in_them(tab: Tab) -> No
             "selector": "form#signup",
             "action": f"{tab.site.url}/join?token=***",
             "method": "post",
-            "fields": 10,
+            "fieldCount": 10,
         }
     ]
     assert "hush" not in "".join(tab.sent.bodies)
@@ -264,7 +264,7 @@ def test_fields_that_are_called_like_a_forms_own_parts_change_nothing(tab: Tab) 
         tab.drive("await page.mouse.click(given.x + 3, given.y + 3)", box)
 
     [form] = tab.told("Form Submitted")
-    assert (form["id"], form["action"], form["method"], form["fields"]) == (
+    assert (form["id"], form["action"], form["method"], form["fieldCount"]) == (
         "real",
         f"{tab.site.url}/there",
         "get",
