@@ -50,7 +50,9 @@ class Site:
     """
 
     url: str = ""
+    api_url: str = ""
     head: str = "<title>A page</title>"
+    start: str = "<script type=module src=/start.js></script>"
     body: str = ""
     options: str = ""
     headers: dict[str, str] = field(default_factory=dict)
@@ -173,17 +175,17 @@ def site(server: LiveServer, sent: Sent) -> Iterator[Site]:
         def do_GET(self) -> None:
             path = self.path.split("?")[0]
             if path.endswith(".js"):
-                script = made.script(path) or START.format(key=KEY, host=api_url, options=made.options)
+                script = made.script(path) or START.format(key=KEY, host=made.api_url, options=made.options)
                 answer_with(self, script.encode(), "text/javascript", {})
                 return
-            html = f"<!doctype html>{made.head}<script type=module src=/start.js></script><body>{made.body}"
+            html = f"<!doctype html>{made.start}{made.head}<body>{made.body}"
             answer_with(self, html.encode(), "text/html", made.headers)
 
         def log_message(self, *_arguments: object) -> None:
             return
 
     with ExitStack() as stack:
-        api_url = url_of(stack.enter_context(serving(Api)))
+        made.api_url = url_of(stack.enter_context(serving(Api)))
         made.url = url_of(stack.enter_context(serving(Pages)))
         yield made
 
