@@ -17,8 +17,8 @@ const common = {
   write: false,
 };
 // Modules share what they share; each classic script is whole.
-const modules = ["index", "web-vitals"];
-const scripts = { mm: "script", "mm-web-vitals": "web-vitals.script" };
+const modules = ["index", "web-vitals", "errors"];
+const scripts = { mm: "script", "mm-web-vitals": "web-vitals.script", "mm-errors": "errors.script" };
 
 rmSync(out, { recursive: true, force: true });
 mkdirSync(out, { recursive: true });

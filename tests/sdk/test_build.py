@@ -20,8 +20,10 @@ NPM = NODE.parent.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
 MOST_BYTES = {
     "index.js": 5_000,
     "web-vitals.js": 4_000,
+    "errors.js": 2_000,
     "mm.js": 9_000,  # with autocapture
     "mm-web-vitals.js": 4_000,
+    "mm-errors.js": 2_000,
 }
 
 
