@@ -38,10 +38,13 @@ TRIMMED = (
     "**/py.typed",
     "**/tests",
     "fastapi_offline/static/redoc.standalone.js",  # the app has no /redoc
+    "manymetrics/built_sdk.py",
     "manymetrics/cli",
     "manymetrics/http_protocol.py",
     "manymetrics/local.py",
     "manymetrics/local_stream.py",
+    "manymetrics/sample_page.py",
+    "manymetrics/static_files.py",
     "zstandard/_cffi*.so",  # for PyPy
     "zstandard/backend_cffi.py",
 )

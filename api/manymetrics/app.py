@@ -25,11 +25,12 @@ def create_app(
     sink: Sink,
     read_books: BooksReader | None = None,
     lifespan: Lifespan | None = None,
+    more_routes: Callable[[FastAPI], None] | None = None,
     clock: Callable[[], int] = time.time_ns,
 ) -> Front:
     """``read_books`` gives /metrics the committed books; ``lifespan`` is what runs beside the API while it serves.
 
-    ``clock`` gives nanoseconds since 1970, UTC.
+    ``more_routes`` adds what this root alone has. ``clock`` gives nanoseconds since 1970, UTC.
     """
 
     @asynccontextmanager
@@ -58,4 +59,6 @@ def create_app(
         lifespan=live,
     )
     add_routes(app, collector, settings, read_books)
+    if more_routes is not None:
+        more_routes(app)
     return Front(collector, app)

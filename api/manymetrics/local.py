@@ -14,6 +14,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import shlex
 import signal
 import sqlite3
 import sys
@@ -21,24 +22,29 @@ import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from manymetrics.collect import Front
-from manymetrics.keys import Keys, KeysUnavailableError, keys_of, keys_path, new_key, read_keys, write_keys
+from manymetrics.keys import Keys, KeysUnavailableError, WriteKey, keys_of, keys_path, new_key, read_keys, write_keys
 from manymetrics.local_stream import SHARD, LocalSource, LocalStream, open_stream
 from manymetrics.settings import Settings, SettingsError
 from manymetrics.tables import EVENTS
 from manymetrics.telemetry import log_json_lines
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
     from manymetrics.metrics import Books
+    from manymetrics.sample_page import SampleData
     from manymetrics_processor.lake import Lake
     from manymetrics_processor.ledger import StreamBooks
 
 log = logging.getLogger("manymetrics.local")
 _RESTART_WAIT_S = 1.0
 _STOP_WAIT_S = 8.0
+SAMPLE_AGE = timedelta(days=1)  # of the oldest rows that the sample page asks for: a large table has many files
 
 
 def stream_path(data_dir: Path) -> Path:
@@ -89,14 +95,47 @@ def _unwritable(data_dir: Path) -> str:
     return f"{data_dir} can't be written: make it so, or name another folder with --data-dir"
 
 
-def first_key(settings: Settings) -> str | None:
-    """A live key to show to whoever starts the server; None where there is none to show."""
-    if settings.write_keys:
-        return settings.write_keys.split(",")[0].partition(":")[0].strip()
+def first_key(settings: Settings, keys: Keys, origin: str | None = None) -> WriteKey | None:
+    """A live key to show to whoever starts the server; with ``origin``, one that its pages may use. None if none is."""
     try:
-        return next((key.key for key in read_keys(keys_path(settings.data_dir)) if not key.revoked), None)
+        named = (
+            [one.partition(":")[0].strip() for one in settings.write_keys.split(",")]
+            if settings.write_keys
+            else [key.key for key in read_keys(keys_path(settings.data_dir))]
+        )
+        live = [key for key in map(keys.find, named) if key is not None]
     except KeysUnavailableError:
         return None
+    return next((key for key in live if origin is None or not key.origins or origin in key.origins), None)
+
+
+def sample_data(settings: Settings, keys: Keys) -> SampleData:
+    """What the sample page needs."""
+    from manymetrics.sample_page import SampleData
+    from manymetrics_insights.folder import Folder, metadata_path
+
+    def rows(project: str, anonymous_id: str) -> list[dict[str, Any]]:
+        from manymetrics_insights.newest import newest_rows
+
+        since = datetime.now(UTC).replace(tzinfo=None) - SAMPLE_AGE
+        return [*newest_rows(Folder(settings.data_dir), project, anonymous_id, since)]
+
+    return SampleData(
+        find_key=lambda origin: first_key(settings, keys, origin),
+        query=query_command(settings),
+        commit=lambda: Path(metadata_path(settings.data_dir, EVENTS.name) or "none").name,
+        rows=rows,
+    )
+
+
+def query_command(settings: Settings) -> str:
+    """What asks this server's tables, as typed where it was started."""
+    program = Path(sys.executable).with_name("manymetrics")
+    near = program.is_relative_to(Path.cwd())
+    command = shlex.quote(str(program.relative_to(Path.cwd()))) if near else "manymetrics"
+    if settings.data_dir == Settings().data_dir:
+        return f"{command} query"
+    return f"{command} query --data-dir {shlex.quote(str(settings.data_dir))}"
 
 
 def open_lake(data_dir: Path) -> Lake:
@@ -156,16 +195,25 @@ def books_for_metrics(data_dir: Path) -> Books:
 def create_local_app(settings: Settings | None = None, on_ready: Callable[[], None] | None = None) -> Front:
     """The API of one machine with its committer; ``on_ready`` is called once events reach the tables."""
     from manymetrics.app import create_app
+    from manymetrics.built_sdk import add_sdk_routes, read_built_sdk
+    from manymetrics.sample_page import add_sample_routes
 
     settings = settings or Settings.read(os.environ)
     check_data_dir(settings.data_dir)
     supervisor = Supervisor(settings, on_ready or (lambda: None))
+    sdk, keys = read_built_sdk(), ensure_keys(settings)
+
+    def more_routes(app: FastAPI) -> None:
+        add_sdk_routes(app, sdk)
+        add_sample_routes(app, sdk, sample_data(settings, keys), behind_proxies=settings.trusted_proxies > 0)
+
     return create_app(
         settings=settings,
-        keys=ensure_keys(settings),
+        keys=keys,
         sink=LocalStream(stream_path(settings.data_dir)),
         read_books=lambda: books_for_metrics(settings.data_dir),
         lifespan=supervisor.running,
+        more_routes=more_routes,
     )
 
 

@@ -22,8 +22,11 @@ def _given(name: str) -> dict[str, Any]:
     return {"required": [name], "properties": {name: {"type": "string", "minLength": 1}}}
 
 
+_IDENTITY: dict[str, Any] = {"anyOf": [_given("userId"), _given("anonymousId")]}
+
+
 class _Event(_Request):
-    model_config = ConfigDict(json_schema_extra={"anyOf": [_given("userId"), _given("anonymousId")]})
+    model_config = ConfigDict(json_schema_extra=_IDENTITY)
 
     message_id: Annotated[
         MessageId | None,
@@ -84,9 +87,7 @@ class Alias(_Event):
 
 
 class _Item(BaseModel):
-    """In a batch, the batch may hold the id: so an event needs none."""
-
-    model_config = ConfigDict(json_schema_extra={})
+    model_config = ConfigDict(json_schema_extra={})  # its identity may be its batch's, which says so
 
 
 class TrackItem(Track, _Item):
@@ -130,6 +131,10 @@ Item = Annotated[TrackItem | IdentifyItem | PageItem | ScreenItem | GroupItem | 
 
 class Batch(_Request):
     """Up to 10,000 events. What stands beside them is every event's, where its own says nothing else."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"anyOf": [_given("anonymousId"), {"properties": {"batch": {"items": _IDENTITY}}}]}
+    )
 
     batch: list[Item]
     anonymous_id: Annotated[Id | None, Field(description="Of every event that has none of its own.")] = None

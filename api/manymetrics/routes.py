@@ -24,7 +24,7 @@ from manymetrics.openapi import REFUSALS, SECURITY, describe
 from manymetrics.outcomes import RequestOutcome
 from manymetrics.settings import Settings
 
-__all__ = ["BooksReader", "add_routes"]
+__all__ = ["BooksReader", "add_routes", "is_from_this_machine", "response_of"]
 
 GIF = base64.b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7")
 _HOST = re.compile(r"[A-Za-z0-9.\-]+(:\d{1,5})?|\[[0-9a-fA-F:]+\](:\d{1,5})?")
@@ -83,7 +83,7 @@ _STRICT = {
 def _add_collecting(app: FastAPI, collector: Collector, path: str, route: collect.Route) -> None:
     async def endpoint(request: Request) -> Response:
         answer = await collect.answer_asgi(collector, request.scope, request.receive, route)
-        return _response(answer) if answer is not None else Response(status_code=400)
+        return response_of(answer) if answer is not None else Response(status_code=400)
 
     name = "batch" if route.batch else route.default_type or "discarded"
     app.add_api_route(
@@ -148,7 +148,7 @@ def _add_pixels(app: FastAPI, collector: Collector) -> None:
 
 async def _put_pixel(collector: Collector, request: Request, event_type: str, body: bytes) -> Response:
     if event_type not in EVENT_TYPES:
-        return _response(refusal_answer(collect.NOT_FOUND))
+        return response_of(refusal_answer(collect.NOT_FOUND))
     headers = collect.one_of_each(request.scope["headers"])
     headers.pop(b"content-encoding", None)
     draft = Draft(
@@ -161,7 +161,7 @@ async def _put_pixel(collector: Collector, request: Request, event_type: str, bo
     )
     answer = await collector.put(draft, request.scope["headers"], collect.peer_of(request.scope))
     if answer.status != HTTPStatus.OK:
-        return _response(answer)
+        return response_of(answer)
     kept = [pair for pair in answer.headers if pair[0].startswith((b"access-", b"vary"))]
     return Response(GIF, media_type="image/gif", headers={"cache-control": "no-store", **_text(kept)})
 
@@ -241,14 +241,14 @@ def _add_health(app: FastAPI, collector: Collector, settings: Settings, read_boo
     async def readyz() -> Response:
         """Whether an event sent now would be stored: tries it."""
         if not await collector.sink.ready():
-            return _response(refusal_answer(intake.STREAM_UNAVAILABLE))
+            return response_of(refusal_answer(intake.STREAM_UNAVAILABLE))
         return Response(models.Health(status="ok").model_dump_json(), media_type="application/json")
 
     @app.get("/metrics", tags=["operation"], response_class=Response, responses=_METRICS_ANSWERS)
     async def metrics(request: Request) -> Response:
         """Prometheus text: the committed books, and this process's requests. Loopback, or with the metrics token."""
         if not _may_read_metrics(request, settings.metrics_token):
-            return _response(refusal_answer(_METRICS_REFUSED))
+            return response_of(refusal_answer(_METRICS_REFUSED))
         body, content_type = render_metrics(read_books)
         return Response(body, media_type=content_type)
 
@@ -269,6 +269,11 @@ def _may_read_metrics(request: Request, token: str) -> bool:
     if token:
         given = request.headers.get("authorization", "")
         return compare_digest(given.encode(), f"Bearer {token}".encode())
+    return is_from_this_machine(request)
+
+
+def is_from_this_machine(request: Request) -> bool:
+    """Over loopback, and by no proxy that says that it is one."""
     proxied = "x-forwarded-for" in request.headers or "forwarded" in request.headers
     return request.client is not None and request.client.host in {"127.0.0.1", "::1"} and not proxied
 
@@ -279,18 +284,19 @@ def _may_read_metrics(request: Request, token: str) -> bool:
 async def _http_error(_request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     if status == HTTPStatus.NOT_FOUND:
-        return _response(refusal_answer(collect.NOT_FOUND))
+        return response_of(refusal_answer(collect.NOT_FOUND))
     code = "method_not_allowed" if status == HTTPStatus.METHOD_NOT_ALLOWED else "bad_request"
     message = "this route takes another method: see /docs"
     allowed = error.headers if isinstance(error, HTTPException) and error.headers else {}
-    return _response(refusal_answer(Refusal(status, RequestOutcome.BAD_REQUEST, code, message)), allowed)
+    return response_of(refusal_answer(Refusal(status, RequestOutcome.BAD_REQUEST, code, message)), allowed)
 
 
 async def _server_error(_request: Request, _error: Exception) -> Response:
-    return _response(collect.internal_error())
+    return response_of(collect.internal_error())
 
 
-def _response(answer: Answer, more: Mapping[str, str] | None = None) -> Response:
+def response_of(answer: Answer, more: Mapping[str, str] | None = None) -> Response:
+    """As the framework sends it."""
     response = Response(answer.body, status_code=answer.status, headers=more)
     response.raw_headers = [*(h for h in response.raw_headers if h[0] != b"content-length"), *answer.headers]
     return response

@@ -6,7 +6,7 @@
  * Where nothing comes back from the API while other hosts answer, something blocks it: it is left alone for five minutes.
  */
 import type { Batch, Queue } from "./queue.js";
-import { KEEPALIVE_BYTES, REFUSALS, TOO_LARGE, type Outcome } from "./transport.js";
+import { isRefusal, KEEPALIVE_BYTES, TOO_LARGE, type Outcome } from "./transport.js";
 
 const SOON_MS = 3_000;
 const MANY = 50; // events that wait: not any longer
@@ -94,7 +94,7 @@ export class Sender {
     const { status, waitMs } = await this._send(batch, isLast);
     this._queue.mark(batch, false);
     const isAccepted = status >= 200 && status < 300;
-    if (!isAccepted && !REFUSALS.includes(status)) return this._failed(status, waitMs);
+    if (!isAccepted && !isRefusal(status)) return this._failed(status, waitMs);
     this._failures = this._unanswered = this._notBefore = 0;
     if (status === TOO_LARGE && batch.events.length > 1) {
       this._maxBytes = batch.bytes / 2; // something before the API takes less than it does

@@ -302,6 +302,7 @@ def test_the_banner_shows_a_key_the_urls_and_lines_to_paste(tmp_path: Path, monk
     assert re.findall(r"http://\S+", text) == [
         "http://127.0.0.1:8123/docs",
         "http://127.0.0.1:8123/healthz",
+        "http://127.0.0.1:8123/sample",
         "http://127.0.0.1:8123/v1/track",
     ]
     assert "write key   wk_1\n" in text

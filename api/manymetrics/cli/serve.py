@@ -7,6 +7,7 @@ import os
 import sys
 
 from manymetrics.cli.data_dir import VARIABLE, add_data_dir
+from manymetrics.keys import keys_of
 from manymetrics.settings import PREFIX, Settings
 
 
@@ -63,8 +64,11 @@ def banner(settings: Settings) -> str:
     """What to try first."""
     from manymetrics.local import first_key
 
-    url = f"http://{settings.host}:{settings.port}"
-    key = first_key(settings) or "<write key>"
+    # A browser on this machine, which alone may see the sample, knows it by this name wherever it listens.
+    host = "127.0.0.1" if settings.host in {"", "0.0.0.0", "::"} else settings.host  # noqa: S104  # it is no address here
+    url = f"http://{host}:{settings.port}"
+    first = first_key(settings, keys_of(settings))
+    key = first.key if first else "<write key>"
     manymetrics = os.path.relpath(sys.argv[0]) if os.sep in sys.argv[0] else "manymetrics"
     return f"""\
 ManyMetrics is ready.
@@ -73,7 +77,11 @@ ManyMetrics is ready.
   docs        {url}/docs
   health      {url}/healthz
 
-Send an event:
+See events become rows, in a page:
+
+  {url}/sample
+
+Or send one:
 
   curl {url}/v1/track -u {key}: -d '{{"userId": "u-1", "event": "Signed Up", "properties": {{"plan": "pro"}}}}'
 

@@ -1,0 +1,22 @@
+"""What pip installs holds all that one machine serves: a wheel has no checkout beside it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+from tests.conftest import ROOT
+
+
+def test_a_wheel_holds_the_built_sdk_and_the_sample_page(tmp_path: Path) -> None:
+    uv = Path(sys.executable).with_name("uv")
+    subprocess.run([uv, "build", "--quiet", "--wheel", "--out-dir", tmp_path, ROOT], check=True, timeout=120)
+
+    [wheel] = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        held = {name: archive.read(name) for name in archive.namelist()}
+    for folder, package in ((ROOT / "sdk-js" / "dist", "sdk"), (ROOT / "sample", "sample")):
+        for file in folder.glob("*.*"):
+            assert held[f"manymetrics/{package}/{file.name}"] == file.read_bytes()

@@ -1,0 +1,148 @@
+"""The sample page: for a browser on this machine alone, and only with a key that it may use."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from manymetrics.app import create_app
+from manymetrics.built_sdk import BuiltSdk, read_built_sdk
+from manymetrics.keys import KeyTable, WriteKey
+from manymetrics.sample_page import SampleData, add_sample_routes
+from manymetrics.settings import Settings
+from manymetrics.sinks import MemorySink
+from tests.in_process import App, Reply, ask
+
+HERE = {"host": "127.0.0.1:8000"}
+KEY = WriteKey(key="wk_shop", project="shop")
+
+
+@dataclass
+class Table:
+    """A table that counts who reads it."""
+
+    commit: str = "00001.metadata.json"
+    asked: list[tuple[str, str]] = field(default_factory=list)
+
+    def rows(self, project: str, anonymous_id: str) -> list[dict[str, Any]]:
+        self.asked.append((project, anonymous_id))
+        return [{"message_id": "1", "event": "<b>"}]
+
+
+@pytest.fixture
+def table() -> Table:
+    return Table()
+
+
+@pytest.fixture
+def make(table: Table) -> Callable[..., App]:
+    def made(
+        key: Callable[[str], WriteKey | None] = lambda _origin: KEY,
+        sdk: BuiltSdk | None = None,
+        *,
+        behind_proxies: bool = False,
+    ) -> App:
+        data = SampleData(key, "manymetrics query --data-dir 'a b'", lambda: table.commit, table.rows)
+        built = sdk or read_built_sdk()
+        return create_app(
+            settings=Settings(),
+            keys=KeyTable((KEY,)),
+            sink=MemorySink(),
+            more_routes=lambda app: add_sample_routes(app, built, data, behind_proxies=behind_proxies),
+        )
+
+    return made
+
+
+def get(app: App, path: str = "/sample", client: str = "127.0.0.1", **headers: str) -> Reply:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return ask(app, "GET", path, HERE | named, client=client)
+
+
+def test_the_page_loads_the_sdk_as_any_page_does_and_runs_nothing_inline(make: Callable[..., App]) -> None:
+    reply = get(make())
+
+    text = reply.body.decode()
+    assert (reply.status, reply.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert str(read_built_sdk().script_tag("http://127.0.0.1:8000", "wk_shop")) in text
+    assert reply.headers["content-security-policy"].startswith("default-src 'self'; ")
+    assert reply.headers["cache-control"] == "no-store"
+    scripts = re.findall(r"<script[^>]*>([^<]*)</script>", text)
+    assert scripts == ["", "", ""]
+    assert not re.search(r"<style| style=| on\w+=", text)
+    assert 'data-query="manymetrics query --data-dir &#x27;a b&#x27;"' in text
+
+
+def test_each_file_of_the_page_is_there(make: Callable[..., App]) -> None:
+    app = make()
+    named = set(re.findall(r'(?:src|href)="(/sample/[^"]+)"', get(app).body.decode()))
+
+    assert named == {"/sample/icon.svg", "/sample/sample.css", "/sample/observe.js", "/sample/sample.js"}
+    assert {get(app, path).status for path in named} == {200}
+    assert get(app, "/sample/index.html").status == 404
+    assert get(app, "/sample/../pyproject.toml").status == 404
+
+
+@pytest.mark.parametrize("path", ["/sample", "/sample/rows?anonymous_id=a"])
+@pytest.mark.parametrize(
+    ("client", "headers"),
+    [
+        ("203.0.113.7", {}),
+        ("127.0.0.1", {"x_forwarded_for": "203.0.113.7"}),
+        ("127.0.0.1", {"forwarded": "for=203.0.113.7"}),
+        ("127.0.0.1", {"host": "rebound.example:8000"}),
+        ("127.0.0.1", {"host": "127.0.0.1.example"}),
+        ("127.0.0.1", {"host": "localhost:8000@rebound.example"}),
+        ("127.0.0.1", {"host": ""}),
+    ],
+)
+def test_nobody_else_sees_a_key_or_a_row(
+    make: Callable[..., App], table: Table, path: str, client: str, headers: dict[str, str]
+) -> None:
+    reply = get(make(), path, client, **headers)
+
+    assert reply.status == 403
+    assert b"wk_shop" not in reply.body
+    assert table.asked == []
+
+
+@pytest.mark.parametrize("path", ["/sample", "/sample/rows?anonymous_id=a"])
+def test_behind_proxies_it_answers_nobody(make: Callable[..., App], path: str) -> None:
+    assert get(make(behind_proxies=True), path).status == 403
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "LOCALHOST:9000", "[::1]:8000"])
+def test_every_name_of_this_machine_will_do(make: Callable[..., App], host: str) -> None:
+    assert f'data-host="http://{host}"' in get(make(), host=host, client="::1").body.decode()
+
+
+def test_without_a_key_that_it_may_use_the_page_says_the_cure(make: Callable[..., App]) -> None:
+    asked: list[str] = []
+    reply = get(make(asked.append))
+
+    assert (reply.status, asked) == (503, ["http://127.0.0.1:8000"])
+    assert b"keys.json" in reply.body
+
+
+def test_without_a_built_sdk_the_page_says_the_cure(make: Callable[..., App]) -> None:
+    reply = get(make(sdk=BuiltSdk("0-0", {})))
+
+    assert (reply.status, b"node build.mjs" in reply.body) == (503, True)
+
+
+def test_rows_are_of_the_keys_project_and_read_once_a_commit(make: Callable[..., App], table: Table) -> None:
+    app, path = make(), "/sample/rows?anonymous_id=a%20%27b"
+
+    first = get(app, path)
+    again = get(app, path, if_none_match=first.headers["etag"])
+    table.commit = "00002.metadata.json"
+    after = get(app, path, if_none_match=first.headers["etag"])
+
+    assert first.json() == {"rows": [{"message_id": "1", "event": "<b>"}]}
+    assert (again.status, again.body, after.status) == (304, b"", 200)
+    assert table.asked == [("shop", "a 'b")] * 2
+    assert "access-control-allow-origin" not in first.headers
