@@ -28,6 +28,8 @@ mkdirSync(out, { recursive: true });
 await Promise.all([...modules.map((name) => make(name, name, "esm")), ...entries(later)]);
 const integrity = Object.fromEntries(Object.keys(later).map((name) => [`${name}.js`, hashOf(`${name}.js`)]));
 await make("mm", "script", "iife", { INTEGRITY: JSON.stringify(integrity) });
+const snippet = await minify(readFileSync("src/snippet.js", "utf8"), { ecma: 2020, compress: { passes: 3 } });
+writeFileSync(join(out, "snippet.html"), `<script>${snippet.code}</script>\n`);
 const types = ["--emitDeclarationOnly", "--sourceMap", "false", "--outDir", out];
 execFileSync(process.execPath, ["node_modules/typescript/bin/tsc", ...types], { stdio: "inherit" });
 

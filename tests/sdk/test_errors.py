@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.sdk.conftest import Browser
+from tests.sdk.conftest import KEY, Browser
 from tests.sdk.pages import Pages, pages
 
 pytestmark = pytest.mark.browser
@@ -48,6 +48,17 @@ def test_what_nobody_caught(page: Browser, shop: Pages) -> None:
     assert said(event) == {"name": "TypeError", "message": message, "line": 1, "column": 25, "handled": False}
     assert event["properties"]["file"] == shop.url + "/app.js"
     assert event["properties"]["stack"] == f"TypeError: {message}\n    at fails ({shop.url}/app.js:1:25)"
+
+
+def test_the_tag_of_the_script_asks_for_it(browser: Browser, shop: Pages) -> None:
+    tag = f'<script defer src="/mm.js" data-key="{KEY}" data-host="{shop.url}" data-errors data-vitals></script>'
+    shop.files["/tag"] = f"<!doctype html><title>A page</title>{tag}<p>text"
+    browser.open(shop.url + "/tag")
+    browser.run("new Promise((done) => setTimeout(done, 500))")
+    browser.run("reportError(new Error('mine')); location.href = '/'")
+
+    assert said(shop.once("Error")[0])["message"] == "mine"
+    assert shop.once("Web Vitals")[0]["context"]["page"]["path"] == "/tag"
 
 
 def test_a_promise_that_nobody_waited_for(page: Browser, shop: Pages) -> None:
