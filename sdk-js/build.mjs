@@ -20,14 +20,16 @@ const common = {
   write: false,
 };
 // Each file is whole, so that a page loads one.
-const modules = ["index", "autocapture", "web-vitals"];
-const later = { "mm-web-vitals": "web-vitals.script" }; // by the classic script, which knows their hashes
+const modules = ["index", "autocapture", "web-vitals", "errors"];
+const later = { "mm-web-vitals": "web-vitals.script", "mm-errors": "errors.script" }; // by the classic script, which knows their hashes
 
 rmSync(out, { recursive: true, force: true });
 mkdirSync(out, { recursive: true });
 await Promise.all([...modules.map((name) => make(name, name, "esm")), ...entries(later)]);
 const integrity = Object.fromEntries(Object.keys(later).map((name) => [`${name}.js`, hashOf(`${name}.js`)]));
 await make("mm", "script", "iife", { INTEGRITY: JSON.stringify(integrity) });
+const snippet = await minify(readFileSync("src/snippet.js", "utf8"), { ecma: 2020, compress: { passes: 3 } });
+writeFileSync(join(out, "snippet.html"), `<script>${snippet.code}</script>\n`);
 const types = ["--emitDeclarationOnly", "--sourceMap", "false", "--outDir", out];
 execFileSync(process.execPath, ["node_modules/typescript/bin/tsc", ...types], { stdio: "inherit" });
 

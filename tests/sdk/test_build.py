@@ -21,8 +21,10 @@ MOST_BYTES = {
     "index.js": 5_000,
     "autocapture.js": 4_000,
     "web-vitals.js": 4_000,
+    "errors.js": 2_000,
     "mm.js": 9_000,  # with autocapture
     "mm-web-vitals.js": 4_000,
+    "mm-errors.js": 2_000,
 }
 
 
