@@ -93,13 +93,11 @@ export class Recorder {
   private _decide(choice: Consent): void {
     const held = this._pending;
     this._choice = choice;
-    if (choice === "denied" || choice === "anonymous") {
-      this._store.isOpen = true;
-      forgetAll(this._store);
-      this._store.isOpen = false;
-      this.reset();
-    }
+    const isRefused = /denied|anonymous/.test(choice);
+    this._store.isOpen = true;
+    if (isRefused) forgetAll(this._store);
     this._store.isOpen = choice === "granted";
+    if (isRefused) this.reset();
     this._live();
     if (choice === "pending") return;
     this._pending = [];
