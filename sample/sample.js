@@ -235,7 +235,7 @@
     find("rows").replaceChildren(
       ...sorted.map((row) => make("tr", "", ...COLUMNS.map((column) => make("td", "", String(row[column] ?? ""))))),
     );
-    find("count").textContent = `Its answer: ${rows.length} row${rows.length === 1 ? "" : "s"}, the newest 50 of the last day.`;
+    find("count").textContent = `Its answer, of the last day: ${rows.length} row${rows.length === 1 ? "" : "s"}`;
     const answer = find("rows").closest(".answer");
     answer.scrollTop = answer.scrollHeight;
   }

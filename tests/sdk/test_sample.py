@@ -149,6 +149,7 @@ def test_the_page_runs_no_inline_script_and_fits_a_phone(page: Browser, tmp_path
         frame.textContent = "window.harm = 1";
         addEventListener("securitypolicyviolation", () => done(true), { once: true });
         document.body.append(frame);
+        setTimeout(() => done(false), 1000);
     })"""
     assert page.run(broken) is True
 
