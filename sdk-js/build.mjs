@@ -1,26 +1,56 @@
-// `node build.mjs [FOLDER]`: the module, its types and the classic script, into dist/ or that folder. What begins with an
-// underscore is nobody's business: it is mangled away.
+// `node build.mjs [FOLDER]`: the modules, their types and the classic scripts, into dist/ or that folder. What begins with
+// an underscore is nobody's business, and so is what INTERNAL names: it is mangled away.
 import { execFileSync } from "node:child_process";
-import { rmSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { build } from "esbuild";
+import { minify } from "terser"; // 2 % smaller than what esbuild makes
 
+const INTERNAL = /^_|^(adopt|bytes|callback|changed|choose|dropped|fields|identity|isDenied|isOpen|resume|sender|texts|underWay|waiting|waitMs)$/;
 const out = process.argv[2] ?? "dist";
 const common = {
   bundle: true,
   target: "es2021",
-  minify: true,
-  mangleProps: /^_/,
-  sourcemap: true,
+  minifySyntax: true,
+  mangleProps: INTERNAL,
+  sourcemap: "external",
   legalComments: "none",
+  outdir: "dist", // in any case, so that a build is the same wherever it is put
+  write: false,
 };
+// Each file is whole, so that a page loads one.
+const modules = ["index", "autocapture", "web-vitals"];
+const later = { "mm-web-vitals": "web-vitals.script" }; // by the classic script, which knows their hashes
 
 rmSync(out, { recursive: true, force: true });
-// Modules share what they share; each classic script is whole.
-const modules = ["index"];
-const scripts = { mm: "script" };
-await build({ ...common, entryPoints: modules.map((name) => `src/${name}.ts`), format: "esm", splitting: true, outdir: out });
-for (const [name, source] of Object.entries(scripts)) {
-  await build({ ...common, entryPoints: [`src/${source}.ts`], format: "iife", outfile: `${out}/${name}.js` });
-}
+mkdirSync(out, { recursive: true });
+await Promise.all([...modules.map((name) => make(name, name, "esm")), ...entries(later)]);
+const integrity = Object.fromEntries(Object.keys(later).map((name) => [`${name}.js`, hashOf(`${name}.js`)]));
+await make("mm", "script", "iife", { INTEGRITY: JSON.stringify(integrity) });
 const types = ["--emitDeclarationOnly", "--sourceMap", "false", "--outDir", out];
 execFileSync(process.execPath, ["node_modules/typescript/bin/tsc", ...types], { stdio: "inherit" });
+
+function entries(named) {
+  return Object.entries(named).map(([name, source]) => make(name, source, "iife"));
+}
+
+async function make(name, source, format, define = {}) {
+  const built = await build({ ...common, format, define, entryPoints: { [name]: `src/${source}.ts` } });
+  const [map, code] = built.outputFiles.map(({ text }) => text);
+  const made = await minify(
+    { [`${name}.js`]: code },
+    {
+      module: true,
+      ecma: 2020,
+      compress: { passes: 3, keep_fargs: false, unsafe_arrows: true },
+      sourceMap: { content: map, includeSources: true, url: `${name}.js.map`, filename: `${name}.js` },
+    },
+  );
+  writeFileSync(join(out, `${name}.js`), made.code);
+  writeFileSync(join(out, `${name}.js.map`), made.map);
+}
+
+function hashOf(file) {
+  return "sha384-" + createHash("sha384").update(readFileSync(join(out, file))).digest("base64");
+}

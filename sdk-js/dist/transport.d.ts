@@ -13,6 +13,6 @@ export interface Outcome {
 /** A browser lets 64 KiB of a page's keepalive requests be under way at once; other code of the page has some. */
 export declare const KEEPALIVE_BYTES = 56000;
 export declare const TOO_LARGE = 413;
-/** With these the API will never take it: sending it again would change nothing. */
-export declare const REFUSALS: number[];
+/** Whether the API will never take it, so that sending it again would change nothing. */
+export declare function isRefusal(status: number): boolean;
 export declare function post(url: string, text: string, gzip: boolean): Promise<Outcome>;

@@ -1,5 +1,5 @@
-/** What can stand in an event: anything that JSON can say. */
-export type Json = string | number | boolean | null | readonly Json[] | {
+/** What can stand in an event: anything that JSON can say, and dates, which become its text. */
+export type Json = string | number | boolean | null | Date | readonly Json[] | {
     readonly [key: string]: Json | undefined;
 };
 export type Properties = {
@@ -8,6 +8,10 @@ export type Properties = {
 /** Event names and their properties: `createClient<{ "Signed Up": { plan: string } }>(…)` checks each call. */
 export type EventMap = {
     readonly [event: string]: Properties;
+};
+/** A map of one's own may be an interface, and so may each event's properties. */
+export type Events<Map> = {
+    readonly [Name in keyof Map]: object;
 };
 /** What may be sent to the API. */
 export interface Event {

@@ -1,20 +1,19 @@
 /** What a page calls. Nothing here throws: the host page must not notice. */
 import { readCall } from "./calls.js";
 import { isBrowser, Recorder, type Draft } from "./recorder.js";
-import type { CallOptions, Consent, EventMap, Options, Plugin, Properties } from "./types.js";
+import type { CallOptions, Consent, EventMap, Events, Options, Plugin, Properties } from "./types.js";
 
 /** What may follow the names and ids of a call. */
-type Rest = [properties?: Properties, options?: CallOptions, callback?: () => void];
-type Traits = [traits?: Properties, options?: CallOptions, callback?: () => void];
+export type Rest = [properties?: Properties, options?: CallOptions, callback?: () => void];
+export type Traits = [traits?: Properties, options?: CallOptions, callback?: () => void];
+/** As `Rest`, for an event whose properties are known: some may have to be there. */
+export type RestOf<Known> = {} extends Known
+  ? [properties?: Known, options?: CallOptions, callback?: () => void]
+  : [properties: Known, options?: CallOptions, callback?: () => void];
 
 /** Each call is an event; it is kept before the microtask ends, and sent until the API has it. */
-export interface Client<Events extends EventMap = EventMap> {
-  track<Name extends keyof Events & string>(
-    event: Name,
-    properties?: Events[Name],
-    options?: CallOptions,
-    callback?: () => void,
-  ): void;
+export interface Client<Map extends Events<Map> = EventMap> {
+  track<Name extends keyof Map & string>(event: Name, ...rest: RestOf<Map[Name]>): void;
   identify(userId: string | number, ...rest: Traits): void;
   identify(...traits: Traits): void;
   page(category: string, name: string, ...rest: Rest): void;
@@ -43,10 +42,10 @@ export interface Client<Events extends EventMap = EventMap> {
 type Methods = { [Name in keyof Client]: (...given: never[]) => unknown };
 
 /** On a server, where there is no document, nothing is kept, nothing is sent and nothing fails. */
-export function createClient<Events extends EventMap = EventMap>(options: Options): Client<Events> {
+export function createClient<Map extends Events<Map> = EventMap>(options: Options): Client<Map> {
   return Object.fromEntries(
     Object.entries(methodsOf(new Recorder(options))).map(([name, run]) => [name, harmless(run as () => unknown)]),
-  ) as unknown as Client<Events>;
+  ) as unknown as Client<Map>;
 }
 
 function methodsOf(recorder: Recorder): Methods {

@@ -1,4 +1,4 @@
-export { createClient, type Client } from "./client.js";
+export { createClient, type Client, type Rest, type RestOf, type Traits } from "./client.js";
 export { VERSION } from "./envelope.js";
 export type {
   CallOptions,
@@ -6,6 +6,7 @@ export type {
   Core,
   Event,
   EventMap,
+  Events,
   Json,
   Options,
   Plugin,

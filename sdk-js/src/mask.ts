@@ -21,9 +21,9 @@ export function mask(text: string): string {
 export function maskUrl(url: string): string {
   const hide = (text: string): string => mask(text.replace(CREDENTIALS, "//").replace(SECRET, "$1" + HIDDEN));
   return hide(
-    url.replace(/[^/?&#=]*%[^/?&#=]*/g, (part) => {
+    url.replace(/[^/?&#=]+/g, (part) => {
       const plain = unescape(unescape(unescape(part))); // never throws, unlike decodeURIComponent
-      return hide(plain) === plain ? part : HIDDEN;
+      return plain === part || hide(plain) === plain ? part : HIDDEN;
     }),
   );
 }

@@ -10,7 +10,7 @@ import { Queue } from "./queue.js";
 import { Sender } from "./sender.js";
 import { Session } from "./session.js";
 import { Store } from "./storage.js";
-import { post, REFUSALS } from "./transport.js";
+import { isRefusal, post } from "./transport.js";
 import type { CallOptions, Consent, Event, Options, Properties } from "./types.js";
 
 export const isBrowser = typeof document === "object";
@@ -35,9 +35,7 @@ export class Recorder {
     this.sender = new Sender(this._queue, async (batch, isLast) => {
       const body = envelope(_options.key, batch, this._queue.dropped);
       const outcome = await post(url, body, !!_options.gzip && !isLast);
-      if (REFUSALS.includes(outcome.status)) {
-        console.warn(`ManyMetrics: ${url} refuses events (${outcome.status}). Is the write key right?`);
-      }
+      if (isRefusal(outcome.status)) console.warn(`${url} refuses events (${outcome.status}): is the write key right?`);
       return outcome;
     });
     this._choice = isBrowser ? consentOf(this._store, _options) : "denied";
@@ -129,13 +127,14 @@ export class Recorder {
         ...(user.group && { groupId: user.group }),
       },
     };
-    const hasProperties = draft.properties || (user.properties && /track|page|screen/.test(draft.type));
+    const isAction = /track|page|screen/.test(draft.type);
+    const properties = user.properties && isAction ? { ...user.properties, ...draft.properties } : draft.properties;
     const event = {
       messageId: uuid(now),
-      timestamp: options.timestamp === undefined ? now : new Date(options.timestamp).getTime(),
+      timestamp: +new Date(options.timestamp ?? now),
       ...(user.id && { userId: user.id }),
       ...draft,
-      ...(hasProperties && { properties: { ...user.properties, ...draft.properties } }),
+      ...(properties && { properties }),
       context: { sessionSequence: place.n, ...options.context },
     };
     if (!this._options.before) return this._keep(event, shared);

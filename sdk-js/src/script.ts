@@ -5,6 +5,8 @@
  * Where the page has the snippet, `window.manymetrics` is an array of calls already: `[name, time, arguments]`. They are
  * made, each with its own time, and the array becomes the client, so that who holds it can go on with it.
  */
+import { autocapture } from "./autocapture.js";
+import { readCall } from "./calls.js";
 import { createClient, type Client } from "./client.js";
 import type { Options } from "./types.js";
 
@@ -14,14 +16,40 @@ declare global {
   }
 }
 
-type Early = [name: string, time: number, given: unknown[]][];
+/** The hashes of what may be loaded later, by name: put in by the build. */
+declare const INTEGRITY: { readonly [name: string]: string };
+
+type Early = [name: keyof Client, time: number, given: unknown[]][];
 
 const script = document.currentScript as HTMLScriptElement | null;
-const { key, host, path, consent, gpc, gzip } = script?.dataset ?? {};
+const { key, host = script?.src && new URL(script.src).origin, autocapture: captures, vitals, errors, ...options } =
+  script?.dataset ?? {};
 const early = window.manymetrics as unknown as Early | undefined;
-if (key && host && (!early || Array.isArray(early))) {
-  const options = { key, host, path, consent, gpc: gpc !== "ignore", gzip: gzip !== undefined };
-  const client = createClient(options as Options);
+if (script && key && host && (!early || Array.isArray(early))) {
+  const { gpc, gzip } = options;
+  const client = createClient({ ...options, key, host, gpc: gpc !== "ignore", gzip: gzip !== undefined } as Options);
   window.manymetrics = early ? Object.assign(early, client) : client;
-  client.page();
+  for (const [name, time, given] of early?.splice(0) ?? []) replay(client, name, time, given);
+  if (captures !== "off") client.use(autocapture());
+  if (vitals !== undefined) load("mm-web-vitals.js");
+  if (errors !== undefined) load("mm-errors.js");
+}
+
+/** With how many names or ids the calls begin that become events. */
+const LEADING: { readonly [name: string]: number } = { track: 1, identify: 1, group: 1, alias: 2, page: 0, screen: 0 };
+
+/** A call that was made before the client was there. */
+function replay(client: Client, name: keyof Client, timestamp: number, given: unknown[]): void {
+  const call = client[name] as (...given: unknown[]) => void;
+  if (!(name in LEADING)) return call(...given);
+  const { texts, fields, options, callback } = readCall(given, LEADING[name]!);
+  call(...texts, fields ?? {}, { timestamp, ...options }, callback);
+}
+
+/** Beside this script, so that what holds for its place holds for them: a policy, a proxy, a version. */
+function load(name: string): void {
+  const { src, nonce, crossOrigin, integrity } = script!;
+  const later = document.createElement("script");
+  Object.assign(later, { nonce, crossOrigin, integrity: integrity && INTEGRITY[name], src: new URL(name, src).href });
+  document.head.append(later);
 }

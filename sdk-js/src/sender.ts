@@ -3,10 +3,11 @@
  *
  * One request at a time. After a failure the waits grow to five seconds, so that a short outage is over five seconds
  * after it is over; after ten failures they grow to a minute. What the API asks for (`Retry-After`) is waited in any case.
- * Where nothing comes back from the API while other hosts answer, something blocks it: it is left alone for five minutes.
+ * Where nothing comes back from the API while other hosts answer, something blocks it: after three tries it is left alone
+ * for half a minute, and for longer and longer.
  */
 import type { Batch, Queue } from "./queue.js";
-import { KEEPALIVE_BYTES, REFUSALS, TOO_LARGE, type Outcome } from "./transport.js";
+import { isRefusal, KEEPALIVE_BYTES, TOO_LARGE, type Outcome } from "./transport.js";
 
 const SOON_MS = 3_000;
 const MANY = 50; // events that wait: not any longer
@@ -17,7 +18,8 @@ const WAIT_MS = 4_500;
 const PATIENT_TRIES = 10;
 const LONGEST_WAIT_MS = 60_000;
 const BLOCKED_TRIES = 3;
-const BLOCKED_MS = 300_000;
+const BLOCKED_WAIT_MS = 30_000;
+const LONGEST_BLOCKED_WAIT_MS = 300_000;
 
 /** `isLast`: the page may be gone before an answer is there. */
 export type Send = (batch: Batch, isLast: boolean) => Promise<Outcome>;
@@ -94,7 +96,7 @@ export class Sender {
     const { status, waitMs } = await this._send(batch, isLast);
     this._queue.mark(batch, false);
     const isAccepted = status >= 200 && status < 300;
-    if (!isAccepted && !REFUSALS.includes(status)) return this._failed(status, waitMs);
+    if (!isAccepted && !isRefusal(status)) return this._failed(status, waitMs);
     this._failures = this._unanswered = this._notBefore = 0;
     if (status === TOO_LARGE && batch.events.length > 1) {
       this._maxBytes = batch.bytes / 2; // something before the API takes less than it does
@@ -119,7 +121,9 @@ export class Sender {
   private _wait(): number {
     const failures = this._failures;
     if (!failures) return this._soon();
-    if (this._unanswered >= BLOCKED_TRIES && othersAnswerSince(this._failingSince)) return BLOCKED_MS;
+    if (this._unanswered >= BLOCKED_TRIES && othersAnswerSince(this._failingSince)) {
+      return Math.min(BLOCKED_WAIT_MS * 2 ** (this._unanswered - BLOCKED_TRIES), LONGEST_BLOCKED_WAIT_MS);
+    }
     const patient = FIRST_WAITS_MS[failures - 1] ?? WAIT_MS;
     const wait = failures <= PATIENT_TRIES ? patient : WAIT_MS * 2 ** (failures - PATIENT_TRIES);
     const jittered = Math.min(wait, LONGEST_WAIT_MS) * (0.9 + Math.random() / 10);

@@ -25,7 +25,7 @@ export class Session {
 
   /** The place of the next event. `campaign`: what the page's address says, which a later one takes the place of. */
   next(now: number, campaign: Campaign | undefined): Place {
-    const last = isPlace((parse(this._store.get(KEY)) as Place | null) ?? this._last);
+    const last = (parse(this._store.get(KEY)) as Place | null) ?? this._last;
     const goesOn = last && Math.abs(now - last.at) < SESSION_GAP_MS ? last : { id: uuid(now), n: 0 };
     this._last = { ...goesOn, at: now, n: goesOn.n + 1, ...(campaign && { campaign }) };
     this._store.set(KEY, JSON.stringify(this._last));
@@ -36,9 +36,4 @@ export class Session {
     this._last = undefined;
     this._store.remove(KEY);
   }
-}
-
-/** Somebody else may have written it. */
-function isPlace(kept: Place | undefined): Place | undefined {
-  return kept && typeof kept.id === "string" && kept.n >= 0 ? kept : undefined;
 }

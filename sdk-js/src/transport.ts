@@ -15,8 +15,12 @@ export interface Outcome {
 export const KEEPALIVE_BYTES = 56_000;
 
 export const TOO_LARGE = 413;
-/** With these the API will never take it: sending it again would change nothing. */
-export const REFUSALS = [400, 401, 403, TOO_LARGE, 415, 422];
+const NOT_NOW = [404, 405, 408, 409, 425, 429]; // a proxy that is being mended says the first two
+
+/** Whether the API will never take it, so that sending it again would change nothing. */
+export function isRefusal(status: number): boolean {
+  return status >= 400 && status < 500 && !NOT_NOW.includes(status);
+}
 
 export async function post(url: string, text: string, gzip: boolean): Promise<Outcome> {
   try {

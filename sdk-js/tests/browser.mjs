@@ -5,13 +5,23 @@ import { chromium as playwright } from "playwright-core";
 
 // A process a page, as in anybody's browser: one that crashes takes no other with it.
 const args = chromium.args.filter((one) => !["--single-process", "--no-zygote"].includes(one));
-const browser = await playwright.launch({ executablePath: await chromium.executablePath(), args });
+const browser = await playwright.launch({
+  executablePath: await chromium.executablePath(),
+  args: [...args, "--host-resolver-rules=MAP *.test 127.0.0.1"], // names, for cookies of subdomains
+  ignoreDefaultArgs: ["--disable-back-forward-cache"],
+});
 const context = await browser.newContext();
 const pages = new Map();
+const errors = []; // what pages threw, or Chromium complained of
+let blocked = 0;
 
 const commands = {
   async open({ page, url }) {
     const opened = pages.get(page) ?? (await context.newPage());
+    if (opened !== pages.get(page)) {
+      opened.on("pageerror", (error) => errors.push(String(error)));
+      opened.on("console", (said) => said.type() === "error" && errors.push(said.text()));
+    }
     pages.set(page, opened);
     await opened.goto(url);
   },
@@ -31,6 +41,13 @@ const commands = {
   },
   arrived: ({ page, url }) => pages.get(page).waitForURL(url),
   offline: ({ is }) => context.setOffline(is),
+  back: ({ page }) => pages.get(page).goBack({ waitUntil: "commit" }),
+  /** Runs before a page's own scripts. */
+  before: ({ code }) => context.addInitScript(code),
+  errors: () => errors,
+  /** As an extension does: requests to it fail. */
+  block: ({ url }) => context.route(url, (route) => (blocked++, route.abort("blockedbyclient"))),
+  blocked: () => blocked,
   /** As a person with such a window sees it; `full`: the whole page, not what is in view. */
   async screenshot({ page, path, width, height, colorScheme, full }) {
     const shown = pages.get(page);

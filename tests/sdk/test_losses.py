@@ -84,6 +84,15 @@ def test_g_more_than_a_browser_takes_as_a_page_goes(browser: Browser, site: str,
     arrived.all_of(150)
 
 
+def test_j_a_burst_at_the_very_start(browser: Browser, site: str, mark: str, arrived: Arrived) -> None:
+    browser.open(site + "/")
+    browser.run(track(mark, 0, 20) + "; setTimeout(() => location.href = '/other', 100)")
+    browser.do("arrived", page="page", url=site + "/other")
+    browser.open(site + "/")
+
+    arrived.all_of(20)
+
+
 @pytest.mark.parametrize("state", ["unavailable", "refusing"])
 def test_c_an_outage_of_five_seconds(
     browser: Browser, site: str, gate: Gate, mark: str, arrived: Arrived, state: State
@@ -109,6 +118,17 @@ def test_d_offline_for_a_while(browser: Browser, site: str, mark: str, arrived: 
     arrived.all_of(20, within_s=8)
 
 
+def test_e_offline_and_the_tab_closed(browser: Browser, site: str, mark: str, arrived: Arrived) -> None:
+    browser.open(site + "/")
+    browser.do("offline", **{"is": True})
+    browser.run(track(mark, 0, 20))
+    browser.do("close", page="page")
+    browser.do("offline", **{"is": False})
+    browser.open(site + "/")
+
+    arrived.all_of(20)
+
+
 @pytest.mark.parametrize("state", ["unavailable", "refusing"])
 def test_f_an_outage_and_the_tab_closed(
     browser: Browser, site: str, gate: Gate, mark: str, arrived: Arrived, state: State
@@ -128,6 +148,19 @@ def test_h_an_outage_and_a_crash(browser: Browser, site: str, gate: Gate, mark: 
     gate.state = "unavailable"
     browser.run(track(mark, 0, 20))
     browser.do("crash", page="page")
+    gate.state = "open"
+    browser.open(site + "/")
+
+    arrived.all_of(20)
+
+
+def test_m_an_outage_while_events_come_and_the_tab_closed(
+    browser: Browser, site: str, gate: Gate, mark: str, arrived: Arrived
+) -> None:
+    browser.open(site + "/")
+    gate.state = "unavailable"
+    browser.run(track_slowly(mark, 20))
+    browser.do("close", page="page")
     gate.state = "open"
     browser.open(site + "/")
 
