@@ -35,7 +35,7 @@ export class Recorder {
     this.sender = new Sender(this._queue, async (batch, isLast) => {
       const body = envelope(_options.key, batch, this._queue.dropped);
       const outcome = await post(url, body, !!_options.gzip && !isLast);
-      if (isRefusal(outcome.status)) console.warn(`${url} refuses events (${outcome.status}): is the write key right?`);
+      if (isRefusal(outcome.status)) console.warn(`${url} refuses events (${outcome.status}): wrong write key?`);
       return outcome;
     });
     this._choice = isBrowser ? consentOf(this._store, _options) : "denied";
