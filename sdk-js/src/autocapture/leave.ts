@@ -34,9 +34,11 @@ export function watchLeave(core: Core): Leave {
     last = now;
     isHere = document.visibilityState === "visible" && document.hasFocus();
   };
-  const root = (): Element => document.scrollingElement ?? document.documentElement;
+  const root = (): Element | null => document.scrollingElement ?? document.documentElement;
   const look = (): void => {
-    const { scrollTop, clientHeight, scrollHeight } = scroller ?? root();
+    const seen = scroller ?? root();
+    if (!seen) return;
+    const { scrollTop, clientHeight, scrollHeight } = seen;
     depth = Math.max(depth, Math.min(100, Math.round((100 * (scrollTop + clientHeight)) / scrollHeight)) || 0);
   };
   const report = (): void => {
@@ -54,7 +56,7 @@ export function watchLeave(core: Core): Leave {
   for (const sign of SIGNS.split(" ")) listen(sign as keyof WindowEventMap, tick);
   listen("scroll", ({ target }) => {
     const scrolled = target instanceof Element ? target : root();
-    if (scrolled.clientHeight * 2 < innerHeight) return;
+    if (!scrolled || scrolled.clientHeight * 2 < innerHeight) return;
     // What an app scrolls is often an element that fills the window, and the document itself is seen from the start.
     if (scrolled !== (scroller ?? root())) depth = 0;
     scroller = scrolled;

@@ -44,13 +44,29 @@ class Sent:
 
 @dataclass
 class Site:
-    """Every path is the same page: ``body``, with headers of its own."""
+    """Every path is the same page: ``body``, with headers of its own.
+
+    ``change``: what stands in autocapture, and what is put in its place.
+    """
 
     url: str = ""
+    api_url: str = ""
     head: str = "<title>A page</title>"
+    start: str = "<script type=module src=/start.js></script>"
     body: str = ""
     options: str = ""
     headers: dict[str, str] = field(default_factory=dict)
+    change: tuple[str, str] = ("", "")
+
+    def script(self, path: str) -> str | None:
+        built = SDK / "dist" / path[1:]
+        if not built.is_file():
+            return None
+        text, (old, new) = built.read_text(encoding="utf-8"), self.change
+        if not old or path != "/autocapture.js":
+            return text
+        assert old in text
+        return text.replace(old, new)
 
 
 class Tab:
@@ -159,18 +175,17 @@ def site(server: LiveServer, sent: Sent) -> Iterator[Site]:
         def do_GET(self) -> None:
             path = self.path.split("?")[0]
             if path.endswith(".js"):
-                known = SDK / "dist" / path[1:]
-                start = START.format(key=KEY, host=api_url, options=made.options)
-                answer_with(self, known.read_bytes() if known.is_file() else start.encode(), "text/javascript", {})
+                script = made.script(path) or START.format(key=KEY, host=made.api_url, options=made.options)
+                answer_with(self, script.encode(), "text/javascript", {})
                 return
-            html = f"<!doctype html>{made.head}<script type=module src=/start.js></script><body>{made.body}"
+            html = f"<!doctype html>{made.start}{made.head}<body>{made.body}"
             answer_with(self, html.encode(), "text/html", made.headers)
 
         def log_message(self, *_arguments: object) -> None:
             return
 
     with ExitStack() as stack:
-        api_url = url_of(stack.enter_context(serving(Api)))
+        made.api_url = url_of(stack.enter_context(serving(Api)))
         made.url = url_of(stack.enter_context(serving(Pages)))
         yield made
 

@@ -126,11 +126,16 @@ def test_what_the_history_throws_is_the_pages(tab: Tab) -> None:
     assert tab.viewed() == ["/start"]
 
 
-def test_a_page_that_comes_back_from_the_cache_is_viewed_again(tab: Tab) -> None:
+def test_a_page_that_comes_back_from_the_cache_is_viewed_and_left_again(tab: Tab) -> None:
     tab.show()
+    tab.run("dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true }))")
     tab.run("dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))")
-
     assert tab.viewed() == ["/start", "/start"]
+    tab.run(push("/second"))
+
+    lefts = [event["context"]["page"] for event in tab.events() if event.get("event") == "Page Left"]
+    assert [left["path"] for left in lefts] == ["/start", "/start"]
+    assert lefts[0]["id"] != lefts[1]["id"]
 
 
 def test_a_page_made_ready_in_advance_is_viewed_when_somebody_comes(tab: Tab) -> None:
@@ -141,17 +146,6 @@ def test_a_page_made_ready_in_advance_is_viewed_when_somebody_comes(tab: Tab) ->
 
     tab.run("document.dispatchEvent(new Event('prerenderingchange'))")
     assert tab.viewed() == ["/second"]
-
-
-def test_a_view_waits_for_the_title_while_the_page_is_loading(tab: Tab) -> None:
-    tab.site.head = ""
-    tab.show(
-        before="""Object.defineProperty(document, "readyState", { value: "loading", configurable: true });
-        addEventListener("DOMContentLoaded", () => { document.title = "Late" }, { capture: true })"""
-    )
-
-    views = [event["context"]["page"]["title"] for event in tab.events() if event["type"] == "page"]
-    assert views == ["Late"]
 
 
 def test_a_page_is_left_where_it_was(tab: Tab) -> None:
