@@ -3,8 +3,9 @@ import { createInterface } from "node:readline";
 import chromium from "@sparticuz/chromium";
 import { chromium as playwright } from "playwright-core";
 
-// A process a page, as in anybody's browser: one that crashes takes no other with it.
-const args = chromium.args.filter((one) => !["--single-process", "--no-zygote"].includes(one));
+// As anybody's browser is: a process a page, so that one that crashes takes no other with it, and the web's own rules.
+const unlike = ["--single-process", "--no-zygote", "--disable-web-security", "--disable-site-isolation-trials"];
+const args = chromium.args.filter((one) => !unlike.includes(one));
 const browser = await playwright.launch({
   executablePath: await chromium.executablePath(),
   args: [...args, "--host-resolver-rules=MAP *.test 127.0.0.1"], // names, for cookies of subdomains
@@ -41,6 +42,12 @@ const commands = {
   },
   arrived: ({ page, url }) => pages.get(page).waitForURL(url),
   offline: ({ is }) => context.setOffline(is),
+  /** Whatever else Playwright can do: `code` is a function's body, that has the page (a new one, perhaps). */
+  async drive({ page, code, given }) {
+    const driven = pages.get(page) ?? (await context.newPage());
+    pages.set(page, driven);
+    return new Function("page", "given", `return (async () => { ${code} })()`)(driven, given);
+  },
   back: ({ page }) => pages.get(page).goBack({ waitUntil: "commit" }),
   /** Runs before a page's own scripts. */
   before: ({ code }) => context.addInitScript(code),

@@ -5,7 +5,7 @@
  */
 import type { Click } from "./clicks.js";
 import { attribute, matches, tagOf, urlOf, type Path } from "./element.js";
-import { listen } from "./listen.js";
+import { listen, safely } from "./listen.js";
 
 const WAIT_MS = 2_500;
 const PRESS_MS = 1_000;
@@ -57,21 +57,24 @@ export function deadClicks(): (click: Click) => void {
   return ({ _event, _element, _path, _tell }) => {
     clearTimeout(end);
     const { href } = location;
-    if (isAnswered || !_element || !pressed.includes(_element) || !shouldAct(_event, _element, _path)) return stop();
+    if (isAnswered || !_element || !pressed.includes(_element)) return stop();
     requests.observe({ type: "resource" });
-    end = setTimeout(() => {
+    const judge = (): void => {
       stop();
-      if (location.href === href && getSelection()?.type !== "Range") _tell("Dead Click");
-    }, WAIT_MS);
+      if (location.href !== href || getSelection()?.type === "Range") return;
+      if (shouldAct(_event, _element, _path)) _tell("Dead Click"); // unchanged since the click: that was answered
+    };
+    end = setTimeout(safely(judge), WAIT_MS);
   };
 }
 
 function shouldAct({ detail, ctrlKey, metaKey, shiftKey, altKey }: MouseEvent, element: Element, path: Path): boolean {
   if (!detail || ctrlKey || metaKey || shiftKey || altKey || document.querySelector("canvas")) return false; // 0: a key
-  const to = attribute(element, "href");
-  const page = (url = ""): string | undefined => urlOf(url)?.href.split("#")[0];
-  return (to === undefined || page(to) === page(location.href)) && !path.some(isOpaque);
+  return !leads(attribute(element, "href")) && !path.some(isOpaque);
 }
 
+const withoutHash = (url = ""): string | undefined => urlOf(url)?.href.split("#")[0];
+const leads = (to: string | undefined): boolean =>
+  to !== undefined && !/^javascript:/i.test(to) && withoutHash(to) !== withoutHash(location.href);
 const isOpaque = (node: EventTarget): boolean =>
   node instanceof ShadowRoot || (node instanceof Element && (tagOf(node).includes("-") || matches(node, QUIET)));

@@ -19,9 +19,9 @@ export function watchForms(core: Core, later: Later): void {
     if (!event.isTrusted || isIgnored(path) || !(form instanceof HTMLFormElement)) return;
     const action = urlOf(attribute(form, "action") ?? "")?.href;
     const method = attribute(form, "method")?.toLowerCase() ?? "get";
-    const fields = Reflect.get(HTMLFormElement.prototype, "length", form) as number;
+    const fieldCount = Reflect.get(HTMLFormElement.prototype, "length", form) as number;
     const raw = read(form, path, false);
-    send("Form Submitted", { ...raw, _properties: { ...raw._properties, action, method, fields } });
+    send("Form Submitted", { ...raw, _properties: { ...raw._properties, action, method, fieldCount } });
   });
 
   listen("change", (event) => {

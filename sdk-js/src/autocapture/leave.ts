@@ -21,9 +21,9 @@ export interface Leave {
 export function watchLeave(core: Core): Leave {
   let page: Properties | undefined;
   let told = false;
-  let since = performance.now();
+  let since = 0;
   let engaged = 0;
-  let last = since;
+  let last = 0;
   let isHere = false;
   let scroller: Element | null = null;
   let depth = 0;
@@ -64,7 +64,9 @@ export function watchLeave(core: Core): Leave {
     begin: (viewed) => {
       page = viewed;
       told = false;
-      since = performance.now();
+      tick();
+      engaged = 0;
+      since = last;
       scroller = null;
       depth = 0;
     },

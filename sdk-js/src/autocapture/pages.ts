@@ -47,9 +47,9 @@ function onAddress(check: () => void): void {
     return;
   }
   for (const name of ["pushState", "replaceState"] as const) {
-    const original = History.prototype[name];
-    History.prototype[name] = function (this: History, ...given: Parameters<History["pushState"]>) {
-      original.apply(this, given);
+    const original = history[name]; // another's wrapper, perhaps
+    history[name] = (...given) => {
+      original.apply(history, given);
       check();
     };
   }
