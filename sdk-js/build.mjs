@@ -11,6 +11,7 @@ const INTERNAL = /^_|^(adopt|bytes|callback|changed|choose|dropped|fields|identi
 const out = process.argv[2] ?? "dist";
 const common = {
   bundle: true,
+  packages: "external",
   target: "es2021",
   minifySyntax: true,
   mangleProps: INTERNAL,
@@ -20,7 +21,7 @@ const common = {
   write: false,
 };
 // Each file is whole, so that a page loads one.
-const modules = ["index", "autocapture", "web-vitals", "errors"];
+const modules = ["index", "autocapture", "web-vitals", "errors", "react"];
 const later = { "mm-web-vitals": "web-vitals.script", "mm-errors": "errors.script" }; // by the classic script, which knows their hashes
 
 rmSync(out, { recursive: true, force: true });
@@ -40,12 +41,14 @@ function entries(named) {
 async function make(name, source, format, define = {}) {
   const built = await build({ ...common, format, define, entryPoints: { [name]: `src/${source}.ts` } });
   const [map, code] = built.outputFiles.map(({ text }) => text);
+  const directive = /^"use \w+";/.exec(code)?.[0]; // which the minifier takes for a mistake
   const made = await minify(
     { [`${name}.js`]: code },
     {
       module: true,
       ecma: 2020,
       compress: { passes: 3, keep_fargs: false, unsafe_arrows: true },
+      format: { preamble: directive },
       sourceMap: { content: map, includeSources: true, url: `${name}.js.map`, filename: `${name}.js` },
     },
   );
