@@ -33,6 +33,7 @@
    * @param {Event} event
    */
   function onKept(event) {
+    if (!isSending()) return;
     const line = newLine(event, Date.now());
     if (event.messageId) lines.set(event.messageId, line);
     else unnamed.push(line);
@@ -138,7 +139,9 @@
     /** @type {Line} */
     const line = { event, anonymousId, at: { kept: at }, trouble: "", tries: 0, element };
     element.addEventListener("toggle", () => showInside(line));
-    find("lines").prepend(element);
+    element.dataset.at = String(at);
+    const shown = /** @type {HTMLElement[]} */ ([...find("lines").children]);
+    find("lines").insertBefore(element, shown.find((one) => Number(one.dataset.at) <= at) ?? null);
     find("lines").children[MOST_LINES]?.remove();
     return line;
   }
@@ -235,7 +238,7 @@
     find("rows").replaceChildren(
       ...sorted.map((row) => make("tr", "", ...COLUMNS.map((column) => make("td", "", String(row[column] ?? ""))))),
     );
-    find("count").textContent = `Its answer: ${rows.length} row${rows.length === 1 ? "" : "s"}, the newest 50 of the last day.`;
+    find("count").textContent = `Its answer, of the last day: ${rows.length} row${rows.length === 1 ? "" : "s"}`;
     const answer = find("rows").closest(".answer");
     answer.scrollTop = answer.scrollHeight;
   }
@@ -257,55 +260,63 @@
   /** A call of the SDK, as any page makes it. @param {Event} event @param {unknown[]} given */
   function call(event, ...given) {
     page.manymetrics?.[event.type](...given);
-    if (isSending()) onKept(event);
-  }
-
-  /** @param {string} event @param {object} properties */
-  function track(event, properties) {
-    call({ type: "track", event, properties }, event, properties);
+    onKept(event);
   }
 
   function isSending() {
     return Boolean(page.manymetrics && page.manymetrics.anonymousId() !== "");
   }
 
-  /** @type {{ product: string, price: number }[]} */
+  /** Prices. @type {number[]} */
   let cart = [];
 
   function showCart() {
-    const total = cart.reduce((sum, { price }) => sum + price, 0);
+    const total = cart.reduce((sum, price) => sum + price, 0);
     find("cart").textContent = cart.length ? `${cart.length} in the cart: €${total.toFixed(2)}` : "The cart is empty.";
     find("buy").disabled = !cart.length;
-    return total;
+    find("buy").dataset.mmTotal = total;
+    find("buy").dataset.mmItems = cart.length;
   }
 
   function showPage() {
-    const isAbout = location.search.includes("page=about");
+    const isAbout = location.pathname.endsWith("/about");
     find("goods").hidden = isAbout;
     find("about").hidden = !isAbout;
     document.title = isAbout ? "About us · ManyMetrics" : "A small shop · ManyMetrics";
     for (const link of document.querySelectorAll("nav a")) {
-      if (link.getAttribute("href") === location.pathname + location.search) link.setAttribute("aria-current", "page");
+      if (link.getAttribute("href") === location.pathname) link.setAttribute("aria-current", "page");
       else link.removeAttribute("aria-current");
     }
   }
 
-  find("goods").addEventListener("click", (/** @type {MouseEvent} */ { target }) => {
-    const { product, price } = target instanceof HTMLButtonElement ? target.dataset : {};
-    if (!product) return;
-    cart.push({ product, price: Number(price) });
-    showCart();
-    track("Added to Cart", { product, price: Number(price) });
-  });
+  /** The SDK takes another path for a page view. */
+  function onOtherPage() {
+    showPage();
+    onKept({ type: "page" });
+  }
+
+  /** What the button's attributes make the SDK say of a click. @param {HTMLElement} button */
+  function onOwnClick({ dataset }) {
+    const { mmEvent = "", mmProduct: product, mmPrice: price, mmTotal: total, mmItems: items } = dataset;
+    onKept({ type: "track", event: mmEvent, properties: { product, price, total, items } });
+  }
+
+  for (const button of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("#goods button"))) {
+    button.addEventListener("click", () => {
+      onOwnClick(button);
+      cart.push(Number(button.dataset.mmPrice));
+      showCart();
+    });
+  }
   find("buy").addEventListener("click", () => {
-    const total = showCart();
-    track("Order Completed", { total, items: cart.length });
+    onOwnClick(find("buy"));
     cart = [];
-    showCart();
+    setTimeout(showCart); // what it says of this order is read first
   });
   find("form").addEventListener("submit", (/** @type {SubmitEvent} */ event) => {
     event.preventDefault();
-    track("Signed Up", { plan: find("form").elements.plan.value });
+    const properties = { plan: find("form").elements.plan.value };
+    call({ type: "track", event: "Signed Up", properties }, "Signed Up", properties);
   });
   find("identify").addEventListener("click", () => call({ type: "identify" }, "u-1"));
   find("flush").addEventListener("click", () => page.manymetrics?.flush());
@@ -319,14 +330,10 @@
       event.preventDefault();
       if (link.hasAttribute("aria-current")) return;
       history.pushState(null, "", link.getAttribute("href"));
-      showPage();
-      call({ type: "page" }); // an SDK that looks after the address itself would do this alone
+      onOtherPage();
     });
   }
-  addEventListener("popstate", () => {
-    showPage();
-    call({ type: "page" });
-  });
+  addEventListener("popstate", onOtherPage);
   for (const button of /** @type {NodeListOf<HTMLButtonElement>} */ (document.querySelectorAll("[data-copy]"))) {
     button.addEventListener("click", () => copy(button));
   }
@@ -353,5 +360,5 @@
   showPage();
   showSql();
   showNotice();
-  if (isSending() && !lines.size) onKept({ type: "page" }); // mm.js begins with a page view
+  if (!lines.size) onKept({ type: "page" }); // mm.js begins with a page view
 })();

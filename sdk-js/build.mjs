@@ -7,10 +7,11 @@ import { join } from "node:path";
 import { build } from "esbuild";
 import { minify } from "terser"; // 2 % smaller than what esbuild makes
 
-const INTERNAL = /^_|^(adopt|bytes|callback|changed|choose|dropped|fields|identity|isDenied|isOpen|resume|sender|texts|underWay|waiting|waitMs)$/;
+const INTERNAL = /^_|^(adopt|bytes|callback|changed|choose|dropped|fields|identity|isDenied|isOpen|resume|sender|texts|underWay|waiting|waitMs|wake)$/;
 const out = process.argv[2] ?? "dist";
 const common = {
   bundle: true,
+  packages: "external",
   target: "es2021",
   minifySyntax: true,
   mangleProps: INTERNAL,
@@ -20,14 +21,16 @@ const common = {
   write: false,
 };
 // Each file is whole, so that a page loads one.
-const modules = ["index", "autocapture", "web-vitals"];
-const later = { "mm-web-vitals": "web-vitals.script" }; // by the classic script, which knows their hashes
+const modules = ["index", "autocapture", "web-vitals", "errors", "react"];
+const later = { "mm-web-vitals": "web-vitals.script", "mm-errors": "errors.script" }; // by the classic script, which knows their hashes
 
 rmSync(out, { recursive: true, force: true });
 mkdirSync(out, { recursive: true });
 await Promise.all([...modules.map((name) => make(name, name, "esm")), ...entries(later)]);
 const integrity = Object.fromEntries(Object.keys(later).map((name) => [`${name}.js`, hashOf(`${name}.js`)]));
 await make("mm", "script", "iife", { INTEGRITY: JSON.stringify(integrity) });
+const snippet = await minify(readFileSync("src/snippet.js", "utf8"), { ecma: 2020, compress: { passes: 3 } });
+writeFileSync(join(out, "snippet.html"), `<script>${snippet.code}</script>\n`);
 const types = ["--emitDeclarationOnly", "--sourceMap", "false", "--outDir", out];
 execFileSync(process.execPath, ["node_modules/typescript/bin/tsc", ...types], { stdio: "inherit" });
 
@@ -38,12 +41,14 @@ function entries(named) {
 async function make(name, source, format, define = {}) {
   const built = await build({ ...common, format, define, entryPoints: { [name]: `src/${source}.ts` } });
   const [map, code] = built.outputFiles.map(({ text }) => text);
+  const directive = /^"use \w+";/.exec(code)?.[0]; // which the minifier takes for a mistake
   const made = await minify(
     { [`${name}.js`]: code },
     {
       module: true,
       ecma: 2020,
       compress: { passes: 3, keep_fargs: false, unsafe_arrows: true },
+      format: { preamble: directive },
       sourceMap: { content: map, includeSources: true, url: `${name}.js.map`, filename: `${name}.js` },
     },
   );

@@ -71,6 +71,7 @@ def add_sample_routes(app: FastAPI, sdk: BuiltSdk, data: SampleData, *, behind_p
         return Response(body, status, headers=_HEADERS, media_type="text/html")
 
     @app.get("/sample", include_in_schema=False)
+    @app.get("/sample/about", include_in_schema=False)  # where the page goes without a load, and may be loaded again
     async def sample(request: Request) -> Response:
         origin = own_origin(request)
         if origin is None:
@@ -81,7 +82,7 @@ def add_sample_routes(app: FastAPI, sdk: BuiltSdk, data: SampleData, *, behind_p
         tag = sdk.script_tag(origin, key.key)
         if tag is None:
             return say(503, **_NO_SDK)
-        body = page.substitute(sdk=tag, query=escape(data.query), project=escape(key.project))
+        body = page.substitute(sdk=tag, shown_sdk=escape(tag), query=escape(data.query), project=escape(key.project))
         return Response(body, headers=_HEADERS, media_type="text/html")
 
     @app.get("/sample/rows", include_in_schema=False)

@@ -34,16 +34,16 @@ export declare class Queue {
     private _bytes;
     private _willSave;
     private _isKept;
-    /** Bytes that are under way in requests that outlive the page: while it goes, it may send that much less. */
-    underWay: number;
     /** How many events were lost since this was last reported: no room, or the API would not have them. */
     dropped: number;
     constructor(_store: Store);
     /** How many wait, and are not under way. */
     get waiting(): number;
+    /** Bytes that are under way in requests that outlive the page: while it goes, it may send that much less. */
+    get underWay(): number;
     put(event: string, shared: string): void;
     /** The oldest that take no more than so many bytes together; the first in any case. */
-    take(maxBytes: number, maxEvents?: number): Batch;
+    take(maxBytes: number): Batch;
     /** Whether the batch is in a request that outlives the page. */
     mark(batch: Batch, isUnderWay: boolean): void;
     /** These are done with. */

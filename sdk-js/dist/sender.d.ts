@@ -3,7 +3,8 @@
  *
  * One request at a time. After a failure the waits grow to five seconds, so that a short outage is over five seconds
  * after it is over; after ten failures they grow to a minute. What the API asks for (`Retry-After`) is waited in any case.
- * Where nothing comes back from the API while other hosts answer, something blocks it: it is left alone for five minutes.
+ * Where nothing comes back from the API while other hosts answer, something blocks it: after three tries it is left alone
+ * for half a minute, and for longer and longer.
  */
 import type { Batch, Queue } from "./queue.js";
 import { type Outcome } from "./transport.js";

@@ -21,8 +21,8 @@ export function readCall(given: readonly unknown[], leading: number): Call {
   const [fields, options] = leading ? rest.slice(leading) : rest.filter(isObject);
   return {
     texts: texts.map((one) => String(one ?? "")), // ids may come as numbers
-    fields: (fields as Properties | null) ?? undefined,
-    options: (options as CallOptions | null) ?? undefined,
+    fields: fields as Properties | undefined,
+    options: options as CallOptions | undefined,
     callback,
   };
 }

@@ -16,9 +16,9 @@ export function writeCookie(name: string, value: string): void {
   put(name, value, (site ??= siteOf(location.hostname)));
 }
 
-/** The shortest domain that the browser lets this page set a cookie for; none where the name has no dot. */
+/** The shortest domain that the browser lets this page set a cookie for; none of an address or a name without a dot. */
 function siteOf(hostname: string): string {
-  const parts = hostname.split(".");
+  const parts = /\d$/.test(hostname) ? [] : hostname.split(".");
   for (let count = 2; count <= parts.length; count++) {
     const domain = parts.slice(-count).join(".");
     put("mm_probe", "1", domain);

@@ -49,8 +49,6 @@ export class Queue {
   private _bytes = 0;
   private _willSave = false;
   private _isKept = false;
-  /** Bytes that are under way in requests that outlive the page: while it goes, it may send that much less. */
-  underWay = 0;
   /** How many events were lost since this was last reported: no room, or the API would not have them. */
   dropped = 0;
 
@@ -59,6 +57,11 @@ export class Queue {
   /** How many wait, and are not under way. */
   get waiting(): number {
     return this._entries.filter(({ f }) => !f).length;
+  }
+
+  /** Bytes that are under way in requests that outlive the page: while it goes, it may send that much less. */
+  get underWay(): number {
+    return this._entries.reduce((sum, { f, b }) => (f ? sum + b : sum), 0);
   }
 
   put(event: string, shared: string): void {
@@ -72,13 +75,13 @@ export class Queue {
   }
 
   /** The oldest that take no more than so many bytes together; the first in any case. */
-  take(maxBytes: number, maxEvents = 500): Batch {
+  take(maxBytes: number): Batch {
     const entries: Entry[] = [];
     let bytes = 0;
     for (const entry of this._entries) {
       if (entry.f) continue;
       bytes += entry.b + 1 + (entry.s === entries[0]?.s ? 0 : entry.s.length);
-      if (entries.length && (bytes > maxBytes || entries.length >= maxEvents)) break;
+      if (entries.length && bytes > maxBytes) break;
       entries.push(entry);
     }
     const shared = mostOften(entries.map(({ s }) => s));
@@ -91,10 +94,7 @@ export class Queue {
 
   /** Whether the batch is in a request that outlives the page. */
   mark(batch: Batch, isUnderWay: boolean): void {
-    for (const entry of batch.entries) {
-      if (isUnderWay !== !!entry.f) this.underWay += isUnderWay ? entry.b : -entry.b;
-      entry.f = isUnderWay;
-    }
+    for (const entry of batch.entries) entry.f = isUnderWay;
   }
 
   /** These are done with. */

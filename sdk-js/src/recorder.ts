@@ -35,7 +35,7 @@ export class Recorder {
     this.sender = new Sender(this._queue, async (batch, isLast) => {
       const body = envelope(_options.key, batch, this._queue.dropped);
       const outcome = await post(url, body, !!_options.gzip && !isLast);
-      if (isRefusal(outcome.status)) console.warn(`${url} refuses events (${outcome.status}): is the write key right?`);
+      if (isRefusal(outcome.status)) console.warn(`${url} refuses events (${outcome.status}): wrong write key?`);
       return outcome;
     });
     this._choice = isBrowser ? consentOf(this._store, _options) : "denied";
@@ -47,7 +47,7 @@ export class Recorder {
   }
 
   /** `page`: what stands in the event's `context.page`. */
-  put(draft: Draft, options: CallOptions = {}, page: Properties = this.page.now()): void {
+  put(draft: Draft, options: CallOptions | undefined, page: Properties = this.page.now()): void {
     if (this.isDenied) return;
     const now = Date.now();
     const put = (): void => this._put(draft, options, page, now);
@@ -93,13 +93,11 @@ export class Recorder {
   private _decide(choice: Consent): void {
     const held = this._pending;
     this._choice = choice;
-    if (choice === "denied" || choice === "anonymous") {
-      this._store.isOpen = true;
-      forgetAll(this._store);
-      this._store.isOpen = false;
-      this.reset();
-    }
+    const isRefused = /denied|anonymous/.test(choice);
+    this._store.isOpen = true;
+    if (isRefused) forgetAll(this._store);
     this._store.isOpen = choice === "granted";
+    if (isRefused) this.reset();
     this._live();
     if (choice === "pending") return;
     this._pending = [];
@@ -114,7 +112,7 @@ export class Recorder {
     void this._queue.adopt().then(() => this._queue.waiting && this.sender.wake());
   }
 
-  private _put(draft: Draft, options: CallOptions, page: Properties, now: number): void {
+  private _put(draft: Draft, options: CallOptions | undefined, page: Properties, now: number): void {
     const { user } = this.identity;
     const place = this._session.next(now, campaignOf(location.search));
     if (place.n === 1) this.identity.keep();
@@ -131,11 +129,11 @@ export class Recorder {
     const properties = user.properties && isAction ? { ...user.properties, ...draft.properties } : draft.properties;
     const event = {
       messageId: uuid(now),
-      timestamp: +new Date(options.timestamp ?? now),
+      timestamp: +new Date(options?.timestamp ?? now),
       ...(user.id && { userId: user.id }),
       ...draft,
       ...(properties && { properties }),
-      context: { sessionSequence: place.n, ...options.context },
+      context: { sessionSequence: place.n, ...options?.context },
     };
     if (!this._options.before) return this._keep(event, shared);
     const seen = this._options.before({ ...shared, ...event, context: { ...shared.context, ...event.context } });

@@ -22,7 +22,8 @@ declare const INTEGRITY: { readonly [name: string]: string };
 type Early = [name: keyof Client, time: number, given: unknown[]][];
 
 const script = document.currentScript as HTMLScriptElement | null;
-const { key, host, autocapture: captures, vitals, errors, ...options } = script?.dataset ?? {};
+const { key, host = script?.src && new URL(script.src).origin, autocapture: captures, vitals, errors, ...options } =
+  script?.dataset ?? {};
 const early = window.manymetrics as unknown as Early | undefined;
 if (script && key && host && (!early || Array.isArray(early))) {
   const { gpc, gzip } = options;

@@ -3,7 +3,8 @@
  *
  * One request at a time. After a failure the waits grow to five seconds, so that a short outage is over five seconds
  * after it is over; after ten failures they grow to a minute. What the API asks for (`Retry-After`) is waited in any case.
- * Where nothing comes back from the API while other hosts answer, something blocks it: it is left alone for five minutes.
+ * Where nothing comes back from the API while other hosts answer, something blocks it: after three tries it is left alone
+ * for half a minute, and for longer and longer.
  */
 import type { Batch, Queue } from "./queue.js";
 import { isRefusal, KEEPALIVE_BYTES, TOO_LARGE, type Outcome } from "./transport.js";
@@ -17,7 +18,8 @@ const WAIT_MS = 4_500;
 const PATIENT_TRIES = 10;
 const LONGEST_WAIT_MS = 60_000;
 const BLOCKED_TRIES = 3;
-const BLOCKED_MS = 300_000;
+const BLOCKED_WAIT_MS = 30_000;
+const LONGEST_BLOCKED_WAIT_MS = 300_000;
 
 /** `isLast`: the page may be gone before an answer is there. */
 export type Send = (batch: Batch, isLast: boolean) => Promise<Outcome>;
@@ -119,7 +121,9 @@ export class Sender {
   private _wait(): number {
     const failures = this._failures;
     if (!failures) return this._soon();
-    if (this._unanswered >= BLOCKED_TRIES && othersAnswerSince(this._failingSince)) return BLOCKED_MS;
+    if (this._unanswered >= BLOCKED_TRIES && othersAnswerSince(this._failingSince)) {
+      return Math.min(BLOCKED_WAIT_MS * 2 ** (this._unanswered - BLOCKED_TRIES), LONGEST_BLOCKED_WAIT_MS);
+    }
     const patient = FIRST_WAITS_MS[failures - 1] ?? WAIT_MS;
     const wait = failures <= PATIENT_TRIES ? patient : WAIT_MS * 2 ** (failures - PATIENT_TRIES);
     const jittered = Math.min(wait, LONGEST_WAIT_MS) * (0.9 + Math.random() / 10);

@@ -21,7 +21,7 @@ def test_rows_are_those_of_one_browser_and_project_newest_first(tmp_path: Path) 
     records = [
         record(1, track("1"), track("2", anonymousId="a-2"), **hers),
         record(2, track("3", properties={"n": 1}), track("4"), day=1, **hers),
-        record(3, track("5"), project_id="blog", **hers),
+        record(3, track("5"), project_id="shop 2", **hers),
     ]
     pipeline.run(records, STREAM, lake, Window())
 

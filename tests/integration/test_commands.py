@@ -17,6 +17,7 @@ import pytest
 
 from manymetrics.cli import COMMANDS, erase, main, serve
 from manymetrics.keys import WriteKey, write_keys
+from manymetrics.local import ensure_keys, sample_data
 from manymetrics.local_stream import SHARD, LocalSource, open_stream
 from manymetrics.settings import Settings
 from manymetrics.tables import DEAD_LETTERS
@@ -311,3 +312,24 @@ def test_the_banner_shows_a_key_the_urls_and_lines_to_paste(tmp_path: Path, monk
     body = re.search(r"-d '(.*)'", text)
     assert body is not None
     assert json.loads(body[1])["event"] == "Signed Up"
+
+
+def test_wherever_it_listens_the_banner_names_what_a_browser_on_this_machine_opens(tmp_path: Path) -> None:
+    text = serve.banner(Settings(data_dir=tmp_path, host="0.0.0.0", write_keys="wk_1:p"))  # noqa: S104  # to listen on
+
+    assert "http://127.0.0.1:8000/sample" in text
+
+
+def test_the_sample_page_has_a_live_key_that_its_origin_may_use(tmp_path: Path) -> None:
+    keys = [
+        WriteKey("wk_old", "p", revoked=True),
+        WriteKey("wk_site", "site", origins=("https://shop.example",)),
+        WriteKey("wk_any", "p"),
+    ]
+    settings = Settings(data_dir=tmp_path)
+    write_keys(tmp_path / "keys.json", keys)
+    find = sample_data(settings, ensure_keys(settings)).find_key
+
+    assert (find("http://127.0.0.1:8000"), find("https://shop.example")) == (keys[2], keys[1])
+    write_keys(tmp_path / "keys.json", keys[:2])
+    assert sample_data(settings, ensure_keys(settings)).find_key("http://127.0.0.1:8000") is None

@@ -21,8 +21,11 @@ MOST_BYTES = {
     "index.js": 5_000,
     "autocapture.js": 4_000,
     "web-vitals.js": 4_000,
+    "errors.js": 2_000,
+    "react.js": 1_000,
     "mm.js": 9_000,  # with autocapture
     "mm-web-vitals.js": 4_000,
+    "mm-errors.js": 2_000,
 }
 
 
@@ -125,8 +128,31 @@ def test_the_api_reports_are_those_of_the_code(tmp_path: Path) -> None:
 
 
 def test_the_parts_that_need_no_browser() -> None:
-    node("node_modules/typescript/bin/tsc", "--noEmit", "-p", "tests/unit")
+    for folder in ("tests/unit", "tests/react"):
+        node("node_modules/typescript/bin/tsc", "--noEmit", "-p", folder)
     node("tests/unit.mjs")
+
+
+@pytest.mark.parametrize("document", ["README.md", *(f"docs/{file.name}" for file in (SDK / "docs").glob("*.md"))])
+def test_what_the_documentation_shows_is_what_typescript_lets_through(document: str, tmp_path: Path) -> None:
+    text = (SDK / document).read_text()
+    blocks = re.findall(r"^```(tsx?) ?(\S*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    for number, (kind, path, code) in enumerate(blocks):
+        file = tmp_path / (path or f"block_{number}.{kind}")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(code)
+    modules = tmp_path / "node_modules"
+    (modules / "@manymetrics").mkdir(parents=True)
+    (modules / "@manymetrics" / "browser").symlink_to(SDK)
+    for name in ("@types", "react"):
+        (modules / name).symlink_to(SDK / "node_modules" / name)
+    options = {"strict": True, "noEmit": True, "jsx": "react-jsx", "module": "esnext", "moduleResolution": "bundler"}
+    options |= {"target": "es2022", "types": ["node"], "skipLibCheck": True, "exactOptionalPropertyTypes": True}
+    (tmp_path / "tsconfig.json").write_text(json.dumps({"compilerOptions": options, "include": ["**/*"]}))
+
+    if blocks:
+        node("node_modules/typescript/bin/tsc", "-p", str(tmp_path))
+    assert bool(blocks) is (document != "docs/snippet.md")
 
 
 def test_the_package_needs_no_other() -> None:

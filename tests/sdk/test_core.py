@@ -25,7 +25,9 @@ def kept(browser: Browser, page: str = "page") -> tuple[str, list[str]]:
 
 def sent(gate: Gate, name: str, count: int = 1) -> list[dict[str, Any]]:
     """Waits until so many events of a name went out."""
-    found = eventually(lambda: got if len(got := [e for e in gate.events() if e.get("event") == name]) >= count else None)
+    found = eventually(
+        lambda: got if len(got := [e for e in gate.events() if e.get("event") == name]) >= count else None
+    )
     assert len(found) == count
     return found
 
@@ -146,7 +148,9 @@ def test_a_cookie_that_somebody_spoilt_is_made_anew(browser: Browser, site: str,
 
 def test_what_is_known_of_a_user_goes_with_each_event_until_reset(browser: Browser, site: str, gate: Gate) -> None:
     browser.start(site + "/bare", gate.url)
-    browser.run("manymetrics.identify(42, { plan: 'pro' }); manymetrics.group('g-1'); manymetrics.register({ theme: 'dark' })")
+    browser.run(
+        "manymetrics.identify(42, { plan: 'pro' }); manymetrics.group('g-1'); manymetrics.register({ theme: 'dark' })"
+    )
     browser.start(site + "/bare", gate.url)
     browser.run("manymetrics.track('Known', { n: 1 }); manymetrics.reset(); manymetrics.track('New'); " + FLUSH)
 
@@ -326,7 +330,9 @@ def test_what_had_no_room_is_counted_and_said(browser: Browser, site: str, gate:
     browser.start(site + "/bare", gate.url)
     gate.state = "open"
 
-    found = eventually(lambda: got if len(got := [e for e in gate.events() if e.get("event") == "Many"]) >= 1000 else None)
+    found = eventually(
+        lambda: got if len(got := [e for e in gate.events() if e.get("event") == "Many"]) >= 1000 else None
+    )
     assert [event["properties"]["n"] for event in found] == list(range(200, 1200))
     said = [json.loads(body)["context"].get("droppedEvents") for body in gate.bodies]
     assert said[0] == 200
@@ -338,7 +344,9 @@ def test_the_queue_takes_no_more_than_a_million_bytes(browser: Browser, site: st
     gate.state = "unavailable"
     browser.run("for (let n = 0; n < 60; n++) manymetrics.track('Large', { n, text: 'x'.repeat(30_000) })")
 
-    kept_chars = browser.run("Object.entries(localStorage).reduce((sum, [key, text]) => sum + key.length + text.length, 0)")
+    kept_chars = browser.run(
+        "Object.entries(localStorage).reduce((sum, [key, text]) => sum + key.length + text.length, 0)"
+    )
     assert 900_000 < kept_chars < 1_050_000
 
 
@@ -365,7 +373,9 @@ def test_what_is_too_large_for_something_on_the_way_goes_in_parts(
     Arrived(server, "Parts").all_of(60)
 
 
-def test_a_key_that_the_api_refuses_is_said_once_and_not_tried_for_ever(browser: Browser, site: str, gate: Gate) -> None:
+def test_a_key_that_the_api_refuses_is_said_once_and_not_tried_for_ever(
+    browser: Browser, site: str, gate: Gate
+) -> None:
     browser.start(site + "/bare", gate.url, "{ key: 'wk_wrong' }")
     browser.run("console.warn = (text) => window.warned = text")
     browser.run(f"manymetrics.track('Refused'); {FLUSH}")
@@ -418,6 +428,8 @@ def test_nothing_is_asked_for_before_the_first_event(browser: Browser, site: str
     time.sleep(1)
 
     asked = browser.run("performance.getEntriesByType('resource').map(({ name }) => new URL(name).pathname)")
-    assert set(asked) <= {"/index.js", "/favicon.ico"} or all(name.startswith("/chunk") or name == "/index.js" for name in asked)
+    assert set(asked) <= {"/index.js", "/favicon.ico"} or all(
+        name.startswith("/chunk") or name == "/index.js" for name in asked
+    )
     assert gate.passed == []
     assert kept(browser) == ("", [])

@@ -112,7 +112,7 @@ def test_shifts_add_up_while_they_are_near_one_another(browser: Browser, shop: P
     open_shop(browser, shop)
     browser.run("""(async () => {
         await wait(600);
-        for (let n = 1; n < 36; n++) { shift(n % 2 * 60); await wait(200); }  // longer than the five seconds of a window
+        for (let n = 1; n < 36; n++) { shift(n % 2 * 60); await wait(200); }  // longer than a window
         await wait(1100);
         shift(0); await wait(950); shift(100); await frames(3);
     })()""")

@@ -35,7 +35,8 @@ export function watchPages(part: Part, turn: () => void, view: () => void): () =
       timer = setTimeout(safely(settle), SETTLE_MS);
     }),
   );
-  if (document.title || document.readyState !== "loading") settle();
+  // Not while the page's scripts are read: it is the dearest event, since storage and cookies are looked at first.
+  if (document.title || document.readyState !== "loading") setTimeout(safely(settle));
   else addEventListener("DOMContentLoaded", safely(settle));
   return settle;
 }

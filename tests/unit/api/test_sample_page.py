@@ -81,7 +81,8 @@ def test_each_file_of_the_page_is_there(make: Callable[..., App]) -> None:
     app = make()
     named = set(re.findall(r'(?:src|href)="(/sample/[^"]+)"', get(app).body.decode()))
 
-    assert named == {"/sample/icon.svg", "/sample/sample.css", "/sample/observe.js", "/sample/sample.js"}
+    files = {"/sample/icon.svg", "/sample/sample.css", "/sample/observe.js", "/sample/sample.js"}
+    assert named == {*files, "/sample/about"}
     assert {get(app, path).status for path in named} == {200}
     assert get(app, "/sample/index.html").status == 404
     assert get(app, "/sample/../pyproject.toml").status == 404
