@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { build } from "esbuild";
 import { minify } from "terser"; // 2 % smaller than what esbuild makes
 
+// None of these may be the name of anything that is sent.
 const INTERNAL = /^_|^(adopt|bytes|callback|changed|choose|dropped|fields|identity|isDenied|isOpen|resume|sender|texts|underWay|waiting|waitMs|wake)$/;
 const out = process.argv[2] ?? "dist";
 const common = {

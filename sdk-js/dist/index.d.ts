@@ -1,3 +1,2 @@
 export { createClient, type Client, type Rest, type RestOf, type Traits } from "./client.js";
-export { VERSION } from "./envelope.js";
 export type { CallOptions, Consent, Core, Event, EventMap, Events, Json, Options, Plugin, Properties, } from "./types.js";

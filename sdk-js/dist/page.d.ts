@@ -5,9 +5,6 @@ export declare class Page {
     private _url;
     private _referrer;
     private _isViewed;
-    /** What stands in `context.page`. */
-    now(): Properties;
-    /** As `now`, for a page view: a second one of the same path is one of its own. */
-    view(): Properties;
-    private _begin;
+    /** What stands in `context.page`. `isView`: of a page view; a second one of the same path is one of its own. */
+    now(isView?: boolean): Properties;
 }

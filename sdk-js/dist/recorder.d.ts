@@ -19,7 +19,7 @@ export declare class Recorder {
     constructor(_options: Options);
     get isDenied(): boolean;
     /** `page`: what stands in the event's `context.page`. */
-    put(draft: Draft, options: CallOptions | undefined, page?: Properties): void;
+    put(draft: Draft, options: CallOptions | undefined, page: Properties): void;
     reset(): void;
     /** What the person says; it is remembered. */
     choose(choice: Consent): void;

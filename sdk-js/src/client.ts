@@ -57,8 +57,7 @@ function methodsOf(recorder: Recorder): Methods {
     const { texts, fields, options, callback } = readCall(given, leading);
     const event = draft(...texts);
     const name = /identify|group/.test(event.type) ? "traits" : "properties";
-    const where = event.type === "page" ? page.view() : page.now();
-    recorder.put({ ...event, ...(fields && { [name]: fields }) }, options, where);
+    recorder.put({ ...event, ...(fields && { [name]: fields }) }, options, page.now(event.type === "page"));
     if (callback) queueMicrotask(callback);
   };
   const view = (type: "page" | "screen", given: unknown[]): void =>

@@ -1,5 +1,4 @@
 export { createClient, type Client, type Rest, type RestOf, type Traits } from "./client.js";
-export { VERSION } from "./envelope.js";
 export type {
   CallOptions,
   Consent,

@@ -47,7 +47,7 @@ export class Recorder {
   }
 
   /** `page`: what stands in the event's `context.page`. */
-  put(draft: Draft, options: CallOptions | undefined, page: Properties = this.page.now()): void {
+  put(draft: Draft, options: CallOptions | undefined, page: Properties): void {
     if (this.isDenied) return;
     const now = Date.now();
     const put = (): void => this._put(draft, options, page, now);

@@ -19,6 +19,9 @@ declare global {
 /** The hashes of what may be loaded later, by name: put in by the build. */
 declare const INTEGRITY: { readonly [name: string]: string };
 
+/** With how many names or ids the calls begin that become events. */
+const LEADING: { readonly [name: string]: number } = { track: 1, identify: 1, group: 1, alias: 2, page: 0, screen: 0 };
+
 type Early = [name: keyof Client, time: number, given: unknown[]][];
 
 const script = document.currentScript as HTMLScriptElement | null;
@@ -34,9 +37,6 @@ if (script && key && host && (!early || Array.isArray(early))) {
   if (vitals !== undefined) load("mm-web-vitals.js");
   if (errors !== undefined) load("mm-errors.js");
 }
-
-/** With how many names or ids the calls begin that become events. */
-const LEADING: { readonly [name: string]: number } = { track: 1, identify: 1, group: 1, alias: 2, page: 0, screen: 0 };
 
 /** A call that was made before the client was there. */
 function replay(client: Client, name: keyof Client, timestamp: number, given: unknown[]): void {

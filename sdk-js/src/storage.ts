@@ -35,7 +35,7 @@ export class Store {
 /** What JSON text says; null where it is none. */
 export function parse(text: string | null): unknown {
   try {
-    return JSON.parse(text ?? "null");
+    return JSON.parse(text as string); // null is read as its text
   } catch {
     return null;
   }

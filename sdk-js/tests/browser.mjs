@@ -54,6 +54,7 @@ const commands = {
   errors: () => errors,
   /** As an extension does: requests to it fail. */
   block: ({ url }) => context.route(url, (route) => (blocked++, route.abort("blockedbyclient"))),
+  unblock: ({ url }) => context.unroute(url),
   blocked: () => blocked,
   /** As a person with such a window sees it; `full`: the whole page, not what is in view. */
   async screenshot({ page, path, width, height, colorScheme, full }) {

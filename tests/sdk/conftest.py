@@ -35,8 +35,8 @@ State = Literal["open", "unavailable", "throttled", "refusing", "redirecting"]
 class Gate:
     """What stands between a page and the API: open, answering 503, 429 or 302, or closing connections.
 
-    ``failed``: when each came that did not go through. ``passed``: the method and the size of the others; ``bodies``: what
-    they said. ``most_bytes``: what is larger is answered 413.
+    ``failed``: when each came that did not go through. ``passed``: the method and the size of the others; ``bodies``:
+    what they said. ``most_bytes``: what is larger is answered 413.
     """
 
     api: str
