@@ -203,7 +203,8 @@
   function about({ event, tries, batch }) {
     const { path = "", search = "" } = event.context?.page ?? batch?.context?.page ?? {};
     const where = event.type === "page" ? path + search : event.type === "identify" ? event.userId : "";
-    const fields = Object.entries(event.properties ?? {}).map(([name, value]) => `${name} ${JSON.stringify(value)}`);
+    const given = Object.entries(event.properties ?? {}).filter(([, value]) => value !== undefined);
+    const fields = given.map(([name, value]) => `${name} ${JSON.stringify(value)}`);
     return [event.type, tries > 1 && `sent ${tries} times`, where, ...fields].filter(Boolean).join(" · ");
   }
 

@@ -66,6 +66,7 @@ def test_a_click_is_shown_at_once_and_then_as_the_row_that_it_became(page: Brows
 
     assert kept is not None
     assert kept["lamps"] == ["done", "on", "off", "off"]
+    assert "undefined" not in kept["about"]
     sent = json.loads(shown["sent"])
     [event] = sent["batch"]
     columns = ["message_id", "anonymous_id", "event", "properties", "session_sequence"]
