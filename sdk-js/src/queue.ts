@@ -86,7 +86,7 @@ export class Queue {
     }
     const shared = mostOften(entries.map(({ s }) => s));
     const common = JSON.parse(shared) as Shared;
-    const events = entries.map((entry) => (entry.s === shared && !entry.n ? entry.e : whole(entry, common)));
+    const events = entries.map((entry) => whole(entry, shared, common));
     for (const entry of entries) entry.n++;
     this.save();
     return { shared: common, events, bytes, entries };
@@ -197,12 +197,14 @@ function mostOften(texts: readonly string[]): string {
   return [...counts].sort((one, other) => other[1] - one[1])[0]![0];
 }
 
-/** The event's JSON with what is its own, where that is not what the batch shares, and with `attempt`. */
-function whole({ e, s, n }: Entry, common: Shared): string {
+/** The event's JSON with what its batch does not share, and with `attempt`. */
+function whole({ e, s, n }: Entry, shared: string, common: Shared): string {
+  const isCommon = s === shared;
+  if (isCommon && !n) return e;
   const event = JSON.parse(e) as { context: Properties };
   const own = JSON.parse(s) as Shared;
   // What the batch has and the event has not is said to be null: the API would add it.
   const absent = Object.fromEntries(Object.keys(common.context).map((name) => [name, null]));
-  const context = { ...absent, ...own.context, ...event.context, ...(n && { attempt: n + 1 }) };
-  return JSON.stringify({ anonymousId: own.anonymousId, ...event, context });
+  const context = { ...(!isCommon && { ...absent, ...own.context }), ...event.context, ...(n && { attempt: n + 1 }) };
+  return JSON.stringify({ ...(!isCommon && { anonymousId: own.anonymousId }), ...event, context });
 }

@@ -11,8 +11,8 @@ import { isRefusal, KEEPALIVE_BYTES, TOO_LARGE, type Outcome } from "./transport
 
 const SOON_MS = 3_000;
 const MANY = 50; // events that wait: not any longer
-const BATCH_BYTES = 400_000;
 const HEAD_BYTES = 3_000; // more than a request takes beside its events
+const BATCH_BYTES = KEEPALIVE_BYTES - HEAD_BYTES; // so that each outlives the page, and nothing is sent twice as it goes
 const FIRST_WAITS_MS = [1_500, 3_000];
 const WAIT_MS = 4_500;
 const PATIENT_TRIES = 10;
@@ -59,7 +59,7 @@ export class Sender {
 
   /** The page may be gone at any time: what a browser still takes is handed over, the rest stays in the queue. */
   leave(): void {
-    const room = KEEPALIVE_BYTES - this._queue.underWay - HEAD_BYTES;
+    const room = BATCH_BYTES - this._queue.underWay;
     // Not waited for, and beside a request that is under way.
     if (Date.now() >= this._notBefore && room > 0) void this._deliver(room, true).then(() => this._next());
     this._queue.save();
@@ -91,7 +91,7 @@ export class Sender {
   private async _deliver(maxBytes: number, isLast: boolean): Promise<void> {
     if (!this._queue.waiting) return;
     const batch = this._queue.take(maxBytes);
-    this._queue.mark(batch, batch.bytes + HEAD_BYTES <= KEEPALIVE_BYTES);
+    this._queue.mark(batch, batch.bytes <= BATCH_BYTES);
     const reported = this._queue.dropped;
     const { status, waitMs } = await this._send(batch, isLast);
     this._queue.mark(batch, false);

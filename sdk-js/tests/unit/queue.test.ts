@@ -61,6 +61,15 @@ test("what an event lacks of what its batch shares is said to be null", () => {
   });
 });
 
+test("an event that is sent again repeats nothing of what its batch shares", () => {
+  const queue = new Queue(new Store());
+  queue.put(event(1), shared("/"));
+  queue.take(10_000);
+
+  const again = queue.take(10_000);
+  assert.deepEqual(again.events, ['{"messageId":"1","context":{"sessionSequence":1,"attempt":2}}']);
+});
+
 test("a batch takes no more bytes than it may, and one event in any case", () => {
   const queue = new Queue(new Store());
   for (let n = 0; n < 10; n++) queue.put(event(n, { text: "中".repeat(100) }), shared("/"));
