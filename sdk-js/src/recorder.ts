@@ -22,7 +22,7 @@ export type Draft = Pick<Event, "type"> & Partial<Event>;
 export class Recorder {
   private readonly _store = new Store();
   private readonly _session = new Session(this._store);
-  private readonly _queue = new Queue(this._store);
+  private readonly _queue: Queue;
   readonly sender: Sender;
   private _choice: Consent;
   private _pending: (() => void)[] = [];
@@ -32,6 +32,7 @@ export class Recorder {
 
   constructor(private readonly _options: Options) {
     const url = _options.host.replace(/\/$/, "") + (_options.path ?? "/v1/batch");
+    this._queue = new Queue(this._store, `mm.queue.${_options.key}.`);
     this.sender = new Sender(this._queue, async (batch, isLast) => {
       const body = envelope(_options.key, batch, this._queue.dropped);
       const outcome = await post(url, body, !!_options.gzip && !isLast);

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.live_server import LiveServer, eventually
-from tests.sdk.conftest import Arrived, Browser, Gate
+from tests.sdk.conftest import KEY, Arrived, Browser, Gate
 
 pytestmark = pytest.mark.browser
 
@@ -376,17 +376,35 @@ def test_what_is_too_large_for_something_on_the_way_goes_in_parts(
 def test_a_key_that_the_api_refuses_is_said_once_and_not_tried_for_ever(
     browser: Browser, site: str, gate: Gate
 ) -> None:
-    browser.start(site + "/bare", gate.url, "{ key: 'wk_wrong' }")
+    gate.state = "forbidding"
+    browser.start(site + "/bare", gate.url)
     browser.run("console.warn = (text) => window.warned = text")
     browser.run(f"manymetrics.track('Refused'); {FLUSH}")
 
     assert "401" in browser.run("window.warned")
     time.sleep(2)
-    assert len(gate.bodies) == 1
+    assert len(gate.failed) == 1
+    gate.state = "open"
     browser.start(site + "/bare", gate.url)
     time.sleep(0.5)  # until it has taken over what the page before left
     browser.run(f"manymetrics.track('Fine'); {FLUSH}")
     assert sent(gate, "Fine")[0]["context"].get("droppedEvents") == 1
+
+
+def test_what_was_left_under_another_key_is_not_sent_under_this_one(browser: Browser, site: str, gate: Gate) -> None:
+    gate.state = "unavailable"
+    browser.start(site + "/bare", gate.url, "{ key: 'wk_another' }")
+    browser.run("manymetrics.track('Another')")
+    browser.start(site + "/bare", gate.url)
+    gate.state = "open"
+    time.sleep(0.5)  # until it would have taken it over
+    browser.run(f"manymetrics.track('Ours'); {FLUSH}")
+    sent(gate, "Ours")
+    browser.start(site + "/bare", gate.url, "{ key: 'wk_another' }")
+
+    sent(gate, "Another")
+    keys = {event["event"]: body["writeKey"] for body in map(json.loads, gate.bodies) for event in body["batch"]}
+    assert keys == {"Ours": KEY, "Another": "wk_another"}
 
 
 def test_an_api_that_something_blocks_is_left_alone_and_nothing_is_lost(

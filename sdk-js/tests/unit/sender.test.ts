@@ -23,7 +23,7 @@ beforeEach(() => {
   others = [];
   requests = [];
   answer = () => ({ status: 200 });
-  queue = new Queue(new Store());
+  queue = new Queue(new Store(), "mm.queue.");
   sender = new Sender(queue, async (batch, isLast) => {
     requests.push({ at: Date.now(), events: batch.events.length, isLast });
     return { status: 200, waitMs: 0, ...(await answer(requests.length)) };
