@@ -240,6 +240,9 @@ def test_a_page_view_has_an_id_that_its_events_share(browser: Browser, site: str
         ("screen('Home', { n: 1 })", {"type": "screen", "name": "Home", "properties": {"n": 1}}),
         ("group('g', { size: 2 })", {"groupId": "g", "traits": {"size": 2}}),
         ("alias('new', 'old')", {"previousId": "old", "userId": "new"}),
+        ("alias('new', 'old', { timestamp: new Date(0) })", {"previousId": "old", "timestamp": 0, "properties": None}),
+        ("track('A', undefined, { timestamp: new Date(0) })", {"event": "A", "timestamp": 0, "properties": None}),
+        ("identify('u', undefined, { timestamp: new Date(0) })", {"userId": "u", "timestamp": 0, "traits": None}),
     ],
 )
 def test_calls_have_the_shapes_of_analytics_js(
@@ -252,6 +255,15 @@ def test_calls_have_the_shapes_of_analytics_js(
     assert {name: found.get(name) for name in event} == event
     assert found["type"] == event.get("type", call.partition("(")[0])
     assert browser.run("window.called") == (1 if "called" in call else None)
+
+
+def test_an_alias_without_the_id_of_before_is_of_this_browser(browser: Browser, site: str, gate: Gate) -> None:
+    browser.start(site + "/bare", gate.url)
+    browser.run(f"manymetrics.alias('new', undefined, {{ timestamp: new Date(0) }}); {FLUSH}")
+
+    [found] = eventually(gate.events)
+    assert (found["userId"], found["timestamp"]) == ("new", 0)
+    assert found["previousId"] == browser.run("manymetrics.anonymousId()")
 
 
 # --- what pages do to it ----------------------------------------------------------------------------------
