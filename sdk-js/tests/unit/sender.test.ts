@@ -95,6 +95,20 @@ test("what the API asks to wait is waited, whatever happens meanwhile", async ()
   assert.equal(queue.waiting, 0);
 });
 
+test("a wait that is longer than a timer can be doesn't run out at once", async () => {
+  answer = () => ({ status: 429, waitMs: 1e12 });
+  put(1);
+  await after(3_000);
+  const waits = mock.method(globalThis, "setTimeout").mock;
+  await sender.flush();
+  sender.wake();
+  put(60);
+  await sender.flush();
+  await after(10_000);
+  assert.equal(requests.length, 1);
+  for (const { arguments: given } of waits.calls) assert.ok(given[1]! < 2 ** 31, `${given[1]}`);
+});
+
 test("what goes as the page goes is bounded, beside what is under way", async () => {
   let end = (): void => undefined;
   answer = (request) => (request === 1 ? new Promise((done) => (end = () => done({ status: 200 }))) : { status: 200 });
