@@ -72,6 +72,80 @@ def test_events_wait_in_memory_until_the_person_has_answered(browser: Browser, s
     assert early["anonymousId"] == browser.run("manymetrics.anonymousId()")
 
 
+@pytest.mark.parametrize("choice", ["pending", "anonymous"])
+def test_who_agrees_stays_who_they_are_on_the_next_page(browser: Browser, site: str, gate: Gate, choice: str) -> None:
+    browser.start(site + "/bare", gate.url, f"{{ consent: {choice!r} }}")
+    browser.run("manymetrics.identify('u-1'); manymetrics.track('Before')")
+    browser.run(f"manymetrics.consent('granted'); manymetrics.track('Agreed'); {FLUSH}")
+    known = browser.run("manymetrics.anonymousId()")
+    browser.start(site + "/bare", gate.url, f"{{ consent: {choice!r} }}")
+    browser.run(f"manymetrics.track('Next'); {FLUSH}")
+
+    [agreed], [following] = sent(gate, "Agreed"), sent(gate, "Next")
+    assert agreed["anonymousId"] == following["anonymousId"] == known
+    assert agreed["userId"] == following["userId"] == "u-1"
+    assert agreed["context"]["sessionId"] == following["context"]["sessionId"]
+
+
+def test_a_campaign_that_led_here_is_known_where_the_answer_comes_on_another_page(
+    browser: Browser, site: str, gate: Gate
+) -> None:
+    browser.start(site + "/bare?utm_source=news&utm_content=jane@example.com", gate.url, "{ consent: 'pending' }")
+    browser.run("manymetrics.track('Landed'); history.pushState(0, 0, '/later')")
+    browser.run(f"manymetrics.consent('granted'); {FLUSH}")
+
+    assert sent(gate, "Landed")[0]["context"]["campaign"] == {"source": "news", "content": "***"}
+
+
+@pytest.mark.parametrize("choice", ["declined", "Denied", "not granted"])
+def test_a_choice_that_nobody_knows_is_a_refusal(browser: Browser, site: str, gate: Gate, choice: str) -> None:
+    browser.start(site + "/bare", gate.url)
+    browser.run(f"manymetrics.consent({choice!r}); manymetrics.track('After'); {FLUSH}")
+
+    time.sleep(0.3)
+    assert gate.bodies == []
+    assert kept(browser) == ("", ["mm.consent"])
+
+
+def test_what_a_hook_fails_on_takes_nothing_with_it(browser: Browser, site: str, gate: Gate) -> None:
+    hook = "(event) => { if (event.event === 'Bad') throw new Error('no'); return event; }"
+    browser.start(site + "/bare", gate.url, f"{{ consent: 'pending', before: {hook} }}")
+    browser.run(f"manymetrics.track('Bad'); manymetrics.track('Good'); manymetrics.consent('granted'); {FLUSH}")
+
+    sent(gate, "Good")
+    assert browser.do("errors") == []
+
+
+def test_a_page_that_was_away_hears_of_a_refusal_as_it_comes_back(browser: Browser, site: str, gate: Gate) -> None:
+    away(browser, site, gate, "manymetrics.consent('denied')")
+
+    assert browser.run("manymetrics.anonymousId()", "one") == ""
+    browser.run(f"manymetrics.track('After'); {FLUSH}", "one")
+    time.sleep(0.3)
+    assert not [event for event in gate.events() if event.get("event") == "After"]
+    assert kept(browser, "one") == ("", ["mm.consent"])
+
+
+def test_a_page_that_was_away_hears_of_a_reset_as_it_comes_back(browser: Browser, site: str, gate: Gate) -> None:
+    away(browser, site, gate, "manymetrics.reset()")
+    browser.run(f"manymetrics.track('After'); {FLUSH}", "one")
+
+    [after] = sent(gate, "After")
+    assert after["anonymousId"] == browser.run("manymetrics.anonymousId()", "other")
+    assert "userId" not in after
+
+
+def away(browser: Browser, site: str, gate: Gate, meanwhile: str) -> None:
+    """A page of a known user that is in the back-forward cache, where nothing is heard, while another runs this."""
+    browser.do("before", code="addEventListener('storage', (event) => event.stopImmediatePropagation(), true)")
+    browser.start(site + "/bare", gate.url, page="one")
+    browser.run(f"manymetrics.identify('u-1'); {FLUSH}", "one")
+    browser.run("dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true }))", "one")
+    browser.start(site + "/bare", gate.url, page="other")
+    browser.run(meanwhile, "other")
+    browser.run("dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))", "one")
+
+
 def test_a_refusal_forgets_what_waited_and_what_was_kept(browser: Browser, site: str, gate: Gate) -> None:
     browser.start(site + "/bare", gate.url)
     gate.state = "unavailable"
