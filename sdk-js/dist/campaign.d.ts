@@ -2,4 +2,4 @@
 import type { Properties } from "./types.js";
 export type Campaign = Properties;
 /** `context.campaign` for a query string; undefined where it names none. */
-export declare function campaignOf(search: string): Campaign | undefined;
+export declare function campaignOf(search: string | undefined): Campaign | undefined;

@@ -15,7 +15,7 @@ export declare class Identity {
     get user(): User;
     /** The cookie's, which all pages of a site share; else localStorage's; else a new one. Both are made to agree. */
     get anonymousId(): string;
-    /** Writes the id again, which makes it last another year. */
+    /** Writes all of it again, which makes the id last another year. */
     keep(): void;
     set(user: User): void;
     /** Somebody else sits here now. */

@@ -1,6 +1,5 @@
 import { type Store } from "./storage.js";
 import type { Properties } from "./types.js";
-export declare const QUEUES = "mm.queue.";
 export declare const MAX_EVENTS = 1000;
 export declare const MAX_BYTES = 1000000;
 interface Entry {
@@ -29,14 +28,15 @@ export interface Shared {
 }
 export declare class Queue {
     private readonly _store;
+    private readonly _names;
     private readonly _key;
     private _entries;
-    private _bytes;
     private _willSave;
     private _isKept;
     /** How many events were lost since this was last reported: no room, or the API would not have them. */
     dropped: number;
-    constructor(_store: Store);
+    /** `_names`: with what the names of its lists begin. A list that is of another write key is none of ours. */
+    constructor(_store: Store, _names: string);
     /** How many wait, and are not under way. */
     get waiting(): number;
     /** Bytes that are under way in requests that outlive the page: while it goes, it may send that much less. */
@@ -62,6 +62,5 @@ export declare class Queue {
     private _lock;
     /** Drops the oldest, and counts them. */
     private _makeRoom;
-    private _count;
 }
 export {};

@@ -14,6 +14,7 @@ export declare class Sender {
     private readonly _queue;
     private readonly _send;
     private _timer;
+    /** When the timer runs out; Infinity where there is none. */
     private _due;
     private _sending;
     private _failures;

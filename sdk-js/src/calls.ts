@@ -15,10 +15,11 @@ export interface Call {
 /** `leading`: how many names or ids the call begins with; 0 where any of them may be left out. */
 export function readCall(given: readonly unknown[], leading: number): Call {
   const callback = given.find((one) => typeof one === "function") as Callback | undefined;
-  const rest = given.filter((one) => one !== callback);
-  if (leading && isObject(rest[0])) rest.unshift(undefined); // identify({ plan: "pro" })
-  const texts = leading ? rest.slice(0, leading) : rest.filter((one) => one != null && !isObject(one));
-  const [fields, options] = leading ? rest.slice(leading) : rest.filter(isObject);
+  const rest = given.filter((one) => one !== callback || !one);
+  const texts = leading ? [] : rest.filter((one) => one && !isObject(one));
+  while (texts.length < leading && !isObject(rest[0])) texts.push(rest.shift()); // identify({ plan: "pro" })
+  if (leading > 1 && !rest[1]) rest.unshift(undefined); // alias() has no properties
+  const [fields, options] = leading ? rest : rest.filter(isObject);
   return {
     texts: texts.map((one) => String(one ?? "")), // ids may come as numbers
     fields: fields as Properties | undefined,

@@ -9,7 +9,7 @@ const UTM = ["campaign", "source", "medium", "term", "content", "id"];
 const CLICK_IDS = "gclid gbraid wbraid fbclid msclkid ttclid twclid li_fat_id".split(" ");
 
 /** `context.campaign` for a query string; undefined where it names none. */
-export function campaignOf(search: string): Campaign | undefined {
+export function campaignOf(search: string | undefined): Campaign | undefined {
   if (!search) return undefined;
   const given = new URLSearchParams(search);
   const campaign: { [name: string]: string } = {};

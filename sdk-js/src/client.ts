@@ -63,7 +63,7 @@ function methodsOf(recorder: Recorder): Methods {
   const view = (type: "page" | "screen", given: unknown[]): void =>
     put(given, 0, (...texts) => {
       const [name, category] = texts.reverse();
-      return { type, ...(name && { name }), ...(category && { category }) };
+      return { type, name, category } as Draft; // JSON leaves out what is undefined
     });
 
   const methods = {

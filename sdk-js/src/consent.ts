@@ -18,7 +18,7 @@ export function consentOf(store: Store, options: Options): Consent {
 /** Removes all that was kept, but for the choice itself. */
 export function forgetAll(store: Store): void {
   for (const key of store.keys()) {
-    if (/^mm[._]/.test(key) && key !== CONSENT) store.remove(key);
+    if (/^mm[._](?!consent)/.test(key)) store.remove(key);
   }
   if (readCookie(ANONYMOUS)) writeCookie(ANONYMOUS, "");
 }

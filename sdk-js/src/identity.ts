@@ -35,11 +35,11 @@ export class Identity {
     return this._anonymousId;
   }
 
-  /** Writes the id again, which makes it last another year. */
+  /** Writes all of it again, which makes the id last another year. */
   keep(): void {
-    if (!this._store.isOpen) return;
+    this.set({});
     this._store.set(ANONYMOUS, this.anonymousId);
-    writeCookie(ANONYMOUS, this.anonymousId);
+    if (this._store.isOpen) writeCookie(ANONYMOUS, this.anonymousId);
   }
 
   set(user: User): void {
@@ -49,7 +49,6 @@ export class Identity {
 
   /** Somebody else sits here now. */
   reset(): void {
-    this._store.remove(USER);
     this._user = {};
     this._anonymousId = uuid();
     this.keep();
@@ -57,6 +56,6 @@ export class Identity {
 
   /** Another tab may have changed it. */
   look(): void {
-    if (this._store.isOpen) this._anonymousId = this._user = undefined;
+    if (this._store.get(ANONYMOUS)) this._anonymousId = this._user = undefined;
   }
 }

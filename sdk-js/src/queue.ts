@@ -10,7 +10,6 @@ import { uuid } from "./id.js";
 import { parse, type Store } from "./storage.js";
 import type { Properties } from "./types.js";
 
-export const QUEUES = "mm.queue.";
 export const MAX_EVENTS = 1_000;
 export const MAX_BYTES = 1_000_000; // in UTF-8; a site's pages share five million characters
 
@@ -44,15 +43,20 @@ export interface Shared {
 }
 
 export class Queue {
-  private readonly _key = QUEUES + uuid();
+  private readonly _key: string;
   private _entries: Entry[] = [];
-  private _bytes = 0;
   private _willSave = false;
   private _isKept = false;
   /** How many events were lost since this was last reported: no room, or the API would not have them. */
   dropped = 0;
 
-  constructor(private readonly _store: Store) {}
+  /** `_names`: with what the names of its lists begin. A list that is of another write key is none of ours. */
+  constructor(
+    private readonly _store: Store,
+    private readonly _names: string,
+  ) {
+    this._key = _names + uuid();
+  }
 
   /** How many wait, and are not under way. */
   get waiting(): number {
@@ -65,9 +69,7 @@ export class Queue {
   }
 
   put(event: string, shared: string): void {
-    const entry = entryOf(event, shared, 0);
-    this._entries.push(entry);
-    this._bytes += entry.b;
+    this._entries.push(entryOf(event, shared, 0));
     this._makeRoom();
     if (this._willSave) return;
     this._willSave = true;
@@ -101,13 +103,11 @@ export class Queue {
   drop(batch: Batch): void {
     const done = new Set(batch.entries);
     this._entries = this._entries.filter((entry) => !done.has(entry));
-    this._count();
     this.save();
   }
 
   clear(): void {
     this._entries = [];
-    this._count();
     this.save();
   }
 
@@ -134,26 +134,22 @@ export class Queue {
 
   /** The page was frozen, and is back: another may have taken its list over meanwhile. */
   resume(): void {
-    if (this._isKept && this._store.get(this._key) === null) {
-      this._entries = [];
-      this._count();
-    }
+    if (this._isKept && this._store.get(this._key) === null) this._entries = [];
   }
 
   /** Takes over the lists of tabs that are gone. Resolves once it has. */
   async adopt(): Promise<void> {
     for (const key of this._store.keys()) {
-      if (key.startsWith(QUEUES) && key !== this._key) {
+      if (key.startsWith(this._names) && key !== this._key) {
         await this._lock({ ifAvailable: true }, (lock) => lock && this._adopt(key), key);
       }
     }
   }
 
   private _adopt(key: string): void {
-    const { entries, dropped } = read(this._store.get(key));
-    this._entries.unshift(...entries);
-    this._count();
-    this.dropped += dropped;
+    const kept = parse(this._store.get(key)) as { d: number; s: string[]; q: [string, number, number][] } | null;
+    this._entries.unshift(...(kept?.q ?? []).map(([event, shared, n]) => entryOf(event, kept!.s[shared]!, n)));
+    this.dropped += kept?.d ?? 0;
     this._makeRoom();
     this.save(); // before the other list goes: a crash in between leaves both, and the server keeps one of each
     this._store.remove(key);
@@ -170,25 +166,16 @@ export class Queue {
 
   /** Drops the oldest, and counts them. */
   private _makeRoom(): void {
-    while (this._entries.length > MAX_EVENTS || (this._bytes > MAX_BYTES && this._entries.length > 1)) {
-      this._bytes -= this._entries.shift()!.b;
+    let bytes = this._entries.reduce((sum, { b }) => sum + b, 0);
+    while (this._entries.length > MAX_EVENTS || (bytes > MAX_BYTES && this._entries.length > 1)) {
+      bytes -= this._entries.shift()!.b;
       this.dropped++;
     }
-  }
-
-  private _count(): void {
-    this._bytes = this._entries.reduce((sum, { b }) => sum + b, 0);
   }
 }
 
 function entryOf(e: string, s: string, n: number): Entry {
   return { e, s, n, b: encoder.encode(e).length };
-}
-
-function read(text: string | null): { entries: Entry[]; dropped: number } {
-  const kept = parse(text) as { d: number; s: string[]; q: [string, number, number][] } | null;
-  const list = kept?.q ?? [];
-  return { entries: list.map(([event, shared, n]) => entryOf(event, kept!.s[shared]!, n)), dropped: kept?.d ?? 0 };
 }
 
 function mostOften(texts: readonly string[]): string {

@@ -22,16 +22,17 @@ export type Draft = Pick<Event, "type"> & Partial<Event>;
 export class Recorder {
   private readonly _store = new Store();
   private readonly _session = new Session(this._store);
-  private readonly _queue = new Queue(this._store);
+  private readonly _queue: Queue;
   readonly sender: Sender;
   private _choice: Consent;
   private _pending: (() => void)[] = [];
-  private _release = (): void => undefined;
+  private _release: (() => void) | undefined;
   readonly identity = new Identity(this._store);
   readonly page = new Page();
 
   constructor(private readonly _options: Options) {
     const url = _options.host.replace(/\/$/, "") + (_options.path ?? "/v1/batch");
+    this._queue = new Queue(this._store, `mm.queue.${_options.key}.`);
     this.sender = new Sender(this._queue, async (batch, isLast) => {
       const body = envelope(_options.key, batch, this._queue.dropped);
       const outcome = await post(url, body, !!_options.gzip && !isLast);
@@ -43,14 +44,20 @@ export class Recorder {
   }
 
   get isDenied(): boolean {
-    return this._choice === "denied";
+    return !/^(granted|anonymous|pending)$/.test(this._choice);
   }
 
   /** `page`: what stands in the event's `context.page`. */
   put(draft: Draft, options: CallOptions | undefined, page: Properties): void {
     if (this.isDenied) return;
     const now = Date.now();
-    const put = (): void => this._put(draft, options, page, now);
+    const put = (): void => {
+      try {
+        this._put(draft, options, page, now);
+      } catch {
+        // What waits behind it is not to be lost with it.
+      }
+    };
     if (this._choice !== "pending") put();
     else if (this._pending.length < MOST_PENDING) this._pending.push(put);
     else this._queue.dropped++;
@@ -66,6 +73,7 @@ export class Recorder {
     this._store.isOpen = true;
     this._store.set(CONSENT, choice);
     this._decide(choice);
+    this.identity.keep(); // what it was told before
   }
 
   // --- what becomes of the page ---
@@ -73,13 +81,15 @@ export class Recorder {
   /** A held lock would keep the page out of the back-forward cache. */
   gone(): void {
     this.sender.leave();
-    this._release();
+    this._release?.();
   }
 
   /** Out of the back-forward cache. */
   back(): void {
     this._queue.resume();
-    this._live();
+    this._store.isOpen = true;
+    this._decide((this._store.get(CONSENT) ?? this._choice) as Consent);
+    this.identity.look();
   }
 
   /** Another tab wrote something. */
@@ -93,7 +103,7 @@ export class Recorder {
   private _decide(choice: Consent): void {
     const held = this._pending;
     this._choice = choice;
-    const isRefused = /denied|anonymous/.test(choice);
+    const isRefused = !/^(granted|pending)$/.test(choice); // whatever else it is
     this._store.isOpen = true;
     if (isRefused) forgetAll(this._store);
     this._store.isOpen = choice === "granted";
@@ -101,20 +111,20 @@ export class Recorder {
     this._live();
     if (choice === "pending") return;
     this._pending = [];
-    if (choice === "denied") this._queue.clear();
+    if (this.isDenied) this._queue.clear();
     else for (const put of held) put();
   }
 
   private _live(): void {
     if (!this._store.isOpen) return;
-    this._release();
+    this._release?.();
     this._release = this._queue.live();
     void this._queue.adopt().then(() => this._queue.waiting && this.sender.wake());
   }
 
   private _put(draft: Draft, options: CallOptions | undefined, page: Properties, now: number): void {
     const { user } = this.identity;
-    const place = this._session.next(now, campaignOf(location.search));
+    const place = this._session.next(now, campaignOf(page["search"] as string | undefined));
     if (place.n === 1) this.identity.keep();
     const shared = {
       anonymousId: this.identity.anonymousId,

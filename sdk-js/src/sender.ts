@@ -20,13 +20,15 @@ const LONGEST_WAIT_MS = 60_000;
 const BLOCKED_TRIES = 3;
 const BLOCKED_WAIT_MS = 30_000;
 const LONGEST_BLOCKED_WAIT_MS = 300_000;
+const LONGEST_TIMER_MS = 1e9; // what is longer than 2^31 runs out at once
 
 /** `isLast`: the page may be gone before an answer is there. */
 export type Send = (batch: Batch, isLast: boolean) => Promise<Outcome>;
 
 export class Sender {
   private _timer: ReturnType<typeof setTimeout> | undefined;
-  private _due = 0;
+  /** When the timer runs out; Infinity where there is none. */
+  private _due = Infinity;
   private _sending: Promise<void> | undefined;
   private _failures = 0;
   private _failingSince = 0;
@@ -67,18 +69,18 @@ export class Sender {
 
   private _plan(waitMs: number): void {
     const due = Date.now() + waitMs;
-    if (this._timer !== undefined && this._due <= due) return;
+    if (this._due <= due) return;
     clearTimeout(this._timer);
     this._due = due;
     this._timer = setTimeout(() => {
-      this._timer = undefined;
+      this._due = Infinity;
       void this.flush();
-    }, waitMs);
+    }, Math.min(waitMs, LONGEST_TIMER_MS));
   }
 
   private async _run(): Promise<void> {
     clearTimeout(this._timer);
-    this._timer = undefined;
+    this._due = Infinity;
     await this._deliver(this._maxBytes, false);
     this._sending = undefined;
     this._next();

@@ -16,18 +16,18 @@ export class Store {
   }
 
   remove(key: string): void {
-    this._use((kept) => kept.removeItem(key), undefined);
+    this._use((kept) => kept.removeItem(key));
   }
 
   keys(): string[] {
     return this._use((kept) => Object.keys(kept), []);
   }
 
-  private _use<T>(use: (storage: Storage) => T, otherwise: T): T {
+  private _use<T>(use: (storage: Storage) => T, otherwise?: T): T {
     try {
-      return this.isOpen ? use(localStorage) : otherwise;
+      return this.isOpen ? use(localStorage) : otherwise!;
     } catch {
-      return otherwise;
+      return otherwise!;
     }
   }
 }

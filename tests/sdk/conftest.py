@@ -28,12 +28,12 @@ BARE = b"<!doctype html><title>Nothing yet</title>"
 PAGE = """<!doctype html><title>A shop</title>
 <script defer src="/mm.js" data-key="{key}" data-host="{host}"></script><a id="leave" href="/other">leave</a>"""
 
-State = Literal["open", "unavailable", "throttled", "refusing", "redirecting"]
+State = Literal["open", "unavailable", "throttled", "refusing", "redirecting", "forbidding"]
 
 
 @dataclass
 class Gate:
-    """What stands between a page and the API: open, answering 503, 429 or 302, or closing connections.
+    """What stands between a page and the API: open, answering 503, 429, 302 or 401, or closing connections.
 
     ``failed``: when each came that did not go through. ``passed``: the method and the size of the others; ``bodies``:
     what they said. ``most_bytes``: what is larger is answered 413.
@@ -104,7 +104,8 @@ def gate(server: LiveServer) -> Iterator[Gate]:
                 return
             cors = {"Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": "Retry-After"}
             wait = {"Retry-After": str(made.retry_after_s)} if made.state == "throttled" else {}
-            self._send(429 if made.state == "throttled" else 503, cors | wait, b"{}")
+            status = {"throttled": 429, "forbidding": 401}.get(made.state, 503)
+            self._send(status, cors | wait, b"{}")
 
         def _send(self, status: int, headers: dict[str, str], body: bytes) -> None:
             self.send_response(status)

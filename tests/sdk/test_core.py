@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.live_server import LiveServer, eventually
-from tests.sdk.conftest import Arrived, Browser, Gate
+from tests.sdk.conftest import KEY, Arrived, Browser, Gate
 
 pytestmark = pytest.mark.browser
 
@@ -70,6 +70,80 @@ def test_events_wait_in_memory_until_the_person_has_answered(browser: Browser, s
     assert abs(early["timestamp"] - before) < 100
     assert early["context"]["page"]["path"] == "/bare"
     assert early["anonymousId"] == browser.run("manymetrics.anonymousId()")
+
+
+@pytest.mark.parametrize("choice", ["pending", "anonymous"])
+def test_who_agrees_stays_who_they_are_on_the_next_page(browser: Browser, site: str, gate: Gate, choice: str) -> None:
+    browser.start(site + "/bare", gate.url, f"{{ consent: {choice!r} }}")
+    browser.run("manymetrics.identify('u-1'); manymetrics.track('Before')")
+    browser.run(f"manymetrics.consent('granted'); manymetrics.track('Agreed'); {FLUSH}")
+    known = browser.run("manymetrics.anonymousId()")
+    browser.start(site + "/bare", gate.url, f"{{ consent: {choice!r} }}")
+    browser.run(f"manymetrics.track('Next'); {FLUSH}")
+
+    [agreed], [following] = sent(gate, "Agreed"), sent(gate, "Next")
+    assert agreed["anonymousId"] == following["anonymousId"] == known
+    assert agreed["userId"] == following["userId"] == "u-1"
+    assert agreed["context"]["sessionId"] == following["context"]["sessionId"]
+
+
+def test_a_campaign_that_led_here_is_known_where_the_answer_comes_on_another_page(
+    browser: Browser, site: str, gate: Gate
+) -> None:
+    browser.start(site + "/bare?utm_source=news&utm_content=jane@example.com", gate.url, "{ consent: 'pending' }")
+    browser.run("manymetrics.track('Landed'); history.pushState(0, 0, '/later')")
+    browser.run(f"manymetrics.consent('granted'); {FLUSH}")
+
+    assert sent(gate, "Landed")[0]["context"]["campaign"] == {"source": "news", "content": "***"}
+
+
+@pytest.mark.parametrize("choice", ["declined", "Denied", "not granted"])
+def test_a_choice_that_nobody_knows_is_a_refusal(browser: Browser, site: str, gate: Gate, choice: str) -> None:
+    browser.start(site + "/bare", gate.url)
+    browser.run(f"manymetrics.consent({choice!r}); manymetrics.track('After'); {FLUSH}")
+
+    time.sleep(0.3)
+    assert gate.bodies == []
+    assert kept(browser) == ("", ["mm.consent"])
+
+
+def test_what_a_hook_fails_on_takes_nothing_with_it(browser: Browser, site: str, gate: Gate) -> None:
+    hook = "(event) => { if (event.event === 'Bad') throw new Error('no'); return event; }"
+    browser.start(site + "/bare", gate.url, f"{{ consent: 'pending', before: {hook} }}")
+    browser.run(f"manymetrics.track('Bad'); manymetrics.track('Good'); manymetrics.consent('granted'); {FLUSH}")
+
+    sent(gate, "Good")
+    assert browser.do("errors") == []
+
+
+def test_a_page_that_was_away_hears_of_a_refusal_as_it_comes_back(browser: Browser, site: str, gate: Gate) -> None:
+    away(browser, site, gate, "manymetrics.consent('denied')")
+
+    assert browser.run("manymetrics.anonymousId()", "one") == ""
+    browser.run(f"manymetrics.track('After'); {FLUSH}", "one")
+    time.sleep(0.3)
+    assert not [event for event in gate.events() if event.get("event") == "After"]
+    assert kept(browser, "one") == ("", ["mm.consent"])
+
+
+def test_a_page_that_was_away_hears_of_a_reset_as_it_comes_back(browser: Browser, site: str, gate: Gate) -> None:
+    away(browser, site, gate, "manymetrics.reset()")
+    browser.run(f"manymetrics.track('After'); {FLUSH}", "one")
+
+    [after] = sent(gate, "After")
+    assert after["anonymousId"] == browser.run("manymetrics.anonymousId()", "other")
+    assert "userId" not in after
+
+
+def away(browser: Browser, site: str, gate: Gate, meanwhile: str) -> None:
+    """A page of a known user that is in the back-forward cache, where nothing is heard, while another runs this."""
+    browser.do("before", code="addEventListener('storage', (event) => event.stopImmediatePropagation(), true)")
+    browser.start(site + "/bare", gate.url, page="one")
+    browser.run(f"manymetrics.identify('u-1'); {FLUSH}", "one")
+    browser.run("dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true }))", "one")
+    browser.start(site + "/bare", gate.url, page="other")
+    browser.run(meanwhile, "other")
+    browser.run("dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))", "one")
 
 
 def test_a_refusal_forgets_what_waited_and_what_was_kept(browser: Browser, site: str, gate: Gate) -> None:
@@ -240,6 +314,9 @@ def test_a_page_view_has_an_id_that_its_events_share(browser: Browser, site: str
         ("screen('Home', { n: 1 })", {"type": "screen", "name": "Home", "properties": {"n": 1}}),
         ("group('g', { size: 2 })", {"groupId": "g", "traits": {"size": 2}}),
         ("alias('new', 'old')", {"previousId": "old", "userId": "new"}),
+        ("alias('new', 'old', { timestamp: new Date(0) })", {"previousId": "old", "timestamp": 0, "properties": None}),
+        ("track('A', undefined, { timestamp: new Date(0) })", {"event": "A", "timestamp": 0, "properties": None}),
+        ("identify('u', undefined, { timestamp: new Date(0) })", {"userId": "u", "timestamp": 0, "traits": None}),
     ],
 )
 def test_calls_have_the_shapes_of_analytics_js(
@@ -252,6 +329,15 @@ def test_calls_have_the_shapes_of_analytics_js(
     assert {name: found.get(name) for name in event} == event
     assert found["type"] == event.get("type", call.partition("(")[0])
     assert browser.run("window.called") == (1 if "called" in call else None)
+
+
+def test_an_alias_without_the_id_of_before_is_of_this_browser(browser: Browser, site: str, gate: Gate) -> None:
+    browser.start(site + "/bare", gate.url)
+    browser.run(f"manymetrics.alias('new', undefined, {{ timestamp: new Date(0) }}); {FLUSH}")
+
+    [found] = eventually(gate.events)
+    assert (found["userId"], found["timestamp"]) == ("new", 0)
+    assert found["previousId"] == browser.run("manymetrics.anonymousId()")
 
 
 # --- what pages do to it ----------------------------------------------------------------------------------
@@ -376,17 +462,35 @@ def test_what_is_too_large_for_something_on_the_way_goes_in_parts(
 def test_a_key_that_the_api_refuses_is_said_once_and_not_tried_for_ever(
     browser: Browser, site: str, gate: Gate
 ) -> None:
-    browser.start(site + "/bare", gate.url, "{ key: 'wk_wrong' }")
+    gate.state = "forbidding"
+    browser.start(site + "/bare", gate.url)
     browser.run("console.warn = (text) => window.warned = text")
     browser.run(f"manymetrics.track('Refused'); {FLUSH}")
 
     assert "401" in browser.run("window.warned")
     time.sleep(2)
-    assert len(gate.bodies) == 1
+    assert len(gate.failed) == 1
+    gate.state = "open"
     browser.start(site + "/bare", gate.url)
     time.sleep(0.5)  # until it has taken over what the page before left
     browser.run(f"manymetrics.track('Fine'); {FLUSH}")
     assert sent(gate, "Fine")[0]["context"].get("droppedEvents") == 1
+
+
+def test_what_was_left_under_another_key_is_not_sent_under_this_one(browser: Browser, site: str, gate: Gate) -> None:
+    gate.state = "unavailable"
+    browser.start(site + "/bare", gate.url, "{ key: 'wk_another' }")
+    browser.run("manymetrics.track('Another')")
+    browser.start(site + "/bare", gate.url)
+    gate.state = "open"
+    time.sleep(0.5)  # until it would have taken it over
+    browser.run(f"manymetrics.track('Ours'); {FLUSH}")
+    sent(gate, "Ours")
+    browser.start(site + "/bare", gate.url, "{ key: 'wk_another' }")
+
+    sent(gate, "Another")
+    keys = {event["event"]: body["writeKey"] for body in map(json.loads, gate.bodies) for event in body["batch"]}
+    assert keys == {"Ours": KEY, "Another": "wk_another"}
 
 
 def test_an_api_that_something_blocks_is_left_alone_and_nothing_is_lost(

@@ -20,7 +20,7 @@ const sent = (batch: Batch): unknown[] =>
   });
 
 test("what is put is written once a microtask, and gone when it is done with", async () => {
-  const queue = new Queue(new Store());
+  const queue = new Queue(new Store(), "mm.queue.");
   for (let n = 0; n < 100; n++) queue.put(event(n), shared("/"));
   assert.equal(kept.writes, 0);
   await settle();
@@ -33,11 +33,11 @@ test("what is put is written once a microtask, and gone when it is done with", a
 });
 
 test("the events of another tab that is gone come first, with how often they were sent", async () => {
-  const gone = new Queue(new Store());
+  const gone = new Queue(new Store(), "mm.queue.");
   gone.put(event(1), shared("/one"));
   gone.put(event(2), shared("/two"));
   gone.take(10); // the first of them
-  const next = new Queue(new Store());
+  const next = new Queue(new Store(), "mm.queue.");
   next.put(event(3), shared("/two"));
   await next.adopt();
 
@@ -49,8 +49,29 @@ test("the events of another tab that is gone come first, with how often they wer
   assert.equal(Object.keys(kept.items).length, 1);
 });
 
+test("the events of another write key are left to its pages", async () => {
+  const gone = new Queue(new Store(), "mm.queue.one.");
+  gone.put(event(1), shared("/"));
+  await settle();
+  const other = new Queue(new Store(), "mm.queue.other.");
+  await other.adopt();
+  assert.equal(other.waiting, 0);
+  const next = new Queue(new Store(), "mm.queue.one.");
+  await next.adopt();
+  assert.equal(next.waiting, 1);
+});
+
+test("what is sent again says no more than before but how often", () => {
+  const queue = new Queue(new Store(), "mm.queue.");
+  for (const n of [1, 2]) queue.put(event(n), shared("/"));
+  queue.take(10_000);
+
+  const [first] = queue.take(10_000).events;
+  assert.deepEqual(JSON.parse(first!), { messageId: "1", context: { sessionSequence: 1, attempt: 2 } });
+});
+
 test("what an event lacks of what its batch shares is said to be null", () => {
-  const queue = new Queue(new Store());
+  const queue = new Queue(new Store(), "mm.queue.");
   for (const n of [1, 2]) queue.put(event(n), shared("/", { campaign: { name: "May" } }));
   queue.put(event(3, { anonymousId: "own" }), shared("/"));
 
@@ -71,7 +92,7 @@ test("an event that is sent again repeats nothing of what its batch shares", () 
 });
 
 test("a batch takes no more bytes than it may, and one event in any case", () => {
-  const queue = new Queue(new Store());
+  const queue = new Queue(new Store(), "mm.queue.");
   for (let n = 0; n < 10; n++) queue.put(event(n, { text: "中".repeat(100) }), shared("/"));
 
   const batch = queue.take(1_000);
@@ -81,7 +102,7 @@ test("a batch takes no more bytes than it may, and one event in any case", () =>
 });
 
 test("what is under way is not handed over a second time, nor counted as waiting", () => {
-  const queue = new Queue(new Store());
+  const queue = new Queue(new Store(), "mm.queue.");
   for (let n = 0; n < 3; n++) queue.put(event(n), shared("/"));
   const first = queue.take(80);
   queue.mark(first, true);
@@ -96,33 +117,33 @@ test("what is under way is not handed over a second time, nor counted as waiting
 });
 
 test("the oldest give way when there are too many events or bytes, and are counted", () => {
-  const many = new Queue(new Store());
+  const many = new Queue(new Store(), "mm.queue.");
   for (let n = 0; n < MAX_EVENTS + 7; n++) many.put(event(n), shared("/"));
   assert.equal(many.dropped, 7);
   assert.equal((sent(many.take(10)) as { messageId: string }[])[0]?.messageId, "7");
 
-  const large = new Queue(new Store());
+  const large = new Queue(new Store(), "mm.queue.");
   for (let n = 0; n < 4; n++) large.put(event(n, { text: "x".repeat(MAX_BYTES / 3) }), shared("/"));
   assert.equal(large.waiting, 2);
   assert.equal(large.dropped, 2);
 });
 
 test("how many were dropped outlives the tab", async () => {
-  const gone = new Queue(new Store());
+  const gone = new Queue(new Store(), "mm.queue.");
   gone.put(event(1), shared("/"));
   gone.dropped = 5;
   gone.save();
-  const next = new Queue(new Store());
+  const next = new Queue(new Store(), "mm.queue.");
   await next.adopt();
 
   assert.equal(next.dropped, 5);
 });
 
 test("a page that was frozen lets go what another took over meanwhile", async () => {
-  const frozen = new Queue(new Store());
+  const frozen = new Queue(new Store(), "mm.queue.");
   frozen.put(event(1), shared("/"));
   await settle();
-  const other = new Queue(new Store());
+  const other = new Queue(new Store(), "mm.queue.");
   await other.adopt();
   frozen.resume();
   assert.equal(frozen.waiting, 0);
@@ -131,7 +152,7 @@ test("a page that was frozen lets go what another took over meanwhile", async ()
 
 test("a page that could keep nothing goes on with what it has in memory", async () => {
   kept.room = 0;
-  const queue = new Queue(new Store());
+  const queue = new Queue(new Store(), "mm.queue.");
   queue.put(event(1), shared("/"));
   await settle();
   queue.resume();
@@ -141,10 +162,10 @@ test("a page that could keep nothing goes on with what it has in memory", async 
 
 test("what somebody else wrote under a name of ours stops nothing", async () => {
   Object.assign(kept.items, { "mm.queue.a": "{", "mm.queue.b": '{"q":1}', "mm.queue.c": "null", "mm.queue.d": "[]" });
-  const gone = new Queue(new Store());
+  const gone = new Queue(new Store(), "mm.queue.");
   gone.put(event(1), shared("/"));
   gone.save();
-  const queue = new Queue(new Store());
+  const queue = new Queue(new Store(), "mm.queue.");
   await queue.adopt();
 
   assert.equal(queue.waiting, 1);

@@ -23,7 +23,7 @@ beforeEach(() => {
   others = [];
   requests = [];
   answer = () => ({ status: 200 });
-  queue = new Queue(new Store());
+  queue = new Queue(new Store(), "mm.queue.");
   sender = new Sender(queue, async (batch, isLast) => {
     requests.push({ at: Date.now(), events: batch.events.length, isLast });
     return { status: 200, waitMs: 0, ...(await answer(requests.length)) };
@@ -93,6 +93,20 @@ test("what the API asks to wait is waited, whatever happens meanwhile", async ()
   await after(10_000);
   assert.equal(requests[1]?.at, 23_000);
   assert.equal(queue.waiting, 0);
+});
+
+test("a wait that is longer than a timer can be doesn't run out at once", async () => {
+  answer = () => ({ status: 429, waitMs: 1e12 });
+  put(1);
+  await after(3_000);
+  const waits = mock.method(globalThis, "setTimeout").mock;
+  await sender.flush();
+  sender.wake();
+  put(60);
+  await sender.flush();
+  await after(10_000);
+  assert.equal(requests.length, 1);
+  for (const { arguments: given } of waits.calls) assert.ok(given[1]! < 2 ** 31, `${given[1]}`);
 });
 
 test("what goes as the page goes is bounded, beside what is under way", async () => {
