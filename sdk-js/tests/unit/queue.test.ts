@@ -83,7 +83,7 @@ test("what an event lacks of what its batch shares is said to be null", () => {
 });
 
 test("an event that is sent again repeats nothing of what its batch shares", () => {
-  const queue = new Queue(new Store());
+  const queue = new Queue(new Store(), "mm.queue.");
   queue.put(event(1), shared("/"));
   queue.take(10_000);
 
