@@ -135,6 +135,21 @@ def test_a_page_that_was_away_hears_of_a_reset_as_it_comes_back(browser: Browser
     assert "userId" not in after
 
 
+def test_the_view_of_a_page_that_comes_back_is_of_who_is_there_now(browser: Browser, site: str, gate: Gate) -> None:
+    browser.do("before", code=DEAF)
+    browser.open(site + "/", "one")
+    browser.run(f"manymetrics.identify('u-1'); {FLUSH}", "one")
+    browser.run("dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true }))", "one")
+    browser.start(site + "/bare", gate.url, page="other")
+    browser.run("manymetrics.reset()", "other")
+    browser.run("dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))", "one")
+    browser.run(FLUSH, "one")
+
+    views = eventually(lambda: got if len(got := [e for e in gate.events() if e["type"] == "page"]) == 2 else None)
+    assert views[1]["anonymousId"] == browser.run("manymetrics.anonymousId()", "other")
+    assert "userId" not in views[1]
+
+
 DEAF = "addEventListener('storage', (event) => event.stopImmediatePropagation(), true)"
 
 
