@@ -7,7 +7,7 @@ import { deadClicks } from "./autocapture/dead.js";
 import { watchForms } from "./autocapture/forms.js";
 import { later } from "./autocapture/later.js";
 import { watchLeave } from "./autocapture/leave.js";
-import { listen, safely } from "./autocapture/listen.js";
+import { safely } from "./autocapture/listen.js";
 import { watchPages, type Part } from "./autocapture/pages.js";
 import { rageClicks } from "./autocapture/rage.js";
 
@@ -66,7 +66,8 @@ function start(core: Core, { pages = "path", leave, clicks, forms, rage, dead }:
       left?.report();
     }),
   );
-  listen("pageshow", ({ persisted }) => persisted && view());
+  // After the client, which looks who is there now; `listen` would be before it.
+  addEventListener("pageshow", safely(({ persisted }: PageTransitionEvent) => void (persisted && view())));
 
   const parts: ((click: Click) => void)[] = [];
   if (clicks !== false) parts.push(({ _element, _tell }) => _element && _tell("Element Clicked"));

@@ -135,9 +135,27 @@ def test_a_page_that_was_away_hears_of_a_reset_as_it_comes_back(browser: Browser
     assert "userId" not in after
 
 
+def test_the_view_of_a_page_that_comes_back_is_of_who_is_there_now(browser: Browser, site: str, gate: Gate) -> None:
+    browser.do("before", code=DEAF)
+    browser.open(site + "/", "one")
+    browser.run(f"manymetrics.identify('u-1'); {FLUSH}", "one")
+    browser.run("dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true }))", "one")
+    browser.start(site + "/bare", gate.url, page="other")
+    browser.run("manymetrics.reset()", "other")
+    browser.run("dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))", "one")
+    browser.run(FLUSH, "one")
+
+    views = eventually(lambda: got if len(got := [e for e in gate.events() if e["type"] == "page"]) == 2 else None)
+    assert views[1]["anonymousId"] == browser.run("manymetrics.anonymousId()", "other")
+    assert "userId" not in views[1]
+
+
+DEAF = "addEventListener('storage', (event) => event.stopImmediatePropagation(), true)"
+
+
 def away(browser: Browser, site: str, gate: Gate, meanwhile: str) -> None:
     """A page of a known user that is in the back-forward cache, where nothing is heard, while another runs this."""
-    browser.do("before", code="addEventListener('storage', (event) => event.stopImmediatePropagation(), true)")
+    browser.do("before", code=DEAF)
     browser.start(site + "/bare", gate.url, page="one")
     browser.run(f"manymetrics.identify('u-1'); {FLUSH}", "one")
     browser.run("dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true }))", "one")
@@ -372,6 +390,7 @@ WITHOUT = {
     "locks": "Object.defineProperty(Navigator.prototype, 'locks', { value: undefined })",
     "granted locks": "LockManager.prototype.request = () => Promise.reject(new Error('no'))",
     "AbortSignal.timeout": "delete AbortSignal.timeout",
+    "Temporal, and an element with such an id": "window.Temporal = document.createElement('div')",
 }
 
 
