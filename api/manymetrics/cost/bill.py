@@ -32,6 +32,7 @@ KEYS_READ_EVERY_S: Final = 20.0  # keys.py
 KMS_A_SHARD_AND_HOUR: Final = 24.0  # assumed: Kinesis asks for a data key and reads it, each every five minutes
 KMS_A_COMMIT: Final = 2.0  # assumed: S3's bucket key takes the rest
 MAINTENANCE_RUNS: Final = 30.0  # assumed: one a day
+RUN_WAIT_MS: Final = 10_000.0  # assumed: of such a run, for Glue and S3
 
 GATEWAY_BYTES: Final = 512 * 1024  # what one request of an HTTP API is metered by
 GATEWAY_TIER: Final = 300e6  # requests a month at its first price
@@ -103,7 +104,7 @@ def bill_of(stack: Stack, traffic: Traffic, prices: Prices, measured: Measured) 
         _data_out(flow, prices),
         _stream(stack, traffic, flow, prices),
         _processor(stack, flow, prices, measured),
-        _maintenance(stack, traffic, prices, measured),
+        _maintenance(stack, traffic, flow, prices, measured),
         *_storage(stack, traffic, flow, prices, measured),
         *_watching(stack, flow, prices),
         _keys(stack, flow, prices),
@@ -258,14 +259,14 @@ def _processor(stack: Stack, flow: _Flow, prices: Prices, measured: Measured) ->
     return Line("processor function", usd, why)
 
 
-def _maintenance(stack: Stack, traffic: Traffic, prices: Prices, measured: Measured) -> Line:
-    """Assumed to write each event once more, for what writing it first costs: an upper bound, not measured."""
+def _maintenance(stack: Stack, traffic: Traffic, flow: _Flow, prices: Prices, measured: Measured) -> Line:
+    """Merges the day's files, with Arrow under either engine."""
     engine = measured.engines[stack.engine]
-    again = traffic.events / BATCH
-    ms = billed_ms(again * engine.warm_cpu_ms, again * engine.warm_wall_ms, 0, stack.processor_mb)
-    ms += int(MAINTENANCE_RUNS) * billed_ms(engine.cold_cpu_ms, engine.cold_wall_ms, COMMIT_WAIT_MS, stack.processor_mb)
+    merging_ms = flow.commits * measured.merge_file_ms + traffic.events * measured.merge_event_us / 1e3
+    ms = billed_ms(merging_ms, merging_ms, 0, stack.processor_mb)
+    ms += int(MAINTENANCE_RUNS) * billed_ms(engine.cold_cpu_ms, engine.cold_wall_ms, RUN_WAIT_MS, stack.processor_mb)
     usd = prices.lambda_request.of(MAINTENANCE_RUNS) + prices.lambda_arm.of(ms / 1e3 * stack.processor_mb / 1024)
-    return Line("maintenance", usd, f"{MAINTENANCE_RUNS:g} runs that write each event once more")
+    return Line("maintenance", usd, f"{MAINTENANCE_RUNS:g} runs that merge a day's files")
 
 
 def _storage(stack: Stack, traffic: Traffic, flow: _Flow, prices: Prices, measured: Measured) -> Iterator[Line]:
@@ -278,7 +279,7 @@ def _storage(stack: Stack, traffic: Traffic, flow: _Flow, prices: Prices, measur
         writes += flow.commits
         archived = ", the raw archive with it"
     yield Line(
-        "S3 storage", prices.s3_stored.of(gb), f"{gb:,.2f} GB: the data of {traffic.months_kept:g} months{archived}"
+        "S3 storage", prices.s3_stored.of(gb), f"{gb:,.2f} GB: {traffic.months_kept:g} x the month's data{archived}"
     )
     usd = prices.s3_write.of(writes) + prices.s3_read.of(reads)
     yield Line("S3 requests", usd, f"{_count(writes)} PUT and LIST, {_count(reads)} GET and HEAD")

@@ -42,9 +42,8 @@ class Report:
     def provisioned(self) -> str:
         """Where a provisioned stream beats one on demand."""
         at_first, turns = break_evens(self.stack, self.traffic, self.prices, self.measured)
-        shards = (
-            f"{self.stack.shard_count} shard{'s' * (self.stack.shard_count > 1)} and a peak of {self.traffic.peak:g}x"
-        )
+        peak = f"a peak of {self.traffic.peak:g}x the mean"
+        shards = f"{_several(self.stack.shard_count, 'shard')} (more where the peak needs them) and {peak}"
         if not turns:
             better = "provisioned" if at_first else "on demand"
             return f"{better} is the cheaper one at any volume, with {shards}"
@@ -81,8 +80,9 @@ class Report:
             (
                 f"assumed, not measured: Lambda's core {model.CORE_FACTOR:g}x slower than that one, "
                 f"{model.PUT_WAIT_MS:g} ms for Kinesis to answer, {model.COMMIT_WAIT_MS:g} ms a commit for Glue, S3, "
+                f"{model.RUN_WAIT_MS / 1e3:g} s a run of maintenance, {model.MAINTENANCE_RUNS:g} of those, "
                 f"a cold start every {model.ENVIRONMENT_HOURS:g} hours, {model.ANSWER_BYTES} bytes an answer, "
-                f"{stack.alarms} alarms, no line logged for a request; maintenance at what writing cost"
+                f"{stack.alarms} alarms, no line logged for a request"
             ),
             (
                 f"list prices of {self.prices.region} as of {self.prices.as_of}, no free tier; "

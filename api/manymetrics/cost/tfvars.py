@@ -57,11 +57,18 @@ def read_tfvars(path: Path) -> dict[str, Value]:
 
 def _read_json(path: Path, text: str) -> dict[str, Value]:
     try:
-        values = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise TfvarsError(f"{path.name} is no JSON: {error}") from error
+        values = json.loads(text, object_pairs_hook=_each_once)
+    except ValueError as error:  # of json, or of _each_once
+        raise TfvarsError(f"{path.name} is no JSON that is read here: {error}") from error
     if not isinstance(values, dict):
         raise TfvarsError(f"{path.name} is no JSON object of variables")
+    return values
+
+
+def _each_once(pairs: list[tuple[str, Value]]) -> dict[str, Value]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError(f"one of {', '.join(values)} is there twice")
     return values
 
 

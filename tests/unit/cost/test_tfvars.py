@@ -116,8 +116,8 @@ def test_what_the_reader_does_not_know_is_an_error(tmp_path: Path, text: str, co
         read_tfvars(file_of(tmp_path, text))
 
 
-@pytest.mark.parametrize("text", ["[", "[]", "1"])
-def test_json_that_is_no_object_is_an_error(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize("text", ["[", "[]", "1", '{"a": 1, "a": 2}', '{"stream": {"a": 1, "a": 2}}'])
+def test_json_that_is_no_object_of_different_names_is_an_error(tmp_path: Path, text: str) -> None:
     with pytest.raises(TfvarsError, match="no JSON"):
         read_tfvars(file_of(tmp_path, text, "x.tfvars.json"))
 
