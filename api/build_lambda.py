@@ -40,6 +40,7 @@ TRIMMED = (
     "fastapi_offline/static/redoc.standalone.js",  # the app has no /redoc
     "manymetrics/built_sdk.py",
     "manymetrics/cli",
+    "manymetrics/cost",
     "manymetrics/http_protocol.py",
     "manymetrics/local.py",
     "manymetrics/local_stream.py",

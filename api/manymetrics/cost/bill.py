@@ -1,0 +1,323 @@
+"""A month's bill, by component: events -> requests -> records -> micro-batches, each priced where it costs.
+
+List prices, no free tier. GB are 2**30 bytes. What is neither a price nor measured is a constant here, in capitals,
+and ``assumptions`` says it beside each bill.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from math import ceil
+from typing import Final
+
+from manymetrics.cost.measured import BATCH, Measured
+from manymetrics.cost.prices import Prices
+from manymetrics.cost.stack import Stack, Traffic
+
+HOURS: Final = 730.0
+SECONDS: Final = HOURS * 3_600
+GB: Final = 2**30
+
+FULL_CORE_MB: Final = 1_769  # below it a function has a share of a core (AWS Lambda developer guide, "memory")
+CORE_FACTOR: Final = 1.5  # assumed: how many times slower a core of Lambda is than the one that was measured
+PUT_WAIT_MS: Final = 5.0  # assumed: an answer of Kinesis, from Lambda
+COMMIT_WAIT_MS: Final = 500.0  # assumed: the answers of Glue and S3 that a commit waits for, about 15
+ENVIRONMENT_HOURS: Final = 2.0  # assumed: how long Lambda keeps one that is in use
+ANSWER_BYTES: Final = 400  # assumed: headers and body of an answer
+COMMIT_LOG_BYTES: Final = 1_000  # assumed: its metrics' line and what Lambda logs; no request is logged
+REQUEST_LOG_BYTES: Final = 4_400  # of a plain tracker: 3.4 kB measured of its own, 1 kB of Lambda's assumed
+KEYS_READ_EVERY_S: Final = 20.0  # keys.py
+KMS_A_SHARD_AND_HOUR: Final = 24.0  # assumed: Kinesis asks for a data key and reads it, each every five minutes
+KMS_A_COMMIT: Final = 2.0  # assumed: S3's bucket key takes the rest
+MAINTENANCE_RUNS: Final = 30.0  # assumed: one a day
+RUN_WAIT_MS: Final = 10_000.0  # assumed: of such a run, for Glue and S3
+
+GATEWAY_BYTES: Final = 512 * 1024  # what one request of an HTTP API is metered by
+GATEWAY_TIER: Final = 300e6  # requests a month at its first price
+PUT_UNIT_BYTES: Final = 25 * 1024
+SHARD_BYTES_A_S: Final = 2**20
+SHARD_RECORDS_A_S: Final = 1_000
+ON_DEMAND_SHARDS: Final = 4  # that a stream on demand has from its start
+INVOCATION_RECORDS: Final = 10_000
+INVOCATION_BYTES: Final = 6_000_000  # of an event source mapping; a record is in it as base64
+SDK_BYTES: Final = 8_500  # compressed, sdk-js/README.md
+RECORD_FRAME_BYTES: Final = 500  # of the JSON around a record
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """``usd`` a month; ``why`` says how it came about."""
+
+    component: str
+    usd: float
+    why: str
+    ingests: bool = False  # a part of taking an event in: edge, function, stream
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """Of one month."""
+
+    lines: tuple[Line, ...]
+    shards: int
+    api_ms: int
+    processor_ms: int
+
+    @property
+    def usd(self) -> float:
+        return sum(line.usd for line in self.lines)
+
+    @property
+    def ingestion_usd(self) -> float:
+        return sum(line.usd for line in self.lines if line.ingests)
+
+    @property
+    def dominating(self) -> Line:
+        return max(self.lines, key=lambda line: line.usd)
+
+
+@dataclass(frozen=True, slots=True)
+class _Flow:
+    """How much of everything a month has."""
+
+    requests: float
+    record_bytes: float
+    shards: int
+    commits: float
+    api_ms: int
+    commit_ms: int
+    environments: int
+
+    @property
+    def records(self) -> float:
+        return self.requests  # the API on Lambda packs a request into one record
+
+
+def bill_of(stack: Stack, traffic: Traffic, prices: Prices, measured: Measured) -> Bill:
+    """The month's bill."""
+    flow = _flow(stack, traffic, measured)
+    lines = [
+        _edge(stack, traffic, flow, prices),
+        _api_function(stack, flow, prices, measured),
+        _data_out(flow, prices),
+        _stream(stack, traffic, flow, prices),
+        _processor(stack, flow, prices, measured),
+        _maintenance(stack, traffic, flow, prices, measured),
+        *_storage(stack, traffic, flow, prices, measured),
+        *_watching(stack, flow, prices),
+        _keys(stack, flow, prices),
+    ]
+    if traffic.athena_gb:
+        lines.append(
+            Line("Athena", prices.athena_scanned.of(traffic.athena_gb), f"{traffic.athena_gb:,.0f} GB scanned")
+        )
+    if traffic.sdk_loads:
+        lines.append(_sdk(traffic, prices))
+    return Bill(tuple(lines), flow.shards, flow.api_ms, flow.commit_ms)
+
+
+def marginal(stack: Stack, traffic: Traffic, prices: Prices, measured: Measured) -> tuple[float, float]:
+    """US dollars that the next million events add: to the bill, and to its ingestion (edge, function, stream) alone."""
+    now = bill_of(stack, traffic, prices, measured)
+    then = bill_of(stack, replace(traffic, events=traffic.events + 1e6), prices, measured)
+    return then.usd - now.usd, then.ingestion_usd - now.ingestion_usd
+
+
+def break_evens(stack: Stack, traffic: Traffic, prices: Prices, measured: Measured) -> tuple[bool, list[float]]:
+    """Whether provisioned is the cheaper one for few events, and from how many a month on the other one is, and so on.
+
+    Both whole bills, from a thousand events to a trillion; a provisioned stream gets the shards that its peak needs.
+    """
+
+    def provisioned_saves(events: float) -> bool:
+        of_both = (
+            bill_of(replace(stack, stream_mode=mode), replace(traffic, events=events), prices, measured).usd
+            for mode in ("on_demand", "provisioned")
+        )
+        return next(of_both) >= next(of_both)
+
+    grid = [10 ** (3 + step / 20) for step in range(181)]
+    turns = []
+    for low, high in pairwise(grid):
+        before = provisioned_saves(low)
+        if before != provisioned_saves(high):
+            turns.append(_turn(low, high, provisioned_saves))
+    return provisioned_saves(grid[0]), turns
+
+
+def _turn(low: float, high: float, test: Callable[[float], bool]) -> float:
+    """Where the test's answer changes, to a part in ten thousand."""
+    before = test(low)
+    while high / low > 1.0001:
+        middle = (low * high) ** 0.5
+        low, high = (middle, high) if test(middle) == before else (low, middle)
+    return high
+
+
+def billed_ms(cpu_ms: float, wall_ms: float, wait_ms: float, memory_mb: int) -> int:
+    """What Lambda bills for work that took so long on a whole core that was measured."""
+    return ceil(CORE_FACTOR * max(wall_ms, cpu_ms * FULL_CORE_MB / memory_mb) + wait_ms)
+
+
+def _flow(stack: Stack, traffic: Traffic, measured: Measured) -> _Flow:
+    requests = traffic.events / traffic.events_a_request
+    if stack.is_plain_tracker:
+        cpu_ms, record_bytes = measured.plain_tracker_cpu_ms, traffic.event_bytes
+    else:
+        cpu_ms = measured.api_request_cpu_ms(traffic.events_a_request)
+        record_bytes = measured.stream_bytes(traffic.events_a_request, traffic.event_bytes)
+    shards = _shards(stack, traffic, requests, record_bytes)
+    commits = _commits(stack, requests, record_bytes, shards)
+    engine = measured.engines[stack.engine]
+    batches = traffic.events / max(1.0, commits) / BATCH  # what the bench commits at once, or less, costs the same
+    work = max(1.0, batches)
+    api_ms = billed_ms(cpu_ms, cpu_ms, PUT_WAIT_MS, stack.api_memory_mb)
+    return _Flow(
+        requests=requests,
+        record_bytes=record_bytes,
+        shards=shards,
+        commits=commits,
+        api_ms=api_ms,
+        commit_ms=billed_ms(work * engine.warm_cpu_ms, work * engine.warm_wall_ms, COMMIT_WAIT_MS, stack.processor_mb),
+        environments=max(1, ceil(traffic.peak * requests / SECONDS * api_ms / 1e3)),
+    )
+
+
+def _shards(stack: Stack, traffic: Traffic, records: float, record_bytes: float) -> int:
+    if stack.stream_mode == "on_demand":
+        return ON_DEMAND_SHARDS
+    peak_records_a_s = traffic.peak * records / SECONDS
+    return max(
+        stack.shard_count,
+        ceil(peak_records_a_s * record_bytes / SHARD_BYTES_A_S),
+        ceil(peak_records_a_s / SHARD_RECORDS_A_S),
+    )
+
+
+def _commits(stack: Stack, records: float, record_bytes: float, shards: int) -> float:
+    """A window that has a record is an invocation of its shard; a full invocation doesn't wait for its window."""
+    full = min(INVOCATION_RECORDS, INVOCATION_BYTES / (record_bytes * 4 / 3 + RECORD_FRAME_BYTES))
+    windows = SECONDS / max(stack.window_seconds, 1) * shards
+    return max(min(windows, records), records / full)
+
+
+def _edge(stack: Stack, traffic: Traffic, flow: _Flow, prices: Prices) -> Line:
+    if stack.ingress == "function_url":
+        return Line("function URL", 0.0, "no charge of its own", ingests=True)
+    metered = flow.requests * ceil(traffic.events_a_request * traffic.event_bytes / GATEWAY_BYTES)
+    usd = prices.http_api_first_300m.of(min(metered, GATEWAY_TIER))
+    usd += prices.http_api_above.of(max(0.0, metered - GATEWAY_TIER))
+    return Line("HTTP API", usd, f"{_count(metered)} requests", ingests=True)
+
+
+def _api_function(stack: Stack, flow: _Flow, prices: Prices, measured: Measured) -> Line:
+    second = prices.lambda_x86 if stack.is_plain_tracker else prices.lambda_arm
+    start_ms = billed_ms(measured.api_start_ms, measured.api_start_ms, 0, stack.api_memory_mb)
+    ms = flow.requests * flow.api_ms + _starts(flow.environments, flow.requests) * start_ms
+    usd = prices.lambda_request.of(flow.requests) + second.of(ms / 1e3 * stack.api_memory_mb / 1024)
+    why = f"{_count(flow.requests)} x {flow.api_ms} ms at {stack.api_memory_mb} MB"
+    return Line("API function", usd, why, ingests=True)
+
+
+def _starts(environments: float, invocations: float) -> float:
+    return min(invocations, environments * HOURS / ENVIRONMENT_HOURS)
+
+
+def _data_out(flow: _Flow, prices: Prices) -> Line:
+    gb = flow.requests * ANSWER_BYTES / GB
+    return Line("answers to the internet", prices.data_out.of(gb), f"{gb:,.2f} GB")
+
+
+def _stream(stack: Stack, traffic: Traffic, flow: _Flow, prices: Prices) -> Line:
+    if stack.stream_mode == "on_demand":
+        gb_in = flow.records * ceil(flow.record_bytes / 1024) * 1024 / GB
+        gb_out = flow.records * flow.record_bytes / GB
+        usd = prices.kinesis_on_demand_stream.of(HOURS)
+        usd += prices.kinesis_on_demand_in.of(gb_in) + prices.kinesis_on_demand_out.of(gb_out)
+        return Line("Kinesis", usd, f"on demand, {gb_in:,.1f} GB", ingests=True)
+    units = flow.records * ceil(flow.record_bytes / PUT_UNIT_BYTES)
+    usd = prices.kinesis_shard.of(HOURS * flow.shards) + prices.kinesis_put_unit.of(units)
+    if stack.stream_retention_hours > 24:
+        usd += prices.kinesis_long_retention.of(HOURS * flow.shards)
+    needs = "" if flow.shards == stack.shard_count else f", as a peak of {traffic.peak:g}x the mean needs"
+    return Line(
+        "Kinesis",
+        usd,
+        f"provisioned, {flow.shards} shard{'s' * (flow.shards > 1)}{needs}; {_count(units)} PUT units",
+        ingests=True,
+    )
+
+
+def _processor(stack: Stack, flow: _Flow, prices: Prices, measured: Measured) -> Line:
+    engine = measured.engines[stack.engine]
+    cold_ms = billed_ms(engine.cold_cpu_ms, engine.cold_wall_ms, 0, stack.processor_mb)
+    ms = flow.commits * flow.commit_ms + _starts(flow.shards, flow.commits) * cold_ms
+    usd = prices.lambda_request.of(flow.commits) + prices.lambda_arm.of(ms / 1e3 * stack.processor_mb / 1024)
+    why = f"{_count(flow.commits)} x {flow.commit_ms:,} ms at {stack.processor_mb:,} MB, {stack.engine}"
+    return Line("processor function", usd, why)
+
+
+def _maintenance(stack: Stack, traffic: Traffic, flow: _Flow, prices: Prices, measured: Measured) -> Line:
+    """Merges the day's files, with Arrow under either engine."""
+    engine = measured.engines[stack.engine]
+    merging_ms = flow.commits * measured.merge_file_ms + traffic.events * measured.merge_event_us / 1e3
+    ms = billed_ms(merging_ms, merging_ms, 0, stack.processor_mb)
+    ms += int(MAINTENANCE_RUNS) * billed_ms(engine.cold_cpu_ms, engine.cold_wall_ms, RUN_WAIT_MS, stack.processor_mb)
+    usd = prices.lambda_request.of(MAINTENANCE_RUNS) + prices.lambda_arm.of(ms / 1e3 * stack.processor_mb / 1024)
+    return Line("maintenance", usd, f"{MAINTENANCE_RUNS:g} runs that merge a day's files")
+
+
+def _storage(stack: Stack, traffic: Traffic, flow: _Flow, prices: Prices, measured: Measured) -> Iterator[Line]:
+    engine = measured.engines[stack.engine]
+    gb = traffic.months_kept * traffic.events * traffic.event_bytes * measured.table_ratio / GB
+    writes, reads = flow.commits * engine.s3_writes, flow.commits * (engine.s3_reads + 1)  # once more: maintenance
+    archived = ""
+    if stack.archive:
+        gb += traffic.months_kept * flow.records * flow.record_bytes / GB
+        writes += flow.commits
+        archived = ", the raw archive with it"
+    yield Line(
+        "S3 storage", prices.s3_stored.of(gb), f"{gb:,.2f} GB: {traffic.months_kept:g} x the month's data{archived}"
+    )
+    usd = prices.s3_write.of(writes) + prices.s3_read.of(reads)
+    yield Line("S3 requests", usd, f"{_count(writes)} PUT and LIST, {_count(reads)} GET and HEAD")
+    requests = flow.commits * engine.glue_requests
+    yield Line("Glue catalogue", prices.glue_request.of(requests), f"{_count(requests)} requests")
+
+
+def _watching(stack: Stack, flow: _Flow, prices: Prices) -> Iterator[Line]:
+    gb = flow.commits * COMMIT_LOG_BYTES / GB
+    if stack.is_plain_tracker:
+        gb += flow.requests * REQUEST_LOG_BYTES / GB
+    yield Line("CloudWatch logs", prices.logs_in.of(gb), f"{gb:,.2f} GB")
+    yield Line("CloudWatch metrics", prices.metric.of(stack.metrics), f"{stack.metrics} of the processor's")
+    yield Line("CloudWatch alarms", prices.alarm.of(stack.alarms), f"{stack.alarms}")
+    yield Line("CloudWatch dashboard", prices.dashboard.of(stack.dashboards), f"{stack.dashboards}")
+
+
+def _keys(stack: Stack, flow: _Flow, prices: Prices) -> Line:
+    """The write keys are read only by an environment that serves, since Lambda stops one that doesn't."""
+    requests = 0.0
+    if not stack.is_plain_tracker:
+        requests += min(flow.requests, flow.environments * SECONDS / KEYS_READ_EVERY_S)
+    if stack.encrypted:
+        requests += HOURS * flow.shards * KMS_A_SHARD_AND_HOUR + flow.commits * KMS_A_COMMIT
+    keys = int(stack.encrypted and stack.pays_for_key)
+    return Line(
+        "KMS", prices.kms_key.of(keys) + prices.kms_request.of(requests), f"{keys} key, {_count(requests)} requests"
+    )
+
+
+def _sdk(traffic: Traffic, prices: Prices) -> Line:
+    gb = traffic.sdk_loads * SDK_BYTES / GB
+    usd = prices.cloudfront_request.of(traffic.sdk_loads) + prices.cloudfront_out.of(gb)
+    return Line("CloudFront", usd, f"{_count(traffic.sdk_loads)} loads of the SDK that no browser's cache had")
+
+
+def _count(number: float) -> str:
+    for limit, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= limit:
+            return f"{number / limit:,.4g}{unit}"
+    return f"{number:,.0f}"

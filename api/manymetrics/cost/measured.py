@@ -1,0 +1,126 @@
+"""Measured figures: those that came with the package, and over them those of a build/bench.json of one's own.
+
+Both files have the shape that ``make bench`` writes: {"commit", "figures": {part: {name: number}}}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+MEASURED_FILE: Final = Path(__file__).with_name("measured.json")
+API_SIZES: Final = (1, 20, 100)  # events a request, as the bench measures
+RECORD_SIZES: Final = (1, 3, 20)  # events a stream record, as real events were packed
+BATCH: Final = 10_000  # events of the batch that the bench gives each engine
+
+_API: Final = "Lambda: the API's CPU"
+_ENGINES: Final = "Processor on AWS: a batch of 10,000 events into Glue and S3, by engine"
+_REQUESTS: Final = "Processor on AWS: requests of a commit"
+_MAINTENANCE: Final = "Processor on AWS: maintenance of a day's files"
+_BYTES: Final = "Real events: bytes in the stream and in the table, of a byte received"
+
+Figures = Mapping[str, Mapping[str, float]]
+
+
+class MeasuredError(Exception):
+    """A file of measurements that can't be used. The message says the cure."""
+
+
+class _File(msgspec.Struct, frozen=True):
+    figures: dict[str, dict[str, float]]
+    commit: str = ""
+    measured_on: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFigures:
+    """One engine's: of a batch of 10,000 events, and of any commit."""
+
+    warm_cpu_ms: float
+    warm_wall_ms: float
+    cold_cpu_ms: float
+    cold_wall_ms: float
+    s3_writes: float
+    s3_reads: float
+    glue_requests: float
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """``name`` says when, where and of which commit, for people."""
+
+    name: str
+    api_cpu_ms: Mapping[int, float]  # a request, by its events
+    api_start_ms: float
+    plain_tracker_cpu_ms: float  # a request of one event
+    engines: Mapping[str, EngineFigures]
+    merge_file_ms: float  # CPU of maintenance, a file that a commit wrote, and an event in it
+    merge_event_us: float
+    stream_ratio: Mapping[int, float]  # bytes in the stream a byte received, by the events of a record
+    table_ratio: float
+
+    def api_request_cpu_ms(self, events: float) -> float:
+        """Between the sizes that were measured, and past the last one, on the line through the two next to it."""
+        low, high = (1, 20) if events <= 20 else (20, 100)
+        slope = (self.api_cpu_ms[high] - self.api_cpu_ms[low]) / (high - low)
+        return self.api_cpu_ms[low] + slope * (events - low)
+
+    def stream_bytes(self, events: float, event_bytes: float) -> float:
+        """Of a record. Packed at the largest measured size that it reaches: small records compress badly."""
+        reached = max(size for size in RECORD_SIZES if size <= max(1, events))
+        return events * event_bytes * self.stream_ratio[reached]
+
+
+def read_measured(path: Path | None = None) -> Measured:
+    """The package's figures; where a file is named, its figures over them. Raises MeasuredError."""
+    shipped = _read(MEASURED_FILE)
+    name = f"measured {shipped.measured_on}, commit {shipped.commit[:7]}"
+    figures: Figures = shipped.figures
+    if path is not None:
+        own = _read(path)
+        taken = [part for part in shipped.figures if shipped.figures[part].keys() & own.figures.get(part, {}).keys()]
+        if not taken:
+            raise MeasuredError(f"{path} has none of the figures that a bill needs: write it with `make bench`")
+        figures = {part: {**values, **own.figures.get(part, {})} for part, values in shipped.figures.items()}
+        rest = [part for part in shipped.figures if part not in taken]
+        name = f"{path}, commit {own.commit or 'unknown'}" + (f"; not in it, so {name}: {'; '.join(rest)}" * bool(rest))
+    return _measured(name, figures)
+
+
+def _read(path: Path) -> _File:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=_File)
+    except OSError as error:
+        raise MeasuredError(f"{path} can't be read: {error.strerror}; `make bench` writes build/bench.json") from error
+    except msgspec.DecodeError as error:
+        raise MeasuredError(f"{path} is not what `make bench` writes: {error}") from error
+
+
+def _measured(name: str, figures: Figures) -> Measured:
+    api, size = figures[_API], figures[_BYTES]
+    return Measured(
+        name=name,
+        api_cpu_ms={n: api[f"product us an event of {n}, awslambdaric counted"] * n / 1e3 for n in API_SIZES},
+        api_start_ms=api["product ms to start"],
+        plain_tracker_cpu_ms=api["plain tracker us an event of 1, awslambdaric counted"] / 1e3,
+        engines={
+            "spark": _engine(figures, "spark", "spark, class archive"),
+            "arrow": _engine(figures, "arrow", "arrow"),
+        },
+        merge_file_ms=figures[_MAINTENANCE]["ms a file"],
+        merge_event_us=figures[_MAINTENANCE]["us an event"],
+        stream_ratio={n: size[f"in a record of {n}"] for n in RECORD_SIZES},
+        table_ratio=size["in the table"],
+    )
+
+
+def _engine(figures: Figures, name: str, way: str) -> EngineFigures:
+    of_batch, of_commit = figures[_ENGINES], figures[_REQUESTS]
+    return EngineFigures(
+        *(of_batch[f"{way}, {figure}_s"] * 1e3 for figure in ("warm_cpu", "warm_wall", "cold_cpu", "cold_wall")),
+        *(of_commit[f"{name}, {figure}"] for figure in ("S3 PUT and LIST", "S3 GET and HEAD", "Glue")),
+    )

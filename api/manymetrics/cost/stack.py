@@ -1,0 +1,53 @@
+"""What is priced: a deployment and the events that it gets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Ingress = Literal["http_api", "function_url"]
+Engine = Literal["spark", "arrow"]
+Mode = Literal["provisioned", "on_demand"]
+
+PROCESSOR_MB: dict[Engine, int] = {"spark": 2048, "arrow": 1024}  # processor/README.md
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """As deployed; the defaults are those of the project."""
+
+    ingress: Ingress = "http_api"
+    api_memory_mb: int = 256
+    engine: Engine = "spark"
+    processor_memory_mb: int | None = None  # None: what the engine needs
+    stream_mode: Mode = "provisioned"
+    shard_count: int = 1
+    stream_retention_hours: int = 24
+    window_seconds: int = 300
+    archive: bool = False
+    encrypted: bool = True  # with a key of the stack's own, so that it is paid for
+    pays_for_key: bool = True
+    alarms: int = 11
+    dashboards: int = 1
+    metrics: int = 6  # what the processor tells CloudWatch: handler.py
+    is_plain_tracker: bool = False  # an event a request, all of it logged, x86_64: the thing to be compared with
+
+    @property
+    def processor_mb(self) -> int:
+        return self.processor_memory_mb or PROCESSOR_MB[self.engine]
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """A month's. ``peak``: the busiest seconds have so many times the mean."""
+
+    events: float
+    events_a_request: float = 20.0
+    event_bytes: float = 1_000.0
+    months_kept: float = 1.0
+    peak: float = 4.0
+    athena_gb: float = 0.0
+    sdk_loads: float = 0.0
+
+
+PLAIN_TRACKER = Stack(api_memory_mb=128, encrypted=False, alarms=0, dashboards=0, metrics=0, is_plain_tracker=True)

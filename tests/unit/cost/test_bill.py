@@ -1,0 +1,243 @@
+"""Bills that were worked out by hand, and what must be true of every bill."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from itertools import pairwise, product
+from typing import get_args
+
+import msgspec
+import pytest
+
+from manymetrics.cost import bill as model
+from manymetrics.cost.bill import Bill, bill_of, break_evens, marginal
+from manymetrics.cost.measured import EngineFigures, Measured, read_measured
+from manymetrics.cost.prices import read_prices
+from manymetrics.cost.stack import PLAIN_TRACKER, Engine, Ingress, Mode, Stack, Traffic
+from manymetrics.keys import REMOTE_REREAD_S
+from manymetrics_processor import handler
+
+PRICES = read_prices()
+HAND = Measured(  # round figures, to work with by hand
+    name="by hand",
+    api_cpu_ms={1: 1.0, 20: 2.0, 100: 6.0},
+    api_start_ms=10.0,
+    plain_tracker_cpu_ms=2.0,
+    engines={"spark": EngineFigures(100, 100, 1000, 1000, 4, 2, 5), "arrow": EngineFigures(50, 60, 500, 600, 6, 5, 4)},
+    merge_file_ms=10.0,
+    merge_event_us=10.0,
+    stream_ratio={1: 0.5, 3: 0.4, 20: 0.2},
+    table_ratio=0.2,
+)
+STACK = Stack(api_memory_mb=2048)  # more than a whole core: time is what was measured, times 1.5, and the wait
+STACKS = [
+    replace(Stack(), ingress=ingress, engine=engine, stream_mode=mode, shard_count=shards)
+    for ingress, engine, mode, shards in product(get_args(Ingress), get_args(Engine), get_args(Mode), (1, 5))
+]
+VOLUMES = [10 ** (step / 4) for step in range(49)]  # of 1 event to a trillion
+
+
+def usd(bill: Bill) -> dict[str, float]:
+    return {line.component: line.usd for line in bill.lines}
+
+
+def test_ten_million_events_by_hand() -> None:
+    bill = bill_of(STACK, Traffic(10e6), PRICES, HAND)
+
+    # 10,000,000 / 20 = 500,000 requests and records of 20 x 1,000 x 0.2 = 4,000 bytes.
+    # A month has 730 x 3,600 = 2,628,000 s, so 8,760 windows of 300 s, each with 1,142 events: fewer than 10,000.
+    assert usd(bill) == pytest.approx(
+        {
+            "HTTP API": 0.5,  # 500,000 x $1/M
+            # ceil(1.5 x 2 + 5) = 8 ms x 500,000 = 4,000 s; 365 starts of 15 ms = 5.475 s; x 2 GB = 8,010.95 GB-s.
+            "API function": 0.1 + 8_010.95 * 1.33334e-5,  # requests: 500,000 x $0.2/M
+            "answers to the internet": 500_000 * 400 / 2**30 * 0.09,
+            "Kinesis": 10.95 + 0.007,  # 730 x $0.015; 500,000 units x $0.014/M
+            # ceil(1.5 x 100 + 500) = 650 ms x 8,760 = 5,694 s; 365 starts of 1.5 s = 547.5 s; x 2 GB = 12,483 GB-s.
+            "processor function": 8_760 * 0.2e-6 + 12_483 * 1.33334e-5,
+            # (10,000,000 x 10 us + 8,760 x 10 ms) x 1.5 = 281.4 s; 30 runs x (1.5 + 10) s = 345 s; x 2 GB.
+            "maintenance": 30 * 0.2e-6 + 1_252.8 * 1.33334e-5,
+            "S3 storage": 10e6 * 200 / 2**30 * 0.023,
+            "S3 requests": 8_760 * 4 * 5e-6 + 8_760 * 3 * 0.4e-6,  # two reads by the commit, one by maintenance
+            "Glue catalogue": 8_760 * 5 * 1e-6,
+            "CloudWatch logs": 8_760 * 1_000 / 2**30 * 0.5,
+            "CloudWatch metrics": 1.8,  # 6 x $0.30
+            "CloudWatch alarms": 1.1,  # 11 x $0.10
+            "CloudWatch dashboard": 3.0,
+            # Keys: every 20 s, 131,400. Stream: 730 x 24 = 17,520. Commits: 2 x 8,760 = 17,520. x $0.03 / 10,000.
+            "KMS": 1.0 + 166_440 * 3e-6,
+        },
+        rel=1e-9,
+    )
+    assert bill.usd == pytest.approx(19.541, abs=0.001)  # the sum of the above, added up by hand
+    assert bill.ingestion_usd == pytest.approx(0.5 + 0.2068 + 10.957, abs=0.0001)
+    assert bill.dominating.component == "Kinesis"
+
+
+def test_a_full_invocation_does_not_wait_for_its_window() -> None:
+    bill = bill_of(STACK, Traffic(1e9), PRICES, HAND)
+
+    # A record of 4,000 bytes is 4,000 x 4/3 + 500 = 5,833.3 in an invocation of 6,000,000: 1,028.57 of them.
+    # 50,000,000 / 1,028.57 = 48,611.1 commits, more than 8,760 windows. Each has 20,571 events: 2.0571 batches.
+    # ceil(1.5 x 2.0571 x 100 + 500) = 809 ms.
+    ms = 48_611.11 * 809 + 365 * 1_500
+    assert usd(bill)["processor function"] == pytest.approx(48_611.11 * 0.2e-6 + ms / 1e3 * 2 * 1.33334e-5, rel=1e-6)
+    assert bill.processor_ms == 809
+
+
+def test_a_function_below_a_whole_core_takes_longer() -> None:
+    # 256 MB is 256 / 1,769 of a core: 2 ms become 13.82, x 1.5 = 20.73, + 5 = 25.73.
+    assert bill_of(Stack(), Traffic(1e6), PRICES, HAND).api_ms == 26
+
+
+def test_the_gateway_is_metered_by_512_kb_and_cheaper_above_300_million_requests() -> None:
+    small = bill_of(STACK, Traffic(10e9), PRICES, HAND)  # 500 million requests: 300 x $1 + 200 x $0.90
+    large = bill_of(STACK, Traffic(1e6, events_a_request=1_000), PRICES, HAND)  # 1,000 of 1 MB: 2 units each
+
+    assert usd(small)["HTTP API"] == pytest.approx(480)
+    assert usd(large)["HTTP API"] == pytest.approx(2_000 * 1e-6)
+
+
+def test_a_stream_on_demand_by_hand() -> None:
+    bill = bill_of(replace(STACK, stream_mode="on_demand"), Traffic(10e6), PRICES, HAND)
+
+    # 730 x $0.04 = $29.20; in: 500,000 x 4 kB (4,000 bytes, rounded up) x $0.08; out: 500,000 x 4,000 bytes x $0.04.
+    expected = 29.2 + 500_000 * 4_096 / 2**30 * 0.08 + 500_000 * 4_000 / 2**30 * 0.04
+    assert usd(bill)["Kinesis"] == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("events", "shards"),
+    [
+        (1e9, 1),
+        # 500,000,000 records / 2,628,000 s x 4 = 761 a second, of 4,000 bytes: 3.04 MB, of which a shard takes 1.05.
+        (10e9, 3),
+    ],
+)
+def test_a_provisioned_stream_has_the_shards_that_its_peak_needs(events: float, shards: int) -> None:
+    assert bill_of(STACK, Traffic(events), PRICES, HAND).shards == shards
+
+
+def test_the_figures_for_the_options() -> None:
+    plain, full = Traffic(10e6), Traffic(10e6, months_kept=3, athena_gb=2_048, sdk_loads=1e6)
+    stack = replace(STACK, archive=True, stream_retention_hours=168, pays_for_key=False)
+
+    before, after = (usd(bill_of(*which, PRICES, HAND)) for which in ((STACK, plain), (stack, full)))
+
+    assert after["Athena"] == pytest.approx(10)  # 2 TB x $5
+    assert after["CloudFront"] == pytest.approx(1 + 1e6 * 8_500 / 2**30 * 0.085)
+    assert after["Kinesis"] - before["Kinesis"] == pytest.approx(730 * 0.02)
+    assert before["KMS"] - after["KMS"] == pytest.approx(1)
+    # 200 bytes an event in the table, 4,000 / 20 = 200 in the archive, for three months instead of one.
+    assert after["S3 storage"] == pytest.approx(before["S3 storage"] * 3 * 2)
+    assert "Athena" not in before
+    assert "CloudFront" not in before
+
+
+@pytest.mark.parametrize("stack", STACKS, ids=str)
+def test_more_events_cost_more(stack: Stack) -> None:
+    bills = [bill_of(stack, Traffic(events), PRICES, read_measured()).usd for events in VOLUMES]
+
+    assert [(less, more) for less, more in pairwise(bills) if less >= more] == []
+
+
+@pytest.mark.parametrize("stack", [stack for stack in STACKS if stack.ingress == "http_api"], ids=str)
+@pytest.mark.parametrize("events_a_request", [1, 20, 1_000])
+def test_a_function_url_is_cheaper_than_an_http_api_at_any_volume(stack: Stack, events_a_request: int) -> None:
+    for events in VOLUMES:
+        traffic = Traffic(events, events_a_request=events_a_request)
+        by_gateway, by_url = (
+            bill_of(replace(stack, ingress=ingress), traffic, PRICES, HAND).usd
+            for ingress in ("http_api", "function_url")
+        )
+        assert by_url < by_gateway
+
+
+def test_one_shard_is_cheaper_than_on_demand_at_any_volume() -> None:
+    assert break_evens(STACK, Traffic(1), PRICES, HAND) == (True, [])
+
+
+def test_where_eight_shards_are_cheaper_than_on_demand_by_hand() -> None:
+    # Eight shards cost 8 x $10.95 - $29.20 = $58.40 more than a stream on demand, which has four. Four more shards also
+    # ask KMS 4 x 17,520 times, $0.21024, and start 4 x 365 processors of 1.5 s at 2 GB: 4,380 GB-s, $0.0584.
+    more = 58.4 + 0.21024 + 4_380 * 1.33334e-5
+    # An event costs, on demand, 4,096 / 20 bytes x $0.08 and 200 bytes x $0.04 a GB; provisioned, $0.014 / M / 20.
+    less = (4_096 / 20 * 0.08 + 200 * 0.04) / 2**30 - 0.014e-6 / 20
+    # There, invocations are full on either: 133 million records / 1,028.57 are more than 8 x 8,760 windows.
+    at_first, turns = break_evens(replace(STACK, shard_count=8), Traffic(1), PRICES, HAND)
+
+    assert at_first is False
+    assert turns == pytest.approx([more / less], rel=2e-4)  # 2.67 billion
+
+
+@pytest.mark.parametrize(("shards", "peak"), [(3, 4), (8, 4), (1, 60)])
+def test_the_cheaper_stream_changes_at_each_break_even(shards: int, peak: float) -> None:
+    stack, measured = Stack(shard_count=shards), read_measured()
+
+    provisioned, turns = break_evens(stack, Traffic(1, peak=peak), PRICES, measured)
+
+    assert turns
+    for turn in turns:
+        for events, expected in ((turn / 1.001, provisioned), (turn * 1.001, not provisioned)):
+            fixed, on_demand = (
+                bill_of(replace(stack, stream_mode=mode), Traffic(events, peak=peak), PRICES, measured).usd
+                for mode in ("provisioned", "on_demand")
+            )
+            assert (fixed < on_demand) is expected
+        provisioned = not provisioned
+
+
+def test_the_next_million_by_hand() -> None:
+    whole, ingestion = marginal(STACK, Traffic(100e6), PRICES, HAND)
+
+    # 50,000 requests x ($1 + $0.2 + $0.014) / M, and 8 ms x 2 GB each.
+    assert ingestion == pytest.approx(50_000 * 1.214e-6 + 50_000 * 0.016 * 1.33334e-5, rel=1e-6)
+    assert whole > ingestion
+
+
+def test_events_are_taken_in_for_seven_cents_a_million_or_one_and_a_half_by_function_url() -> None:
+    costs = [
+        marginal(Stack(ingress=ingress), Traffic(100e6), PRICES, read_measured())[1]
+        for ingress in ("http_api", "function_url")
+    ]
+
+    assert costs[0] <= 0.07
+    assert costs[1] <= 0.015
+
+
+def test_a_plain_tracker_pays_for_each_event_and_its_log_by_hand() -> None:
+    bill = usd(bill_of(PLAIN_TRACKER, Traffic(1e6, events_a_request=1), PRICES, HAND))
+
+    # 2 ms x 1,769 / 128 x 1.5 + 5 = 46.46: 47 ms at 1/8 GB, on x86; 365 starts of ceil(1.5 x 10 x 13.82) = 208 ms.
+    seconds = 1e6 * 0.047 + 365 * 0.208
+    assert bill["API function"] == pytest.approx(0.2 + seconds / 8 * 1.66667e-5, rel=1e-9)
+    assert bill["HTTP API"] == pytest.approx(1.0)
+    assert bill["CloudWatch logs"] == pytest.approx((1e6 * 4_400 + 8_760 * 1_000) / 2**30 * 0.5)
+    assert sum(bill[name] for name in ("KMS", "CloudWatch alarms", "CloudWatch dashboard", "CloudWatch metrics")) == 0
+
+
+@pytest.mark.parametrize("name", PRICES.by_name())
+def test_every_price_is_of_some_bill(name: str) -> None:
+    free = msgspec.structs.replace(PRICES, **{name: msgspec.structs.replace(PRICES.by_name()[name], usd=0.0)})
+    traffic = Traffic(100e9, athena_gb=1, sdk_loads=1)
+    stacks = [Stack(stream_retention_hours=48), Stack(stream_mode="on_demand"), PLAIN_TRACKER]
+
+    assert any(bill_of(one, traffic, free, HAND).usd < bill_of(one, traffic, PRICES, HAND).usd for one in stacks)
+
+
+def test_the_bill_counts_the_metrics_that_the_processor_puts(capsys: pytest.CaptureFixture[str]) -> None:
+    class Held:
+        days_held = 1
+
+        def __len__(self) -> int:
+            return 0
+
+    handler._put_metrics([], Held())  # type: ignore[arg-type]  # all that it asks of a window
+
+    [directive] = json.loads(capsys.readouterr().out)["_aws"]["CloudWatchMetrics"]
+    assert len(directive["Metrics"]) * len(directive["Dimensions"]) == Stack().metrics
+
+
+def test_the_bill_reads_the_keys_as_often_as_the_api() -> None:
+    assert model.KEYS_READ_EVERY_S == REMOTE_REREAD_S

@@ -1,0 +1,161 @@
+"""Terraform's variables: what is read, and that nothing which can't be read is passed over."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from manymetrics.cost.stack import Stack
+from manymetrics.cost.tfvars import PRICED, TfvarsError, Value, read_tfvars, stack_of
+
+EVERYTHING = """\
+# a comment
+name    = "shop" // another
+ingress = "function_url"
+engine  = "arrow" /* and
+one of two lines */
+stream = {
+  mode            = "PROVISIONED"
+  shards          = 4, retention_hours = 48
+  window_seconds: 60
+}
+api_memory_mb = 512
+archive       = true
+kms_key_arn   = "arn:aws:kms:eu-west-1:1:key/\\"a\\""
+origins       = ["https://a.example", "https://b.example",]
+tags          = { "team" = "data", on = [1, 2.5e3, null] }
+budget        = -1.5
+nothing       = null"""
+
+
+def file_of(folder: Path, text: str, name: str = "terraform.tfvars") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_flat_values_lists_and_objects_are_read(tmp_path: Path) -> None:
+    assert read_tfvars(file_of(tmp_path, EVERYTHING)) == {
+        "name": "shop",
+        "ingress": "function_url",
+        "engine": "arrow",
+        "stream": {"mode": "PROVISIONED", "shards": 4, "retention_hours": 48, "window_seconds": 60},
+        "api_memory_mb": 512,
+        "archive": True,
+        "kms_key_arn": 'arn:aws:kms:eu-west-1:1:key/"a"',
+        "origins": ["https://a.example", "https://b.example"],
+        "tags": {"team": "data", "on": [1, 2500, None]},
+        "budget": -1.5,
+        "nothing": None,
+    }
+
+
+def test_the_stack_is_what_the_variables_say_and_what_has_no_price_is_named(tmp_path: Path) -> None:
+    stack, without_price = stack_of(read_tfvars(file_of(tmp_path, EVERYTHING)))
+
+    assert stack == Stack(
+        ingress="function_url",
+        engine="arrow",
+        shard_count=4,
+        stream_retention_hours=48,
+        window_seconds=60,
+        api_memory_mb=512,
+        archive=True,
+        pays_for_key=False,
+    )
+    assert without_price == ["name", "origins", "tags", "budget", "nothing"]
+
+
+def test_json_is_read_alike(tmp_path: Path) -> None:
+    values = {"engine": "arrow", "stream": {"shards": 2, "colour": "red"}, "nested": {"a": {"b": 1}}}
+
+    variables = read_tfvars(file_of(tmp_path, json.dumps(values), "x.auto.tfvars.json"))
+
+    assert stack_of(variables) == (Stack(engine="arrow", shard_count=2), ["stream.colour", "nested"])
+
+
+@pytest.mark.parametrize("text", ["", "\n# only a comment\n"])
+def test_an_empty_file_is_the_default(tmp_path: Path, text: str) -> None:
+    assert stack_of(read_tfvars(file_of(tmp_path, text))) == (Stack(), [])
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("a = 1\nname = <<EOT\nx\nEOT\n", "line 2: can't read '<<EOT'"),
+        ('name = "${var.x}"', "template"),
+        ('name = "%{ if x }"', "template"),
+        ('a = upper("x")', "can't read"),
+        ("a = var.b", "can't read '.b'"),
+        ("a = yes", "expression 'yes'"),
+        ("a = { b = { c = 1 } }", "can't read '{'"),
+        ("a = [[1]]", r"can't read '\['"),
+        ("a = [{}]", "can't read '{'"),
+        ("a = 1 + 2", "can't read"),
+        ("a = 1 b = 2", "what follows '1' on its line"),
+        ("a = { b = 1 c = 2 }", "two values without"),
+        ("a = 1\na = 2", "line 2: can't read a second a"),
+        ("a = { b = 1, b = 2 }", "a second b"),
+        ("a", "the file's end"),
+        ("a =", "the file's end"),
+        ("a = [1", "the file's end"),
+        ("a = [1 2]", "can't read '2'"),
+        ("a = { b = 1", "the file's end"),
+        ('a = "x', "can't read"),
+        (r'a = "\x"', "can't read"),
+        ("a = 12x", "can't read"),
+        ("a 1", "can't read '1'"),
+        ("resource { }", "can't read '{'"),
+        ("a = 1\n\n/* open\nb = 2", "line 3"),
+    ],
+)
+def test_what_the_reader_does_not_know_is_an_error(tmp_path: Path, text: str, complaint: str) -> None:
+    with pytest.raises(TfvarsError, match=complaint):
+        read_tfvars(file_of(tmp_path, text))
+
+
+@pytest.mark.parametrize("text", ["[", "[]", "1", '{"a": 1, "a": 2}', '{"stream": {"a": 1, "a": 2}}'])
+def test_json_that_is_no_object_of_different_names_is_an_error(tmp_path: Path, text: str) -> None:
+    with pytest.raises(TfvarsError, match="no JSON"):
+        read_tfvars(file_of(tmp_path, text, "x.tfvars.json"))
+
+
+def test_a_file_that_is_not_there_or_no_text_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "x.tfvars").write_bytes(b"\xff")
+
+    for name, complaint in (("x.tfvars", "not UTF-8"), ("y.tfvars", "can't be read")):
+        with pytest.raises(TfvarsError, match=complaint):
+            read_tfvars(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"ingress": "alb"},
+        {"ingress": ["http_api"]},
+        {"engine": 1.0},
+        {"stream_mode": "provisoned"},
+        {"shard_count": 0},
+        {"shard_count": 1.5},
+        {"shard_count": "2"},
+        {"shard_count": True},
+        {"window_seconds": 301},
+        {"stream_retention_hours": 169},
+        {"api_memory_mb": 64},
+        {"archive": "yes"},
+        {"kms_key_arn": 1.0},
+        {"shard_count": 1, "stream": {"shards": 2}},  # which of them?
+        {"stream_mode": "on_demand", "stream_retention_hours": 48},  # its price is not known here
+    ],
+    ids=str,
+)
+def test_a_value_that_no_bill_can_be_made_of_is_an_error(variables: dict[str, Value]) -> None:
+    with pytest.raises(TfvarsError):
+        stack_of(variables)
+
+
+@pytest.mark.parametrize("name", PRICED)
+def test_null_is_a_variables_default(name: str) -> None:
+    assert stack_of({name: None}) == (Stack(), [])
