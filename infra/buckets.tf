@@ -15,6 +15,9 @@ resource "aws_s3_bucket" "this" {
   bucket        = "${var.name}-${each.key}-${local.suffix}"
   force_destroy = contains(["results", "sdk"], each.key) || !var.protect_data
   tags          = merge(local.tags, { Purpose = replace(each.value, "/[`,]/", "") })
+
+  # So that destroy, stopped at a bucket that holds something, has not begun to delete the key it is written under.
+  depends_on = [aws_kms_key.this]
 }
 
 resource "aws_s3_bucket_public_access_block" "this" {
@@ -60,9 +63,9 @@ resource "aws_s3_bucket_policy" "this" {
       [{
         Sid       = "TlsOnly"
         Effect    = "Deny"
-        Principal = "*"    # a denial: for everybody
-        Action    = "s3:*" # a denial: of everything
-        Resource  = [each.value.arn, "${each.value.arn}/*"]
+        Principal = "*"                                     # a denial: for everybody
+        Action    = "s3:*"                                  # a denial: of everything
+        Resource  = [each.value.arn, "${each.value.arn}/*"] # a denial: in the whole bucket
         Condition = { Bool = { "aws:SecureTransport" = "false" } }
       }],
       each.key != "sdk" ? [] : [{

@@ -21,7 +21,7 @@ output "browser_sdk_integrity" {
 }
 
 output "write_key" {
-  description = "The write key that was made first; it stays here if it is revoked. For `terraform output -raw write_key`."
+  description = "The write key that was made first; it stays here if it is revoked. Terraform shows it only when asked for by name."
   value       = "wk_${replace(terraform_data.first_key.output, "-", "")}"
   sensitive   = true
 }

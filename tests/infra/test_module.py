@@ -31,6 +31,14 @@ def test_its_own_tests_pass(terraform: Terraform, file: str) -> None:
     assert set(tested.runs.values()) == {"pass"}
 
 
+def test_the_key_outlives_what_is_written_under_it(terraform: Terraform, broken: Terraform) -> None:
+    edge = '"aws_s3_bucket.this" -> "aws_kms_key.this"'
+    broken.edit("buckets.tf", "depends_on = [aws_kms_key.this]", "")
+
+    assert edge in terraform.run("graph").stdout
+    assert edge not in broken.run("graph").stdout
+
+
 def test_a_misspelt_attribute_is_not_valid(broken: Terraform) -> None:
     broken.edit("stream.tf", "retention_period ", "retention_hours ")
 
