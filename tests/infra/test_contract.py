@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
@@ -15,10 +16,12 @@ from manymetrics.keys import KeyTable
 from manymetrics.settings import Settings
 from manymetrics.sinks import MemorySink
 from manymetrics.tables import NAMESPACE, TABLES
+from manymetrics_insights.athena import glue_views
 from manymetrics_insights.folder import Folder
 from manymetrics_insights.session import open_session
 from tests.infra.policies import of
 from tests.infra.terraform import MODULE, Resource, Terraform
+from tests.infra.write_views import VIEWS, render
 
 NOT_ON_AWS = {"GET /metrics", "GET /docs/oauth2-redirect", "GET /sdk/{}", "GET /sample", "GET /sample/{}"}
 QUERIES = sorted((MODULE / "queries").glob("*.sql"))
@@ -81,6 +84,41 @@ def test_the_tables_are_those_of_the_contract() -> None:
 
     assert named is not None
     assert re.findall(r'"(\w+)"', named[1]) == [table.name for table in TABLES]
+
+
+def test_the_views_are_those_of_the_contract() -> None:
+    assert VIEWS.read_text() == render(), "python -m tests.infra.write_views"
+
+
+@pytest.mark.terraform
+def test_the_views_are_made_as_glue_holds_those_of_athena(made: list[Resource]) -> None:
+    assert {one.values["name"]: _table_input(one) for one in of(made, "aws_glue_catalog_table")} == {
+        view["Name"]: view for view in glue_views()
+    }
+
+
+def _table_input(one: Resource) -> dict[str, Any]:
+    """What the provider would send to Glue."""
+    values = one.values
+    (storage,) = values["storage_descriptor"]
+    (serde,) = storage["ser_de_info"]
+    return {
+        "Name": values["name"],
+        "Description": values["description"],
+        "TableType": values["table_type"],
+        "Parameters": values["parameters"],
+        "ViewOriginalText": values["view_original_text"],
+        "ViewExpandedText": values["view_expanded_text"],
+        "PartitionKeys": values["partition_keys"] or [],
+        "StorageDescriptor": {
+            "Columns": [
+                {"Name": column["name"], "Type": column["type"], "Comment": column["comment"]}
+                for column in storage["columns"]
+            ],
+            "Location": storage["location"],
+            "SerdeInfo": {"Name": serde["name"], "SerializationLibrary": serde["serialization_library"]},
+        },
+    }
 
 
 @pytest.mark.parametrize("query", QUERIES, ids=lambda query: query.stem)
