@@ -115,6 +115,8 @@ resource "aws_apigatewayv2_api" "this" {
   description   = "ManyMetrics: events over HTTP"
   protocol_type = "HTTP"
 
+  disable_execute_api_endpoint = var.domain != null # one way in
+
   # The gateway answers preflights, so they cost no invocation; its headers replace the function's.
   cors_configuration {
     allow_origins = var.allowed_origins

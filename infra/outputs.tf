@@ -2,7 +2,11 @@
 
 output "api_instance_url" {
   description = "Where SDKs send to: their host."
-  value       = trimsuffix(var.ingress == "http_api" ? aws_apigatewayv2_api.this["this"].api_endpoint : aws_lambda_function_url.this["this"].function_url, "/")
+  value = trimsuffix(
+    var.domain != null ? "https://${var.domain.name}" :
+    var.ingress == "http_api" ? aws_apigatewayv2_api.this["this"].api_endpoint :
+    aws_lambda_function_url.this["this"].function_url, "/"
+  )
 }
 
 output "browser_sdk_url" {

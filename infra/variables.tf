@@ -77,6 +77,25 @@ variable "allowed_origins" {
   }
 }
 
+variable "domain" {
+  description = "A name of your own for the HTTP API, such as events.example.com, and the id of its zone in Route 53; null: AWS's name."
+  type = object({
+    name    = string
+    zone_id = string
+  })
+  default = null
+
+  validation {
+    condition     = var.domain == null ? true : can(regex("^([a-z0-9-]+[.])+[a-z]{2,}$", var.domain.name))
+    error_message = "domain.name takes a full name in lower case, such as events.example.com."
+  }
+
+  validation {
+    condition     = var.domain == null || var.ingress == "http_api"
+    error_message = "domain goes with the HTTP API: a function URL takes no name of yours."
+  }
+}
+
 variable "throttle" {
   description = "What the HTTP API takes: requests a second, and in a burst. More are answered 429, which SDKs send again."
   type = object({

@@ -123,6 +123,23 @@ run "your_own_key" {
   }
 }
 
+run "a_domain_of_your_own" {
+  command = apply
+  variables {
+    domain = { name = "events.example.com", zone_id = "Z0123456789" }
+  }
+
+  assert {
+    condition     = output.api_instance_url == "https://events.example.com" && aws_apigatewayv2_api.this["this"].disable_execute_api_endpoint
+    error_message = "the domain is the one way in"
+  }
+
+  assert {
+    condition     = aws_apigatewayv2_domain_name.api["this"].domain_name_configuration[0].security_policy == "TLS_1_2" && toset([for r in aws_route53_record.api : r.type]) == toset(["A", "AAAA"])
+    error_message = "with TLS 1.2, by IPv4 and IPv6"
+  }
+}
+
 run "optimizers_budget_mail_and_access_log" {
   command = apply
   variables {

@@ -273,3 +273,20 @@ run "refuses_a_budget_of_nothing" {
   }
   expect_failures = [var.monthly_budget_usd]
 }
+
+run "refuses_a_domain_that_is_none" {
+  command = plan
+  variables {
+    domain = { name = "https://events.example.com", zone_id = "Z0123456789" }
+  }
+  expect_failures = [var.domain]
+}
+
+run "refuses_a_domain_for_a_function_url" {
+  command = plan
+  variables {
+    domain  = { name = "events.example.com", zone_id = "Z0123456789" }
+    ingress = "function_url"
+  }
+  expect_failures = [var.domain]
+}

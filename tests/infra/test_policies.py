@@ -1,4 +1,4 @@
-"""The rules hold for all that the module makes in three settings of its switches, and each rule can turn red."""
+"""The rules hold for all that the module makes in four settings of its switches, and each rule can turn red."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tests.infra.terraform import MODULE, Resource, Terraform
 RUNS = (
     "a_function_url_in_place_of_the_gateway",
     "the_archive_is_kept_for_its_days",
+    "a_domain_of_your_own",
     "optimizers_budget_mail_and_access_log",
 )
 SOURCES = sorted(MODULE.glob("*.tf"))

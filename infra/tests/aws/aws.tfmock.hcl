@@ -73,3 +73,19 @@ mock_resource "aws_cloudfront_distribution" {
 mock_resource "aws_sns_topic" {
   defaults = { arn = "arn:aws:sns:eu-west-1:123456789012:mock-alarms" }
 }
+
+mock_resource "aws_acm_certificate" {
+  defaults = {
+    arn = "arn:aws:acm:eu-west-1:123456789012:certificate/mock"
+    domain_validation_options = [{
+      domain_name           = "events.example.com"
+      resource_record_name  = "_mock.events.example.com."
+      resource_record_type  = "CNAME"
+      resource_record_value = "_mock.acm-validations.aws."
+    }]
+  }
+}
+
+mock_resource "aws_acm_certificate_validation" {
+  defaults = { certificate_arn = "arn:aws:acm:eu-west-1:123456789012:certificate/mock" }
+}
