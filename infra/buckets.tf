@@ -1,0 +1,126 @@
+# Four buckets, alike in what keeps them closed: nobody from outside, nothing unencrypted, nothing without TLS.
+
+locals {
+  buckets = {
+    lake     = "The tables, and beside them the dedup ids and the raw archive"
+    failures = "Batches that were given up, whole, until `manymetrics replay` brings them back"
+    results  = "What Athena answered"
+    sdk      = "The browser SDK, which CloudFront alone may read"
+  }
+}
+
+resource "aws_s3_bucket" "this" {
+  for_each = local.buckets
+
+  bucket        = "${var.name}-${each.key}-${local.suffix}"
+  force_destroy = contains(["results", "sdk"], each.key) || !var.protect_data
+  tags          = merge(local.tags, { Purpose = replace(each.value, "/[`,]/", "") })
+
+  # So that destroy, stopped at a bucket that holds something, has not begun to delete the key it is written under.
+  depends_on = [aws_kms_key.this]
+}
+
+resource "aws_s3_bucket_public_access_block" "this" {
+  for_each = aws_s3_bucket.this
+
+  bucket                  = each.value.id
+  block_public_acls       = true
+  block_public_policy     = true
+  ignore_public_acls      = true
+  restrict_public_buckets = true
+}
+
+resource "aws_s3_bucket_ownership_controls" "this" {
+  for_each = aws_s3_bucket.this
+
+  bucket = each.value.id
+  rule {
+    object_ownership = "BucketOwnerEnforced"
+  }
+}
+
+resource "aws_s3_bucket_server_side_encryption_configuration" "this" {
+  for_each = aws_s3_bucket.this
+
+  bucket = each.value.id
+  rule {
+    bucket_key_enabled = each.key != "sdk"
+    apply_server_side_encryption_by_default {
+      # The SDK is public. Under the key, CloudFront would need a word in its policy, which may be the user's own.
+      sse_algorithm     = each.key == "sdk" ? "AES256" : "aws:kms"
+      kms_master_key_id = each.key == "sdk" ? null : local.kms_key_arn
+    }
+  }
+}
+
+resource "aws_s3_bucket_policy" "this" {
+  for_each = aws_s3_bucket.this
+
+  bucket = each.value.id
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = concat(
+      [{
+        Sid       = "TlsOnly"
+        Effect    = "Deny"
+        Principal = "*"                                     # a denial: for everybody
+        Action    = "s3:*"                                  # a denial: of everything
+        Resource  = [each.value.arn, "${each.value.arn}/*"] # a denial: in the whole bucket
+        Condition = { Bool = { "aws:SecureTransport" = "false" } }
+      }],
+      each.key != "sdk" ? [] : [{
+        Sid       = "CloudFront"
+        Effect    = "Allow"
+        Principal = { Service = "cloudfront.amazonaws.com" }
+        Action    = "s3:GetObject"
+        Resource  = "${each.value.arn}/sdk/*" # what is served lies under it
+        Condition = { StringEquals = { "aws:SourceArn" = aws_cloudfront_distribution.sdk.arn } }
+      }]
+    )
+  })
+
+  depends_on = [aws_s3_bucket_public_access_block.this]
+}
+
+resource "aws_s3_bucket_lifecycle_configuration" "this" {
+  for_each = aws_s3_bucket.this
+
+  bucket = each.value.id
+
+  rule {
+    id     = "unfinished-uploads"
+    status = "Enabled"
+    filter {}
+    abort_incomplete_multipart_upload {
+      days_after_initiation = 7
+    }
+  }
+
+  dynamic "rule" {
+    for_each = each.key == "results" ? [var.query_result_days] : []
+    content {
+      id     = "results"
+      status = "Enabled"
+      filter {}
+      expiration {
+        days = rule.value
+      }
+    }
+  }
+
+  # Nothing else expires by its age: Iceberg alone knows which files of a table are in use, and a batch that was
+  # given up is the only copy of its events.
+  dynamic "rule" {
+    for_each = each.key == "lake" && var.archive_days > 0 ? [var.archive_days] : []
+    content {
+      id     = "archive"
+      status = "Enabled"
+      filter {
+        prefix = local.archive_prefix
+      }
+      expiration {
+        days = rule.value
+      }
+    }
+  }
+}

@@ -1,0 +1,244 @@
+# HTTP in: the API's function, and before it an HTTP API, or nothing but its own URL.
+
+locals {
+  event_types = ["track", "identify", "page", "screen", "group", "alias"]
+  event_paths = concat(
+    [for type in local.event_types : "/v1/${type}"],
+    [for type in local.event_types : "/v1/${substr(type, 0, 1)}"],
+    ["/v1/batch", "/v1/import", "/v1/b", "/beacon/v1/batch", "/v1/m"],
+  )
+
+  # What is named here costs a request; anything else is refused by the gateway, and reaches no function. /metrics is
+  # left out: on Lambda it would tell of one process among many.
+  routes = toset(concat(
+    flatten([for path in local.event_paths : ["POST ${path}", "POST ${path}/"]]),
+    [
+      "GET /v1/pixel/{event_type}", "GET /pixel/v1/{event_type}",
+      "GET /v1/projects/{key}/settings", "GET /sourceConfig", "GET /sourceConfig/",
+      "GET /healthz", "GET /readyz",
+      "GET /docs", "GET /openapi.json", "GET /static-offline-docs/{file+}",
+    ],
+  ))
+
+  http_api = var.ingress == "http_api" ? { this = true } : {}
+  url      = var.ingress == "function_url" ? { this = true } : {}
+}
+
+resource "aws_lambda_function" "api" {
+  function_name = "${var.name}-api"
+  description   = "ManyMetrics: takes events over HTTP and puts them into the stream"
+  role          = aws_iam_role.api.arn
+
+  runtime          = "python3.13"
+  architectures    = [var.api.architecture]
+  handler          = "manymetrics.lambda_handler.handler"
+  filename         = var.api_package.path
+  source_code_hash = var.api_package.hash
+  publish          = true
+
+  memory_size                    = var.api.memory_mb
+  timeout                        = var.api.timeout_s
+  reserved_concurrent_executions = coalesce(var.api.concurrency, -1)
+
+  environment {
+    variables = {
+      MANYMETRICS_STREAM         = aws_kinesis_stream.this.name
+      MANYMETRICS_KEYS_PARAMETER = aws_ssm_parameter.keys.name
+    }
+  }
+
+  logging_config {
+    log_format = "Text" # the function writes lines of JSON itself
+    log_group  = aws_cloudwatch_log_group.api.name
+  }
+
+  tags = local.tags
+
+  depends_on = [aws_iam_role_policy.api]
+}
+
+resource "aws_lambda_alias" "live" {
+  name             = "live"
+  description      = "What the gateway calls"
+  function_name    = aws_lambda_function.api.function_name
+  function_version = aws_lambda_function.api.version
+}
+
+resource "aws_cloudwatch_log_group" "api" {
+  name              = "/aws/lambda/${var.name}-api"
+  retention_in_days = var.log_retention_days
+  tags              = local.tags
+}
+
+resource "aws_iam_role" "api" {
+  name               = "${var.name}-api"
+  assume_role_policy = local.lambda_trust
+  tags               = local.tags
+}
+
+resource "aws_iam_role_policy" "api" {
+  name = "take-events"
+  role = aws_iam_role.api.id
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [
+      {
+        Sid      = "Stream"
+        Effect   = "Allow"
+        Action   = ["kinesis:PutRecords", "kinesis:DescribeStreamSummary"]
+        Resource = aws_kinesis_stream.this.arn
+      },
+      { Sid = "Keys", Effect = "Allow", Action = "ssm:GetParameter", Resource = aws_ssm_parameter.keys.arn },
+      {
+        Sid      = "Key"
+        Effect   = "Allow"
+        Action   = ["kms:Decrypt", "kms:GenerateDataKey"]
+        Resource = local.kms_key_arn
+        Condition = {
+          StringEquals = { "kms:ViaService" = [for service in ["kinesis", "ssm"] : "${service}.${local.region}.amazonaws.com"] }
+        }
+      },
+      {
+        Sid      = "Logs"
+        Effect   = "Allow"
+        Action   = ["logs:CreateLogStream", "logs:PutLogEvents"]
+        Resource = "${aws_cloudwatch_log_group.api.arn}:*" # the streams of this one group
+      },
+    ]
+  })
+}
+
+resource "aws_apigatewayv2_api" "this" {
+  for_each = local.http_api
+
+  name          = var.name
+  description   = "ManyMetrics: events over HTTP"
+  protocol_type = "HTTP"
+
+  disable_execute_api_endpoint = var.domain != null # one way in
+
+  # The gateway answers preflights, so they cost no invocation; its headers replace the function's.
+  cors_configuration {
+    allow_origins = var.allowed_origins
+    allow_methods = ["GET", "POST", "OPTIONS"]
+    allow_headers = [
+      "authorization", "content-type", "content-encoding", "x-retry-count", "anonymousid", "sentat", "x-write-key",
+      "x-strict-mode",
+    ]
+    expose_headers = ["retry-after"]
+    max_age        = 86400
+  }
+
+  tags = local.tags
+}
+
+resource "aws_apigatewayv2_integration" "api" {
+  for_each = local.http_api
+
+  api_id                 = aws_apigatewayv2_api.this["this"].id
+  integration_type       = "AWS_PROXY"
+  integration_method     = "POST"
+  integration_uri        = aws_lambda_alias.live.invoke_arn
+  payload_format_version = "2.0"
+  timeout_milliseconds   = (var.api.timeout_s + 1) * 1000
+}
+
+resource "aws_apigatewayv2_route" "this" {
+  for_each = var.ingress == "http_api" ? local.routes : []
+
+  api_id    = aws_apigatewayv2_api.this["this"].id
+  route_key = each.value
+  target    = "integrations/${aws_apigatewayv2_integration.api["this"].id}"
+}
+
+resource "aws_apigatewayv2_stage" "this" {
+  for_each = local.http_api
+
+  api_id      = aws_apigatewayv2_api.this["this"].id
+  name        = "$default"
+  auto_deploy = true
+
+  default_route_settings {
+    throttling_rate_limit    = var.throttle.rate_per_s
+    throttling_burst_limit   = var.throttle.burst
+    detailed_metrics_enabled = false # by route, each a metric that costs
+  }
+
+  dynamic "access_log_settings" {
+    for_each = var.access_log ? [true] : []
+    content {
+      destination_arn = aws_cloudwatch_log_group.access[0].arn
+      # The route, not the path, which may hold a key.
+      format = jsonencode({
+        at      = "$context.requestTimeEpoch", route = "$context.routeKey", status = "$context.status",
+        took_ms = "$context.responseLatency", bytes = "$context.responseLength", error = "$context.integrationErrorMessage",
+      })
+    }
+  }
+
+  tags = local.tags
+}
+
+resource "aws_cloudwatch_log_group" "access" {
+  count = var.ingress == "http_api" && var.access_log ? 1 : 0
+
+  name              = "/aws/vendedlogs/${var.name}-access"
+  retention_in_days = var.log_retention_days
+  tags              = local.tags
+}
+
+resource "aws_lambda_permission" "http_api" {
+  for_each = local.http_api
+
+  statement_id  = "http-api"
+  action        = "lambda:InvokeFunction"
+  function_name = aws_lambda_function.api.function_name
+  qualifier     = aws_lambda_alias.live.name
+  principal     = "apigateway.amazonaws.com"
+  source_arn    = "${aws_apigatewayv2_api.this["this"].execution_arn}/*" # every stage and route of this one API
+}
+
+# The cheap way in: no throttle but the function's concurrency. The function answers preflights itself, from the keys.
+resource "aws_lambda_function_url" "this" {
+  for_each = local.url
+
+  function_name      = aws_lambda_function.api.function_name
+  qualifier          = aws_lambda_alias.live.name
+  authorization_type = "NONE" # browsers hold no AWS credentials: the write keys are the gate
+}
+
+resource "aws_lambda_permission" "url" {
+  for_each = local.url
+
+  statement_id           = "function-url"
+  action                 = "lambda:InvokeFunctionUrl"
+  function_name          = aws_lambda_function.api.function_name
+  qualifier              = aws_lambda_alias.live.name
+  principal              = "*" # the public: it is a public URL
+  function_url_auth_type = "NONE"
+}
+
+# Since October 2025 a function URL needs lambda:InvokeFunction too, held to calls that come by the URL. The provider
+# can't say so before 6.29 (https://github.com/hashicorp/terraform-provider-aws/issues/44829); without that condition
+# anybody's account could call the function itself. CloudFormation can, in every version of the provider.
+resource "aws_cloudformation_stack" "url_permission" {
+  for_each = local.url
+
+  name = "${var.name}-function-url"
+  template_body = jsonencode({
+    Resources = {
+      Permission = {
+        Type = "AWS::Lambda::Permission"
+        Properties = {
+          Action                = "lambda:InvokeFunction"
+          FunctionName          = aws_lambda_alias.live.arn
+          Principal             = "*" # the public, by way of the URL alone
+          InvokedViaFunctionUrl = true
+        }
+      }
+    }
+  })
+  tags = local.tags
+
+  depends_on = [aws_lambda_permission.url]
+}

@@ -1,0 +1,110 @@
+# The tables: files in the lake's bucket, named in Glue's catalogue. The processor makes and changes them, and each has
+# its own location; Terraform has the database alone.
+
+locals {
+  database       = "manymetrics" # the processor knows no other name, so a region of an account holds one stack
+  tables         = ["events", "dead_letters"]
+  tables_prefix  = "tables/"
+  archive_prefix = "archive/"
+  warehouse      = "s3://${aws_s3_bucket.this["lake"].id}/${trimsuffix(local.tables_prefix, "/")}"
+  archive        = "s3://${aws_s3_bucket.this["lake"].id}/${trimsuffix(local.archive_prefix, "/")}"
+
+  optimizer_types = var.glue_optimizers ? ["compaction", "retention", "orphan_file_deletion"] : []
+  optimizers = {
+    for pair in setproduct(local.tables, local.optimizer_types) : "${pair[0]}-${pair[1]}" => { table = pair[0], type = pair[1] }
+  }
+
+  glue_arns = concat(
+    ["arn:${local.partition}:glue:${local.arn_tail}:catalog", "arn:${local.partition}:glue:${local.arn_tail}:database/${local.database}"],
+    [for table in local.tables : "arn:${local.partition}:glue:${local.arn_tail}:table/${local.database}/${table}"],
+  )
+}
+
+resource "aws_glue_catalog_database" "this" {
+  name        = local.database
+  description = "ManyMetrics ${var.name}: product analytics events, and views over them"
+  tags        = local.tags
+}
+
+resource "aws_glue_catalog_table_optimizer" "this" {
+  for_each = local.optimizers
+
+  catalog_id    = local.account
+  database_name = aws_glue_catalog_database.this.name
+  table_name    = each.value.table
+  type          = each.value.type
+
+  configuration {
+    enabled  = true
+    role_arn = aws_iam_role.optimizer[0].arn
+
+    dynamic "retention_configuration" {
+      for_each = each.value.type == "retention" ? [true] : []
+      content {
+        iceberg_configuration {
+          snapshot_retention_period_in_days = 1
+          number_of_snapshots_to_retain     = 100
+          clean_expired_files               = true
+        }
+      }
+    }
+
+    dynamic "orphan_file_deletion_configuration" {
+      for_each = each.value.type == "orphan_file_deletion" ? [true] : []
+      content {
+        iceberg_configuration {
+          orphan_file_retention_period_in_days = 3
+          location                             = "${local.warehouse}/${local.database}/${each.value.table}"
+        }
+      }
+    }
+  }
+
+  depends_on = [aws_lambda_invocation.ensure_tables, aws_iam_role_policy.optimizer]
+}
+
+resource "aws_iam_role" "optimizer" {
+  count = var.glue_optimizers ? 1 : 0
+
+  name = "${var.name}-optimizer"
+  assume_role_policy = jsonencode({
+    Version   = "2012-10-17"
+    Statement = [{ Effect = "Allow", Action = "sts:AssumeRole", Principal = { Service = "glue.amazonaws.com" } }]
+  })
+  tags = local.tags
+}
+
+resource "aws_iam_role_policy" "optimizer" {
+  count = var.glue_optimizers ? 1 : 0
+
+  name = "optimize-tables"
+  role = aws_iam_role.optimizer[0].id
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [
+      { Sid = "Tables", Effect = "Allow", Action = ["glue:GetTable", "glue:UpdateTable"], Resource = local.glue_arns },
+      {
+        Sid      = "Files"
+        Effect   = "Allow"
+        Action   = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"]
+        Resource = "${aws_s3_bucket.this["lake"].arn}/${local.tables_prefix}*" # the files of the tables, by their folder
+      },
+      { Sid = "List", Effect = "Allow", Action = "s3:ListBucket", Resource = aws_s3_bucket.this["lake"].arn },
+      { Sid = "Key", Effect = "Allow", Action = ["kms:Decrypt", "kms:GenerateDataKey"], Resource = local.kms_key_arn },
+      {
+        Sid      = "Logs"
+        Effect   = "Allow"
+        Action   = ["logs:CreateLogStream", "logs:PutLogEvents"]
+        Resource = "${aws_cloudwatch_log_group.optimizer[0].arn}:*" # the streams of this one group
+      },
+    ]
+  })
+}
+
+resource "aws_cloudwatch_log_group" "optimizer" {
+  count = var.glue_optimizers ? 1 : 0
+
+  name              = "/aws-glue/iceberg-${local.database}/logs"
+  retention_in_days = var.log_retention_days
+  tags              = local.tags
+}

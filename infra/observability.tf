@@ -1,0 +1,158 @@
+# Who is told of what. Every alarm goes to one topic; the dashboard shows the way of an event from left to right.
+
+locals {
+  lambda_alarms = merge([
+    for short, function in { api = aws_lambda_function.api, processor = aws_lambda_function.processor } : {
+      "${short}-errors"          = { metric = "Errors", function = function.function_name, text = "The ${short}'s function fails" }
+      "${short}-throttles"       = { metric = "Throttles", function = function.function_name, text = "The ${short}'s function is called more often than it may run at once" }
+    }
+  ]...)
+
+  # threshold: what is still well. missing: what silence means.
+  alarms = merge(
+    {
+      for key, one in local.lambda_alarms : key => {
+        text      = one.text, namespace = "AWS/Lambda", metric = one.metric, dimensions = { FunctionName = one.function },
+        statistic = "Sum", period_s = 300, periods = 3, threshold = 0, comparison = "GreaterThanThreshold", missing = "notBreaching"
+      }
+    },
+    {
+      iterator-age = {
+        text       = "The tables are behind the stream by a quarter of its retention: events are lost when it is all of it",
+        namespace  = "AWS/Lambda", metric = "IteratorAge", dimensions = { FunctionName = aws_lambda_function.processor.function_name },
+        statistic  = "Maximum", period_s = 300, periods = 3, threshold = var.stream.retention_hours * 3600000 / 4,
+        comparison = "GreaterThanThreshold", missing = "notBreaching"
+      }
+      stream-throttled = {
+        text      = "The stream takes no more: the API answers 429 and clients wait; add a shard",
+        namespace = "AWS/Kinesis", metric = "WriteProvisionedThroughputExceeded", dimensions = { StreamName = aws_kinesis_stream.this.name },
+        statistic = "Sum", period_s = 300, periods = 3, threshold = 0, comparison = "GreaterThanThreshold", missing = "notBreaching"
+      }
+      batches-given-up = {
+        text      = "Batches were given up and lie in the failures bucket: `manymetrics replay` brings them back; then delete them",
+        namespace = "AWS/S3", metric = "NumberOfObjects", dimensions = { BucketName = aws_s3_bucket.this["failures"].id, StorageType = "AllStorageTypes" },
+        statistic = "Maximum", period_s = 86400, periods = 1, threshold = 0, comparison = "GreaterThanThreshold", missing = "notBreaching"
+      }
+      failures-not-kept = {
+        text      = "A batch that was given up could not be written to the failures bucket: its events are gone with the stream's retention",
+        namespace = "AWS/Lambda", metric = "DestinationDeliveryErrors", dimensions = { FunctionName = aws_lambda_function.processor.function_name },
+        statistic = "Sum", period_s = 300, periods = 1, threshold = 0, comparison = "GreaterThanThreshold", missing = "notBreaching"
+      }
+      no-events = {
+        text      = "Not one event for a day",
+        namespace = "AWS/Kinesis", metric = "IncomingRecords", dimensions = { StreamName = aws_kinesis_stream.this.name },
+        statistic = "Sum", period_s = 3600, periods = 24, threshold = 1, comparison = "LessThanThreshold", missing = "breaching"
+      }
+      dead-letters = {
+        text      = "Many events are dead letters: select reason, detail, raw from dead_letters says why",
+        namespace = "ManyMetrics", metric = "dead_lettered", dimensions = {},
+        statistic = "Sum", period_s = 3600, periods = 1, threshold = 1000, comparison = "GreaterThanThreshold", missing = "notBreaching"
+      }
+    },
+    var.ingress != "http_api" ? {} : {
+      for key, one in {
+        api-5xx  = { metric = "5xx", statistic = "Sum", threshold = 10, text = "The gateway answers 5xx: clients send again" }
+        api-slow = { metric = "Latency", statistic = "p99", threshold = 5000, text = "One request in a hundred takes over 5 s" }
+        } : key => {
+        text      = one.text, namespace = "AWS/ApiGateway", metric = one.metric, dimensions = { ApiId = aws_apigatewayv2_api.this["this"].id },
+        statistic = one.statistic, period_s = 300, periods = 3, threshold = one.threshold, comparison = "GreaterThanThreshold", missing = "notBreaching"
+      }
+    },
+  )
+}
+
+# Not under the KMS key: messages hold names and numbers of alarms, and a key whose policy leaves out CloudWatch would
+# silence every one of them.
+resource "aws_sns_topic" "alarms" {
+  name = "${var.name}-alarms"
+  tags = local.tags
+}
+
+resource "aws_sns_topic_policy" "alarms" {
+  arn = aws_sns_topic.alarms.arn
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Sid       = "Alarms"
+      Effect    = "Allow"
+      Principal = { Service = ["cloudwatch.amazonaws.com", "budgets.amazonaws.com"] }
+      Action    = "sns:Publish"
+      Resource  = aws_sns_topic.alarms.arn
+      Condition = { StringEquals = { "aws:SourceAccount" = local.account } }
+    }]
+  })
+}
+
+resource "aws_sns_topic_subscription" "email" {
+  count = var.alarm_email == null ? 0 : 1
+
+  topic_arn = aws_sns_topic.alarms.arn
+  protocol  = "email"
+  endpoint  = var.alarm_email
+}
+
+resource "aws_cloudwatch_metric_alarm" "this" {
+  for_each = local.alarms
+
+  alarm_name        = "${var.name}-${each.key}"
+  alarm_description = each.value.text
+  alarm_actions     = [aws_sns_topic.alarms.arn]
+  ok_actions        = [aws_sns_topic.alarms.arn]
+
+  namespace           = each.value.namespace
+  metric_name         = each.value.metric
+  dimensions          = each.value.dimensions
+  statistic           = startswith(each.value.statistic, "p") ? null : each.value.statistic
+  extended_statistic  = startswith(each.value.statistic, "p") ? each.value.statistic : null
+  period              = each.value.period_s
+  evaluation_periods  = each.value.periods
+  threshold           = each.value.threshold
+  comparison_operator = each.value.comparison
+  treat_missing_data  = each.value.missing
+
+  tags = local.tags
+}
+
+resource "aws_cloudwatch_dashboard" "this" {
+  dashboard_name = var.name
+  dashboard_body = jsonencode({
+    widgets = [
+      for index, widget in [
+        { title = "Requests", metrics = var.ingress == "http_api" ? [for metric in ["Count", "4xx", "5xx"] : ["AWS/ApiGateway", metric, "ApiId", aws_apigatewayv2_api.this["this"].id]] : [for metric in ["UrlRequestCount", "Url4xxCount", "Url5xxCount"] : ["AWS/Lambda", metric, "FunctionName", aws_lambda_function.api.function_name]], statistic = "Sum" },
+        { title = "What became of events", metrics = [for metric in ["stored", "duplicate", "dead_lettered"] : ["ManyMetrics", metric]], statistic = "Sum" },
+        { title = "Stream", metrics = [for metric in ["IncomingRecords", "WriteProvisionedThroughputExceeded"] : ["AWS/Kinesis", metric, "StreamName", aws_kinesis_stream.this.name]], statistic = "Sum" },
+        { title = "How far the tables are behind (ms)", metrics = [["AWS/Lambda", "IteratorAge", "FunctionName", aws_lambda_function.processor.function_name]], statistic = "Maximum" },
+        { title = "Time taken (ms)", metrics = [for function in [aws_lambda_function.api, aws_lambda_function.processor] : ["AWS/Lambda", "Duration", "FunctionName", function.function_name]], statistic = "p99" },
+        { title = "Errors", metrics = [for function in [aws_lambda_function.api, aws_lambda_function.processor] : ["AWS/Lambda", "Errors", "FunctionName", function.function_name]], statistic = "Sum" },
+        ] : {
+        type       = "metric", x = index % 2 * 12, y = floor(index / 2) * 6, width = 12, height = 6
+        properties = { title = widget.title, metrics = widget.metrics, stat = widget.statistic, period = 300, region = local.region, view = "timeSeries" }
+      }
+    ]
+  })
+}
+
+resource "aws_budgets_budget" "this" {
+  count = var.monthly_budget_usd == null ? 0 : 1
+
+  name         = var.name
+  budget_type  = "COST"
+  time_unit    = "MONTHLY"
+  limit_unit   = "USD"
+  limit_amount = tostring(var.monthly_budget_usd)
+
+  dynamic "notification" {
+    for_each = { ACTUAL = 80, FORECASTED = 100 }
+    content {
+      notification_type         = notification.key
+      threshold                 = notification.value
+      threshold_type            = "PERCENTAGE"
+      comparison_operator       = "GREATER_THAN"
+      subscriber_sns_topic_arns = [aws_sns_topic.alarms.arn]
+    }
+  }
+
+  tags = local.tags
+
+  depends_on = [aws_sns_topic_policy.alarms]
+}

@@ -1,0 +1,78 @@
+# The browser SDK: a private bucket behind CloudFront. One path names a build and never changes its bytes, so that a
+# page can hold it to a hash; the other is whatever was applied last.
+
+locals {
+  sdk_path  = coalesce(var.sdk_path, "${path.module}/../sdk-js")
+  sdk_files = fileset("${local.sdk_path}/dist", "**/*.{js,map}")
+  sdk_build = format("%s-%s",
+    jsondecode(file("${local.sdk_path}/package.json")).version,
+    substr(sha256(join(" ", [for name in sort(local.sdk_files) : "${name} ${filesha256("${local.sdk_path}/dist/${name}")}"])), 0, 12),
+  )
+  sdk_integrity = "sha512-${filebase64sha512("${local.sdk_path}/dist/mm.js")}"
+
+  sdk_objects = merge(
+    { for name in local.sdk_files : "sdk/${local.sdk_build}/${name}" => { name = name, cache = "public, max-age=31536000, immutable" } },
+    { for name in local.sdk_files : "sdk/${name}" => { name = name, cache = "public, max-age=300" } },
+  )
+
+  # Managed by AWS, the same in every account:
+  # https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/using-managed-cache-policies.html
+  caching_optimized = "658327ea-f89d-4fab-a63d-7e88639e58f6"
+  simple_cors       = "60669652-455b-4ae9-85a4-c4c02393f86c"
+}
+
+resource "aws_s3_object" "sdk" {
+  for_each = local.sdk_objects
+
+  bucket        = aws_s3_bucket.this["sdk"].id
+  key           = each.key
+  source        = "${local.sdk_path}/dist/${each.value.name}"
+  source_hash   = filemd5("${local.sdk_path}/dist/${each.value.name}")
+  content_type  = endswith(each.value.name, ".js") ? "text/javascript; charset=utf-8" : "application/json"
+  cache_control = each.value.cache
+  tags          = local.tags
+}
+
+resource "aws_cloudfront_origin_access_control" "sdk" {
+  name                              = "${var.name}-sdk-${local.region}"
+  description                       = "ManyMetrics ${var.name}: the browser SDK"
+  origin_access_control_origin_type = "s3"
+  signing_behavior                  = "always"
+  signing_protocol                  = "sigv4"
+}
+
+resource "aws_cloudfront_distribution" "sdk" {
+  comment         = "ManyMetrics ${var.name}: the browser SDK"
+  enabled         = true
+  is_ipv6_enabled = true
+  http_version    = "http2and3"
+  price_class     = "PriceClass_100"
+
+  origin {
+    origin_id                = "sdk"
+    domain_name              = aws_s3_bucket.this["sdk"].bucket_regional_domain_name
+    origin_access_control_id = aws_cloudfront_origin_access_control.sdk.id
+  }
+
+  default_cache_behavior {
+    target_origin_id           = "sdk"
+    viewer_protocol_policy     = "redirect-to-https"
+    allowed_methods            = ["GET", "HEAD"]
+    cached_methods             = ["GET", "HEAD"]
+    compress                   = true
+    cache_policy_id            = local.caching_optimized
+    response_headers_policy_id = local.simple_cors
+  }
+
+  restrictions {
+    geo_restriction {
+      restriction_type = "none"
+    }
+  }
+
+  viewer_certificate {
+    cloudfront_default_certificate = true
+  }
+
+  tags = local.tags
+}

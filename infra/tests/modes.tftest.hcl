@@ -1,0 +1,178 @@
+# What the switches switch.
+
+mock_provider "aws" {
+  source = "./tests/aws"
+}
+
+variables {
+  name                = "shop"
+  api_package         = { path = "build/manymetrics-api-arm64.zip" }
+  processor_image_uri = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/shop@sha256:0000000000000000000000000000000000000000000000000000000000000000"
+}
+
+run "a_function_url_in_place_of_the_gateway" {
+  command = apply
+  variables {
+    ingress = "function_url"
+  }
+
+  assert {
+    condition     = length(aws_apigatewayv2_api.this) == 0 && length(aws_apigatewayv2_route.this) == 0 && output.api_instance_url == "https://mock.lambda-url.eu-west-1.on.aws"
+    error_message = "no gateway, and the URL is the function's"
+  }
+
+  assert {
+    condition     = jsondecode(aws_cloudformation_stack.url_permission["this"].template_body).Resources.Permission.Properties.InvokedViaFunctionUrl
+    error_message = "nobody may call the function but by its URL"
+  }
+
+  assert {
+    condition     = length(aws_lambda_function_url.this["this"].cors) == 0
+    error_message = "the function answers preflights, from its keys"
+  }
+}
+
+run "arrow_takes_half_the_memory" {
+  command = plan
+  variables {
+    engine = "arrow"
+  }
+
+  assert {
+    condition     = aws_lambda_function.processor.memory_size == 1024
+    error_message = "1 GB is enough for arrow"
+  }
+}
+
+run "spark_takes_two_gigabytes" {
+  command = plan
+
+  assert {
+    condition     = aws_lambda_function.processor.memory_size == 2048
+    error_message = "2 GB for spark"
+  }
+}
+
+run "an_on_demand_stream_has_no_shard_count" {
+  command = plan
+  variables {
+    stream = { mode = "ON_DEMAND" }
+  }
+
+  assert {
+    condition     = aws_kinesis_stream.this.shard_count == null
+    error_message = "AWS refuses both"
+  }
+}
+
+run "a_week_of_retention_moves_the_record_age_and_the_alarm" {
+  command = plan
+  variables {
+    stream = { retention_hours = 168 }
+  }
+
+  assert {
+    condition     = aws_lambda_event_source_mapping.stream.maximum_record_age_in_seconds == 164 * 3600
+    error_message = "4 hours are left to act in"
+  }
+
+  assert {
+    condition     = aws_cloudwatch_metric_alarm.this["iterator-age"].threshold == 42 * 3600 * 1000
+    error_message = "the alarm comes at a quarter of the retention"
+  }
+}
+
+run "a_year_of_retention_stays_below_lambda_s_most" {
+  command = plan
+  variables {
+    stream = { retention_hours = 8760 }
+  }
+
+  assert {
+    condition     = aws_lambda_event_source_mapping.stream.maximum_record_age_in_seconds == 604800
+    error_message = "Lambda's most is 7 days"
+  }
+}
+
+run "the_archive_is_kept_for_its_days" {
+  command = apply
+  variables {
+    archive_days = 90
+  }
+
+  assert {
+    condition     = aws_lambda_function.processor.environment[0].variables.MANYMETRICS_ARCHIVE == "s3://${aws_s3_bucket.this["lake"].id}/archive"
+    error_message = "the processor knows where"
+  }
+
+  assert {
+    condition     = [for r in aws_s3_bucket_lifecycle_configuration.this["lake"].rule : "${r.filter[0].prefix} ${r.expiration[0].days}" if length(r.expiration) > 0] == ["archive/ 90"]
+    error_message = "only the archive expires"
+  }
+}
+
+run "your_own_key" {
+  command = plan
+  variables {
+    kms_key_arn = "arn:aws:kms:eu-west-1:123456789012:key/99999999-2222-3333-4444-555555555555"
+  }
+
+  assert {
+    condition     = length(aws_kms_key.this) == 0 && aws_kinesis_stream.this.kms_key_id == var.kms_key_arn
+    error_message = "no key is made"
+  }
+}
+
+run "a_domain_of_your_own" {
+  command = apply
+  variables {
+    domain = { name = "events.example.com", zone_id = "Z0123456789" }
+  }
+
+  assert {
+    condition     = output.api_instance_url == "https://events.example.com" && aws_apigatewayv2_api.this["this"].disable_execute_api_endpoint
+    error_message = "the domain is the one way in"
+  }
+
+  assert {
+    condition     = aws_apigatewayv2_domain_name.api["this"].domain_name_configuration[0].security_policy == "TLS_1_2" && toset([for r in aws_route53_record.api : r.type]) == toset(["A", "AAAA"])
+    error_message = "with TLS 1.2, by IPv4 and IPv6"
+  }
+}
+
+run "optimizers_budget_mail_and_access_log" {
+  command = apply
+  variables {
+    glue_optimizers    = true
+    monthly_budget_usd = 50
+    alarm_email        = "ops@example.com"
+    access_log         = true
+  }
+
+  assert {
+    condition     = length(aws_glue_catalog_table_optimizer.this) == 6
+    error_message = "three for each table"
+  }
+
+  assert {
+    condition     = aws_budgets_budget.this[0].limit_amount == "50" && aws_sns_topic_subscription.email[0].endpoint == "ops@example.com"
+    error_message = "the budget is told to the address"
+  }
+
+  assert {
+    condition     = !strcontains(aws_apigatewayv2_stage.this["this"].access_log_settings[0].format, "sourceIp") && !strcontains(aws_apigatewayv2_stage.this["this"].access_log_settings[0].format, "$context.path")
+    error_message = "no address and no key in the access log"
+  }
+}
+
+run "nothing_is_protected" {
+  command = plan
+  variables {
+    protect_data = false
+  }
+
+  assert {
+    condition     = alltrue([for b in aws_s3_bucket.this : b.force_destroy])
+    error_message = "destroy leaves nothing"
+  }
+}

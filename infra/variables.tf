@@ -1,0 +1,311 @@
+# What a user must or may choose. The two without a default are what was built: the API's zip and the processor's image.
+
+variable "name" {
+  description = "What everything is called: 3 to 24 lower-case letters, digits and hyphens, beginning with a letter."
+  type        = string
+
+  validation {
+    condition     = can(regex("^[a-z][a-z0-9-]{1,22}[a-z0-9]$", var.name))
+    error_message = "name takes 3 to 24 lower-case letters, digits and hyphens, beginning with a letter and not ending with a hyphen."
+  }
+}
+
+variable "tags" {
+  description = "Tags for every resource, beside Application and Stack."
+  type        = map(string)
+  default     = {}
+}
+
+variable "api_package" {
+  description = "The API's zip for Lambda, and its filebase64sha256, which brings an update when it changes. Without a hash, the file's name must change with its content."
+  type = object({
+    path = string
+    hash = optional(string)
+  })
+
+  validation {
+    condition     = endswith(var.api_package.path, ".zip")
+    error_message = "api_package.path takes a .zip, as `make package` builds it."
+  }
+}
+
+variable "processor_image_uri" {
+  description = "The processor's image in ECR, by digest: a tag could come to mean another image without a plan showing it."
+  type        = string
+
+  validation {
+    condition     = can(regex("^[^@:]+(:[0-9]+)?/[^@]+@sha256:[0-9a-f]{64}$", var.processor_image_uri))
+    error_message = "processor_image_uri takes repository@sha256:digest; a tag such as :latest is refused."
+  }
+}
+
+variable "engine" {
+  description = "What the processor commits with: spark, or arrow, which takes no JVM and half the memory."
+  type        = string
+  default     = "spark"
+
+  validation {
+    condition     = contains(["spark", "arrow"], var.engine)
+    error_message = "engine takes spark or arrow."
+  }
+}
+
+variable "ingress" {
+  description = "Where events come in: http_api, throttled; or function_url, which costs nothing a request and throttles nothing."
+  type        = string
+  default     = "http_api"
+
+  validation {
+    condition     = contains(["http_api", "function_url"], var.ingress)
+    error_message = "ingress takes http_api or function_url."
+  }
+}
+
+variable "allowed_origins" {
+  description = "The pages that a browser lets send, for the HTTP API: the union of the write keys' origins. Each event is then held to its own key's."
+  type        = list(string)
+  default     = ["*"]
+
+  validation {
+    condition     = length(var.allowed_origins) > 0 && alltrue([for origin in var.allowed_origins : origin == "*" || can(regex("^https?://[^/*]+$", origin))])
+    error_message = "allowed_origins takes origins such as https://www.example.com, without a path, or * alone."
+  }
+
+  validation {
+    condition     = length(var.allowed_origins) == 1 || !contains(var.allowed_origins, "*")
+    error_message = "allowed_origins takes * alone, or origins."
+  }
+}
+
+variable "domain" {
+  description = "A name of your own for the HTTP API, such as events.example.com, and the id of its zone in Route 53; null: AWS's name."
+  type = object({
+    name    = string
+    zone_id = string
+  })
+  default = null
+
+  validation {
+    condition     = var.domain == null ? true : can(regex("^([a-z0-9-]+[.])+[a-z]{2,}$", var.domain.name))
+    error_message = "domain.name takes a full name in lower case, such as events.example.com."
+  }
+
+  validation {
+    condition     = var.domain == null || var.ingress == "http_api"
+    error_message = "domain goes with the HTTP API: a function URL takes no name of yours."
+  }
+}
+
+variable "throttle" {
+  description = "What the HTTP API takes: requests a second, and in a burst. More are answered 429, which SDKs send again."
+  type = object({
+    rate_per_s = optional(number, 500)
+    burst      = optional(number, 1000)
+  })
+  default = {}
+
+  validation {
+    condition     = var.throttle.rate_per_s >= 1 && var.throttle.burst >= var.throttle.rate_per_s
+    error_message = "throttle takes a rate of at least 1 a second, and a burst that is no less."
+  }
+}
+
+variable "api" {
+  description = "The API's function. concurrency reserves, and caps; null reserves none, as an account with a limit of 10 has none to give."
+  type = object({
+    architecture = optional(string, "arm64")
+    memory_mb    = optional(number, 512)
+    timeout_s    = optional(number, 15)
+    concurrency  = optional(number)
+  })
+  default = {}
+
+  validation {
+    condition     = contains(["arm64", "x86_64"], var.api.architecture)
+    error_message = "api.architecture takes arm64 or x86_64, as the zip was built for."
+  }
+
+  validation {
+    condition     = var.api.timeout_s >= 10 && var.api.timeout_s <= 29
+    error_message = "api.timeout_s takes 10 to 29: storing an event may take 5 and reading the keys 3, and an HTTP API waits 30."
+  }
+
+  validation {
+    condition     = var.api.memory_mb >= 256 && var.api.memory_mb <= 10240
+    error_message = "api.memory_mb takes 256 to 10240."
+  }
+}
+
+variable "processor" {
+  description = "The processor's function. memory_mb null: 2048 for spark, 1024 for arrow. concurrency as the API's; reserve at least the shards and one more."
+  type = object({
+    architecture = optional(string, "x86_64")
+    memory_mb    = optional(number)
+    scratch_mb   = optional(number, 1024)
+    concurrency  = optional(number)
+  })
+  default = {}
+
+  validation {
+    condition     = contains(["arm64", "x86_64"], var.processor.architecture)
+    error_message = "processor.architecture takes arm64 or x86_64, as the image was built for."
+  }
+
+  validation {
+    condition     = var.processor.memory_mb == null ? true : var.processor.memory_mb >= (var.engine == "spark" ? 2048 : 1024) && var.processor.memory_mb <= 10240
+    error_message = "processor.memory_mb takes 2048 (spark) or 1024 (arrow) to 10240."
+  }
+
+  validation {
+    condition     = var.processor.concurrency == null || var.stream.mode == "ON_DEMAND" ? true : var.processor.concurrency > var.stream.shards
+    error_message = "processor.concurrency must be over the number of shards: each shard has one reader, and maintenance runs beside them."
+  }
+}
+
+variable "stream" {
+  description = "The Kinesis stream. ON_DEMAND scales by itself, for $29 a month when idle, against $11 a shard (us-east-1). More hours give an outage more time, and cost more."
+  type = object({
+    mode            = optional(string, "PROVISIONED")
+    shards          = optional(number, 1)
+    retention_hours = optional(number, 24)
+  })
+  default = {}
+
+  validation {
+    condition     = contains(["PROVISIONED", "ON_DEMAND"], var.stream.mode)
+    error_message = "stream.mode takes PROVISIONED or ON_DEMAND."
+  }
+
+  validation {
+    condition     = var.stream.shards >= 1 && var.stream.shards <= 500
+    error_message = "stream.shards takes 1 to 500."
+  }
+
+  validation {
+    condition     = var.stream.retention_hours >= 24 && var.stream.retention_hours <= 8760
+    error_message = "stream.retention_hours takes 24 to 8760."
+  }
+}
+
+variable "batch_window_s" {
+  description = "The longest wait from event to table, in seconds. Each commit costs: 300, the most there is, is the cheapest."
+  type        = number
+  default     = 300
+
+  validation {
+    condition     = var.batch_window_s >= 1 && var.batch_window_s <= 300
+    error_message = "batch_window_s takes 1 to 300."
+  }
+}
+
+variable "dedup_window_days" {
+  description = "How many UTC days after an event its messageId is known as a resend."
+  type        = number
+  default     = 7
+
+  validation {
+    condition     = var.dedup_window_days >= 1 && var.dedup_window_days <= 400
+    error_message = "dedup_window_days takes 1 to 400."
+  }
+}
+
+variable "archive_days" {
+  description = "How many days the raw records are kept beside the tables, to make them again from; 0: none."
+  type        = number
+  default     = 0
+
+  validation {
+    condition     = var.archive_days >= 0 && floor(var.archive_days) == var.archive_days
+    error_message = "archive_days takes a whole number of days, or 0."
+  }
+}
+
+variable "protect_data" {
+  description = "Whether destroy stops at buckets that hold something. With false, it takes the events along."
+  type        = bool
+  default     = true
+}
+
+variable "glue_optimizers" {
+  description = "Whether Glue compacts the tables too. It costs by the hour of work, and the processor's own maintenance does without."
+  type        = bool
+  default     = false
+}
+
+variable "athena_scan_limit_gb" {
+  description = "The most that one query may read: Athena bills what it reads."
+  type        = number
+  default     = 100
+
+  validation {
+    condition     = var.athena_scan_limit_gb >= 0.01
+    error_message = "athena_scan_limit_gb takes 0.01 or more."
+  }
+}
+
+variable "query_result_days" {
+  description = "How many days Athena's results are kept. They hold what was asked of the events."
+  type        = number
+  default     = 7
+
+  validation {
+    condition     = var.query_result_days >= 1
+    error_message = "query_result_days takes 1 or more."
+  }
+}
+
+variable "log_retention_days" {
+  description = "How many days logs are kept. No log holds an event, an address or a key."
+  type        = number
+  default     = 30
+
+  validation {
+    condition     = contains([1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653], var.log_retention_days)
+    error_message = "log_retention_days takes what CloudWatch has: 1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288 or 3653."
+  }
+}
+
+variable "access_log" {
+  description = "Whether the HTTP API logs each request, without its address. It can cost as much as the gateway itself."
+  type        = bool
+  default     = false
+}
+
+variable "kms_key_arn" {
+  description = "Your own KMS key for stream, tables, query results and write keys; null makes one."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.kms_key_arn == null ? true : can(regex("^arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]{12}:key/.+$", var.kms_key_arn))
+    error_message = "kms_key_arn takes the ARN of a key: not of an alias, and not its id."
+  }
+}
+
+variable "alarm_email" {
+  description = "Who is told of alarms and the budget. AWS sends a mail first that must be confirmed. null: nobody, but the topic is there."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.alarm_email == null ? true : can(regex("^[^@ ]+@[^@ ]+$", var.alarm_email))
+    error_message = "alarm_email takes an address."
+  }
+}
+
+variable "monthly_budget_usd" {
+  description = "Told when the whole account's month comes to 80 % of it, or is forecast to pass it; null: no budget."
+  type        = number
+  default     = null
+
+  validation {
+    condition     = var.monthly_budget_usd == null ? true : var.monthly_budget_usd > 0
+    error_message = "monthly_budget_usd takes more than 0."
+  }
+}
+
+variable "sdk_path" {
+  description = "The folder of the browser SDK, with its package.json and what was built in dist; null: that of this repository."
+  type        = string
+  default     = null
+}

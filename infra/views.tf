@@ -1,0 +1,38 @@
+# The views, as Athena keeps its own: tables of Glue's whose text is SQL. views.json is made from the table contract.
+
+locals {
+  views = jsondecode(file("${path.module}/views.json"))
+}
+
+resource "aws_glue_catalog_table" "view" {
+  for_each = local.views
+
+  database_name      = aws_glue_catalog_database.this.name
+  name               = each.key
+  description        = each.value.description
+  table_type         = "VIRTUAL_VIEW"
+  parameters         = { presto_view = "true", comment = "Presto View" }
+  view_original_text = each.value.original_text
+  view_expanded_text = "/* Presto View */"
+
+  storage_descriptor {
+    location = ""
+
+    dynamic "columns" {
+      for_each = each.value.columns
+      content {
+        name    = columns.value.name
+        type    = columns.value.type
+        comment = columns.value.comment
+      }
+    }
+
+    # Athena refuses a view without: https://github.com/hashicorp/terraform-provider-aws/issues/28517
+    ser_de_info {
+      name                  = "-"
+      serialization_library = "-"
+    }
+  }
+
+  depends_on = [aws_lambda_invocation.ensure_tables]
+}

@@ -1,0 +1,127 @@
+"""Terraform over a copy of the module, with no AWS account and no network.
+
+Where there is no terraform or no copy of its AWS provider, the tests that need it skip, and CI fails.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MODULE = ROOT / "infra"
+PROVIDER = Path("registry.terraform.io/hashicorp/aws")
+
+
+def provider_mirror() -> Path | None:
+    """A folder that holds the AWS provider: named, where Terraform itself looks, or an add-on of this machine."""
+    named = os.environ.get("TF_PLUGIN_MIRROR")
+    places = [
+        *([Path(named)] if named else []),
+        Path("~/.terraform.d/plugins").expanduser(),
+        Path("/usr/local/share/terraform/plugins"),
+        *sorted(Path("/opt").glob("*")),
+    ]
+    return next((place for place in places if (place / PROVIDER).is_dir()), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One resource as a run's state has it."""
+
+    address: str
+    type: str
+    values: dict[str, Any]
+
+    def but(self, **values: object) -> Self:
+        """The same with other values: a variant that is broken."""
+        return type(self)(self.address, self.type, {**self.values, **values})
+
+
+@dataclass(slots=True)
+class Tested:
+    """What `terraform test` said: each run's status, what was wrong, and the states of those that applied."""
+
+    runs: dict[str, str] = field(default_factory=dict)
+    errors: list[str] = field(default_factory=list)
+    states: dict[str, list[Resource]] = field(default_factory=dict)
+
+
+class Terraform:
+    """A copy of the module in ``folder``, beside what it reads of the repository. Nothing is written to the tree.
+
+    Ready to use, with the provider of the mirror.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        program, mirror = shutil.which("terraform"), provider_mirror()
+        if program is None:
+            pytest.skip("no terraform on this machine: the tests of infra/ that need it are left out")
+        if mirror is None:
+            pytest.skip(f"no {PROVIDER} in $TF_PLUGIN_MIRROR or where Terraform looks: tests of infra/ are left out")
+        self.module = folder / "infra"
+        shutil.copytree(MODULE, self.module, ignore=shutil.ignore_patterns(".terraform*", "*.tfstate*"))
+        shutil.copytree(ROOT / "sdk-js" / "dist", folder / "sdk-js" / "dist")
+        shutil.copy(ROOT / "sdk-js" / "package.json", folder / "sdk-js")
+        self._program = program
+        done = self.run("init", "-backend=false", "-input=false", "-no-color", f"-plugin-dir={mirror}")
+        assert done.returncode == 0, done.stderr
+
+    def copy(self, folder: Path) -> Self:
+        """One more, that may be broken."""
+        shutil.copytree(self.module.parent, folder, symlinks=True, dirs_exist_ok=True)
+        another = object.__new__(type(self))
+        another.module, another._program = folder / "infra", self._program
+        return another
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """One command, in the module. No credentials, and no settings of this machine's, reach it."""
+        environ = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "TF_"))}
+        environ |= {"TF_CLI_CONFIG_FILE": os.devnull, "TF_IN_AUTOMATION": "1", "CHECKPOINT_DISABLE": "1"}
+        return subprocess.run(
+            [self._program, *arguments], cwd=self.module, env=environ, text=True, capture_output=True, check=False
+        )
+
+    def test(self, file: str, *, states: bool = False) -> Tested:
+        """The runs of one file of tests. ``states``: with what they applied, which takes longer."""
+        done = self.run("test", "-json", *(["-verbose"] if states else []), f"-filter=tests/{file}")
+        tested = Tested()
+        for message in map(json.loads, done.stdout.splitlines()):
+            match message:
+                case {"type": "test_run", "test_run": {"progress": "complete", "run": run, "status": status}}:
+                    tested.runs[run] = status
+                case {"type": "diagnostic", "diagnostic": {"severity": "error"}}:
+                    tested.errors.append(message["@message"] + ": " + message["diagnostic"].get("detail", ""))
+                case {"type": "test_state", "test_state": state, "@testrun": run}:
+                    tested.states[run] = list(_resources(state["root_module"]))
+        return tested
+
+    def edit(self, file: str, old: str, new: str) -> None:
+        """Break the copy. The text must be there."""
+        path = self.module / file
+        text = path.read_text()
+        assert old in text, f"{file} has no {old!r} any more"
+        path.write_text(text.replace(old, new))
+
+    def keep_run(self, file: str, run: str) -> None:
+        """Leave one run of a file of tests."""
+        path = self.module / "tests" / file
+        head, *runs = re.split(r"(?m)^(?=run \")", path.read_text())
+        path.write_text(head + next(text for text in runs if text.startswith(f'run "{run}"')))
+
+
+def _resources(module: Mapping[str, Any]) -> Iterator[Resource]:
+    for one in module.get("resources", []):
+        if one["mode"] == "managed":
+            yield Resource(one["address"], one["type"], one["values"])
+    for child in module.get("child_modules", []):
+        yield from _resources(child)

@@ -1,0 +1,129 @@
+"""What the module names of the rest of the product is there, and the same."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from starlette.routing import Mount, Route
+
+from manymetrics import collect
+from manymetrics.app import create_app
+from manymetrics.keys import KeyTable
+from manymetrics.settings import Settings
+from manymetrics.sinks import MemorySink
+from manymetrics.tables import NAMESPACE, TABLES
+from manymetrics_insights.athena import glue_views
+from manymetrics_insights.folder import Folder
+from manymetrics_insights.session import open_session
+from tests.infra.policies import of
+from tests.infra.terraform import MODULE, Resource, Terraform
+from tests.infra.write_views import VIEWS, render
+
+NOT_ON_AWS = {"GET /metrics", "GET /docs/oauth2-redirect", "GET /sdk/{}", "GET /sample", "GET /sample/{}"}
+QUERIES = sorted((MODULE / "queries").glob("*.sql"))
+
+
+@pytest.fixture(scope="session")
+def made(terraform: Terraform) -> list[Resource]:
+    tested = terraform.test("security.tftest.hcl", states=True)
+    assert tested.errors == []
+    return tested.states["nothing_is_public_or_plain"]
+
+
+def _routes_of_the_app() -> set[str]:
+    behind = create_app(settings=Settings(), keys=KeyTable([]), sink=MemorySink()).behind
+    assert isinstance(behind, FastAPI)
+    app = behind.routes
+    return {
+        *(
+            f"{method} {_shape(route.path)}"
+            for route in app
+            if isinstance(route, Route)
+            for method in route.methods or ()
+        ),
+        *(f"GET {route.path}/{{}}" for route in app if isinstance(route, Mount)),
+    }
+
+
+def _shape(path: str) -> str:
+    return re.sub(r"\{[^}]*\}", "{}", path)
+
+
+@pytest.mark.terraform
+def test_the_gateway_has_every_route_of_the_app_and_no_other(made: list[Resource]) -> None:
+    routed = {_shape(one.values["route_key"]) for one in of(made, "aws_apigatewayv2_route")}
+
+    app = {route for route in _routes_of_the_app() if not route.startswith("HEAD ")}
+    assert routed == app - NOT_ON_AWS
+
+
+@pytest.mark.terraform
+def test_the_gateway_answers_preflights_as_the_api_would(made: list[Resource]) -> None:
+    (api,) = of(made, "aws_apigatewayv2_api")
+
+    (cors,) = api.values["cors_configuration"]
+    assert set(cors["allow_headers"]) == set(collect.ALLOWED_HEADERS.decode().split(", "))
+    assert set(cors["allow_methods"]) == {"GET", "POST", "OPTIONS"}
+    assert (cors["expose_headers"], cors["max_age"]) == (["retry-after"], collect.PREFLIGHT_MAX_AGE_S)
+    assert not cors["allow_credentials"]
+
+
+@pytest.mark.terraform
+def test_the_database_is_the_one_that_the_processor_knows(made: list[Resource]) -> None:
+    (database,) = of(made, "aws_glue_catalog_database")
+
+    assert database.values["name"] == NAMESPACE
+
+
+def test_the_tables_are_those_of_the_contract() -> None:
+    named = re.search(r"tables += (\[.*\])", (MODULE / "lake.tf").read_text())
+
+    assert named is not None
+    assert re.findall(r'"(\w+)"', named[1]) == [table.name for table in TABLES]
+
+
+def test_the_views_are_those_of_the_contract() -> None:
+    assert VIEWS.read_text() == render(), "python -m tests.infra.write_views"
+
+
+@pytest.mark.terraform
+def test_the_views_are_made_as_glue_holds_those_of_athena(made: list[Resource]) -> None:
+    assert {one.values["name"]: _table_input(one) for one in of(made, "aws_glue_catalog_table")} == {
+        view["Name"]: view for view in glue_views()
+    }
+
+
+def _table_input(one: Resource) -> dict[str, Any]:
+    """What the provider would send to Glue."""
+    values = one.values
+    (storage,) = values["storage_descriptor"]
+    (serde,) = storage["ser_de_info"]
+    return {
+        "Name": values["name"],
+        "Description": values["description"],
+        "TableType": values["table_type"],
+        "Parameters": values["parameters"],
+        "ViewOriginalText": values["view_original_text"],
+        "ViewExpandedText": values["view_expanded_text"],
+        "PartitionKeys": values["partition_keys"] or [],
+        "StorageDescriptor": {
+            "Columns": [
+                {"Name": column["name"], "Type": column["type"], "Comment": column["comment"]}
+                for column in storage["columns"]
+            ],
+            "Location": storage["location"],
+            "SerdeInfo": {"Name": serde["name"], "SerializationLibrary": serde["serialization_library"]},
+        },
+    }
+
+
+@pytest.mark.parametrize("query", QUERIES, ids=lambda query: query.stem)
+def test_every_saved_query_runs(query: Path, tmp_path: Path) -> None:
+    sql = query.read_text()
+
+    assert sql.startswith("-- ")
+    assert open_session(Folder(tmp_path)).connection.execute(sql).fetchall() == []

@@ -1,0 +1,134 @@
+"""The module as Terraform sees it: formatted, valid, and its own tests green, each of which can turn red."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.infra.terraform import MODULE, Terraform
+
+pytestmark = pytest.mark.terraform
+
+FILES = sorted(path.name for path in (MODULE / "tests").glob("*.tftest.hcl"))
+
+
+def test_it_is_formatted(terraform: Terraform) -> None:
+    done = terraform.run("fmt", "-check", "-recursive", "-diff")
+
+    assert done.returncode == 0, done.stdout
+
+
+def test_it_is_valid(terraform: Terraform) -> None:
+    done = terraform.run("validate", "-no-color")
+
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_its_own_tests_pass(terraform: Terraform, file: str) -> None:
+    tested = terraform.test(file)
+
+    assert tested.errors == []
+    assert set(tested.runs.values()) == {"pass"}
+
+
+def test_the_key_outlives_what_is_written_under_it(terraform: Terraform, broken: Terraform) -> None:
+    edge = '"aws_s3_bucket.this" -> "aws_kms_key.this"'
+    broken.edit("buckets.tf", "depends_on = [aws_kms_key.this]", "")
+
+    assert edge in terraform.run("graph").stdout
+    assert edge not in broken.run("graph").stdout
+
+
+def test_a_misspelt_attribute_is_not_valid(broken: Terraform) -> None:
+    broken.edit("stream.tf", "retention_period ", "retention_hours ")
+
+    done = broken.run("validate", "-no-color")
+
+    assert done.returncode == 1
+    assert 'An argument named "retention_hours" is not expected here' in done.stderr
+
+
+def test_a_file_out_of_format_is_found(broken: Terraform) -> None:
+    broken.edit("stream.tf", '  encryption_type  = "KMS"', '  encryption_type = "KMS"')
+
+    assert broken.run("fmt", "-check", "-recursive").returncode != 0
+
+
+@pytest.mark.parametrize(
+    ("file", "run", "source", "old", "new", "error"),
+    [
+        pytest.param(
+            "validation.tftest.hcl",
+            "refuses_an_image_by_tag",
+            "variables.tf",
+            '[^@:]+(:[0-9]+)?/[^@]+@sha256:[0-9a-f]{64}$"',
+            '.+$"',
+            "Missing expected failure",
+            id="an image by tag",
+        ),
+        pytest.param(
+            "validation.tftest.hcl",
+            "refuses_logs_without_end",
+            "variables.tf",
+            "contains([1, 3, 5,",
+            "contains([0, 1, 3, 5,",
+            "Missing expected failure",
+            id="logs without end",
+        ),
+        pytest.param(
+            "security.tftest.hcl",
+            "nothing_is_public_or_plain",
+            "buckets.tf",
+            "block_public_policy     = true",
+            "block_public_policy     = false",
+            "every bucket is closed",
+            id="a bucket that is open",
+        ),
+        pytest.param(
+            "defaults.tftest.hcl",
+            "a_batch_that_fails_is_tried_until_near_the_retention_and_then_kept_whole",
+            "processor.tf",
+            "maximum_retry_attempts         = -1",
+            "maximum_retry_attempts         = 10",
+            "tried without limit",
+            id="retries that end",
+        ),
+        pytest.param(
+            "defaults.tftest.hcl",
+            "the_gateway_speaks_payload_2_and_knows_its_routes",
+            "ingest.tf",
+            '  payload_format_version = "2.0"\n',
+            "",
+            "the provider's default is 1.0",
+            id="payload 1.0",
+        ),
+        pytest.param(
+            "modes.tftest.hcl",
+            "an_on_demand_stream_has_no_shard_count",
+            "stream.tf",
+            'var.stream.mode == "PROVISIONED" ? var.stream.shards : null',
+            "var.stream.shards",
+            "AWS refuses both",
+            id="shards on demand",
+        ),
+    ],
+)
+def test_each_kind_of_its_tests_turns_red(
+    broken: Terraform, file: str, run: str, source: str, old: str, new: str, error: str
+) -> None:
+    broken.keep_run(file, run)
+    broken.edit(source, old, new)
+
+    tested = broken.test(file)
+    assert list(tested.runs) == [run]
+    assert error in "".join(tested.errors)
+
+
+def test_a_key_that_changes_with_each_apply_is_found(broken: Terraform) -> None:
+    broken.edit("keys.tf", "ignore_changes = [input]", "ignore_changes = []")
+
+    assert "a write key is made once and kept" in "".join(broken.test("defaults.tftest.hcl").errors)
+
+
+def test_nothing_is_left_in_the_tree() -> None:
+    assert [path.name for path in MODULE.glob(".terraform*")] == []

@@ -1,0 +1,136 @@
+"""The rules hold for all that the module makes in four settings of its switches, and each rule can turn red."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.infra.policies import RULES, Rule, moving_parts, of, unexplained_wildcards
+from tests.infra.terraform import MODULE, Resource, Terraform
+
+RUNS = (
+    "a_function_url_in_place_of_the_gateway",
+    "the_archive_is_kept_for_its_days",
+    "a_domain_of_your_own",
+    "optimizers_budget_mail_and_access_log",
+)
+SOURCES = sorted(MODULE.glob("*.tf"))
+Break = Callable[[Resource], Resource]
+
+
+@pytest.fixture(scope="session")
+def states(terraform: Terraform) -> dict[str, list[Resource]]:
+    tested = terraform.test("modes.tftest.hcl", states=True)
+    assert tested.errors == []
+    return tested.states
+
+
+@pytest.mark.terraform
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+@pytest.mark.parametrize("run", RUNS)
+def test_the_module_keeps_the_rule(states: dict[str, list[Resource]], run: str, rule: Rule) -> None:
+    assert rule(states[run]) == []
+
+
+@pytest.mark.terraform
+def test_between_them_the_settings_make_everything_there_is(states: dict[str, list[Resource]]) -> None:
+    made = {one.address.partition("[")[0] for run in RUNS for one in states[run]}
+
+    assert made == {
+        f"{type_}.{name}"
+        for source in SOURCES
+        for type_, name in re.findall(r'(?m)^resource "(\w+)" "(\w+)"', source.read_text())
+    }
+
+
+def _allowing(action: str, resource: str) -> str:
+    return json.dumps({"Statement": [{"Effect": "Allow", "Action": action, "Resource": resource}]})
+
+
+BROKEN: dict[str, tuple[str, Break]] = {
+    "every_log_group_has_retention": ("aws_cloudwatch_log_group", lambda one: one.but(retention_in_days=0)),
+    "every_function_logs_to_a_group_of_ours": ("aws_lambda_function", lambda one: one.but(logging_config=[])),
+    "every_bucket_is_closed_four_ways": (
+        "aws_s3_bucket_public_access_block",
+        lambda one: one.but(restrict_public_buckets=False),
+    ),
+    "every_bucket_is_encrypted_and_refuses_plain_http": (
+        "aws_s3_bucket_policy",
+        lambda one: one.but(policy=_allowing("s3:GetObject", "arn:aws:s3:::mock/sdk/*")),
+    ),
+    "every_alarm_has_an_action": ("aws_cloudwatch_metric_alarm", lambda one: one.but(alarm_actions=[])),
+    "everything_is_tagged": ("aws_kinesis_stream", lambda one: one.but(tags=None)),
+    "no_statement_allows_with_a_wildcard": (
+        "aws_iam_role_policy",
+        lambda one: one.but(policy=_allowing("kinesis:PutRecords", "*")),
+    ),
+    "no_role_may_destroy": (
+        "aws_iam_role_policy",
+        lambda one: one.but(policy=_allowing("kinesis:DeleteStream", "arn:aws:kinesis:eu-west-1:1:stream/mock")),
+    ),
+    "every_image_is_named_by_its_digest": (
+        "aws_lambda_function",
+        lambda one: one.but(package_type="Image", image_uri="1.dkr.ecr.eu-west-1.amazonaws.com/shop:latest"),
+    ),
+    "functions_are_given_only_settings_that_exist": (
+        "aws_lambda_function",
+        lambda one: one.but(environment=[{"variables": {"MANYMETRICS_STREEM": "shop"}}]),
+    ),
+    "only_aws_and_what_terraform_has_built_in": (
+        "terraform_data",
+        lambda one: Resource("random_id.first_key", "random_id", one.values),
+    ),
+}
+
+
+@pytest.mark.terraform
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_the_rule_turns_red(states: dict[str, list[Resource]], rule: Rule) -> None:
+    type_, broken = BROKEN[rule.__name__]
+    resources = states["optimizers_budget_mail_and_access_log"]
+    at = resources.index(next(of(resources, type_)))
+    variant: Sequence[Resource] = [*resources[:at], broken(resources[at]), *resources[at + 1 :]]
+
+    assert len(rule(variant)) == 1
+
+
+@pytest.mark.terraform
+@pytest.mark.parametrize("action", ["s3:*", "s3:Get*", "*"])
+def test_an_action_with_a_wildcard_is_found(states: dict[str, list[Resource]], action: str) -> None:
+    rule = next(rule for rule in RULES if rule.__name__ == "no_statement_allows_with_a_wildcard")
+    policy = next(of(states[RUNS[0]], "aws_iam_role_policy"))
+
+    assert rule([policy.but(policy=_allowing(action, "arn:aws:s3:::mock"))]) == [f"{policy.address}: {action}"]
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)
+def test_a_wildcard_says_its_reason_on_its_line(source: Path) -> None:
+    if source.name == "variables.tf":
+        return  # origins, and patterns that hold names to less
+
+    assert unexplained_wildcards(source.read_text()) == []
+
+
+def test_a_wildcard_without_a_reason_is_found() -> None:
+    assert unexplained_wildcards('  Action = "s3:*"\n  Resource = "x/*" # a folder\n') == ['Action = "s3:*"']
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)
+def test_nothing_moves_between_two_applies(source: Path) -> None:
+    assert moving_parts(source.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "  DEPLOYED = timestamp()",
+        '  image_uri = "shop:latest"',
+        'resource "terraform_data" "key" {\n  input = uuid()\n}',
+    ],
+)
+def test_what_moves_is_found(line: str) -> None:
+    assert len(moving_parts(line)) == 1
