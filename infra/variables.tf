@@ -114,7 +114,7 @@ variable "api" {
   description = "The API's function. concurrency reserves, and caps; null reserves none, as an account with a limit of 10 has none to give."
   type = object({
     architecture = optional(string, "arm64")
-    memory_mb    = optional(number, 512)
+    memory_mb    = optional(number, 256)
     timeout_s    = optional(number, 15)
     concurrency  = optional(number)
   })

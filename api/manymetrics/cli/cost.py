@@ -14,9 +14,8 @@ _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9}
 
 _EPILOG = """\
 variables with a price (others are named in the bill):
-  ingress = "http_api" | "function_url"   engine = "spark" | "arrow"   archive = true | false
-  stream_mode = "provisioned" | "on_demand"   shard_count   stream_retention_hours   window_seconds
-  (or stream = {mode, shards, retention_hours, window_seconds})   api_memory_mb   processor_memory_mb
+  ingress = "http_api" | "function_url"   engine = "spark" | "arrow"   batch_window_s   archive_days
+  in objects: stream.mode   stream.shards   stream.retention_hours   api.memory_mb   processor.memory_mb
   kms_key_arn (a key that was there before is not paid for here)
 
 examples:

@@ -173,22 +173,19 @@ class _Reader:
 
 
 _NUMBERS: Final[Mapping[str, tuple[str, float, float]]] = {  # variable: field of the stack, least, most
-    "api_memory_mb": ("api_memory_mb", 128, 10_240),
-    "processor_memory_mb": ("processor_memory_mb", 128, 10_240),
-    "shard_count": ("shard_count", 1, 10_000),
+    "api.memory_mb": ("api_memory_mb", 128, 10_240),
+    "processor.memory_mb": ("processor_memory_mb", 128, 10_240),
     "stream.shards": ("shard_count", 1, 10_000),
-    "stream_retention_hours": ("stream_retention_hours", 24, 168),
     "stream.retention_hours": ("stream_retention_hours", 24, 168),
-    "window_seconds": ("window_seconds", 1, 300),
-    "stream.window_seconds": ("window_seconds", 1, 300),
+    "batch_window_s": ("window_seconds", 1, 300),
 }
 _CHOICES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "ingress": ("ingress", get_args(Ingress)),
     "engine": ("engine", get_args(Engine)),
-    "stream_mode": ("stream_mode", get_args(Mode)),
     "stream.mode": ("stream_mode", get_args(Mode)),
 }
-PRICED: Final = (*_CHOICES, *_NUMBERS, "archive", "kms_key_arn")
+PRICED: Final = (*_CHOICES, *_NUMBERS, "archive_days", "kms_key_arn")
+_OBJECTS: Final = ("api", "processor", "stream")
 
 
 def stack_of(variables: Mapping[str, Value]) -> tuple[Stack, list[str]]:
@@ -202,8 +199,6 @@ def stack_of(variables: Mapping[str, Value]) -> tuple[Stack, list[str]]:
         if value is None:
             continue
         field, checked = _checked(name, value)
-        if field in changes:
-            raise TfvarsError(f"{name} says again what another variable says: {field}")
         changes[field] = checked
     stack = replace(Stack(), **changes)
     if stack.stream_mode == "on_demand" and stack.stream_retention_hours > 24:
@@ -213,8 +208,8 @@ def stack_of(variables: Mapping[str, Value]) -> tuple[Stack, list[str]]:
 
 def _flat(variables: Mapping[str, Value]) -> Iterator[tuple[str, Value]]:
     for name, value in variables.items():
-        if name == "stream" and isinstance(value, dict):
-            yield from ((f"stream.{inner}", cast("Value", of_it)) for inner, of_it in value.items())
+        if name in _OBJECTS and isinstance(value, dict):
+            yield from ((f"{name}.{inner}", cast("Value", of_it)) for inner, of_it in value.items())
         else:
             yield name, value
 
@@ -233,10 +228,10 @@ def _checked(name: str, value: Value) -> tuple[str, str | int | bool]:
         if value != int(value):
             raise TfvarsError(f"{name} is {value!r}, and must be a whole number")
         return field, int(value)
-    if name == "archive":
-        if not isinstance(value, bool):
-            raise TfvarsError(f"archive is {value!r}, and must be true or false")
-        return "archive", value
+    if name == "archive_days":
+        if isinstance(value, bool) or not isinstance(value, int | float) or value < 0 or value != int(value):
+            raise TfvarsError(f"archive_days is {value!r}, and must be a whole number of days, or 0")
+        return "archive", value > 0
     if not isinstance(value, str):
         raise TfvarsError(f"{name} is {value!r}, and must be text")
     return "pays_for_key", not value  # a key that was there before is not of this bill

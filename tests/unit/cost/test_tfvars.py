@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from manymetrics.cost.stack import Stack
 from manymetrics.cost.tfvars import PRICED, TfvarsError, Value, read_tfvars, stack_of
+from tests.conftest import ROOT
 
 EVERYTHING = """\
 # a comment
@@ -18,11 +20,11 @@ engine  = "arrow" /* and
 one of two lines */
 stream = {
   mode            = "PROVISIONED"
-  shards          = 4, retention_hours = 48
-  window_seconds: 60
+  shards          = 4, retention_hours: 48
 }
-api_memory_mb = 512
-archive       = true
+api            = { memory_mb = 512 }
+batch_window_s = 60
+archive_days   = 30
 kms_key_arn   = "arn:aws:kms:eu-west-1:1:key/\\"a\\""
 origins       = ["https://a.example", "https://b.example",]
 tags          = { "team" = "data", on = [1, 2.5e3, null] }
@@ -41,9 +43,10 @@ def test_flat_values_lists_and_objects_are_read(tmp_path: Path) -> None:
         "name": "shop",
         "ingress": "function_url",
         "engine": "arrow",
-        "stream": {"mode": "PROVISIONED", "shards": 4, "retention_hours": 48, "window_seconds": 60},
-        "api_memory_mb": 512,
-        "archive": True,
+        "stream": {"mode": "PROVISIONED", "shards": 4, "retention_hours": 48},
+        "api": {"memory_mb": 512},
+        "batch_window_s": 60,
+        "archive_days": 30,
         "kms_key_arn": 'arn:aws:kms:eu-west-1:1:key/"a"',
         "origins": ["https://a.example", "https://b.example"],
         "tags": {"team": "data", "on": [1, 2500, None]},
@@ -136,18 +139,18 @@ def test_a_file_that_is_not_there_or_no_text_is_an_error(tmp_path: Path) -> None
         {"ingress": "alb"},
         {"ingress": ["http_api"]},
         {"engine": 1.0},
-        {"stream_mode": "provisoned"},
-        {"shard_count": 0},
-        {"shard_count": 1.5},
-        {"shard_count": "2"},
-        {"shard_count": True},
-        {"window_seconds": 301},
-        {"stream_retention_hours": 169},
-        {"api_memory_mb": 64},
-        {"archive": "yes"},
+        {"stream": {"mode": "PROVISONED"}},
+        {"stream": {"shards": 0}},
+        {"stream": {"shards": 1.5}},
+        {"stream": {"shards": "2"}},
+        {"stream": {"shards": True}},
+        {"stream": {"retention_hours": 169}},
+        {"batch_window_s": 301},
+        {"api": {"memory_mb": 64}},
+        {"archive_days": "yes"},
+        {"archive_days": -1},
         {"kms_key_arn": 1.0},
-        {"shard_count": 1, "stream": {"shards": 2}},  # which of them?
-        {"stream_mode": "on_demand", "stream_retention_hours": 48},  # its price is not known here
+        {"stream": {"mode": "ON_DEMAND", "retention_hours": 48}},  # its price is not known here
     ],
     ids=str,
 )
@@ -158,4 +161,16 @@ def test_a_value_that_no_bill_can_be_made_of_is_an_error(variables: dict[str, Va
 
 @pytest.mark.parametrize("name", PRICED)
 def test_null_is_a_variables_default(name: str) -> None:
-    assert stack_of({name: None}) == (Stack(), [])
+    variable, _, inner = name.partition(".")
+
+    assert stack_of({variable: {inner: None} if inner else None}) == (Stack(), [])
+
+
+def test_each_name_that_has_a_price_is_a_variable_of_the_module() -> None:
+    module = (ROOT / "infra" / "variables.tf").read_text()
+
+    for name in PRICED:
+        variable, _, inner = name.partition(".")
+        declared = module.partition(f'variable "{variable}" {{')[2].partition("\n}\n")[0]
+        assert declared, name
+        assert re.search(rf"^ +{inner} +=", declared, re.MULTILINE) if inner else True, name
