@@ -6,6 +6,7 @@ import base64
 import gzip
 import hashlib
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -26,21 +27,28 @@ FILES = {
 }
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "dist" / "chunks").mkdir(parents=True)
-    (tmp_path / "secret.js").write_bytes(b"secret")
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("built")
+    (home / "dist" / "chunks").mkdir(parents=True)
+    (home / "secret.js").write_bytes(b"secret")
     for name, body in FILES.items():
-        (tmp_path / "dist" / name).write_bytes(body)
-    return tmp_path / "dist"
+        (home / "dist" / name).write_bytes(body)
+    return home / "dist"
 
 
 @pytest.fixture
+def copy(folder: Path, tmp_path: Path) -> Path:
+    """To be changed."""
+    return Path(shutil.copytree(folder, tmp_path / "dist"))
+
+
+@pytest.fixture(scope="module")
 def sdk(folder: Path) -> BuiltSdk:
     return read_built_sdk(folder)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def app(sdk: BuiltSdk) -> App:
     return create_app(
         settings=Settings(), keys=KeyTable(()), sink=MemorySink(), more_routes=lambda app: add_sdk_routes(app, sdk)
@@ -100,19 +108,19 @@ def test_a_head_is_answered_as_a_get(app: App) -> None:
 
 
 @pytest.mark.parametrize("path", ["mm.js", "chunks/a.js"])
-def test_the_build_changes_with_any_script_and_with_its_name(folder: Path, sdk: BuiltSdk, path: str) -> None:
-    (folder / path).write_bytes(b"other")
-    changed = read_built_sdk(folder)
-    (folder / path).rename(folder / "renamed.js")
-    renamed = read_built_sdk(folder)
+def test_the_build_changes_with_any_script_and_with_its_name(copy: Path, sdk: BuiltSdk, path: str) -> None:
+    (copy / path).write_bytes(b"other")
+    changed = read_built_sdk(copy)
+    (copy / path).rename(copy / "renamed.js")
+    renamed = read_built_sdk(copy)
 
     assert len({sdk.build, changed.build, renamed.build}) == 3
 
 
-def test_the_build_does_not_change_with_what_pages_do_not_run(folder: Path, sdk: BuiltSdk) -> None:
-    (folder / "mm.js.map").write_bytes(b'{"other": 1}')
+def test_the_build_does_not_change_with_what_pages_do_not_run(copy: Path, sdk: BuiltSdk) -> None:
+    (copy / "mm.js.map").write_bytes(b'{"other": 1}')
 
-    assert read_built_sdk(folder).build == sdk.build
+    assert read_built_sdk(copy).build == sdk.build
 
 
 # --- gzip and tags ----------------------------------------------------------------------------------------

@@ -33,13 +33,18 @@ class Table:
         return [{"message_id": "1", "event": "<b>"}]
 
 
+@pytest.fixture(scope="module")
+def whole_sdk() -> BuiltSdk:
+    return read_built_sdk()
+
+
 @pytest.fixture
 def table() -> Table:
     return Table()
 
 
 @pytest.fixture
-def make(table: Table) -> Callable[..., App]:
+def make(table: Table, whole_sdk: BuiltSdk) -> Callable[..., App]:
     def made(
         key: Callable[[str], WriteKey | None] = lambda _origin: KEY,
         sdk: BuiltSdk | None = None,
@@ -47,7 +52,7 @@ def make(table: Table) -> Callable[..., App]:
         behind_proxies: bool = False,
     ) -> App:
         data = SampleData(key, "manymetrics query --data-dir 'a b'", lambda: table.commit, table.rows)
-        built = sdk or read_built_sdk()
+        built = sdk or whole_sdk
         return create_app(
             settings=Settings(),
             keys=KeyTable((KEY,)),
