@@ -58,6 +58,9 @@ lock: .venv/bin/uv  ## pin the dependencies again, after a change of them in pyp
 	$(COMPILE) --group java25 -o tests/jvm/java25.lock
 	$(COMPILE) --group node24 -o tests/kinesis/node24.lock
 	$(COMPILE) --extra lambda -c requirements-dev.lock pyproject.toml -o requirements-lambda.lock
+	$(COMPILE) --extra glue -c requirements-dev.lock pyproject.toml -o requirements-processor.lock
+	$(COMPILE) --group image -o docker/build.lock
+	$(COMPILE) --group image-spark -c requirements-dev.lock -o docker/spark.lock
 
 clean:  ## remove the set-up, what was built and the local data
 	rm -rf .venv build .manymetrics
