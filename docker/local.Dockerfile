@@ -35,10 +35,11 @@ WORKDIR /data
 VOLUME /data
 ENV PATH=/opt/manymetrics/bin:/usr/local/bin:/usr/bin:/bin \
     MANYMETRICS_DATA_DIR=/data \
-    MANYMETRICS_HOST=0.0.0.0
+    MANYMETRICS_HOST=0.0.0.0 \
+    MANYMETRICS_PORT=8000
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s \
-    CMD ["python3", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/healthz', timeout=2)"]
+    CMD ["python3", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ['MANYMETRICS_PORT'] + '/healthz')"]
 CMD ["manymetrics", "serve"]
 ARG VERSION=0
 ARG REVISION=unknown

@@ -68,9 +68,9 @@ class Buildah:
 
     def close(self) -> None:
         """Leave no mount and no file."""
-        self.run("rm", "--all")
-        self.run("rmi", "--all", "--force")
-        shutil.rmtree(self._folder)
+        for words in (["rm", "--all"], ["rmi", "--all", "--force"]):
+            subprocess.run(["buildah", *words], env=self.environ, capture_output=True, check=False)
+        shutil.rmtree(self._folder)  # which tells of a mount that is left
 
 
 def debian() -> Path:

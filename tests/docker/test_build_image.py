@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
+import build_image
 from tests.conftest import ROOT
 from tests.docker.engine import Buildah, need
 from tests.live_server import eventually, free_port
@@ -198,6 +199,33 @@ def test_without_an_engine_one_error_says_what_to_install(checkout: Checkout) ->
         "  podman is not installed\n"
         "  buildah is not installed\n"
     )
+
+
+def test_a_docker_without_buildx_is_none(checkout: Checkout) -> None:
+    checkout.add_program("docker", '[ "$1" = info ] || { echo "unknown command: docker $1" >&2; exit 1; }')
+
+    done = checkout.run("localhost/shop:1.0")
+
+    assert done.returncode == 1
+    assert "\n  `docker buildx version` says: unknown command: docker buildx\n" in done.stderr
+
+
+def test_the_revision_is_the_commit_and_tells_of_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def git(*words: str) -> str:
+        author = ["-c", "user.name=A", "-c", "user.email=a@example.com"]
+        done = subprocess.run(["git", "-C", tmp_path, *author, *words], check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    monkeypatch.setattr(build_image, "ROOT", tmp_path)
+    none = build_image.revision()
+    git("init")
+    (tmp_path / "a").write_text("1")
+    git("add", "a")
+    git("commit", "--message", "One")
+    clean = build_image.revision()
+    (tmp_path / "a").write_text("2")
+
+    assert (none, clean, build_image.revision()) == ("unknown", head := git("rev-parse", "HEAD"), f"{head}-dirty")
 
 
 def test_docker_makes_one_manifest_for_one_platform_and_keeps_its_context(checkout: Checkout, tmp_path: Path) -> None:
