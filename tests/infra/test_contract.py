@@ -105,6 +105,7 @@ def _table_input(one: Resource) -> dict[str, Any]:
     return {
         "Name": values["name"],
         "Description": values["description"],
+        "Owner": values["owner"],
         "TableType": values["table_type"],
         "Parameters": values["parameters"],
         "ViewOriginalText": values["view_original_text"],
