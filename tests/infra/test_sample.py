@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from manymetrics.cost.tfvars import read_tfvars, stack_of
 from tests.infra.policies import RULES, Rule, everything_is_tagged, of
-from tests.infra.sample_root import TESTS, Built, built, sample_root
+from tests.infra.sample_root import SAMPLE, TESTS, Built, built, sample_root
 from tests.infra.terraform import Resource, Terraform
 
 REPOSITORY = "123456789012.dkr.ecr.us-east-1.amazonaws.com/sample-processor"
@@ -213,3 +214,30 @@ def test_an_image_that_is_run_by_its_tag_is_found(sample: Terraform, tmp_path: P
     copy.edit("main.tf", "@${data.aws_ecr_image.processor.image_digest}", ":${local.image_tag}")
 
     assert "processor_image_uri takes repository@sha256:digest" in "".join(copy.test(TESTS).errors)
+
+
+@pytest.mark.parametrize(("file", "kind"), [("variables.tf", "variable"), ("outputs.tf", "output")])
+def test_the_readme_names_each_choice_and_each_output_and_no_other(file: str, kind: str) -> None:
+    declared = re.findall(rf'^{kind} "(\w+)"', (SAMPLE / file).read_text(), re.MULTILINE)
+    [table] = re.findall(rf"(?m)^\| {kind} \|.*\n((?:\|.*\n)+)", (SAMPLE / "README.md").read_text())
+
+    named = [name for cell in re.findall(r"(?m)^\| ([^|]+) \|", table) for name in re.findall(r"`(\w+)`", cell)]
+
+    assert sorted(named) == sorted(declared)
+
+
+def test_the_example_of_choices_names_choices_alone() -> None:
+    text = (SAMPLE / "terraform.tfvars.example").read_text()
+    named = re.findall(r"(?m)^(?:# )?(\w+) += ", text)
+
+    assert {*named} == {*re.findall(r'^variable "(\w+)"', (SAMPLE / "variables.tf").read_text(), re.MULTILINE)}
+
+
+def test_the_cost_command_reads_the_example_with_all_that_it_offers(tmp_path: Path) -> None:
+    path = tmp_path / "terraform.tfvars"
+    path.write_text(re.sub(r"(?m)^# (?=\w+ += )", "", (SAMPLE / "terraform.tfvars.example").read_text()))
+
+    stack, without_price = stack_of(read_tfvars(path))
+
+    assert (stack.engine, stack.window_seconds) == ("arrow", 60)
+    assert {*without_price} == {"name", "region", "processor.architecture", "alarm_email", "monthly_budget_usd"}
