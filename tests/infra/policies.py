@@ -153,7 +153,8 @@ def _key(one: Resource) -> str:
 
 def _statements(one: Resource) -> list[dict[str, Any]]:
     """Of a policy of a role, a bucket or a topic."""
-    return list(json.loads(one.values["policy"])["Statement"]) if one.type.endswith("_policy") else []
+    policy = json.loads(one.values["policy"]) if one.type.endswith("_policy") else {}
+    return list(policy.get("Statement", []))  # one of a lifecycle has none
 
 
 def _list(value: str | list[str]) -> list[str]:

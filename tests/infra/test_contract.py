@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,14 +16,11 @@ from manymetrics.settings import Settings
 from manymetrics.sinks import MemorySink
 from manymetrics.tables import NAMESPACE, TABLES
 from manymetrics_insights.athena import glue_views
-from manymetrics_insights.folder import Folder
-from manymetrics_insights.session import open_session
 from tests.infra.policies import of
 from tests.infra.terraform import MODULE, Resource, Terraform
 from tests.infra.write_views import VIEWS, render
 
 NOT_ON_AWS = {"GET /metrics", "GET /docs/oauth2-redirect", "GET /sdk/{}", "GET /sample", "GET /sample/{}"}
-QUERIES = sorted((MODULE / "queries").glob("*.sql"))
 
 
 @pytest.fixture(scope="session")
@@ -120,11 +116,3 @@ def _table_input(one: Resource) -> dict[str, Any]:
             "SerdeInfo": {"Name": serde["name"], "SerializationLibrary": serde["serialization_library"]},
         },
     }
-
-
-@pytest.mark.parametrize("query", QUERIES, ids=lambda query: query.stem)
-def test_every_saved_query_runs(query: Path, tmp_path: Path) -> None:
-    sql = query.read_text()
-
-    assert sql.startswith("-- ")
-    assert open_session(Folder(tmp_path)).connection.execute(sql).fetchall() == []

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.infra.policies import RULES, Rule, moving_parts, of, unexplained_wildcards
-from tests.infra.terraform import MODULE, Resource, Terraform
+from tests.infra.terraform import MODULE, ROOT, Resource, Terraform
 
 RUNS = (
     "a_function_url_in_place_of_the_gateway",
@@ -19,6 +19,7 @@ RUNS = (
     "optimizers_budget_mail_and_access_log",
 )
 SOURCES = sorted(MODULE.glob("*.tf"))
+EVERYWHERE = [*SOURCES, *sorted(MODULE.glob("examples/*/*.tf")), *sorted(ROOT.glob("sample/*.tf"))]
 Break = Callable[[Resource], Resource]
 
 
@@ -107,9 +108,9 @@ def test_an_action_with_a_wildcard_is_found(states: dict[str, list[Resource]], a
     assert rule([policy.but(policy=_allowing(action, "arn:aws:s3:::mock"))]) == [f"{policy.address}: {action}"]
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)
+@pytest.mark.parametrize("source", EVERYWHERE, ids=lambda source: str(source.relative_to(ROOT)))
 def test_a_wildcard_says_its_reason_on_its_line(source: Path) -> None:
-    if source.name == "variables.tf":
+    if source == MODULE / "variables.tf":
         return  # origins, and patterns that hold names to less
 
     assert unexplained_wildcards(source.read_text()) == []
@@ -119,7 +120,7 @@ def test_a_wildcard_without_a_reason_is_found() -> None:
     assert unexplained_wildcards('  Action = "s3:*"\n  Resource = "x/*" # a folder\n') == ['Action = "s3:*"']
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)
+@pytest.mark.parametrize("source", EVERYWHERE, ids=lambda source: str(source.relative_to(ROOT)))
 def test_nothing_moves_between_two_applies(source: Path) -> None:
     assert moving_parts(source.read_text()) == []
 
