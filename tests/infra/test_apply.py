@@ -140,7 +140,7 @@ def test_destroy_leaves_nothing(applied: Applied) -> None:
 
 
 def left_in(aws: Aws) -> dict[str, Any]:
-    """What there still is, by kind. A key that waits for its end is as good as gone; one bucket and database are Trino's."""
+    """What there still is, by kind. A key that waits for its end is gone; a bucket and a database are Trino's."""
     keys, athena = aws.client("kms"), aws.client("athena")
     asked = {
         "apis": aws.client("apigatewayv2").get_apis()["Items"],
