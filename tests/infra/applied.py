@@ -108,6 +108,7 @@ class Sample:
         }
 
 
+TABLES = {"events", "dead_letters"}
 VARIABLES = (
     "-var=name=shop",
     "-var=region=eu-west-1",
@@ -157,12 +158,14 @@ class Applied:
             count += len(records)
         return count
 
-    def maintain(self) -> Any:  # noqa: ANN401  # what the processor answers
-        """What EventBridge's schedule does."""
+    def maintain(self) -> int:
+        """What EventBridge's schedules do. Returns how many there are."""
         events = self.aws.client("events")
-        [rule] = events.list_rules()["Rules"]
-        [target] = events.list_targets_by_rule(Rule=rule["Name"])["Targets"]
-        return self.invoke(target["Arn"], json.loads(target["Input"]))
+        rules = events.list_rules()["Rules"]
+        for rule in rules:
+            [target] = events.list_targets_by_rule(Rule=rule["Name"])["Targets"]
+            assert {one["table"] for one in self.invoke(target["Arn"], json.loads(target["Input"]))["tables"]} == TABLES
+        return len(rules)
 
     def invoke(self, function: str, event: object) -> Any:  # noqa: ANN401  # what it answers
         """A function, by its ARN or that of its alias."""
