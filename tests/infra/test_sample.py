@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +15,7 @@ import pytest
 from manymetrics.cost.tfvars import read_tfvars, stack_of
 from tests.infra.policies import RULES, Rule, everything_is_tagged, of
 from tests.infra.sample_root import SAMPLE, TESTS, Built, built, sample_root
-from tests.infra.terraform import Resource, Terraform
+from tests.infra.terraform import ROOT, Resource, Terraform
 
 REPOSITORY = "123456789012.dkr.ecr.us-east-1.amazonaws.com/sample-processor"
 DIGEST = "sha256:" + 64 * "0"
@@ -241,3 +244,46 @@ def test_the_cost_command_reads_the_example_with_all_that_it_offers(tmp_path: Pa
 
     assert (stack.engine, stack.window_seconds) == ("arrow", 60)
     assert {*without_price} == {"name", "region", "processor.architecture", "alarm_email", "monthly_budget_usd"}
+
+
+# In the wheel that the image installs, and not loaded by the processor: a change of it needs no other image.
+NOT_RUN = {"LICENSE", "README.md", "insights/manymetrics_insights", "sdk-js/dist", "sample", "sample/page"}
+
+
+def test_all_that_the_image_is_built_from_names_it() -> None:
+    dockerfile = ROOT / "docker" / "processor.Dockerfile"
+    if not dockerfile.exists():
+        pytest.skip("no docker/processor.Dockerfile: what it takes can't be compared with sample/build.tf")
+    [patterns] = re.findall(r"(?s)image_sources = .*?for pattern in \[(.*?)\] :", (SAMPLE / "build.tf").read_text())
+
+    copied = [
+        source
+        for sources in re.findall(r"(?m)^COPY (?!--from)(.+) \S+$", dockerfile.read_text())
+        for source in sources.split()
+    ]
+    named = [
+        re.sub(r"/\*\*.*", "", pattern).replace("{lock,py}", "*") for pattern in re.findall(r'"([^"]+)"', patterns)
+    ]
+    assert [one for one in copied if one not in NOT_RUN and not any(fnmatch(one, name) for name in named)] == []
+    assert copied
+
+
+@pytest.mark.parametrize("target", ["deploy", "destroy"])
+@pytest.mark.parametrize(("given", "passed"), [([], []), (["NAME=shop"], ["-var=name=shop"])])
+def test_make_leaves_the_name_to_who_says_it(tmp_path: Path, target: str, given: list[str], passed: list[str]) -> None:
+    """A name that nobody said would make Terraform replace a stack of another."""
+    program = tmp_path / "terraform"
+    program.write_text('#!/bin/sh\necho "$@"\n')
+    program.chmod(0o755)
+
+    done = subprocess.run(
+        ["make", "--no-print-directory", target, *given],
+        cwd=ROOT,
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    verb = "apply" if target == "deploy" else target
+    assert done.stdout.splitlines()[-1].split() == ["-chdir=sample", verb, *passed]
