@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -156,6 +157,31 @@ def test_the_page_is_hosted_with_all_that_it_names(applied: Applied) -> None:
     assert {path in objects for path, _ in sdk} == {True}
     assert "$" not in page.replace("&dollar;", "")
     assert page.count('<a href="https://mock.execute-api.eu-west-1.amazonaws.com/docs"') == 1
+
+
+def _unserved(resources: Sequence[Resource]) -> list[str]:
+    """Objects behind CloudFront that it may not read."""
+    [policy] = [one for one in of(resources, "aws_s3_bucket_policy") if one.address.endswith('["sdk"]')]
+    [readable] = [
+        one["Resource"] for one in json.loads(policy.values["policy"])["Statement"] if one["Effect"] == "Allow"
+    ]
+    keys = [one.values["key"] for one in of(resources, "aws_s3_object")]
+    return [key for key in keys if not fnmatch(f"arn:aws:s3:::mock/{key}", readable)]
+
+
+@pytest.mark.terraform
+def test_cloudfront_may_read_all_that_it_serves(applied: Applied) -> None:
+    assert _unserved(applied.states["first"]) == []
+
+
+@pytest.mark.terraform
+def test_a_page_that_cloudfront_may_not_read_is_found(applied: Applied) -> None:
+    closer = [
+        one.but(policy=one.values["policy"].replace(":::mock/*", ":::mock/sdk/*")) if "policy" in one.values else one
+        for one in applied.states["first"]
+    ]
+
+    assert {"sample", "sample/about", "sample/sample.js"} <= {*_unserved(closer)}
 
 
 @pytest.mark.terraform
