@@ -55,6 +55,14 @@ def test_it_is_formatted_and_valid(sample: Terraform) -> None:
 
 
 @pytest.mark.terraform
+@pytest.mark.parametrize("example", ["backend.tf.example", "terraform.tfvars.example"])
+def test_what_is_there_to_copy_is_formatted(sample: Terraform, example: str) -> None:
+    text = (SAMPLE / example).read_text()
+
+    assert sample.run("fmt", "-", given=text).stdout == text
+
+
+@pytest.mark.terraform
 def test_the_image_is_built_by_the_script_and_run_by_its_digest(applied: Applied) -> None:
     tag = applied.one("first", "terraform_data.image")["output"]
 
