@@ -22,7 +22,7 @@ output "script_tag" {
 }
 
 output "curl_to_try" {
-  description = "An event from a terminal, in this folder."
+  description = "An event from a terminal: `terraform output -raw curl_to_try | sh` in this folder."
   value       = "curl -u \"$(terraform output -raw write_key):\" -H 'Content-Type: application/json' -d '{\"event\": \"Hello\", \"anonymousId\": \"me\"}' ${module.manymetrics.api_instance_url}/v1/track"
 }
 

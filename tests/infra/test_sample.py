@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+from collections.abc import Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +16,7 @@ import pytest
 from manymetrics.cost.tfvars import read_tfvars, stack_of
 from tests.infra.policies import RULES, Rule, everything_is_tagged, of
 from tests.infra.sample_root import SAMPLE, TESTS, Built, built, sample_root
-from tests.infra.terraform import Resource, Terraform
+from tests.infra.terraform import ROOT, Resource, Terraform
 
 REPOSITORY = "123456789012.dkr.ecr.us-east-1.amazonaws.com/sample-processor"
 DIGEST = "sha256:" + 64 * "0"
@@ -48,6 +52,14 @@ def test_it_is_formatted_and_valid(sample: Terraform) -> None:
 
     assert (formatted.returncode, formatted.stdout) == (0, "")
     assert (valid.returncode, valid.stderr) == (0, "")
+
+
+@pytest.mark.terraform
+@pytest.mark.parametrize("example", ["backend.tf.example", "terraform.tfvars.example"])
+def test_what_is_there_to_copy_is_formatted(sample: Terraform, example: str) -> None:
+    text = (SAMPLE / example).read_text()
+
+    assert sample.run("fmt", "-", given=text).stdout == text
 
 
 @pytest.mark.terraform
@@ -155,6 +167,31 @@ def test_the_page_is_hosted_with_all_that_it_names(applied: Applied) -> None:
     assert page.count('<a href="https://mock.execute-api.eu-west-1.amazonaws.com/docs"') == 1
 
 
+def _unserved(resources: Sequence[Resource]) -> list[str]:
+    """Objects behind CloudFront that it may not read."""
+    [policy] = [one for one in of(resources, "aws_s3_bucket_policy") if one.address.endswith('["sdk"]')]
+    [readable] = [
+        one["Resource"] for one in json.loads(policy.values["policy"])["Statement"] if one["Effect"] == "Allow"
+    ]
+    keys = [one.values["key"] for one in of(resources, "aws_s3_object")]
+    return [key for key in keys if not fnmatch(f"arn:aws:s3:::mock/{key}", readable)]
+
+
+@pytest.mark.terraform
+def test_cloudfront_may_read_all_that_it_serves(applied: Applied) -> None:
+    assert _unserved(applied.states["first"]) == []
+
+
+@pytest.mark.terraform
+def test_a_page_that_cloudfront_may_not_read_is_found(applied: Applied) -> None:
+    closer = [
+        one.but(policy=one.values["policy"].replace(":::mock/*", ":::mock/sdk/*")) if "policy" in one.values else one
+        for one in applied.states["first"]
+    ]
+
+    assert {"sample", "sample/about", "sample/sample.js"} <= {*_unserved(closer)}
+
+
 @pytest.mark.terraform
 @pytest.mark.parametrize(
     ("changed", "local"),
@@ -241,3 +278,46 @@ def test_the_cost_command_reads_the_example_with_all_that_it_offers(tmp_path: Pa
 
     assert (stack.engine, stack.window_seconds) == ("arrow", 60)
     assert {*without_price} == {"name", "region", "processor.architecture", "alarm_email", "monthly_budget_usd"}
+
+
+# In the wheel that the image installs, and not loaded by the processor: a change of it needs no other image.
+NOT_RUN = {"LICENSE", "README.md", "insights/manymetrics_insights", "sdk-js/dist", "sample", "sample/page"}
+
+
+def test_all_that_the_image_is_built_from_names_it() -> None:
+    dockerfile = ROOT / "docker" / "processor.Dockerfile"
+    if not dockerfile.exists():
+        pytest.skip("no docker/processor.Dockerfile: what it takes can't be compared with sample/build.tf")
+    [patterns] = re.findall(r"(?s)image_sources = .*?for pattern in \[(.*?)\] :", (SAMPLE / "build.tf").read_text())
+
+    copied = [
+        source
+        for sources in re.findall(r"(?m)^COPY (?!--from)(.+) \S+$", dockerfile.read_text())
+        for source in sources.split()
+    ]
+    named = [
+        re.sub(r"/\*\*.*", "", pattern).replace("{lock,py}", "*") for pattern in re.findall(r'"([^"]+)"', patterns)
+    ]
+    assert [one for one in copied if one not in NOT_RUN and not any(fnmatch(one, name) for name in named)] == []
+    assert copied
+
+
+@pytest.mark.parametrize("target", ["deploy", "destroy"])
+@pytest.mark.parametrize(("given", "passed"), [([], []), (["NAME=shop"], ["-var=name=shop"])])
+def test_make_leaves_the_name_to_who_says_it(tmp_path: Path, target: str, given: list[str], passed: list[str]) -> None:
+    """A name that nobody said would make Terraform replace a stack of another."""
+    program = tmp_path / "terraform"
+    program.write_text('#!/bin/sh\necho "$@"\n')
+    program.chmod(0o755)
+
+    done = subprocess.run(
+        ["make", "--no-print-directory", target, *given],
+        cwd=ROOT,
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    verb = "apply" if target == "deploy" else target
+    assert done.stdout.splitlines()[-1].split() == ["-chdir=sample", verb, *passed]
