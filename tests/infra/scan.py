@@ -39,7 +39,7 @@ class Checked:
 
 
 def checkov(folder: Path) -> Checked:
-    """checkov over the Terraform of a folder, as its .checkov.yaml says. It asks nothing of the network."""
+    """Checkov over the Terraform of a folder, as its .checkov.yaml says. It asks nothing of the network."""
     options = ("--framework", "terraform", "--skip-download", "--output", "json")
     done = _run("-m", "checkov.main", "-d", str(folder), *options)
     report = json.loads(done)
