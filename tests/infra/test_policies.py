@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.infra.policies import RULES, Rule, moving_parts, of, unexplained_wildcards
+from tests.infra.policies import RULES, Rule, iam_policies, moving_parts, of, unexplained_wildcards
+from tests.infra.scan import parliament
 from tests.infra.terraform import MODULE, ROOT, Resource, Terraform
 
 RUNS = (
@@ -63,6 +64,10 @@ BROKEN: dict[str, tuple[str, Break]] = {
         "aws_s3_bucket_policy",
         lambda one: one.but(policy=_allowing("s3:GetObject", "arn:aws:s3:::mock/sdk/*")),
     ),
+    "every_bucket_ends_unfinished_uploads": (
+        "aws_s3_bucket_lifecycle_configuration",
+        lambda one: one.but(rule=[]),
+    ),
     "every_alarm_has_an_action": ("aws_cloudwatch_metric_alarm", lambda one: one.but(alarm_actions=[])),
     "everything_is_tagged": ("aws_kinesis_stream", lambda one: one.but(tags=None)),
     "no_statement_allows_with_a_wildcard": (
@@ -106,6 +111,39 @@ def test_an_action_with_a_wildcard_is_found(states: dict[str, list[Resource]], a
     policy = next(of(states[RUNS[0]], "aws_iam_role_policy"))
 
     assert rule([policy.but(policy=_allowing(action, "arn:aws:s3:::mock"))]) == [f"{policy.address}: {action}"]
+
+
+@pytest.mark.scan
+@pytest.mark.terraform
+def test_every_policy_is_one_that_iam_understands(states: dict[str, list[Resource]]) -> None:
+    policies = {f"{run} {name}": policy for run in RUNS for name, policy in iam_policies(states[run]).items()}
+
+    assert len(policies) > 30
+    assert {name: wrong for name, wrong in parliament(policies).items() if wrong} == {}
+
+
+WRONG = {
+    '"ssm:GetParameter"': ('"ssm:GetParameters5"', "UNKNOWN_ACTION: Unknown action ssm:GetParameters5"),
+    '"kms:ViaService"': ('"kms:ViaServices"', "UNKNOWN_CONDITION_FOR_ACTION: Unknown condition kms:ViaServices"),
+    '"StringEquals"': ('"StringEqual"', "UNKNOWN_OPERATOR: StringEqual"),
+    '"Effect": "Allow"': ('"Effect": "Alow"', "MALFORMED: Unknown Effect used"),
+    ":stream/": (":streams/", "RESOURCE_MISMATCH"),
+    '"Service": ': ('"Servic": ', "UNKNOWN_PRINCIPAL"),
+}
+
+
+@pytest.mark.scan
+@pytest.mark.terraform
+def test_a_policy_that_iam_does_not_understand_is_found(states: dict[str, list[Resource]]) -> None:
+    policies = iam_policies(states[RUNS[0]])
+    texts = [json.dumps(policies[name]) for name in ("aws_iam_role_policy.api", "aws_iam_role.api")]
+    broken = {
+        old: json.loads(text.replace(old, new)) for text in texts for old, (new, _) in WRONG.items() if old in text
+    }
+
+    found = parliament(broken)
+    assert found.keys() == WRONG.keys()
+    assert [old for old, errors in found.items() if not any(WRONG[old][1] in error for error in errors)] == [], found
 
 
 @pytest.mark.parametrize("source", EVERYWHERE, ids=lambda source: str(source.relative_to(ROOT)))
