@@ -75,6 +75,9 @@ lock: .venv/bin/uv  ## pin the dependencies again, after a change of them in pyp
 	$(COMPILE) --group node24 -o tests/kinesis/node24.lock
 	$(COMPILE) --group scan -o tests/infra/scan.lock
 	$(COMPILE) --extra lambda -c requirements-dev.lock pyproject.toml -o requirements-lambda.lock
+	$(COMPILE) --extra glue -c requirements-dev.lock pyproject.toml -o requirements-processor.lock
+	$(COMPILE) --group image -o docker/build.lock
+	$(COMPILE) --group image-spark -c requirements-dev.lock -o docker/spark.lock
 
 clean:  ## remove the set-up, what was built and the local data
 	rm -rf .venv build .manymetrics

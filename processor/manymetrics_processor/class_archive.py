@@ -43,6 +43,12 @@ from manymetrics_processor.spark_session import (
 
 _BUCKET = "warm-up"
 _LOCATION = f"s3://{_BUCKET}/events"
+# Where an image is built, the machine's own name need not resolve. Spark looks it up for an address, and again where it
+# finds keys in the environment, so these stand elsewhere.
+_WITHOUT_A_NAME = {
+    "SPARK_LOCAL_IP": "127.0.0.1",
+    "JAVA_TOOL_OPTIONS": "-Daws.accessKeyId=none -Daws.secretAccessKey=none",
+}
 _BATCHES = 2  # the second merges no manifests, but refreshes after a commit
 
 
@@ -70,8 +76,7 @@ def _warm_up(settings: SparkSettings, aws: _LittleAws, classes: Path) -> None:
     text = lake.load(EVENTS).metadata.model_dump_json().replace(lake.home(EVENTS), _LOCATION)
     metadata = TableMetadataUtil.parse_raw(text)
     aws.add_table(f"{_LOCATION}/metadata/00000-start.metadata.json", text)
-    keys = {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none"}
-    with mock.patch.dict(os.environ, keys):
+    with mock.patch.dict(os.environ, _WITHOUT_A_NAME):
         session = start_session(settings, class_list=classes)
     engine = SparkEngine(session)
     stamp = Stamp(received_at=1_764_000_000_000_000, request_id="r", project_id="p", key_kind="server")

