@@ -23,7 +23,7 @@ variable "engine" {
 }
 
 variable "processor" {
-  description = "The processor's function. architecture: that of the machine that builds its image needs no emulation. memory_mb null: 2048 for spark, 1024 for arrow."
+  description = "The processor's function. architecture: that of the machine that builds its image needs no emulation. memory_mb null: 1792 for spark, 1024 for arrow."
   type = object({
     architecture = optional(string, "x86_64")
     memory_mb    = optional(number)

@@ -1,4 +1,4 @@
-"""The images, built by the script that users build them with, and run as Lambda runs them, on a stand-in for its base."""
+"""The images, built by the script that users have, and run as Lambda runs them, on a stand-in for its base."""
 
 from __future__ import annotations
 

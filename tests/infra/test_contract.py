@@ -11,6 +11,7 @@ from starlette.routing import Mount, Route
 
 from manymetrics import collect
 from manymetrics.app import create_app
+from manymetrics.cost.stack import Stack
 from manymetrics.keys import KeyTable
 from manymetrics.settings import Settings
 from manymetrics.sinks import MemorySink
@@ -66,6 +67,13 @@ def test_the_gateway_answers_preflights_as_the_api_would(made: list[Resource]) -
     assert set(cors["allow_methods"]) == {"GET", "POST", "OPTIONS"}
     assert (cors["expose_headers"], cors["max_age"]) == (["retry-after"], collect.PREFLIGHT_MAX_AGE_S)
     assert not cors["allow_credentials"]
+
+
+@pytest.mark.terraform
+def test_the_bill_counts_the_alarms_and_dashboards_that_there_are(made: list[Resource]) -> None:
+    watching = [len([*of(made, kind)]) for kind in ("aws_cloudwatch_metric_alarm", "aws_cloudwatch_dashboard")]
+
+    assert watching == [Stack().alarms, Stack().dashboards]
 
 
 @pytest.mark.terraform

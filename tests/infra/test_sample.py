@@ -277,7 +277,7 @@ def test_the_cost_command_reads_the_example_with_all_that_it_offers(tmp_path: Pa
     stack, without_price = stack_of(read_tfvars(path))
 
     assert (stack.engine, stack.window_seconds) == ("arrow", 60)
-    assert {*without_price} == {"name", "region", "processor.architecture", "alarm_email", "monthly_budget_usd"}
+    assert {*without_price} == {"name", "region", "alarm_email", "monthly_budget_usd"}
 
 
 # In the wheel that the image installs, and not loaded by the processor: a change of it needs no other image.
