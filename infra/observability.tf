@@ -34,7 +34,7 @@ locals {
       batches-given-up = {
         text      = "Batches were given up and lie in the failures bucket: `manymetrics replay` brings them back; then delete them",
         namespace = "AWS/S3", metric = "NumberOfObjects", dimensions = { BucketName = aws_s3_bucket.this["failures"].id, StorageType = "AllStorageTypes" },
-        statistic = "Maximum", period_s = 86400, periods = 1, threshold = 0, comparison = "GreaterThanThreshold", missing = "notBreaching"
+        statistic = "Average", period_s = 86400, periods = 1, threshold = 0, comparison = "GreaterThanThreshold", missing = "notBreaching"
       }
       failures-not-kept = {
         text      = "A batch that was given up could not be written to the failures bucket: its events are gone with the stream's retention",

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from manymetrics_processor.handler import _put_metrics
+from manymetrics_processor.window import Window
+from tests.infra.metrics import OURS, asked, silent
 from tests.infra.policies import RULES, Rule, iam_policies, moving_parts, of, unexplained_wildcards
 from tests.infra.scan import parliament
 from tests.infra.terraform import MODULE, ROOT, Resource, Terraform
@@ -111,6 +114,57 @@ def test_an_action_with_a_wildcard_is_found(states: dict[str, list[Resource]], a
     policy = next(of(states[RUNS[0]], "aws_iam_role_policy"))
 
     assert rule([policy.but(policy=_allowing(action, "arn:aws:s3:::mock"))]) == [f"{policy.address}: {action}"]
+
+
+@pytest.fixture
+def written(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """The metrics that the processor writes."""
+    _put_metrics([b""], Window())
+    [directive] = json.loads(capsys.readouterr().out)["_aws"]["CloudWatchMetrics"]
+    assert (directive["Namespace"], directive["Dimensions"]) == (OURS, [[]])
+    return [metric["Name"] for metric in directive["Metrics"]]
+
+
+@pytest.mark.terraform
+@pytest.mark.parametrize("run", RUNS)
+def test_alarms_and_the_dashboard_ask_for_metrics_that_somebody_writes(
+    states: dict[str, list[Resource]], run: str, written: list[str]
+) -> None:
+    assert len(list(asked(states[run]))) > 20
+    assert silent(states[run], written) == []
+
+
+@pytest.mark.terraform
+@pytest.mark.parametrize(
+    ("alarm", "values", "said"),
+    [
+        ("dead-letters", {"metric_name": "dead_letters"}, "nobody writes ManyMetrics dead_letters"),
+        ("dead-letters", {"namespace": "Manymetrics"}, "nobody writes Manymetrics dead_lettered"),
+        ("dead-letters", {"dimensions": {"Stack": "shop"}}, "nobody writes dead_lettered by {'Stack': 'shop'}"),
+        ("api-5xx", {"metric_name": "5XXError"}, "nobody writes AWS/ApiGateway 5XXError"),
+        ("api-errors", {"dimensions": {"FunctionName": "shop"}}, "nobody writes Errors by {'FunctionName': 'shop'}"),
+        ("api-errors", {"statistic": "Maximum"}, "Maximum of Errors says nothing"),
+        ("batches-given-up", {"statistic": "Sum"}, "Sum of NumberOfObjects says nothing"),
+    ],
+)
+def test_an_alarm_that_would_be_silent_is_found(
+    states: dict[str, list[Resource]], alarm: str, values: dict[str, object], said: str, written: list[str]
+) -> None:
+    address = f'aws_cloudwatch_metric_alarm.this["{alarm}"]'
+    resources = [one.but(**values) if one.address == address else one for one in states["a_domain_of_your_own"]]
+
+    assert silent(resources, written) == [f"{address}: {said}"]
+
+
+@pytest.mark.terraform
+def test_a_line_of_the_dashboard_that_would_be_empty_is_found(
+    states: dict[str, list[Resource]], written: list[str]
+) -> None:
+    [dashboard] = of(states[RUNS[0]], "aws_cloudwatch_dashboard")
+    broken = dashboard.but(dashboard_body=dashboard.values["dashboard_body"].replace('"stored"', '"storred"'))
+    resources = [broken if one is dashboard else one for one in states[RUNS[0]]]
+
+    assert silent(resources, written) == [f"{dashboard.address}: nobody writes ManyMetrics storred"]
 
 
 @pytest.mark.scan
