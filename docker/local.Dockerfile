@@ -9,20 +9,21 @@ ARG BASE=docker.io/library/python:3.13-slim-trixie@sha256:7c61056e61ac89e852de05
 FROM ${BASE} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /build
-COPY docker/build.lock requirements.lock ./
+COPY docker/build.lock docker/local.lock ./
 RUN --mount=type=cache,target=/root/.cache/pip \
     python3 -m pip install --quiet --require-hashes --target tools -r build.lock \
     && python3 -m venv --without-pip /opt/manymetrics \
     && python3 -m pip --python /opt/manymetrics/bin/python3 install --quiet --require-hashes --no-deps \
-        --only-binary :all: -r requirements.lock
+        --only-binary :all: -r local.lock
 COPY pyproject.toml README.md LICENSE src/
 COPY api/manymetrics src/api/manymetrics
 COPY processor/manymetrics_processor src/processor/manymetrics_processor
 COPY insights/manymetrics_insights src/insights/manymetrics_insights
 COPY sdk-js/dist src/sdk-js/dist
 COPY sample src/sample
-RUN PYTHONPATH=/build/tools python3 -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist ./src \
-    && python3 -m pip --python /opt/manymetrics/bin/python3 install --quiet --no-deps dist/*.whl \
+RUN PYTHONPATH=/build/tools python3 -m pip wheel --quiet --no-cache-dir --no-deps --no-build-isolation \
+        --wheel-dir dist ./src \
+    && python3 -m pip --python /opt/manymetrics/bin/python3 install --quiet --no-cache-dir --no-deps dist/*.whl \
     && mkdir /data
 
 FROM ${BASE}

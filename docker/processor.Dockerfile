@@ -29,8 +29,8 @@ COPY processor/manymetrics_processor src/processor/manymetrics_processor
 COPY insights/manymetrics_insights src/insights/manymetrics_insights
 COPY sdk-js/dist src/sdk-js/dist
 COPY sample src/sample
-RUN PYTHONPATH=/build/tools python3 -m pip install --quiet --no-deps --no-build-isolation --no-compile \
-        --target own ./src \
+RUN PYTHONPATH=/build/tools python3 -m pip install --quiet --no-cache-dir --no-deps --no-build-isolation \
+        --no-compile --target own ./src \
     && python3 assemble.py own own \
     && PYTHONPATH=/build/own:/build/task python3 -c "import manymetrics_processor.handler"
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 # Begun first, or one worker waits for the other in the end.
-LONG = ("tests/spark/", "tests/contract/", "tests/trino/", "tests/e2e/", "tests/sdk/", "tests/infra/")
+LONG = ("tests/spark/", "tests/contract/", "tests/trino/", "tests/e2e/", "tests/sdk/", "tests/infra/", "tests/docker/")
 
 settings.register_profile("manymetrics", deadline=None, max_examples=40)  # a busy machine is no failure
 settings.load_profile("manymetrics")

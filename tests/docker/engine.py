@@ -21,7 +21,6 @@ import pytest
 BASE = "localhost/base:stand-in"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "manymetrics" / "images"
 RECIPE = ("mmdebstrap", "--variant=minbase", "--include=python3,python3-pip,ca-certificates", "trixie")
-TOOLS = ("buildah", "mmdebstrap", "bwrap", "docker-registry")
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
@@ -39,11 +38,9 @@ class Buildah:
             "CONTAINERS_STORAGE_CONF": str(storage),
         }
 
-    def run(self, *words: str, cwd: Path | None = None) -> str:
+    def run(self, *words: str) -> str:
         """What it prints."""
-        done = subprocess.run(
-            ["buildah", *words], env=self.environ, cwd=cwd, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(["buildah", *words], env=self.environ, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout.strip()
 
@@ -87,12 +84,18 @@ def debian() -> Path:
     return path
 
 
-def need_tools() -> None:
-    """Skips the test where images can't be built."""
-    missing = [tool for tool in TOOLS if shutil.which(tool) is None]
-    if missing or os.geteuid() != 0:
-        what = f"without {', '.join(missing)}" if missing else "by who isn't root"
-        pytest.skip(f"{what}, no image can be built here: the tests of docker/ that need one are left out")
+def need(*tools: str) -> None:
+    """Skips the test where one of them is not there."""
+    missing = [tool for tool in tools if shutil.which(tool) is None]
+    if missing:
+        pytest.skip(f"no {', '.join(missing)} on this machine (Debian has it): tests of docker/ are left out")
+
+
+def need_engine() -> None:
+    """Skips the test where no image can be built."""
+    need("buildah", "mmdebstrap", "bwrap")
+    if os.geteuid() != 0:
+        pytest.skip("only root can build an image without Docker: tests of docker/ are left out")
 
 
 def as_lambda(root: Path, temp: Path) -> tuple[str, ...]:
@@ -100,19 +103,20 @@ def as_lambda(root: Path, temp: Path) -> tuple[str, ...]:
 
     Nothing but /tmp can be written, also not /dev/shm; the user is a number, and the machine's name is an address.
     """
-    temp.chmod(0o1777)
-    bwrap = ["bwrap", "--ro-bind", str(root), "/", "--bind", str(temp), "/tmp", "--proc", "/proc", "--dev", "/dev"]
-    apart = [
-        "--remount-ro",
-        "/dev",
-        "--unshare-pid",
-        "--unshare-uts",
-        "--hostname",
-        "169.254.76.1",
-        "--die-with-parent",
-    ]
-    nobody = ["setpriv", "--reuid=993", "--regid=990", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"]
-    return (*bwrap, *apart, "--chdir", "/var/task", *nobody)
+    return contained(root, 993, 990, "/var/task", {temp: "/tmp"}, "169.254.76.1")  # noqa: S108  # where Lambda has it
+
+
+def contained(
+    root: Path, user: int, group: int, cwd: str, writable: Mapping[Path, str], name: str = "container"
+) -> tuple[str, ...]:
+    """What to put before a command of the image: its root, read-only, with these folders in it, and this user."""
+    mounts = ["--ro-bind", str(root), "/", "--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
+    for folder, place in writable.items():
+        os.chown(folder, user, group)
+        mounts += ["--bind", str(folder), place]
+    apart = ["--unshare-pid", "--unshare-uts", "--hostname", name, "--die-with-parent", "--chdir", cwd]
+    powers = ["--clear-groups", "--inh-caps=-all", "--bounding-set=-all"]
+    return ("bwrap", *mounts, *apart, "setpriv", f"--reuid={user}", f"--regid={group}", *powers)
 
 
 def environ_of(config: Mapping[str, Any]) -> dict[str, str]:

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import pytest
 
 from manymetrics.tables import DEAD_LETTERS
 from manymetrics_processor.glue import glue_catalog
 from manymetrics_processor.handler import stream_name
 from manymetrics_processor.lake import Lake
+from tests.bench.process import children
 from tests.conftest import ROOT
-from tests.docker.engine import BASE, Buildah, as_lambda, environ_of
+from tests.docker.engine import BASE, Buildah, as_lambda, contained, environ_of
 from tests.integration.micro_batches import books, counts, kinesis_event, packed, rows, track
+from tests.live_server import eventually, free_port
 from tests.runtime_api import RuntimeApi
 from tests.strict_moto import REGION, Aws, strict_moto
 
@@ -40,17 +44,24 @@ class Image:
     root: Path
 
 
+@pytest.fixture(scope="module")
+def engine(buildah: Buildah) -> Buildah:
+    """With the base that the images are to stand on."""
+    buildah.make_base()
+    return buildah
+
+
 @pytest.fixture(scope="module", params=ENGINES)
-def image(request: pytest.FixtureRequest, buildah: Buildah) -> Iterator[Image]:
+def image(request: pytest.FixtureRequest, engine: Buildah) -> Iterator[Image]:
     name = ENGINES[request.param]
     words = [name, "--engine", request.param, "--build-arg", f"BASE={BASE}", "--build-arg", "REVISION=abc"]
     done = subprocess.run(
-        [sys.executable, BUILD_IMAGE, *words], env=buildah.environ, capture_output=True, text=True, check=False
+        [sys.executable, BUILD_IMAGE, *words], env=engine.environ, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    config = buildah.described(name)
+    config = engine.described(name)
     assert re.fullmatch(r"[0-9a-f]{64}", done.stdout.strip())
-    with buildah.root_of(name) as root:
+    with engine.root_of(name) as root:
         yield Image(request.param, config, root)
 
 
@@ -122,3 +133,141 @@ def test_an_event_of_the_stream_becomes_a_row(function: Function) -> None:
     }
     assert [table["files_after"] for table in kept["tables"]]
     assert "Traceback" not in function.runtime.log
+
+
+def test_its_root_is_read_only_and_nobody_owns_it(image: Image, tmp_path: Path) -> None:
+    tried = "import pathlib, sys; pathlib.Path(sys.argv[1], 'x').touch()"
+    places = ["/tmp", "/var/task", "/opt", "/dev/shm", "/"]  # noqa: S108  # where Lambda has it
+
+    written = [
+        place
+        for place in places
+        if subprocess.run(
+            [*as_lambda(image.root, tmp_path), "python3", "-c", tried, place], capture_output=True, check=False
+        ).returncode
+        == 0
+    ]
+
+    assert written == places[:1]
+
+
+def test_what_only_root_may_read_would_be_found(image: Image, tmp_path: Path) -> None:
+    module = image.root / "var" / "task" / "manymetrics" / "tables.py"
+
+    def is_loaded() -> bool:
+        command = [*as_lambda(image.root, tmp_path), "python3", "-c", "import manymetrics.tables"]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+    readable = is_loaded()
+    for path in (module, *module.parent.glob("__pycache__/tables.*")):
+        path.chmod(0o600)
+    closed = is_loaded()
+    for path in (module, *module.parent.glob("__pycache__/tables.*")):
+        path.chmod(0o644)
+
+    assert (readable, closed) == (True, False)
+
+
+def test_it_says_what_it_is_and_is_small_enough(
+    image: Image, record_testsuite_property: Callable[[str, object], None]
+) -> None:
+    labels = {name.rpartition(".")[2]: value for name, value in image.config["Labels"].items()}
+
+    assert (image.config["Entrypoint"], image.config["Cmd"]) == (
+        ["python3", "-m", "awslambdaric"],
+        ["manymetrics_processor.handler.handler"],
+    )
+    assert (labels["revision"], labels["licenses"]) == ("abc", "MIT")
+    assert labels["version"] == "0.1.0"
+    assert environ_of(image.config)["MANYMETRICS_ENGINE"] == image.engine
+    assert sum(image.config["sizes"]) < LAMBDA_TAKES
+    for number, size in enumerate(image.config["sizes"]):
+        record_testsuite_property(f"image for {image.engine}, layer {number}: MB", round(size / 1e6))
+
+
+def test_every_source_has_bytecode_that_is_not_compared_with_it(image: Image) -> None:
+    task = image.root / "var" / "task"
+    tag, unchecked = ".cpython-313.pyc", (1).to_bytes(4, "little")  # Lambda's Python
+
+    sources = {path for path in task.rglob("*.py") if "__pycache__" not in path.parts}
+    compiled = {path.parent.parent / path.name.replace(tag, ".py"): path for path in task.rglob(f"*{tag}")}
+
+    assert len(sources) > 1_000
+    assert sources - set(compiled) == set()
+    assert {path.read_bytes()[4:8] for path in compiled.values()} == {unchecked}
+
+
+@pytest.mark.parametrize("image", ["spark"], indirect=True)
+def test_its_jvm_maps_the_class_archive_and_does_without_where_a_jar_is_another(
+    image: Image, aws: Aws, tmp_path: Path
+) -> None:
+    jars = image.root / "opt" / "spark-jars"
+    [jar] = jars.glob("iceberg-aws-bundle-*.jar")
+    told = jar.stat()
+
+    def maps_it() -> bool:
+        with run_as_lambda(image, aws, tmp_path, MANYMETRICS_WAREHOUSE="s3://none/warehouse") as runtime:
+            runtime.provision()
+            [java] = (pid for pid in descendants(runtime.pid) if b"PythonGatewayServer" in command_of(pid))
+            return "/classes.jsa" in Path(f"/proc/{java}/maps").read_text()
+
+    with_its_jars = maps_it()
+    os.utime(jar, (told.st_atime, told.st_mtime + 60))  # to the JVM, another one
+    with_another = maps_it()
+    os.utime(jar, ns=(told.st_atime_ns, told.st_mtime_ns))
+
+    assert (with_its_jars, with_another) == (True, False)
+
+
+def descendants(pid: int) -> list[int]:
+    return [found for child in children(pid) for found in (child, *descendants(child))]
+
+
+def command_of(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+# --- everything on one machine ----------------------------------------------------------------------------
+
+
+LOCAL = "localhost/manymetrics:local"
+
+
+@pytest.fixture(scope="module")
+def local(engine: Buildah) -> Iterator[Image]:
+    file = str(ROOT / "docker" / "local.Dockerfile")
+    engine.run("build", "--format", "docker", "--file", file, "--build-arg", f"BASE={BASE}", "--tag", LOCAL, str(ROOT))
+    with engine.root_of(LOCAL) as root:
+        yield Image("local", engine.described(LOCAL), root)
+
+
+def test_the_whole_of_it_serves_and_keeps_its_events_in_the_volume(local: Image, tmp_path: Path) -> None:
+    data, temp, port = tmp_path / "data", tmp_path / "temp", free_port()
+    data.mkdir()
+    temp.mkdir()
+    user, group = map(int, local.config["User"].split(":"))
+    inside = contained(local.root, user, group, local.config["WorkingDir"], {data: "/data", temp: "/tmp"})  # noqa: S108
+    here = {"MANYMETRICS_HOST": "127.0.0.1", "MANYMETRICS_PORT": str(port), "MANYMETRICS_WRITE_KEYS": "wk:shop"}
+    environ = {**environ_of(local.config), **here}
+    check = [word.replace(":8000/", f":{port}/") for word in local.config["Healthcheck"]["Test"][1:]]
+
+    def said(*words: str) -> str | None:
+        done = subprocess.run([*inside, *words], env=environ, capture_output=True, text=True, check=False)
+        return done.stdout if done.returncode == 0 else None
+
+    before = said(*check)
+    with subprocess.Popen([*inside, *local.config["Cmd"]], env=environ) as server:
+        try:
+            eventually(lambda: said(*check), within_s=60)
+            url = f"http://127.0.0.1:{port}"
+            sent = httpx.post(f"{url}/v1/track", auth=("wk", ""), json=track("a"))
+            page = httpx.get(f"{url}/sdk/mm.js")
+            query = ("manymetrics", "query", "select message_id from events", "-o", "csv")
+            stored = eventually(lambda: "\na" in (said(*query) or "") or None, within_s=60)
+        finally:
+            server.kill()
+
+    assert (before, sent.status_code, page.status_code, stored) == (None, 200, 200, True)
+    assert {path.stat().st_uid for path in data.rglob("*")} == {user} != {0}
+    assert list(local.config["Volumes"]) == ["/data"]
+    assert environ_of(local.config)["MANYMETRICS_HOST"] == "0.0.0.0"  # noqa: S104  # a container's own addresses
