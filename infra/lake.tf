@@ -14,10 +14,10 @@ locals {
     for pair in setproduct(local.tables, local.optimizer_types) : "${pair[0]}-${pair[1]}" => { table = pair[0], type = pair[1] }
   }
 
-  glue_arns = concat(
-    ["arn:${local.partition}:glue:${local.arn_tail}:catalog", "arn:${local.partition}:glue:${local.arn_tail}:database/${local.database}"],
-    [for table in local.tables : "arn:${local.partition}:glue:${local.arn_tail}:table/${local.database}/${table}"],
-  )
+  # Glue checks a table with its database and the catalogue, all three.
+  glue_arn           = "arn:${local.partition}:glue:${local.arn_tail}"
+  glue_database_arns = ["${local.glue_arn}:catalog", "${local.glue_arn}:database/${local.database}"]
+  glue_table_arns    = concat(local.glue_database_arns, [for table in local.tables : "${local.glue_arn}:table/${local.database}/${table}"])
 }
 
 resource "aws_glue_catalog_database" "this" {
@@ -74,6 +74,7 @@ resource "aws_iam_role" "optimizer" {
   tags = local.tags
 }
 
+# As https://docs.aws.amazon.com/glue/latest/dg/optimization-prerequisites.html has it, and the key.
 resource "aws_iam_role_policy" "optimizer" {
   count = var.glue_optimizers ? 1 : 0
 
@@ -82,7 +83,7 @@ resource "aws_iam_role_policy" "optimizer" {
   policy = jsonencode({
     Version = "2012-10-17"
     Statement = [
-      { Sid = "Tables", Effect = "Allow", Action = ["glue:GetTable", "glue:UpdateTable"], Resource = local.glue_arns },
+      { Sid = "Tables", Effect = "Allow", Action = ["glue:GetTable", "glue:UpdateTable"], Resource = local.glue_table_arns },
       {
         Sid      = "Files"
         Effect   = "Allow"
@@ -90,21 +91,23 @@ resource "aws_iam_role_policy" "optimizer" {
         Resource = "${aws_s3_bucket.this["lake"].arn}/${local.tables_prefix}*" # the files of the tables, by their folder
       },
       { Sid = "List", Effect = "Allow", Action = "s3:ListBucket", Resource = aws_s3_bucket.this["lake"].arn },
-      { Sid = "Key", Effect = "Allow", Action = ["kms:Decrypt", "kms:GenerateDataKey"], Resource = local.kms_key_arn },
       {
-        Sid      = "Logs"
-        Effect   = "Allow"
-        Action   = ["logs:CreateLogStream", "logs:PutLogEvents"]
-        Resource = "${aws_cloudwatch_log_group.optimizer[0].arn}:*" # the streams of this one group
+        Sid       = "Key"
+        Effect    = "Allow"
+        Action    = ["kms:Decrypt", "kms:GenerateDataKey"]
+        Resource  = local.kms_key_arn
+        Condition = { StringEquals = { "kms:ViaService" = "s3.${local.region}.amazonaws.com" } }
+      },
+      {
+        # Glue names these groups, and every optimizer in the region of the account shares them, so they are not ours.
+        Sid    = "Logs"
+        Effect = "Allow"
+        Action = ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"]
+        Resource = [
+          for work in ["compaction", "retention", "orphan-file-deletion"] :
+          "arn:${local.partition}:logs:${local.arn_tail}:log-group:/aws-glue/iceberg-${work}/logs:*" # the streams of one group
+        ]
       },
     ]
   })
-}
-
-resource "aws_cloudwatch_log_group" "optimizer" {
-  count = var.glue_optimizers ? 1 : 0
-
-  name              = "/aws-glue/iceberg-${local.database}/logs"
-  retention_in_days = var.log_retention_days
-  tags              = local.tags
 }

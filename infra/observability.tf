@@ -1,10 +1,13 @@
 # Who is told of what. Every alarm goes to one topic; the dashboard shows the way of an event from left to right.
 
 locals {
+  # What the API's function gets wrong, its gateway answers 5xx.
+  watched = merge({ processor = aws_lambda_function.processor }, var.ingress == "http_api" ? {} : { api = aws_lambda_function.api })
+
   lambda_alarms = merge([
-    for short, function in { api = aws_lambda_function.api, processor = aws_lambda_function.processor } : {
-      "${short}-errors"          = { metric = "Errors", function = function.function_name, text = "The ${short}'s function fails" }
-      "${short}-throttles"       = { metric = "Throttles", function = function.function_name, text = "The ${short}'s function is called more often than it may run at once" }
+    for short, function in local.watched : {
+      "${short}-errors"    = { metric = "Errors", function = function.function_name, text = "The ${short}'s function fails" }
+      "${short}-throttles" = { metric = "Throttles", function = function.function_name, text = "The ${short}'s function is called more often than it may run at once" }
     }
   ]...)
 
@@ -31,7 +34,7 @@ locals {
       batches-given-up = {
         text      = "Batches were given up and lie in the failures bucket: `manymetrics replay` brings them back; then delete them",
         namespace = "AWS/S3", metric = "NumberOfObjects", dimensions = { BucketName = aws_s3_bucket.this["failures"].id, StorageType = "AllStorageTypes" },
-        statistic = "Maximum", period_s = 86400, periods = 1, threshold = 0, comparison = "GreaterThanThreshold", missing = "notBreaching"
+        statistic = "Average", period_s = 86400, periods = 1, threshold = 0, comparison = "GreaterThanThreshold", missing = "notBreaching"
       }
       failures-not-kept = {
         text      = "A batch that was given up could not be written to the failures bucket: its events are gone with the stream's retention",
@@ -119,7 +122,7 @@ resource "aws_cloudwatch_dashboard" "this" {
     widgets = [
       for index, widget in [
         { title = "Requests", metrics = var.ingress == "http_api" ? [for metric in ["Count", "4xx", "5xx"] : ["AWS/ApiGateway", metric, "ApiId", aws_apigatewayv2_api.this["this"].id]] : [for metric in ["UrlRequestCount", "Url4xxCount", "Url5xxCount"] : ["AWS/Lambda", metric, "FunctionName", aws_lambda_function.api.function_name]], statistic = "Sum" },
-        { title = "What became of events", metrics = [for metric in ["stored", "duplicate", "dead_lettered"] : ["ManyMetrics", metric]], statistic = "Sum" },
+        { title = "What became of events", metrics = [for metric in ["stored", "dead_lettered"] : ["ManyMetrics", metric]], statistic = "Sum" },
         { title = "Stream", metrics = [for metric in ["IncomingRecords", "WriteProvisionedThroughputExceeded"] : ["AWS/Kinesis", metric, "StreamName", aws_kinesis_stream.this.name]], statistic = "Sum" },
         { title = "How far the tables are behind (ms)", metrics = [["AWS/Lambda", "IteratorAge", "FunctionName", aws_lambda_function.processor.function_name]], statistic = "Maximum" },
         { title = "Time taken (ms)", metrics = [for function in [aws_lambda_function.api, aws_lambda_function.processor] : ["AWS/Lambda", "Duration", "FunctionName", function.function_name]], statistic = "p99" },

@@ -24,6 +24,11 @@ output "browser_sdk_integrity" {
   value       = local.sdk_integrity
 }
 
+output "site" {
+  description = "The bucket behind CloudFront, and its URL: what is put beside the SDK is public there."
+  value       = { bucket = aws_s3_bucket.this["sdk"].id, url = "https://${aws_cloudfront_distribution.sdk.domain_name}" }
+}
+
 output "write_key" {
   description = "The write key that was made first; it stays here if it is revoked. Terraform shows it only when asked for by name."
   value       = "wk_${replace(terraform_data.first_key.output, "-", "")}"

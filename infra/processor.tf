@@ -14,7 +14,7 @@ resource "aws_lambda_function" "processor" {
   image_uri     = var.processor_image_uri
   architectures = [var.processor.architecture]
 
-  memory_size                    = coalesce(var.processor.memory_mb, var.engine == "spark" ? 2048 : 1024)
+  memory_size                    = coalesce(var.processor.memory_mb, var.engine == "spark" ? 1792 : 1024)
   timeout                        = 900 # Lambda's most: a backlog and maintenance take minutes
   reserved_concurrent_executions = coalesce(var.processor.concurrency, -1)
 
@@ -86,26 +86,40 @@ resource "aws_lambda_invocation" "ensure_tables" {
   ]
 }
 
-# Without it each commit is slower than the one before: manifests and small files add up.
+# Without it each commit is slower than the one before: manifests and small files add up. What a killed process left is
+# looked for once a day: that reads what every snapshot refers to.
+locals {
+  maintenance = {
+    hourly = { at = "cron(0 * * * ? *)", orphans = false }
+    daily  = { at = "cron(30 3 * * ? *)", orphans = true }
+  }
+}
+
 resource "aws_cloudwatch_event_rule" "maintain" {
-  name                = "${var.name}-maintain"
-  description         = "ManyMetrics: merge small files, expire snapshots"
-  schedule_expression = "rate(1 hour)"
+  for_each = local.maintenance
+
+  name                = "${var.name}-maintain-${each.key}"
+  description         = "ManyMetrics: merge small files, expire snapshots${each.value.orphans ? ", remove orphans" : ""}"
+  schedule_expression = each.value.at
   tags                = local.tags
 }
 
 resource "aws_cloudwatch_event_target" "maintain" {
-  rule  = aws_cloudwatch_event_rule.maintain.name
+  for_each = local.maintenance
+
+  rule  = aws_cloudwatch_event_rule.maintain[each.key].name
   arn   = aws_lambda_function.processor.arn
-  input = jsonencode({ action = "maintain" })
+  input = jsonencode({ action = "maintain", orphans = each.value.orphans })
 }
 
 resource "aws_lambda_permission" "maintain" {
-  statement_id  = "maintain"
+  for_each = local.maintenance
+
+  statement_id  = "maintain-${each.key}"
   action        = "lambda:InvokeFunction"
   function_name = aws_lambda_function.processor.function_name
   principal     = "events.amazonaws.com"
-  source_arn    = aws_cloudwatch_event_rule.maintain.arn
+  source_arn    = aws_cloudwatch_event_rule.maintain[each.key].arn
 }
 
 resource "aws_lambda_function_event_invoke_config" "maintain" {
@@ -135,16 +149,17 @@ resource "aws_iam_role_policy" "processor" {
         ]
         Resource = aws_kinesis_stream.this.arn
       },
+      { Sid = "Database", Effect = "Allow", Action = "glue:GetDatabase", Resource = local.glue_database_arns },
       {
         Sid      = "Tables"
         Effect   = "Allow"
-        Action   = ["glue:CreateDatabase", "glue:CreateTable", "glue:GetTable", "glue:UpdateTable"]
-        Resource = local.glue_arns
+        Action   = ["glue:CreateTable", "glue:GetTable", "glue:UpdateTable"]
+        Resource = local.glue_table_arns
       },
       {
         Sid    = "Files"
         Effect = "Allow"
-        Action = ["s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:PutObject"]
+        Action = ["s3:DeleteObject", "s3:GetObject", "s3:PutObject"]
         Resource = [
           "${aws_s3_bucket.this["lake"].arn}/${local.tables_prefix}*", # the tables and dedup ids, by their folder
         ]
@@ -152,7 +167,7 @@ resource "aws_iam_role_policy" "processor" {
       {
         Sid    = "Keep"
         Effect = "Allow"
-        Action = ["s3:AbortMultipartUpload", "s3:PutObject"]
+        Action = "s3:PutObject"
         Resource = concat(
           ["${aws_s3_bucket.this["failures"].arn}/aws/lambda/*"],                                    # where Lambda puts what failed
           var.archive_days > 0 ? ["${aws_s3_bucket.this["lake"].arn}/${local.archive_prefix}*"] : [] # the archive, by its folder
@@ -165,13 +180,20 @@ resource "aws_iam_role_policy" "processor" {
         Resource = [aws_s3_bucket.this["lake"].arn, aws_s3_bucket.this["failures"].arn]
       },
       {
-        Sid      = "Key"
+        Sid      = "Decrypt"
         Effect   = "Allow"
-        Action   = ["kms:Decrypt", "kms:GenerateDataKey"]
+        Action   = "kms:Decrypt"
         Resource = local.kms_key_arn
         Condition = {
           StringEquals = { "kms:ViaService" = [for service in ["kinesis", "s3"] : "${service}.${local.region}.amazonaws.com"] }
         }
+      },
+      {
+        Sid       = "Encrypt"
+        Effect    = "Allow"
+        Action    = "kms:GenerateDataKey"
+        Resource  = local.kms_key_arn
+        Condition = { StringEquals = { "kms:ViaService" = "s3.${local.region}.amazonaws.com" } }
       },
       {
         Sid      = "Logs"

@@ -137,7 +137,7 @@ variable "api" {
 }
 
 variable "processor" {
-  description = "The processor's function. memory_mb null: 2048 for spark, 1024 for arrow. concurrency as the API's; reserve at least the shards and one more."
+  description = "The processor's function. memory_mb null: 1792 for spark, 1024 for arrow. concurrency as the API's; reserve at least the shards and one more."
   type = object({
     architecture = optional(string, "x86_64")
     memory_mb    = optional(number)
@@ -152,8 +152,8 @@ variable "processor" {
   }
 
   validation {
-    condition     = var.processor.memory_mb == null ? true : var.processor.memory_mb >= (var.engine == "spark" ? 2048 : 1024) && var.processor.memory_mb <= 10240
-    error_message = "processor.memory_mb takes 2048 (spark) or 1024 (arrow) to 10240."
+    condition     = var.processor.memory_mb == null ? true : var.processor.memory_mb >= (var.engine == "spark" ? 1792 : 1024) && var.processor.memory_mb <= 10240
+    error_message = "processor.memory_mb takes 1792 (spark) or 1024 (arrow) to 10240."
   }
 
   validation {

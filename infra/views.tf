@@ -10,6 +10,7 @@ resource "aws_glue_catalog_table" "view" {
   database_name      = aws_glue_catalog_database.this.name
   name               = each.key
   description        = each.value.description
+  owner              = "manymetrics" # Athena asks for none; Trino, on EMR or your own, reads no view without
   table_type         = "VIRTUAL_VIEW"
   parameters         = { presto_view = "true", comment = "Presto View" }
   view_original_text = each.value.original_text

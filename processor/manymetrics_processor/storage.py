@@ -6,12 +6,19 @@ import contextlib
 import time
 from collections.abc import Iterable, Iterator
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import pyarrow.fs as pa_fs
 import pyarrow.parquet as pq
 from pyiceberg.io import FileIO
 from pyiceberg.io.pyarrow import PyArrowFileIO
+
+
+@runtime_checkable
+class DeletesMany(Protocol):
+    """An io that can do better than file by file."""
+
+    def delete_many(self, locations: Iterable[str]) -> None: ...
 
 
 class StoredFile(NamedTuple):
@@ -46,6 +53,9 @@ def write_bytes(io: FileIO, location: str, data: bytes) -> None:
 
 def delete_files(io: FileIO, locations: Iterable[str]) -> None:
     """Delete files that may be gone already."""
+    if isinstance(io, DeletesMany):
+        io.delete_many(locations)
+        return
     for location in locations:
         system, path = locate(io, location)
         with contextlib.suppress(FileNotFoundError):

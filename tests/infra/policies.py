@@ -57,6 +57,16 @@ def every_bucket_is_encrypted_and_refuses_plain_http(resources: Sequence[Resourc
     return [one.address for one in of(resources, "aws_s3_bucket") if _key(one) not in encrypted & refusing]
 
 
+def every_bucket_ends_unfinished_uploads(resources: Sequence[Resource]) -> list[str]:
+    ending = {
+        _key(one)
+        for one in of(resources, "aws_s3_bucket_lifecycle_configuration")
+        for rule in one.values["rule"]
+        if rule["abort_incomplete_multipart_upload"] and rule["status"] == "Enabled"
+    }
+    return [one.address for one in of(resources, "aws_s3_bucket") if _key(one) not in ending]
+
+
 def every_alarm_has_an_action(resources: Sequence[Resource]) -> list[str]:
     return [one.address for one in of(resources, "aws_cloudwatch_metric_alarm") if not one.values["alarm_actions"]]
 
@@ -118,6 +128,7 @@ RULES: tuple[Rule, ...] = (
     every_function_logs_to_a_group_of_ours,
     every_bucket_is_closed_four_ways,
     every_bucket_is_encrypted_and_refuses_plain_http,
+    every_bucket_ends_unfinished_uploads,
     every_alarm_has_an_action,
     everything_is_tagged,
     no_statement_allows_with_a_wildcard,
@@ -147,13 +158,23 @@ def of(resources: Iterable[Resource], type_: str) -> Iterator[Resource]:
     return (one for one in resources if one.type == type_)
 
 
+def iam_policies(resources: Iterable[Resource]) -> dict[str, dict[str, Any]]:
+    """Every policy document there is, by whose it is: of roles, who may take them on, of buckets and topics."""
+    return {
+        one.address: json.loads(one.values["assume_role_policy" if one.type == "aws_iam_role" else "policy"])
+        for one in resources
+        if one.type == "aws_iam_role" or one.type.endswith("_policy")
+    }
+
+
 def _key(one: Resource) -> str:
     return one.address.partition("[")[2]
 
 
 def _statements(one: Resource) -> list[dict[str, Any]]:
     """Of a policy of a role, a bucket or a topic."""
-    return list(json.loads(one.values["policy"])["Statement"]) if one.type.endswith("_policy") else []
+    policy = json.loads(one.values["policy"]) if one.type.endswith("_policy") else {}
+    return list(policy.get("Statement", []))  # one of a lifecycle has none
 
 
 def _list(value: str | list[str]) -> list[str]:

@@ -19,6 +19,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 MODULE = ROOT / "infra"
+IGNORED = shutil.ignore_patterns(".terraform*", "*.tfstate*", "__pycache__")
 PROVIDER = Path("registry.terraform.io/hashicorp/aws")
 
 
@@ -59,17 +60,18 @@ class Tested:
 class Terraform:
     """A copy of the module in ``folder``, beside what it reads of the repository. Nothing is written to the tree.
 
-    Ready to use, with the provider of the mirror.
+    Ready to use, with the provider of the mirror. ``root``: the folder that it runs in, which may be another that uses
+    the module; what that needs beside the module is there already.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, root: str = "infra") -> None:
         program, mirror = shutil.which("terraform"), provider_mirror()
         if program is None:
             pytest.skip("no terraform on this machine: the tests of infra/ that need it are left out")
         if mirror is None:
             pytest.skip(f"no {PROVIDER} in $TF_PLUGIN_MIRROR or where Terraform looks: tests of infra/ are left out")
-        self.module = folder / "infra"
-        shutil.copytree(MODULE, self.module, ignore=shutil.ignore_patterns(".terraform*", "*.tfstate*"))
+        self.module = folder / root
+        shutil.copytree(MODULE, folder / "infra", ignore=IGNORED)
         shutil.copytree(ROOT / "sdk-js" / "dist", folder / "sdk-js" / "dist")
         shutil.copy(ROOT / "sdk-js" / "package.json", folder / "sdk-js")
         self._program = program
@@ -80,15 +82,21 @@ class Terraform:
         """One more, that may be broken."""
         shutil.copytree(self.module.parent, folder, symlinks=True, dirs_exist_ok=True)
         another = object.__new__(type(self))
-        another.module, another._program = folder / "infra", self._program
+        another.module, another._program = folder / self.module.name, self._program
         return another
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """One command, in the module. No credentials, and no settings of this machine's, reach it."""
+    def run(self, *arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
+        """One command, in the module, given some input. No credentials, and no settings of this machine's, reach it."""
         environ = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "TF_"))}
         environ |= {"TF_CLI_CONFIG_FILE": os.devnull, "TF_IN_AUTOMATION": "1", "CHECKPOINT_DISABLE": "1"}
         return subprocess.run(
-            [self._program, *arguments], cwd=self.module, env=environ, text=True, capture_output=True, check=False
+            [self._program, *arguments],
+            cwd=self.module,
+            env=environ,
+            input=given,
+            text=True,
+            capture_output=True,
+            check=False,
         )
 
     def test(self, file: str, *, states: bool = False) -> Tested:

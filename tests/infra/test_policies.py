@@ -9,8 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.infra.policies import RULES, Rule, moving_parts, of, unexplained_wildcards
-from tests.infra.terraform import MODULE, Resource, Terraform
+from manymetrics_processor.handler import _put_metrics
+from manymetrics_processor.window import Window
+from tests.infra.metrics import OURS, asked, silent
+from tests.infra.policies import RULES, Rule, iam_policies, moving_parts, of, unexplained_wildcards
+from tests.infra.scan import parliament
+from tests.infra.terraform import MODULE, ROOT, Resource, Terraform
 
 RUNS = (
     "a_function_url_in_place_of_the_gateway",
@@ -19,6 +23,7 @@ RUNS = (
     "optimizers_budget_mail_and_access_log",
 )
 SOURCES = sorted(MODULE.glob("*.tf"))
+EVERYWHERE = [*SOURCES, *sorted(MODULE.glob("examples/*/*.tf")), *sorted(ROOT.glob("sample/*.tf"))]
 Break = Callable[[Resource], Resource]
 
 
@@ -61,6 +66,10 @@ BROKEN: dict[str, tuple[str, Break]] = {
     "every_bucket_is_encrypted_and_refuses_plain_http": (
         "aws_s3_bucket_policy",
         lambda one: one.but(policy=_allowing("s3:GetObject", "arn:aws:s3:::mock/sdk/*")),
+    ),
+    "every_bucket_ends_unfinished_uploads": (
+        "aws_s3_bucket_lifecycle_configuration",
+        lambda one: one.but(rule=[]),
     ),
     "every_alarm_has_an_action": ("aws_cloudwatch_metric_alarm", lambda one: one.but(alarm_actions=[])),
     "everything_is_tagged": ("aws_kinesis_stream", lambda one: one.but(tags=None)),
@@ -107,9 +116,93 @@ def test_an_action_with_a_wildcard_is_found(states: dict[str, list[Resource]], a
     assert rule([policy.but(policy=_allowing(action, "arn:aws:s3:::mock"))]) == [f"{policy.address}: {action}"]
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)
+@pytest.fixture
+def written(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """The metrics that the processor writes."""
+    _put_metrics([b""], Window())
+    [directive] = json.loads(capsys.readouterr().out)["_aws"]["CloudWatchMetrics"]
+    assert (directive["Namespace"], directive["Dimensions"]) == (OURS, [[]])
+    return [metric["Name"] for metric in directive["Metrics"]]
+
+
+@pytest.mark.terraform
+@pytest.mark.parametrize("run", RUNS)
+def test_alarms_and_the_dashboard_ask_for_metrics_that_somebody_writes(
+    states: dict[str, list[Resource]], run: str, written: list[str]
+) -> None:
+    assert len(list(asked(states[run]))) > 20
+    assert silent(states[run], written) == []
+
+
+@pytest.mark.terraform
+@pytest.mark.parametrize(
+    ("alarm", "values", "said"),
+    [
+        ("dead-letters", {"metric_name": "dead_letters"}, "nobody writes ManyMetrics dead_letters"),
+        ("dead-letters", {"namespace": "Manymetrics"}, "nobody writes Manymetrics dead_lettered"),
+        ("dead-letters", {"dimensions": {"Stack": "shop"}}, "nobody writes dead_lettered by {'Stack': 'shop'}"),
+        ("api-5xx", {"metric_name": "5XXError"}, "nobody writes AWS/ApiGateway 5XXError"),
+        ("api-errors", {"dimensions": {"FunctionName": "shop"}}, "nobody writes Errors by {'FunctionName': 'shop'}"),
+        ("api-errors", {"statistic": "Maximum"}, "Maximum of Errors says nothing"),
+        ("batches-given-up", {"statistic": "Sum"}, "Sum of NumberOfObjects says nothing"),
+    ],
+)
+def test_an_alarm_that_would_be_silent_is_found(
+    states: dict[str, list[Resource]], alarm: str, values: dict[str, object], said: str, written: list[str]
+) -> None:
+    address = f'aws_cloudwatch_metric_alarm.this["{alarm}"]'
+    resources = [one.but(**values) if one.address == address else one for one in states["a_domain_of_your_own"]]
+
+    assert silent(resources, written) == [f"{address}: {said}"]
+
+
+@pytest.mark.terraform
+def test_a_line_of_the_dashboard_that_would_be_empty_is_found(
+    states: dict[str, list[Resource]], written: list[str]
+) -> None:
+    [dashboard] = of(states[RUNS[0]], "aws_cloudwatch_dashboard")
+    broken = dashboard.but(dashboard_body=dashboard.values["dashboard_body"].replace('"stored"', '"storred"'))
+    resources = [broken if one is dashboard else one for one in states[RUNS[0]]]
+
+    assert silent(resources, written) == [f"{dashboard.address}: nobody writes ManyMetrics storred"]
+
+
+@pytest.mark.scan
+@pytest.mark.terraform
+def test_every_policy_is_one_that_iam_understands(states: dict[str, list[Resource]]) -> None:
+    policies = {f"{run} {name}": policy for run in RUNS for name, policy in iam_policies(states[run]).items()}
+
+    assert len(policies) > 30
+    assert {name: wrong for name, wrong in parliament(policies).items() if wrong} == {}
+
+
+WRONG = {
+    '"ssm:GetParameter"': ('"ssm:GetParameters5"', "UNKNOWN_ACTION: Unknown action ssm:GetParameters5"),
+    '"kms:ViaService"': ('"kms:ViaServices"', "UNKNOWN_CONDITION_FOR_ACTION: Unknown condition kms:ViaServices"),
+    '"StringEquals"': ('"StringEqual"', "UNKNOWN_OPERATOR: StringEqual"),
+    '"Effect": "Allow"': ('"Effect": "Alow"', "MALFORMED: Unknown Effect used"),
+    ":stream/": (":streams/", "RESOURCE_MISMATCH"),
+    '"Service": ': ('"Servic": ', "UNKNOWN_PRINCIPAL"),
+}
+
+
+@pytest.mark.scan
+@pytest.mark.terraform
+def test_a_policy_that_iam_does_not_understand_is_found(states: dict[str, list[Resource]]) -> None:
+    policies = iam_policies(states[RUNS[0]])
+    texts = [json.dumps(policies[name]) for name in ("aws_iam_role_policy.api", "aws_iam_role.api")]
+    broken = {
+        old: json.loads(text.replace(old, new)) for text in texts for old, (new, _) in WRONG.items() if old in text
+    }
+
+    found = parliament(broken)
+    assert found.keys() == WRONG.keys()
+    assert [old for old, errors in found.items() if not any(WRONG[old][1] in error for error in errors)] == [], found
+
+
+@pytest.mark.parametrize("source", EVERYWHERE, ids=lambda source: str(source.relative_to(ROOT)))
 def test_a_wildcard_says_its_reason_on_its_line(source: Path) -> None:
-    if source.name == "variables.tf":
+    if source == MODULE / "variables.tf":
         return  # origins, and patterns that hold names to less
 
     assert unexplained_wildcards(source.read_text()) == []
@@ -119,7 +212,7 @@ def test_a_wildcard_without_a_reason_is_found() -> None:
     assert unexplained_wildcards('  Action = "s3:*"\n  Resource = "x/*" # a folder\n') == ['Action = "s3:*"']
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)
+@pytest.mark.parametrize("source", EVERYWHERE, ids=lambda source: str(source.relative_to(ROOT)))
 def test_nothing_moves_between_two_applies(source: Path) -> None:
     assert moving_parts(source.read_text()) == []
 

@@ -9,8 +9,9 @@ import threading
 import pytest
 
 from manymetrics_processor import pipeline
-from manymetrics_processor.glue import glue_catalog
+from manymetrics_processor.glue import DELETED_AT_ONCE, S3FileIO, glue_catalog
 from manymetrics_processor.lake import CommitContentionError, Lake
+from manymetrics_processor.storage import delete_files
 from manymetrics_processor.window import Window
 from tests.integration.micro_batches import STREAM, books, counts, message_ids, record, track
 from tests.strict_moto import Aws
@@ -64,3 +65,29 @@ def test_tables_outlive_their_catalogue(aws_lake: tuple[Aws, str], lake: Lake) -
     assert message_ids(again) == ["a"]
     pipeline.run([record(1, track("a"))], STREAM, again, Window())
     assert message_ids(again) == ["a"]
+
+
+def test_files_are_deleted_a_thousand_at_once_and_one_that_is_gone_is_no_error(
+    aws_lake: tuple[Aws, str], lake: Lake
+) -> None:
+    aws, warehouse = aws_lake
+    bucket = warehouse.removeprefix("s3://").partition("/")[0]
+    s3 = aws.client("s3")
+    kept, *gone = [f"many/{number}" for number in range(DELETED_AT_ONCE + 2)]
+    for key in (kept, *gone[::50], gone[-1]):
+        s3.put_object(Bucket=bucket, Key=key)
+
+    delete_files(lake.io, [f"s3://{bucket}/{key}" for key in gone])
+
+    assert [one["Key"] for one in s3.list_objects_v2(Bucket=bucket, Prefix="many/")["Contents"]] == [kept]
+
+
+def test_a_file_that_s3_does_not_delete_is_an_error(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refusing:
+        def delete_objects(self, **_: object) -> dict[str, object]:
+            return {"Errors": [{"Key": "a", "Code": "AccessDenied"}]}
+
+    monkeypatch.setattr(S3FileIO, "_s3", lambda _self: Refusing())
+
+    with pytest.raises(OSError, match="did not delete 1 of 1 files: AccessDenied"):
+        delete_files(lake.io, ["s3://bucket/a"])

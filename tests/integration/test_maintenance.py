@@ -304,3 +304,25 @@ def test_a_young_file_may_belong_to_a_commit_that_is_under_way(lake: Lake) -> No
 
     assert remove_orphans(lake.load(EVENTS)) == 0
     assert all(path.exists() for path in orphans)
+
+
+def test_where_reads_cost_snapshots_wait_until_many_expire_at_once(lake: Lake) -> None:
+    commit(lake, range(12))
+
+    before = snapshot_count(lake, EVENTS)
+    assert expire_snapshots(lake, EVENTS, keep=4, at_least=before - 3)[0] == 0
+    assert snapshot_count(lake, EVENTS) == before
+    assert expire_snapshots(lake, EVENTS, keep=4, at_least=before - 4)[0] == before - 4
+
+
+def test_a_run_that_looks_for_no_orphans_leaves_them(lake: Lake, tmp_path: Path) -> None:
+    commit(lake, range(2))
+    orphan = next(iter(file_paths(tmp_path))).with_name("orphan.parquet")
+    orphan.write_bytes(b"")
+    os.utime(orphan, (0, 0))
+
+    maintain(lake, look_for_orphans=False)
+    assert orphan.exists()
+
+    maintain(lake)
+    assert not orphan.exists()

@@ -17,6 +17,8 @@ def test_a_wheel_holds_the_built_sdk_and_the_sample_page(tmp_path: Path) -> None
     [wheel] = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         held = {name: archive.read(name) for name in archive.namelist()}
-    for folder, package in ((ROOT / "sdk-js" / "dist", "sdk"), (ROOT / "sample", "sample")):
+    for folder, package in ((ROOT / "sdk-js" / "dist", "sdk"), (ROOT / "sample" / "page", "sample")):
         for file in folder.glob("*.*"):
             assert held[f"manymetrics/{package}/{file.name}"] == file.read_bytes()
+    kinds = {Path(name).suffix for name in held if "/sample/" in name}
+    assert kinds == {".css", ".html", ".js", ".svg"}  # and no state of Terraform's

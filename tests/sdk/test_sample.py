@@ -175,7 +175,7 @@ def test_the_scripts_of_the_page_have_no_type_errors() -> None:
         "--lib",
         "es2022,dom,dom.iterable",
     ]
-    files = ["sample/observe.js", "sample/sample.js"]
+    files = ["sample/page/observe.js", "sample/page/sample.js"]
 
     done = subprocess.run(
         [NODE, SDK / "node_modules" / "typescript" / "bin" / "tsc", *options, *files],

@@ -24,6 +24,8 @@ from manymetrics_processor.window import Window
 from tests.events_corpus import read_cases, request_of
 from tests.glue_lake import glue_lake
 from tests.in_process import ask, make_app
+from tests.infra.shop import NOW_IN_SQL, shop_records
+from tests.infra.write_queries import QUERIES
 from tests.integration.micro_batches import NOW, SHARD, STREAM, Event, make_lake, packed
 from tests.trino_server import Row, Trino
 
@@ -56,7 +58,7 @@ def filled(trino: Trino) -> Iterator[Lake]:
 
 @cache  # a request has an id that is made anew
 def batches() -> list[list[StreamRecord]]:
-    """The corpus, then days of random events with resends and bad ones among them."""
+    """The corpus, then days of random events with resends and bad ones, and a shop for the saved queries."""
     sink = MemorySink()
     app = make_app(sink)
     for case in read_cases().values():
@@ -74,6 +76,7 @@ def batches() -> list[list[StreamRecord]]:
             )
         )
     records = [StreamRecord(SHARD, number, body, NOW) for number, body in enumerate(bodies, 1)]
+    records += shop_records(len(records) + 1)
     return [records[start : start + 15] for start in range(0, len(records), 15)]
 
 
@@ -133,6 +136,17 @@ def test_a_view_answers_in_athenas_engine_as_on_one_machine(trino: Trino, local:
 
     assert found
     assert in_order(found) == in_order(of_duckdb(local, f"SELECT * FROM {view}"))
+
+
+@pytest.mark.usefixtures("filled")
+@pytest.mark.parametrize("query", QUERIES, ids=lambda query: query.stem)
+def test_a_saved_query_answers_in_athenas_engine_as_on_one_machine(trino: Trino, local: Path, query: Path) -> None:
+    sql = query.read_text().replace("current_timestamp", NOW_IN_SQL)
+
+    found = trino.ask(sql)
+
+    assert found
+    assert in_order(found) == in_order(of_duckdb(local, sql))
 
 
 @pytest.mark.usefixtures("filled")

@@ -13,8 +13,8 @@ from math import ceil
 from typing import Final
 
 from manymetrics.cost.measured import BATCH, Measured
-from manymetrics.cost.prices import Prices
-from manymetrics.cost.stack import Stack, Traffic
+from manymetrics.cost.prices import Price, Prices
+from manymetrics.cost.stack import Architecture, Stack, Traffic
 
 HOURS: Final = 730.0
 SECONDS: Final = HOURS * 3_600
@@ -28,11 +28,11 @@ ENVIRONMENT_HOURS: Final = 2.0  # assumed: how long Lambda keeps one that is in 
 ANSWER_BYTES: Final = 400  # assumed: headers and body of an answer
 COMMIT_LOG_BYTES: Final = 1_000  # assumed: its metrics' line and what Lambda logs; no request is logged
 REQUEST_LOG_BYTES: Final = 4_400  # of a plain tracker: 3.4 kB measured of its own, 1 kB of Lambda's assumed
-KEYS_READ_EVERY_S: Final = 20.0  # keys.py
+KEYS_READ_EVERY_S: Final = 30.0  # keys.py
 KMS_A_SHARD_AND_HOUR: Final = 24.0  # assumed: Kinesis asks for a data key and reads it, each every five minutes
 KMS_A_COMMIT: Final = 2.0  # assumed: S3's bucket key takes the rest
-MAINTENANCE_RUNS: Final = 30.0  # assumed: one a day
-RUN_WAIT_MS: Final = 10_000.0  # assumed: of such a run, for Glue and S3
+DAYS: Final = HOURS / 24  # of looks for orphans, besides the runs of each hour: infra/processor.tf
+RUN_WAIT_MS: Final = 2_000.0  # assumed: of a run of maintenance, for Glue and S3
 
 GATEWAY_BYTES: Final = 512 * 1024  # what one request of an HTTP API is metered by
 GATEWAY_TIER: Final = 300e6  # requests a month at its first price
@@ -213,10 +213,11 @@ def _edge(stack: Stack, traffic: Traffic, flow: _Flow, prices: Prices) -> Line:
 
 
 def _api_function(stack: Stack, flow: _Flow, prices: Prices, measured: Measured) -> Line:
-    second = prices.lambda_x86 if stack.is_plain_tracker else prices.lambda_arm
     start_ms = billed_ms(measured.api_start_ms, measured.api_start_ms, 0, stack.api_memory_mb)
     ms = flow.requests * flow.api_ms + _starts(flow.environments, flow.requests) * start_ms
-    usd = prices.lambda_request.of(flow.requests) + second.of(ms / 1e3 * stack.api_memory_mb / 1024)
+    usd = prices.lambda_request.of(flow.requests) + _second(stack.api_architecture, prices).of(
+        ms / 1e3 * stack.api_memory_mb / 1024
+    )
     why = f"{_count(flow.requests)} x {flow.api_ms} ms at {stack.api_memory_mb} MB"
     return Line("API function", usd, why, ingests=True)
 
@@ -254,25 +255,36 @@ def _processor(stack: Stack, flow: _Flow, prices: Prices, measured: Measured) ->
     engine = measured.engines[stack.engine]
     cold_ms = billed_ms(engine.cold_cpu_ms, engine.cold_wall_ms, 0, stack.processor_mb)
     ms = flow.commits * flow.commit_ms + _starts(flow.shards, flow.commits) * cold_ms
-    usd = prices.lambda_request.of(flow.commits) + prices.lambda_arm.of(ms / 1e3 * stack.processor_mb / 1024)
+    usd = prices.lambda_request.of(flow.commits) + _second(stack.processor_architecture, prices).of(
+        ms / 1e3 * stack.processor_mb / 1024
+    )
     why = f"{_count(flow.commits)} x {flow.commit_ms:,} ms at {stack.processor_mb:,} MB, {stack.engine}"
     return Line("processor function", usd, why)
 
 
 def _maintenance(stack: Stack, traffic: Traffic, flow: _Flow, prices: Prices, measured: Measured) -> Line:
-    """Merges the day's files, with Arrow under either engine."""
-    engine = measured.engines[stack.engine]
-    merging_ms = flow.commits * measured.merge_file_ms + traffic.events * measured.merge_event_us / 1e3
-    ms = billed_ms(merging_ms, merging_ms, 0, stack.processor_mb)
-    ms += int(MAINTENANCE_RUNS) * billed_ms(engine.cold_cpu_ms, engine.cold_wall_ms, RUN_WAIT_MS, stack.processor_mb)
-    usd = prices.lambda_request.of(MAINTENANCE_RUNS) + prices.lambda_arm.of(ms / 1e3 * stack.processor_mb / 1024)
-    return Line("maintenance", usd, f"{MAINTENANCE_RUNS:g} runs that merge a day's files")
+    """With Arrow under either engine, in the processor that commits: what a commit leaves, and what each run takes."""
+    of, runs = measured.maintenance, HOURS + DAYS
+    cpu_ms = flow.commits * (of.file_ms + of.snapshot_ms) + traffic.events * of.event_us / 1e3
+    cpu_ms += runs * of.run_ms + DAYS * of.orphans_ms
+    ms = billed_ms(cpu_ms, cpu_ms, runs * RUN_WAIT_MS, stack.processor_mb)
+    usd = prices.lambda_request.of(runs) + _second(stack.processor_architecture, prices).of(
+        ms / 1e3 * stack.processor_mb / 1024
+    )
+    return Line("maintenance", usd, f"{_count(runs)} runs: small files, snapshots, orphans")
+
+
+def _second(architecture: Architecture, prices: Prices) -> Price:
+    return prices.lambda_arm if architecture == "arm64" else prices.lambda_x86
 
 
 def _storage(stack: Stack, traffic: Traffic, flow: _Flow, prices: Prices, measured: Measured) -> Iterator[Line]:
     engine = measured.engines[stack.engine]
     gb = traffic.months_kept * traffic.events * traffic.event_bytes * measured.table_ratio / GB
-    writes, reads = flow.commits * engine.s3_writes, flow.commits * (engine.s3_reads + 1)  # once more: maintenance
+    of = measured.maintenance
+    writes = flow.commits * engine.s3_writes
+    reads = flow.commits * (engine.s3_reads + 1 + of.snapshot_reads)  # once more to merge
+    reads += (HOURS + DAYS) * of.run_reads + DAYS * of.orphans_reads
     archived = ""
     if stack.archive:
         gb += traffic.months_kept * flow.records * flow.record_bytes / GB

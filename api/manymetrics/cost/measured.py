@@ -20,7 +20,7 @@ BATCH: Final = 10_000  # events of the batch that the bench gives each engine
 _API: Final = "Lambda: the API's CPU"
 _ENGINES: Final = "Processor on AWS: a batch of 10,000 events into Glue and S3, by engine"
 _REQUESTS: Final = "Processor on AWS: requests of a commit"
-_MAINTENANCE: Final = "Processor on AWS: maintenance of a day's files"
+_MAINTENANCE: Final = "Processor on AWS: maintenance"
 _BYTES: Final = "Real events: bytes in the stream and in the table, of a byte received"
 
 Figures = Mapping[str, Mapping[str, float]]
@@ -50,6 +50,20 @@ class EngineFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class MaintenanceFigures:
+    """CPU: of merging, a file that a commit wrote and an event in it. And S3 reads: of an expired snapshot; of runs."""
+
+    file_ms: float
+    event_us: float
+    snapshot_ms: float
+    snapshot_reads: float
+    run_ms: float
+    run_reads: float
+    orphans_ms: float
+    orphans_reads: float
+
+
+@dataclass(frozen=True, slots=True)
 class Measured:
     """``name`` says when, where and of which commit, for people."""
 
@@ -58,8 +72,7 @@ class Measured:
     api_start_ms: float
     plain_tracker_cpu_ms: float  # a request of one event
     engines: Mapping[str, EngineFigures]
-    merge_file_ms: float  # CPU of maintenance, a file that a commit wrote, and an event in it
-    merge_event_us: float
+    maintenance: MaintenanceFigures
     stream_ratio: Mapping[int, float]  # bytes in the stream a byte received, by the events of a record
     table_ratio: float
 
@@ -111,8 +124,15 @@ def _measured(name: str, figures: Figures) -> Measured:
             "spark": _engine(figures, "spark", "spark, class archive"),
             "arrow": _engine(figures, "arrow", "arrow"),
         },
-        merge_file_ms=figures[_MAINTENANCE]["ms a file"],
-        merge_event_us=figures[_MAINTENANCE]["us an event"],
+        maintenance=MaintenanceFigures(
+            figures[_MAINTENANCE]["ms a file"],
+            figures[_MAINTENANCE]["us an event"],
+            *(
+                figures[_MAINTENANCE][f"{figure} {of}"]
+                for of in ("snapshot that expires", "run that finds nothing to do", "look for orphans")
+                for figure in ("ms a", "reads a")
+            ),
+        ),
         stream_ratio={n: size[f"in a record of {n}"] for n in RECORD_SIZES},
         table_ratio=size["in the table"],
     )

@@ -69,8 +69,9 @@ class Report:
                 f"window {stack.window_seconds} s, the busiest seconds {traffic.peak:g}x the mean"
             ),
             (
-                f"API: {bill.api_ms} ms billed at {stack.api_memory_mb} MB; "
-                f"processor: {bill.processor_ms:,} ms a commit at {stack.processor_mb:,} MB, engine {stack.engine}"
+                f"API: {bill.api_ms} ms billed at {stack.api_memory_mb} MB, {stack.api_architecture}; "
+                f"processor: {bill.processor_ms:,} ms a commit at {stack.processor_mb:,} MB, "
+                f"{stack.processor_architecture}, engine {stack.engine}"
             ),
             (
                 f"{_several(traffic.months_kept, 'month')} of data kept, all month long; "
@@ -80,7 +81,7 @@ class Report:
             (
                 f"assumed, not measured: Lambda's core {model.CORE_FACTOR:g}x slower than that one, "
                 f"{model.PUT_WAIT_MS:g} ms for Kinesis to answer, {model.COMMIT_WAIT_MS:g} ms a commit for Glue, S3, "
-                f"{model.RUN_WAIT_MS / 1e3:g} s a run of maintenance, {model.MAINTENANCE_RUNS:g} of those, "
+                f"{model.RUN_WAIT_MS / 1e3:g} s a run of maintenance, "
                 f"a cold start every {model.ENVIRONMENT_HOURS:g} hours, {model.ANSWER_BYTES} bytes an answer, "
                 f"{stack.alarms} alarms, no line logged for a request"
             ),

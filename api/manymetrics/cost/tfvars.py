@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple, NoReturn, cast, get_args
 
-from manymetrics.cost.stack import Engine, Ingress, Mode, Stack
+from manymetrics.cost.stack import Architecture, Engine, Ingress, Mode, Stack
 
 Value = str | float | bool | list[Any] | dict[str, Any] | None
 
@@ -182,6 +182,8 @@ _NUMBERS: Final[Mapping[str, tuple[str, float, float]]] = {  # variable: field o
 _CHOICES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "ingress": ("ingress", get_args(Ingress)),
     "engine": ("engine", get_args(Engine)),
+    "api.architecture": ("api_architecture", get_args(Architecture)),
+    "processor.architecture": ("processor_architecture", get_args(Architecture)),
     "stream.mode": ("stream_mode", get_args(Mode)),
 }
 PRICED: Final = (*_CHOICES, *_NUMBERS, "archive_days", "kms_key_arn")

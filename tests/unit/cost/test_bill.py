@@ -12,7 +12,7 @@ import pytest
 
 from manymetrics.cost import bill as model
 from manymetrics.cost.bill import Bill, bill_of, break_evens, marginal
-from manymetrics.cost.measured import EngineFigures, Measured, read_measured
+from manymetrics.cost.measured import EngineFigures, MaintenanceFigures, Measured, read_measured
 from manymetrics.cost.prices import read_prices
 from manymetrics.cost.stack import PLAIN_TRACKER, Engine, Ingress, Mode, Stack, Traffic
 from manymetrics.keys import REMOTE_REREAD_S
@@ -25,12 +25,13 @@ HAND = Measured(  # round figures, to work with by hand
     api_start_ms=10.0,
     plain_tracker_cpu_ms=2.0,
     engines={"spark": EngineFigures(100, 100, 1000, 1000, 4, 2, 5), "arrow": EngineFigures(50, 60, 500, 600, 6, 5, 4)},
-    merge_file_ms=10.0,
-    merge_event_us=10.0,
+    maintenance=MaintenanceFigures(10, 10, 10, 20, 100, 50, 500, 400),
     stream_ratio={1: 0.5, 3: 0.4, 20: 0.2},
     table_ratio=0.2,
 )
-STACK = Stack(api_memory_mb=2048)  # more than a whole core: time is what was measured, times 1.5, and the wait
+STACK = Stack(
+    api_memory_mb=2048, processor_memory_mb=2048
+)  # more than a whole core: time is what was measured, times 1.5, and the wait
 STACKS = [
     replace(Stack(), ingress=ingress, engine=engine, stream_mode=mode, shard_count=shards)
     for ingress, engine, mode, shards in product(get_args(Ingress), get_args(Engine), get_args(Mode), (1, 5))
@@ -55,22 +56,24 @@ def test_ten_million_events_by_hand() -> None:
             "answers to the internet": 500_000 * 400 / 2**30 * 0.09,
             "Kinesis": 10.95 + 0.007,  # 730 x $0.015; 500,000 units x $0.014/M
             # ceil(1.5 x 100 + 500) = 650 ms x 8,760 = 5,694 s; 365 starts of 1.5 s = 547.5 s; x 2 GB = 12,483 GB-s.
-            "processor function": 8_760 * 0.2e-6 + 12_483 * 1.33334e-5,
-            # (10,000,000 x 10 us + 8,760 x 10 ms) x 1.5 = 281.4 s; 30 runs x (1.5 + 10) s = 345 s; x 2 GB.
-            "maintenance": 30 * 0.2e-6 + 1_252.8 * 1.33334e-5,
+            "processor function": 8_760 * 0.2e-6 + 12_483 * 1.66667e-5,
+            # 730 hours and 365 / 12 days: 760.42 runs, each 2 s of waiting: 1,520.833 s. CPU: 10,000,000 x 10 us
+            # + 8,760 x 20 ms + 760.42 x 100 ms + 30.42 x 500 ms = 366.45 s, x 1.5 = 549.675 s. 2,070,509 ms; x 2 GB.
+            "maintenance": 760.4166667 * 0.2e-6 + 4_141.018 * 1.66667e-5,
             "S3 storage": 10e6 * 200 / 2**30 * 0.023,
-            "S3 requests": 8_760 * 4 * 5e-6 + 8_760 * 3 * 0.4e-6,  # two reads by the commit, one by maintenance
+            # Two reads by the commit, one to merge, 20 to expire; a run's 50, a look's 400.
+            "S3 requests": 8_760 * 4 * 5e-6 + (8_760 * 23 + 760.4166667 * 50 + 30.4166667 * 400) * 0.4e-6,
             "Glue catalogue": 8_760 * 5 * 1e-6,
             "CloudWatch logs": 8_760 * 1_000 / 2**30 * 0.5,
-            "CloudWatch metrics": 1.8,  # 6 x $0.30
-            "CloudWatch alarms": 1.1,  # 11 x $0.10
+            "CloudWatch metrics": 0.6,  # 2 x $0.30
+            "CloudWatch alarms": 1.0,  # 10 x $0.10
             "CloudWatch dashboard": 3.0,
-            # Keys: every 20 s, 131,400. Stream: 730 x 24 = 17,520. Commits: 2 x 8,760 = 17,520. x $0.03 / 10,000.
-            "KMS": 1.0 + 166_440 * 3e-6,
+            # Keys: every 30 s, 87,600. Stream: 730 x 24 = 17,520. Commits: 2 x 8,760 = 17,520. x $0.03 / 10,000.
+            "KMS": 1.0 + 122_640 * 3e-6,
         },
         rel=1e-9,
     )
-    assert bill.usd == pytest.approx(19.541, abs=0.001)  # the sum of the above, added up by hand
+    assert bill.usd == pytest.approx(18.294, abs=0.001)  # the sum of the above, added up by hand
     assert bill.ingestion_usd == pytest.approx(0.5 + 0.2068 + 10.957, abs=0.0001)
     assert bill.dominating.component == "Kinesis"
 
@@ -82,7 +85,7 @@ def test_a_full_invocation_does_not_wait_for_its_window() -> None:
     # 50,000,000 / 1,028.57 = 48,611.1 commits, more than 8,760 windows. Each has 20,571 events: 2.0571 batches.
     # ceil(1.5 x 2.0571 x 100 + 500) = 809 ms.
     ms = 48_611.11 * 809 + 365 * 1_500
-    assert usd(bill)["processor function"] == pytest.approx(48_611.11 * 0.2e-6 + ms / 1e3 * 2 * 1.33334e-5, rel=1e-6)
+    assert usd(bill)["processor function"] == pytest.approx(48_611.11 * 0.2e-6 + ms / 1e3 * 2 * 1.66667e-5, rel=1e-6)
     assert bill.processor_ms == 809
 
 
@@ -160,8 +163,8 @@ def test_one_shard_is_cheaper_than_on_demand_at_any_volume() -> None:
 
 def test_where_eight_shards_are_cheaper_than_on_demand_by_hand() -> None:
     # Eight shards cost 8 x $10.95 - $29.20 = $58.40 more than a stream on demand, which has four. Four more shards also
-    # ask KMS 4 x 17,520 times, $0.21024, and start 4 x 365 processors of 1.5 s at 2 GB: 4,380 GB-s, $0.0584.
-    more = 58.4 + 0.21024 + 4_380 * 1.33334e-5
+    # ask KMS 4 x 17,520 times, $0.21024, and start 4 x 365 processors of 1.5 s at 2 GB: 4,380 GB-s, $0.0730.
+    more = 58.4 + 0.21024 + 4_380 * 1.66667e-5
     # An event costs, on demand, 4,096 / 20 bytes x $0.08 and 200 bytes x $0.04 a GB; provisioned, $0.014 / M / 20.
     less = (4_096 / 20 * 0.08 + 200 * 0.04) / 2**30 - 0.014e-6 / 20
     # There, invocations are full on either: 133 million records / 1,028.57 are more than 8 x 8,760 windows.

@@ -41,7 +41,7 @@ def test_the_table_says_the_bill_and_all_that_it_rests_on(capsys: pytest.Capture
         "1,000 bytes an event",
         "window 300 s",
         f"{bill.api_ms} ms billed at 256 MB",
-        f"{bill.processor_ms:,} ms a commit at 2,048 MB",
+        f"{bill.processor_ms:,} ms a commit at 1,792 MB",
         "1 month of data kept",
         "as of 2026-11-25",
         "not verified: kinesis_long_retention, cloudfront_request",

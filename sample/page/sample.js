@@ -5,10 +5,13 @@
   const MOST_LINES = 50;
   const GIVE_UP_MS = 60_000;
   const SAME_MOMENT_MS = 500; // between a call and the time that the SDK gives its event
-  const STAGES = /** @type {const} */ (["kept", "sent", "accepted", "row"]);
+  /** On AWS a row is there minutes later, and only Athena sees it: the page shows the way up to there. */
+  const isHosted = document.body.classList.contains("hosted");
+  const ALL_STAGES = /** @type {const} */ (["kept", "sent", "accepted", "row"]);
+  const STAGES = ALL_STAGES.slice(0, isHosted ? 3 : 4);
 
   /**
-   * @typedef {typeof STAGES[number]} Stage
+   * @typedef {typeof ALL_STAGES[number]} Stage
    * @typedef {{ type: string, event?: string, name?: string, messageId?: string, timestamp?: number | string,
    *   anonymousId?: string, userId?: string, properties?: object, context?: { page?: { path: string, search: string } } }} Event
    * @typedef {Record<string, string | number>} Row
@@ -75,10 +78,16 @@
   /** @param {Line | undefined} line @param {{ at: number, status?: number }} answer */
   function onAnswered(line, { at, status }) {
     if (!line || line.at.accepted) return;
-    if (status === 200) line.at.accepted = at;
+    if (status === 200) onAccepted(line, at);
     else if (status && status < 500 && ![408, 425, 429].includes(status)) line.trouble = `refused: ${status}`;
     else line.trouble = `${status ?? "no answer"}: kept, and tried again`;
     show(line);
+  }
+
+  /** @param {Line} line @param {number} at */
+  function onAccepted(line, at) {
+    line.at.accepted = at;
+    if (isHosted) find("said").textContent = `${titleOf(line.event)} is accepted, after ${secondsTo(line, "accepted")}`;
   }
 
   /** @param {Row[]} rows */
@@ -106,7 +115,7 @@
   }
 
   function lookSoon() {
-    if (isLooking || !waiting().length) return;
+    if (isHosted || isLooking || !waiting().length) return;
     isLooking = true;
     setTimeout(look, 300);
   }
@@ -174,7 +183,7 @@
     if (!inside || !line.element.open) return;
     const sent = make("div", "", make("h3", "", "What was sent"));
     sent.append(make("pre", "", line.batch ? JSON.stringify(line.batch, withoutKey, 2) : "Not sent yet: it is kept in this browser."));
-    const row = make("div", "", make("h3", "", "Its row in the table"));
+    const row = make("div", "if-here", make("h3", "", "Its row in the table"));
     row.append(line.row ? rowTable(line.row) : make("p", "small", "Not there yet."));
     inside.replaceChildren(sent, row);
   }
@@ -227,7 +236,9 @@
 
   function showSql() {
     const id = anonymousId.replaceAll("'", "''");
-    const sql = `SELECT ${COLUMNS.join(", ")}\nFROM events\nWHERE anonymous_id = '${id}'\nORDER BY event_time`;
+    // Athena has many databases, and bills what is read: a day's files, not all.
+    const [table, span] = isHosted ? ["manymetrics.events", "\nAND received_at > current_timestamp - INTERVAL '1' DAY"] : ["events", ""];
+    const sql = `SELECT ${COLUMNS.join(", ")}\nFROM ${table}\nWHERE anonymous_id = '${id}'${span}\nORDER BY event_time`;
     const inShell = sql.replaceAll("\n", " ").replace(/["\\$`]/g, "\\$&");
     find("sql").textContent = sql;
     find("command").textContent = `${find("command").dataset.query} "${inShell}"`;

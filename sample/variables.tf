@@ -1,0 +1,55 @@
+# What a first stack may choose. ../infra has more: main.tf is yours to change.
+
+variable "name" {
+  description = "What everything is called: 3 to 24 lower-case letters, digits and hyphens, beginning with a letter."
+  type        = string
+}
+
+variable "region" {
+  description = "The AWS region. One of an account holds one stack."
+  type        = string
+  default     = "us-east-1"
+}
+
+variable "engine" {
+  description = "What the processor commits with: spark, or arrow, which takes no JVM and half the memory."
+  type        = string
+  default     = "spark"
+
+  validation {
+    condition     = contains(["spark", "arrow"], var.engine)
+    error_message = "engine takes spark or arrow."
+  }
+}
+
+variable "processor" {
+  description = "The processor's function. architecture: that of the machine that builds its image needs no emulation. memory_mb null: 1792 for spark, 1024 for arrow."
+  type = object({
+    architecture = optional(string, "x86_64")
+    memory_mb    = optional(number)
+  })
+  default = {}
+
+  validation {
+    condition     = contains(["arm64", "x86_64"], var.processor.architecture)
+    error_message = "processor.architecture takes arm64 or x86_64."
+  }
+}
+
+variable "batch_window_s" {
+  description = "The longest wait from event to table, in seconds, 1 to 300. Each commit costs: 300 is the cheapest."
+  type        = number
+  default     = 300
+}
+
+variable "alarm_email" {
+  description = "Who is told of alarms and the budget. AWS sends a mail first that must be confirmed."
+  type        = string
+  default     = null
+}
+
+variable "monthly_budget_usd" {
+  description = "Told when the whole account's month comes to 80 % of it, or is forecast to pass it; null: no budget."
+  type        = number
+  default     = null
+}

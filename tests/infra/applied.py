@@ -1,0 +1,201 @@
+"""``sample/`` applied to an emulated AWS, and the way of an event through what that made.
+
+API Gateway, Lambda's reader of the stream and EventBridge's schedule aren't emulated: ``Applied`` does what they would,
+as the resources there say.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from build_lambda import find_python
+from tests.conftest import ROOT
+from tests.gateway_payloads import http_api
+from tests.infra.terraform import provider_mirror
+from tests.strict_moto import Aws, strict_moto
+
+LAMBDAS_PYTHON = "3.13"
+HERE = "arm64" if platform.machine() == "aarch64" else "x86_64"
+_NEEDED = ("api", "docker", "infra", "processor", "sample", "sdk-js/dist")
+_ALONE = ("Makefile", "pyproject.toml", "sdk-js/package.json", *(path.name for path in ROOT.glob("requirements*.lock")))
+# What a provider that talks to an emulation is told beside. It tries twice: a gap of moto's would take minutes else.
+# And a zip for this machine's processor: its function runs here.
+_OVERRIDE = f"""
+provider "aws" {{
+  max_retries                 = 2
+  s3_use_path_style           = true
+  skip_credentials_validation = true
+  skip_metadata_api_check     = true
+}}
+
+module "manymetrics" {{
+  api         = {{ architecture = "{HERE}" }}
+  api_package = {{ path = replace(terraform_data.api_zip.output, "arm64", "{HERE}") }}
+}}
+"""
+# In the place of the script that builds an image and pushes it, which has tests of its own: ECR gets an empty one.
+_STAND_IN = f"""
+import os, subprocess, sys
+assert os.environ["REGISTRY_USER"] and os.environ["REGISTRY_PASSWORD"]
+repository, _, tag = sys.argv[-1].rpartition("/")[2].partition(":")
+put = '''
+import sys, boto3
+boto3.client("ecr").put_image(
+    repositoryName=sys.argv[1], imageTag=sys.argv[2], imageManifest="{{}}",
+    imageManifestMediaType="application/vnd.docker.distribution.manifest.v2+json",
+)
+'''
+subprocess.run([{sys.executable!r}, "-c", put, repository, tag], check=True)
+"""
+
+
+class Sample:
+    """A copy of what ``sample/`` needs, which applies to ``aws``. Nothing is written to the tree."""
+
+    def __init__(self, folder: Path, aws: Aws) -> None:
+        program, mirror = shutil.which("terraform"), provider_mirror()
+        if program is None or mirror is None:
+            pytest.skip("no terraform, or no copy of its AWS provider: sample/ is not applied")
+        self._program, self._aws, self.folder = program, aws, folder / "sample"
+        ignored = shutil.ignore_patterns(".terraform*", "*.tfstate*", "__pycache__")
+        for name in _NEEDED:
+            shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+        for name in _ALONE:
+            shutil.copy(ROOT / name, folder / name)
+        (folder / ".venv").symlink_to(sys.prefix)
+        (folder / "docker" / "build_image.py").write_text(_STAND_IN)
+        (self.folder / "emulated_override.tf").write_text(_OVERRIDE)
+        self.run("init", "-input=false", f"-plugin-dir={mirror}")
+
+    def run(self, *arguments: str) -> str:
+        """What one command prints. It has to end well."""
+        done = self.attempt(*arguments)
+        assert done.returncode == 0, done.stdout[-4_000:] + done.stderr
+        return done.stdout
+
+    def attempt(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """One command, however it ends."""
+        ours = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "TF_"))}
+        environ = {**ours, **self._aws.environ, "TF_CLI_CONFIG_FILE": os.devnull, "CHECKPOINT_DISABLE": "1"}
+        command = [self._program, *arguments, "-no-color"]
+        return subprocess.run(command, cwd=self.folder, env=environ, text=True, capture_output=True, check=False)
+
+    def outputs(self) -> dict[str, Any]:
+        """By name, with those that are not shown unasked."""
+        return {name: one["value"] for name, one in json.loads(self.run("output", "-json")).items()}
+
+    def changes(self) -> dict[str, set[str]]:
+        """What another apply would change: of each resource, the arguments that are planned anew."""
+        self.run("plan", "-input=false", "-out=plan", *VARIABLES)
+        plan = json.loads(self.run("show", "-json", "plan"))
+        return {
+            one["address"]: _differing(one["change"])
+            for one in plan["resource_changes"]
+            if one["change"]["actions"] not in (["no-op"], ["read"])
+        }
+
+
+TABLES = {"events", "dead_letters"}
+VARIABLES = (
+    "-var=name=shop",
+    "-var=region=eu-west-1",
+    "-var=alarm_email=a@example.com",
+    "-var=monthly_budget_usd=50",
+)
+
+
+def _differing(change: Mapping[str, Any]) -> set[str]:
+    before, after, unknown = change["before"] or {}, change["after"] or {}, change["after_unknown"]
+    names = before.keys() | after.keys() | unknown.keys()
+    return {name for name in names if unknown.get(name) is True or before.get(name) != after.get(name)}
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """An AWS with everything in it."""
+
+    aws: Aws
+    sample: Sample
+    outputs: dict[str, Any]
+
+    def request(self, method: str, path: str, headers: Mapping[str, str], body: bytes = b"") -> tuple[int, Any]:
+        """Through the gateway, by its routes: status and the answer's JSON."""
+        gateway = self.aws.client("apigatewayv2")
+        [api] = [one for one in gateway.get_apis()["Items"] if one["ApiEndpoint"] == self.outputs["api_instance_url"]]
+        routes = {one["RouteKey"]: one["Target"] for one in gateway.get_routes(ApiId=api["ApiId"])["Items"]}
+        if (route := f"{method} {path}") not in routes:
+            return 404, {"message": "Not Found"}
+        integration = gateway.get_integration(ApiId=api["ApiId"], IntegrationId=routes[route].rpartition("/")[2])
+        assert integration["PayloadFormatVersion"] == "2.0"
+        function = integration["IntegrationUri"].partition("/functions/")[2].removesuffix("/invocations")
+        answer = self.invoke(function, http_api(method, path, dict(headers), body))
+        return answer["statusCode"], json.loads(answer["body"])
+
+    def deliver(self) -> int:
+        """What Lambda's reader does: the stream's records from its start. Returns how many there were."""
+        kinesis, count = self.aws.client("kinesis"), 0
+        [mapping] = self.aws.client("lambda").list_event_source_mappings()["EventSourceMappings"]
+        arn = mapping["EventSourceArn"]
+        for shard in kinesis.list_shards(StreamARN=arn)["Shards"]:
+            first = {"ShardId": shard["ShardId"], "ShardIteratorType": mapping["StartingPosition"]}
+            start = kinesis.get_shard_iterator(StreamARN=arn, **first)["ShardIterator"]
+            records = kinesis.get_records(StreamARN=arn, ShardIterator=start, Limit=mapping["BatchSize"])["Records"]
+            event = {"Records": [_delivered(arn, shard["ShardId"], record) for record in records]}
+            assert self.invoke(mapping["FunctionArn"], event) == {"batchItemFailures": []}
+            count += len(records)
+        return count
+
+    def maintain(self) -> int:
+        """What EventBridge's schedules do. Returns how many there are."""
+        events = self.aws.client("events")
+        rules = events.list_rules()["Rules"]
+        for rule in rules:
+            [target] = events.list_targets_by_rule(Rule=rule["Name"])["Targets"]
+            assert {one["table"] for one in self.invoke(target["Arn"], json.loads(target["Input"]))["tables"]} == TABLES
+        return len(rules)
+
+    def invoke(self, function: str, event: object) -> Any:  # noqa: ANN401  # what it answers
+        """A function, by its ARN or that of its alias."""
+        done = self.aws.client("lambda").invoke(FunctionName=function, Payload=json.dumps(event))
+        answer = json.loads(done["Payload"].read())
+        assert "FunctionError" not in done, answer
+        return answer
+
+
+def _delivered(arn: str, shard: str, record: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "eventSource": "aws:kinesis",
+        "eventSourceARN": arn,
+        "eventID": f"{shard}:{record['SequenceNumber']}",
+        "kinesis": {
+            "partitionKey": record["PartitionKey"],
+            "sequenceNumber": record["SequenceNumber"],
+            "data": base64.b64encode(record["Data"]).decode(),
+            "approximateArrivalTimestamp": record["ApproximateArrivalTimestamp"].timestamp(),
+        },
+    }
+
+
+@contextmanager
+def emulated_aws(folder: Path) -> Iterator[Aws]:
+    """An AWS whose functions run, until the block ends. Their logs are in ``folder``."""
+    python, runtime = find_python(LAMBDAS_PYTHON), folder / "runtime"
+    pip = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--only-binary", ":all:"]
+    lock = ["--constraint", str(ROOT / "requirements-dev.lock")]
+    subprocess.run([*pip, "--python", str(python), "--target", str(runtime), *lock, "awslambdaric"], check=True)
+    arguments = [str(folder), str(python), str(runtime)]
+    with strict_moto("tests.infra.emulated_aws", *arguments, log=folder / "aws.log") as aws:
+        yield aws
