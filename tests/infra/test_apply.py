@@ -20,7 +20,7 @@ from tests.jvm_home import jvm_part
 from tests.strict_moto import Aws
 from tests.trino_server import trino_server
 
-pytestmark = [pytest.mark.terraform, pytest.mark.jvm]
+pytestmark = [pytest.mark.apply, pytest.mark.terraform, pytest.mark.jvm]
 
 # What a second plan would change here and not on AWS: arguments that moto takes and doesn't tell of.
 NOT_TOLD_BY_MOTO = {

@@ -19,7 +19,7 @@ from tests.infra.stack import ACCOUNT, NAME, REGION, Stack, made_up
 from tests.infra.terraform import Terraform
 from tests.infra.workload import run_api, run_processor
 
-pytestmark = pytest.mark.terraform
+pytestmark = [pytest.mark.permissions, pytest.mark.terraform]
 
 ROLES = ("api", "processor", "optimizer")
 ARN = f"{REGION}:{ACCOUNT}"

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 from pyiceberg.exceptions import CommitStateUnknownException
 
 from manymetrics.settings import Settings, SettingsError
@@ -207,6 +208,37 @@ def test_actions(world: World) -> None:
     ]
     with pytest.raises(ValueError, match="ensure_tables"):
         processor.handle({"action": "dance"}, Clock(60))
+
+
+@pytest.mark.parametrize("named", ["AccessDeniedException", "AWS Error ACCESS_DENIED during HeadObject operation"])
+def test_a_role_that_is_new_is_waited_for(world: World, monkeypatch: pytest.MonkeyPatch, named: str) -> None:
+    ensure, asked = Lake.ensure_tables, list[None]()
+
+    def denied_twice(lake: Lake) -> None:
+        asked.append(None)
+        if len(asked) < 3:
+            raise ClientError({"Error": {"Code": named}}, "GetTable") if "AWS" not in named else OSError(named)
+        ensure(lake)
+
+    monkeypatch.setattr(Lake, "ensure_tables", denied_twice)
+    monkeypatch.setattr(root, "NEW_ROLE_RETRY_S", 0.0)
+
+    assert world.processor().handle({"action": "ensure_tables"}, Clock(60))["tables"].keys() == {
+        "events",
+        "dead_letters",
+    }
+    assert len(asked) == 3
+
+
+def test_a_role_that_stays_without_its_rights_is_an_error(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(_lake: Lake) -> None:
+        raise OSError("AWS Error ACCESS_DENIED")
+
+    monkeypatch.setattr(Lake, "ensure_tables", denied)
+    monkeypatch.setattr(root, "NEW_ROLE_S", -1.0)
+
+    with pytest.raises(OSError, match="ACCESS_DENIED"):
+        world.processor().handle({"action": "ensure_tables"}, Clock(60))
 
 
 def test_a_missing_warehouse_is_named(world: World) -> None:
