@@ -2,10 +2,11 @@
 # and never looks at it again: from then on it is its owner's.
 
 resource "terraform_data" "first_key" {
-  input = uuid() # 122 random bits, made once: ignored from then on
+  # 128 random bits, made once: ignored from then on. Not as an input, whose copy, the output, a destroy's plan would show.
+  triggers_replace = sensitive(uuid())
 
   lifecycle {
-    ignore_changes = [input]
+    ignore_changes = [triggers_replace]
   }
 }
 
@@ -14,7 +15,7 @@ resource "aws_ssm_parameter" "keys" {
   description = "ManyMetrics write keys: [{key, project, kind, origins, revoked}]"
   type        = "SecureString"
   key_id      = local.kms_key_arn
-  value       = jsonencode([{ key = "wk_${replace(terraform_data.first_key.output, "-", "")}", project = "default" }])
+  value       = jsonencode([{ key = "wk_${replace(terraform_data.first_key.triggers_replace, "-", "")}", project = "default" }])
   tags        = local.tags
 
   lifecycle {

@@ -16,7 +16,9 @@ locals {
     {
       for key, one in local.lambda_alarms : key => {
         text      = one.text, namespace = "AWS/Lambda", metric = one.metric, dimensions = { FunctionName = one.function },
-        statistic = "Sum", period_s = 300, periods = 3, threshold = 0, comparison = "GreaterThanThreshold", missing = "notBreaching"
+        statistic = "Sum", period_s = 300, threshold = 0, comparison = "GreaterThanThreshold", missing = "notBreaching",
+        # Maintenance fails but once an hour, so two of the processor's errors in two hours are enough.
+        periods = key == "processor-errors" ? 24 : 3, breaching = key == "processor-errors" ? 2 : 3
       }
     },
     {
@@ -109,6 +111,7 @@ resource "aws_cloudwatch_metric_alarm" "this" {
   extended_statistic  = startswith(each.value.statistic, "p") ? each.value.statistic : null
   period              = each.value.period_s
   evaluation_periods  = each.value.periods
+  datapoints_to_alarm = try(each.value.breaching, null)
   threshold           = each.value.threshold
   comparison_operator = each.value.comparison
   treat_missing_data  = each.value.missing

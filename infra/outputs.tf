@@ -31,7 +31,7 @@ output "site" {
 
 output "write_key" {
   description = "The write key that was made first; it stays here if it is revoked. Terraform shows it only when asked for by name."
-  value       = "wk_${replace(terraform_data.first_key.output, "-", "")}"
+  value       = "wk_${replace(terraform_data.first_key.triggers_replace, "-", "")}"
   sensitive   = true
 }
 

@@ -8,6 +8,11 @@ variable "name" {
     condition     = can(regex("^[a-z][a-z0-9-]{1,22}[a-z0-9]$", var.name))
     error_message = "name takes 3 to 24 lower-case letters, digits and hyphens, beginning with a letter and not ending with a hyphen."
   }
+
+  validation {
+    condition     = !can(regex("^(aws|ssm)", var.name))
+    error_message = "name may not begin with aws or ssm: SSM, where the write keys are, keeps such names for itself."
+  }
 }
 
 variable "tags" {

@@ -34,6 +34,11 @@ run "everything_is_made" {
   }
 
   assert {
+    condition     = issensitive(terraform_data.first_key.triggers_replace) && terraform_data.first_key.output == null
+    error_message = "no plan shows the first key, not even that of a destroy"
+  }
+
+  assert {
     condition     = contains(keys(aws_s3_object.sdk), "sdk/mm.js") && contains(keys(aws_s3_object.sdk), trimprefix(output.browser_sdk_pinned_url, "https://mock.cloudfront.net/"))
     error_message = "both paths of the SDK's script lead to an object"
   }
@@ -107,6 +112,14 @@ run "the_tables_are_made_at_apply_and_maintained_every_hour" {
   assert {
     condition     = jsondecode(aws_cloudwatch_event_target.maintain["daily"].input).orphans && aws_cloudwatch_event_rule.maintain["daily"].schedule_expression != aws_cloudwatch_event_rule.maintain["hourly"].schedule_expression
     error_message = "orphans are looked for once a day, and not beside the hourly run"
+  }
+
+  assert {
+    condition = (
+      aws_cloudwatch_metric_alarm.this["processor-errors"].period * aws_cloudwatch_metric_alarm.this["processor-errors"].evaluation_periods >= 2 * 3600
+      && aws_cloudwatch_metric_alarm.this["processor-errors"].datapoints_to_alarm == 2
+    )
+    error_message = "maintenance that fails each hour is told of"
   }
 
   assert {

@@ -26,6 +26,14 @@ run "refuses_a_name_too_long" {
   expect_failures = [var.name]
 }
 
+run "refuses_a_name_that_ssm_keeps_for_itself" {
+  command = plan
+  variables {
+    name = "aws-events"
+  }
+  expect_failures = [var.name]
+}
+
 run "refuses_a_name_ending_in_a_hyphen" {
   command = plan
   variables {

@@ -149,7 +149,7 @@ def moving_parts(source: str) -> list[str]:
     code = "\n".join(line.partition(" # ")[0] for line in source.splitlines() if not line.lstrip().startswith("#"))
     found = re.findall(r"\b(?:timestamp|plantimestamp|bcrypt)\(|:latest\b(?! is refused)", code)
     for block in re.findall(r"(?ms)^resource .*?^}", code):
-        if "uuid()" in block and not re.search(r"ignore_changes\s*=\s*\[input\]", block):
+        if "uuid()" in block and not re.search(r"ignore_changes\s*=\s*\[triggers_replace\]", block):
             found.append("uuid() that is not kept")
     return found
 

@@ -95,6 +95,33 @@ def test_a_file_out_of_format_is_found(broken: Terraform) -> None:
         ),
         pytest.param(
             "defaults.tftest.hcl",
+            "everything_is_made",
+            "keys.tf",
+            "sensitive(uuid())",
+            "uuid()",
+            "no plan shows the first key",
+            id="a key that plans show",
+        ),
+        pytest.param(
+            "defaults.tftest.hcl",
+            "the_tables_are_made_at_apply_and_maintained_every_hour",
+            "observability.tf",
+            'key == "processor-errors" ? 24 : 3',
+            "3",
+            "maintenance that fails each hour is told of",
+            id="an alarm that forgets before the next hour",
+        ),
+        pytest.param(
+            "validation.tftest.hcl",
+            "refuses_a_name_that_ssm_keeps_for_itself",
+            "variables.tf",
+            '"^(aws|ssm)"',
+            '"^ssm"',
+            "Missing expected failure",
+            id="a name of AWS's own",
+        ),
+        pytest.param(
+            "defaults.tftest.hcl",
             "the_gateway_speaks_payload_2_and_knows_its_routes",
             "ingest.tf",
             '  payload_format_version = "2.0"\n',
@@ -125,7 +152,7 @@ def test_each_kind_of_its_tests_turns_red(
 
 
 def test_a_key_that_changes_with_each_apply_is_found(broken: Terraform) -> None:
-    broken.edit("keys.tf", "ignore_changes = [input]", "ignore_changes = []")
+    broken.edit("keys.tf", "ignore_changes = [triggers_replace]", "ignore_changes = []")
 
     assert "a write key is made once and kept" in "".join(broken.test("defaults.tftest.hcl").errors)
 
