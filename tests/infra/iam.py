@@ -57,15 +57,16 @@ def grants(policy: Policy) -> Iterator[Policy]:
                     yield {"Statement": [single]}
 
 
+def in_words(grant: Policy) -> str:
+    """One of those, for people."""
+    [one] = grant["Statement"]
+    return " ".join([one["Action"], one["Resource"], *(f"{test}" for test in one["Condition"].values())])
+
+
 def unused(policy: Policy, needs: Iterable[Need]) -> list[str]:
-    """What a policy allows that none of these needs, in words."""
+    """What a policy allows that none of these needs."""
     asked = list(needs)
-    return [
-        " ".join([one["Action"], one["Resource"], *(f"{test}" for test in one["Condition"].values())])
-        for grant in grants(policy)
-        for one in grant["Statement"]
-        if not any(is_allowed([grant], need) for need in asked)
-    ]
+    return [in_words(one) for one in grants(policy) if not any(is_allowed([one], need) for need in asked)]
 
 
 def _is_about(statement: Mapping[str, Any], need: Need) -> bool:

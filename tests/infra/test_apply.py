@@ -13,6 +13,9 @@ from manymetrics.tables import TABLES
 from tests.glue_lake import BUCKET
 from tests.in_process import basic
 from tests.infra.applied import VARIABLES, Applied, Sample, emulated_aws
+from tests.infra.iam import grants, in_words
+from tests.infra.stack import made_up
+from tests.infra.terraform import Terraform
 from tests.jvm_home import jvm_part
 from tests.strict_moto import Aws
 from tests.trino_server import trino_server
@@ -89,6 +92,24 @@ def test_the_functions_have_what_their_settings_name(applied: Applied) -> None:
     assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
     failures = mapping["DestinationConfig"]["OnFailure"]["Destination"]
     assert applied.outputs["failures_location"].startswith(f"s3://{failures.rpartition(':')[2]}/")
+
+
+def test_the_roles_have_the_permissions_that_are_proven_to_be_needed(
+    applied: Applied, terraform: Terraform, tmp_path: Path
+) -> None:
+    """test_permissions proves it of a stack that is made up: here each ARN is one that was given."""
+    proven, iam = made_up(terraform.copy(tmp_path)), applied.aws.client("iam")
+    key = applied.aws.client("kms").describe_key(KeyId="alias/shop")["KeyMetadata"]["Arn"]
+    lake = proven.bucket("lake")["arn"]
+
+    for role, name, beyond in (
+        ("api", "take-events", set[str]()),
+        ("processor", "commit-events", {f"s3:PutObject {lake}/archive/*"}),  # the archive, which is off here
+    ):
+        given = iam.get_role_policy(RoleName=f"shop-{role}", PolicyName=name)["PolicyDocument"]
+        here = {in_words(one).replace(key, proven.keys[lake]) for one in grants(given)}
+        there = {in_words(one) for one in grants(proven.policy(role))}
+        assert (there - here, here - there) == (beyond, set())
 
 
 def test_the_buckets_are_closed_and_encrypted(applied: Applied) -> None:

@@ -142,8 +142,12 @@ def test_alarms_and_the_dashboard_ask_for_metrics_that_somebody_writes(
         ("dead-letters", {"namespace": "Manymetrics"}, "nobody writes Manymetrics dead_lettered"),
         ("dead-letters", {"dimensions": {"Stack": "shop"}}, "nobody writes dead_lettered by {'Stack': 'shop'}"),
         ("api-5xx", {"metric_name": "5XXError"}, "nobody writes AWS/ApiGateway 5XXError"),
-        ("api-errors", {"dimensions": {"FunctionName": "shop"}}, "nobody writes Errors by {'FunctionName': 'shop'}"),
-        ("api-errors", {"statistic": "Maximum"}, "Maximum of Errors says nothing"),
+        (
+            "processor-errors",
+            {"dimensions": {"FunctionName": "shop"}},
+            "nobody writes Errors by {'FunctionName': 'shop'}",
+        ),
+        ("processor-errors", {"statistic": "Maximum"}, "Maximum of Errors says nothing"),
         ("batches-given-up", {"statistic": "Sum"}, "Sum of NumberOfObjects says nothing"),
     ],
 )
