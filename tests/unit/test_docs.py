@@ -1,6 +1,7 @@
 """The docs and the code say the same: what a user can meet is written down, and what is written down exists."""
 
 import re
+import tomllib
 from dataclasses import fields
 from itertools import chain
 from pathlib import Path
@@ -52,6 +53,9 @@ def test_every_link_in_the_docs_leads_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_make_target_in_the_docs_exists(page: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        markers = tomllib.load(file)["tool"]["pytest"]["markers"]
+    targets |= {f"test-{marker.partition(':')[0]}" for marker in markers}  # test-%
 
     named = {inline or block for inline, block in _MAKE.findall(page.read_text())}
 
