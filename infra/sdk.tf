@@ -30,7 +30,7 @@ resource "aws_s3_object" "sdk" {
   source_hash   = filemd5("${local.sdk_path}/dist/${each.value.name}")
   content_type  = endswith(each.value.name, ".js") ? "text/javascript; charset=utf-8" : "application/json"
   cache_control = each.value.cache
-  tags          = local.tags
+  tags          = { Application = "ManyMetrics", Stack = var.name } # and none of var.tags: S3 takes 10 of an object
 }
 
 resource "aws_cloudfront_origin_access_control" "sdk" {

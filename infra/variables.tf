@@ -16,7 +16,7 @@ variable "name" {
 }
 
 variable "tags" {
-  description = "Tags for every resource, beside Application and Stack."
+  description = "Tags for every resource, beside Application and Stack. The SDK's files have these two alone: S3 takes no more than 10."
   type        = map(string)
   default     = {}
 }

@@ -44,12 +44,12 @@ run "arrow_takes_half_the_memory" {
   }
 }
 
-run "spark_takes_two_gigabytes" {
+run "spark_takes_a_whole_core" {
   command = plan
 
   assert {
     condition     = aws_lambda_function.processor.memory_size == 1792
-    error_message = "2 GB for spark"
+    error_message = "1792 MB for spark, with which Lambda gives one core"
   }
 }
 
@@ -174,5 +174,17 @@ run "nothing_is_protected" {
   assert {
     condition     = alltrue([for b in aws_s3_bucket.this : b.force_destroy])
     error_message = "destroy leaves nothing"
+  }
+}
+
+run "more_tags_than_an_object_takes" {
+  command = plan
+  variables {
+    tags = { for number in range(20) : "Tag${number}" => "value" }
+  }
+
+  assert {
+    condition     = length(aws_kinesis_stream.this.tags) == 22 && [for key, object in aws_s3_object.sdk : key if length(object.tags) > 10] == []
+    error_message = "S3 refuses an object with more than 10 tags"
   }
 }

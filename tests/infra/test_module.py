@@ -131,6 +131,15 @@ def test_a_file_out_of_format_is_found(broken: Terraform) -> None:
         ),
         pytest.param(
             "modes.tftest.hcl",
+            "more_tags_than_an_object_takes",
+            "sdk.tf",
+            '{ Application = "ManyMetrics", Stack = var.name }',
+            "local.tags",
+            "S3 refuses an object",
+            id="an object with all tags",
+        ),
+        pytest.param(
+            "modes.tftest.hcl",
             "an_on_demand_stream_has_no_shard_count",
             "stream.tf",
             'var.stream.mode == "PROVISIONED" ? var.stream.shards : null',
