@@ -41,6 +41,7 @@ resource "aws_apigatewayv2_domain_name" "api" {
   domain_name_configuration {
     certificate_arn = aws_acm_certificate_validation.api["this"].certificate_arn
     endpoint_type   = "REGIONAL"
+    ip_address_type = "dualstack"
     security_policy = "TLS_1_2"
   }
   tags = local.tags

@@ -120,6 +120,8 @@ resource "aws_apigatewayv2_api" "this" {
   description   = "ManyMetrics: events over HTTP"
   protocol_type = "HTTP"
 
+  ip_address_type = "dualstack"
+
   disable_execute_api_endpoint = var.domain != null # one way in
 
   # The gateway answers preflights, so they cost no invocation; its headers replace the function's.

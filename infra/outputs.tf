@@ -51,8 +51,8 @@ output "athena_workgroup" {
 }
 
 output "query_to_run" {
-  description = "SQL for Athena that shows the newest events."
-  value       = "select * from ${aws_glue_catalog_database.this.name}.events order by received_at desc limit 20"
+  description = "SQL for Athena that shows the newest events of a day."
+  value       = "select * from ${aws_glue_catalog_database.this.name}.events where received_at > current_timestamp - interval '1' day order by received_at desc limit 20"
 }
 
 output "warehouse" {

@@ -52,9 +52,33 @@ resource "aws_ecr_lifecycle_policy" "processor" {
   policy = jsonencode({
     rules = [{
       rulePriority = 1
-      description  = "Keep the last 5: the one that runs, and what to go back to"
-      selection    = { tagStatus = "any", countType = "imageCountMoreThan", countNumber = 5 }
+      description  = "Keep the last 10: the one that runs, and what to go back to"
+      selection    = { tagStatus = "any", countType = "imageCountMoreThan", countNumber = 10 }
       action       = { type = "expire" }
+    }]
+  })
+}
+
+data "aws_caller_identity" "this" {}
+
+data "aws_partition" "this" {}
+
+# Lambda would add this itself, if whoever applies may let it, and has been seen to lose it:
+# https://docs.aws.amazon.com/lambda/latest/dg/images-create.html#gettingstarted-images-permissions
+resource "aws_ecr_repository_policy" "processor" {
+  repository = aws_ecr_repository.processor.name
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Sid       = "LambdaPulls"
+      Effect    = "Allow"
+      Principal = { Service = "lambda.amazonaws.com" }
+      Action    = ["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"]
+      Condition = {
+        StringEquals = {
+          "aws:SourceArn" = "arn:${data.aws_partition.this.partition}:lambda:${var.region}:${data.aws_caller_identity.this.account_id}:function:${var.name}-processor"
+        }
+      }
     }]
   })
 }
@@ -65,6 +89,8 @@ data "aws_ecr_authorization_token" "this" {}
 resource "terraform_data" "image" {
   input            = local.image_tag
   triggers_replace = [aws_ecr_repository.processor.repository_url, local.image_tag]
+
+  depends_on = [aws_ecr_repository_policy.processor] # whoever has the image's digest may run it
 
   # No shell: these are the script's arguments, the image last. Who pushes stands in its environment alone.
   provisioner "local-exec" {

@@ -23,6 +23,7 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 SPARE_S = 300  # beyond the batch window: a cold start, the commit, a batch that is tried again
+NEW_STACK_S, AGAIN_S = 60, 3
 ASK_EVERY_S = 20  # each question costs Athena's least, 10 MB
 _CURES = {
     401: "The first write key was revoked: put one that is live into write_keys_parameter.",
@@ -69,8 +70,25 @@ def read_stack(folder: Path) -> Stack:
 _OUTPUTS = frozenset(Stack.__dataclass_fields__)
 
 
-def send(stack: Stack, message_id: str) -> None:
-    """Returns when the API has answered 200: the event is in the stream."""
+def send(
+    stack: Stack,
+    message_id: str,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], object] = time.sleep,
+) -> None:
+    """Returns when the API has answered 200: the event is in the stream.
+
+    Right after an apply it may not reach its keys yet: what an SDK would send again is sent again for a minute.
+    """
+    until = clock() + NEW_STACK_S
+    while (wait := _send(stack, message_id, may_wait=clock() < until)) is not None:
+        print(f"{stack.api_instance_url} says to come again", flush=True)
+        sleep(wait)
+
+
+def _send(stack: Stack, message_id: str, *, may_wait: bool) -> float | None:
+    """None once it is taken, or how many seconds to wait."""
     event = {"event": "Smoke", "anonymousId": "smoke", "messageId": message_id}
     headers = {
         "Authorization": "Basic " + base64.b64encode(f"{stack.write_key}:".encode()).decode(),
@@ -79,8 +97,10 @@ def send(stack: Stack, message_id: str) -> None:
     request = Request(f"{stack.api_instance_url}/v1/track", json.dumps(event).encode(), headers)
     try:
         with urlopen(request, timeout=30):
-            return
+            return None
     except HTTPError as error:
+        if may_wait and error.code in {429, 503}:
+            return AGAIN_S
         cure = _CURES.get(error.code, "See the log of the API's function.")
         raise SmokeError(f"The API answered {error.code}: {error.read(500).decode(errors='replace')}\n{cure}") from None
     except (URLError, TimeoutError) as error:
@@ -118,7 +138,7 @@ def run(
     sleep: Callable[[float], object] = time.sleep,
 ) -> None:
     """Send an event of that id, and return when its row is there. Raises SmokeError where it isn't in time."""
-    send(stack, message_id)
+    send(stack, message_id, clock=clock, sleep=sleep)
     began = clock()
     print(f"{stack.api_instance_url} took event {message_id}; its row is due in {stack.batch_window_s} s", flush=True)
     try:

@@ -125,7 +125,11 @@ def test_the_repository_is_closed_to_change_scanned_encrypted_and_emptied_by_des
     assert repository["image_scanning_configuration"] == [{"scan_on_push": True}]
     assert [one["encryption_type"] for one in repository["encryption_configuration"]] == ["KMS"]
     assert repository["force_delete"]
-    assert [rule["selection"]["countNumber"] for rule in policy["rules"]] == [5]
+    assert [rule["selection"]["countNumber"] for rule in policy["rules"]] == [10]
+    pull = json.loads(applied.one("first", "aws_ecr_repository_policy.processor")["policy"])["Statement"][0]
+    function = applied.one("first", "module.manymetrics.aws_lambda_function.processor")["function_name"]
+    assert pull["Principal"] == {"Service": "lambda.amazonaws.com"}
+    assert pull["Condition"]["StringEquals"]["aws:SourceArn"].endswith(f":function:{function}")
 
 
 @pytest.mark.terraform

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ import pytest
 
 from manymetrics.keys import WriteKey
 from sample import smoke
-from sample.smoke import SmokeError, Stack, read_stack, run
+from sample.smoke import SmokeError, Stack, read_stack, run, send
 from tests.live_server import LiveServer, live_server
+from tests.local_http import read_body, serving, url_of
 from tests.strict_moto import REGION, Aws, strict_moto
 
 KEY, ID = "wk_smoke", "smoke-of-this-test"
@@ -108,6 +110,34 @@ def test_a_key_that_is_unknown_is_said_before_anything_is_asked(stack: Stack) ->
 def test_an_api_out_of_reach_is_said(stack: Stack) -> None:
     with pytest.raises(SmokeError, match="can't be reached"):
         run(replace(stack, api_instance_url="http://127.0.0.1:9"), None, ID)
+
+
+@pytest.mark.parametrize(("refusals", "taken"), [(3, True), (1_000, False)])
+def test_a_new_stack_that_can_not_reach_its_keys_yet_is_waited_for_a_minute(
+    stack: Stack, refusals: int, *, taken: bool
+) -> None:
+    asked = list[None]()
+
+    class Api(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            read_body(self)
+            asked.append(None)
+            self.send_response(503 if len(asked) <= refusals else 200)
+            self.end_headers()
+
+        def log_message(self, *_arguments: object) -> None:
+            pass
+
+    time = Time()
+    with serving(Api) as server:
+        new = replace(stack, api_instance_url=url_of(server))
+        if taken:
+            send(new, ID, clock=time.clock, sleep=time.sleep)
+        else:
+            with pytest.raises(SmokeError, match="answered 503"):
+                send(new, ID, clock=time.clock, sleep=time.sleep)
+
+    assert len(asked) == (refusals + 1 if taken else 21)  # each 3 seconds of the first 60, and the last one
 
 
 def test_a_question_that_fails_says_athenas_reason(stack: Stack) -> None:
