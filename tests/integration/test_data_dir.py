@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from manymetrics import telemetry
 from manymetrics.cli import main
 from manymetrics.local import check_data_dir, open_lake
 from manymetrics.local_stream import LocalSource, open_stream
@@ -23,6 +24,12 @@ from manymetrics_processor.reading import read_files
 from manymetrics_processor.window import Window
 
 _STAMP = Stamp(time.time_ns() // 1_000, "r-1", "shop", "browser")
+
+
+@pytest.fixture(autouse=True)
+def logs_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server sends this process's logs to its stderr, which is a test's own: the next test's would go there, too."""
+    monkeypatch.setattr(telemetry, "log_json_lines", lambda: None)
 
 
 @pytest.fixture
