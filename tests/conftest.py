@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 # Begun first, or one worker waits for the other in the end.
-LONG = ("tests/spark/", "tests/contract/", "tests/trino/", "tests/e2e/", "tests/sdk/", "tests/infra/", "tests/docker/")
+LONG = (
+    *("tests/infra/test_apply.py", "tests/docker/test_image.py", "tests/spark/", "tests/contract/", "tests/trino/"),
+    *("tests/e2e/", "tests/sdk/", "tests/infra/", "tests/docker/", "tests/integration/test_exactly_once.py"),
+)
 
 settings.register_profile("manymetrics", deadline=None, max_examples=40)  # a busy machine is no failure
 settings.load_profile("manymetrics")
