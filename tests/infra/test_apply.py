@@ -24,6 +24,7 @@ pytestmark = [pytest.mark.apply, pytest.mark.terraform, pytest.mark.jvm]
 
 # What a second plan would change here and not on AWS: arguments that moto takes and doesn't tell of.
 NOT_TOLD_BY_MOTO = {
+    'module.manymetrics.aws_apigatewayv2_api.this["this"]': {"ip_address_type"},
     "module.manymetrics.aws_budgets_budget.this[0]": {"tags", "tags_all"},
     "module.manymetrics.aws_cloudfront_distribution.sdk": {"default_cache_behavior", "origin", "viewer_certificate"},
     "module.manymetrics.aws_kinesis_stream.this": {"tags", "tags_all"},
