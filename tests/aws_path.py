@@ -22,7 +22,7 @@ from manymetrics.records import count_events
 from tests.conftest import ROOT
 from tests.gateway_payloads import http_api
 from tests.glue_lake import BUCKET
-from tests.jvm_home import jvm_part
+from tests.jvm_home import spark_environ
 from tests.live_server import MANYMETRICS
 from tests.local_http import serving, url_of
 from tests.runtime_api import RuntimeApi
@@ -102,7 +102,7 @@ def processor_environ(aws: Aws, engine: str, stream: str = STREAM) -> dict[str, 
         "MANYMETRICS_ENGINE": engine,
     }
     if engine == "spark":
-        environ |= {"JAVA_HOME": str(jvm_part("java21")), "MANYMETRICS_SPARK_JARS": str(jvm_part("jars"))}
+        environ |= spark_environ()
     return environ
 
 

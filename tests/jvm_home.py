@@ -10,6 +10,11 @@ import pytest
 HOME = Path(sys.prefix) / "jvm"
 
 
+def spark_environ() -> dict[str, str]:
+    """What a process of the processor needs for Spark; skips the test where it is not there."""
+    return {"JAVA_HOME": str(jvm_part("java21")), "MANYMETRICS_SPARK_JARS": str(jvm_part("jars"))}
+
+
 def jvm_part(name: str) -> Path:
     """``jars``, ``java21``, ``java25`` or ``trino``; skips the test where it is not there."""
     part = HOME / name

@@ -29,6 +29,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
 
+from tests.conftest import ROOT
 from tests.local_http import read_body
 
 _NEXT, _INIT_ERROR = "/2018-06-01/runtime/invocation/next", "/2018-06-01/runtime/init/error"
@@ -51,6 +52,14 @@ class Invocation:
     cold: bool
     wall_s: float
     cpu_s: float
+
+
+def install_client(python: Path, folder: Path) -> None:
+    """What Lambda brings along in /var/runtime, for a Python that has no awslambdaric of its own."""
+    pip = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--only-binary", ":all:", "--compile-bytecode"]
+    target = ["--python", str(python), "--target", str(folder)]
+    lock = ["--constraint", str(ROOT / "requirements-dev.lock")]
+    subprocess.run([*pip, *target, *lock, "awslambdaric"], check=True)
 
 
 class RuntimeApi:

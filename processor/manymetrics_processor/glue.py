@@ -57,9 +57,10 @@ class S3FileIO(PyArrowFileIO):
             _, bucket, path = self.parse_location(location)
             by_bucket[bucket].append(path.removeprefix(f"{bucket}/"))
         for bucket, keys in by_bucket.items():
+            s3 = self._s3()
             for at in range(0, len(keys), DELETED_AT_ONCE):
                 some = [{"Key": key} for key in keys[at : at + DELETED_AT_ONCE]]
-                done = self._s3().delete_objects(Bucket=bucket, Delete={"Objects": some, "Quiet": True})
+                done = s3.delete_objects(Bucket=bucket, Delete={"Objects": some, "Quiet": True})
                 if errors := done.get("Errors"):
                     raise OSError(f"S3 did not delete {len(errors)} of {len(some)} files: {errors[0]['Code']}")
 

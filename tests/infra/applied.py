@@ -6,12 +6,9 @@ as the resources there say.
 
 from __future__ import annotations
 
-import base64
 import json
-import os
 import platform
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,18 +16,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from build_lambda import find_python
+from manymetrics.tables import TABLES
 from tests.conftest import ROOT
 from tests.gateway_payloads import http_api
-from tests.infra.terraform import provider_mirror
+from tests.infra.terraform import IGNORED, Terraform
+from tests.integration.micro_batches import kinesis_event
+from tests.runtime_api import install_client
 from tests.strict_moto import Aws, strict_moto
 
 LAMBDAS_PYTHON = "3.13"
 HERE = "arm64" if platform.machine() == "aarch64" else "x86_64"
-_NEEDED = ("api", "docker", "infra", "processor", "sample", "sdk-js/dist")
-_ALONE = ("Makefile", "pyproject.toml", "sdk-js/package.json", *(path.name for path in ROOT.glob("requirements*.lock")))
+_NEEDED = ("api", "docker", "processor", "sample")
+_ALONE = ("Makefile", "pyproject.toml", *(path.name for path in ROOT.glob("requirements*.lock")))
 # What a provider that talks to an emulation is told beside. It tries twice: a gap of moto's would take minutes else.
 # And a zip for this machine's processor: its function runs here.
 _OVERRIDE = f"""
@@ -66,32 +64,21 @@ class Sample:
     """A copy of what ``sample/`` needs, which applies to ``aws``. Nothing is written to the tree."""
 
     def __init__(self, folder: Path, aws: Aws) -> None:
-        program, mirror = shutil.which("terraform"), provider_mirror()
-        if program is None or mirror is None:
-            pytest.skip("no terraform, or no copy of its AWS provider: sample/ is not applied")
-        self._program, self._aws, self.folder = program, aws, folder / "sample"
-        ignored = shutil.ignore_patterns(".terraform*", "*.tfstate*", "__pycache__")
         for name in _NEEDED:
-            shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+            shutil.copytree(ROOT / name, folder / name, ignore=IGNORED)
         for name in _ALONE:
             shutil.copy(ROOT / name, folder / name)
         (folder / ".venv").symlink_to(sys.prefix)
         (folder / "docker" / "build_image.py").write_text(_STAND_IN)
+        self.folder = folder / "sample"
         (self.folder / "emulated_override.tf").write_text(_OVERRIDE)
-        self.run("init", "-input=false", f"-plugin-dir={mirror}")
+        self._terraform = Terraform(folder, "sample", aws.environ)
 
     def run(self, *arguments: str) -> str:
         """What one command prints. It has to end well."""
-        done = self.attempt(*arguments)
+        done = self._terraform.run(*arguments, "-no-color")
         assert done.returncode == 0, done.stdout[-4_000:] + done.stderr
         return done.stdout
-
-    def attempt(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """One command, however it ends."""
-        ours = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "TF_"))}
-        environ = {**ours, **self._aws.environ, "TF_CLI_CONFIG_FILE": os.devnull, "CHECKPOINT_DISABLE": "1"}
-        command = [self._program, *arguments, "-no-color"]
-        return subprocess.run(command, cwd=self.folder, env=environ, text=True, capture_output=True, check=False)
 
     def outputs(self) -> dict[str, Any]:
         """By name, with those that are not shown unasked."""
@@ -108,7 +95,6 @@ class Sample:
         }
 
 
-TABLES = {"events", "dead_letters"}
 VARIABLES = (
     "-var=name=shop",
     "-var=region=eu-west-1",
@@ -153,7 +139,8 @@ class Applied:
             first = {"ShardId": shard["ShardId"], "ShardIteratorType": mapping["StartingPosition"]}
             start = kinesis.get_shard_iterator(StreamARN=arn, **first)["ShardIterator"]
             records = kinesis.get_records(StreamARN=arn, ShardIterator=start, Limit=mapping["BatchSize"])["Records"]
-            event = {"Records": [_delivered(arn, shard["ShardId"], record) for record in records]}
+            delivered = ((int(one["SequenceNumber"]), one["Data"]) for one in records)
+            event = kinesis_event(arn, *delivered, shard=shard["ShardId"])
             assert self.invoke(mapping["FunctionArn"], event) == {"batchItemFailures": []}
             count += len(records)
         return count
@@ -164,7 +151,8 @@ class Applied:
         rules = events.list_rules()["Rules"]
         for rule in rules:
             [target] = events.list_targets_by_rule(Rule=rule["Name"])["Targets"]
-            assert {one["table"] for one in self.invoke(target["Arn"], json.loads(target["Input"]))["tables"]} == TABLES
+            reports = self.invoke(target["Arn"], json.loads(target["Input"]))["tables"]
+            assert [one["table"] for one in reports] == [table.name for table in TABLES]
         return len(rules)
 
     def invoke(self, function: str, event: object) -> Any:  # noqa: ANN401  # what it answers
@@ -175,27 +163,11 @@ class Applied:
         return answer
 
 
-def _delivered(arn: str, shard: str, record: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "eventSource": "aws:kinesis",
-        "eventSourceARN": arn,
-        "eventID": f"{shard}:{record['SequenceNumber']}",
-        "kinesis": {
-            "partitionKey": record["PartitionKey"],
-            "sequenceNumber": record["SequenceNumber"],
-            "data": base64.b64encode(record["Data"]).decode(),
-            "approximateArrivalTimestamp": record["ApproximateArrivalTimestamp"].timestamp(),
-        },
-    }
-
-
 @contextmanager
 def emulated_aws(folder: Path) -> Iterator[Aws]:
     """An AWS whose functions run, until the block ends. Their logs are in ``folder``."""
     python, runtime = find_python(LAMBDAS_PYTHON), folder / "runtime"
-    pip = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--only-binary", ":all:"]
-    lock = ["--constraint", str(ROOT / "requirements-dev.lock")]
-    subprocess.run([*pip, "--python", str(python), "--target", str(runtime), *lock, "awslambdaric"], check=True)
+    install_client(python, runtime)
     arguments = [str(folder), str(python), str(runtime)]
     with strict_moto("tests.infra.emulated_aws", *arguments, log=folder / "aws.log") as aws:
         yield aws

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import ROOT
-from tests.jvm_home import HOME
+from tests.jvm_home import spark_environ
 from tests.runtime_api import UNPRIVILEGED, RuntimeApi
 from tests.strict_moto import Aws, serve
 
@@ -64,10 +64,9 @@ class Functions:
                 prefix=UNPRIVILEGED,
                 log=log,
             )
-        in_the_image = {"MANYMETRICS_SPARK_JARS": str(HOME / "jars"), "JAVA_HOME": str(HOME / "java21")}
         return RuntimeApi(
             "manymetrics_processor.handler.handler",
-            {**environ, "PYTHONPATH": _SOURCES, **in_the_image},
+            {**environ, "PYTHONPATH": _SOURCES, **spark_environ()},
             task,
             float(function.timeout),
             init_timeout_s=120,

@@ -61,10 +61,10 @@ class Terraform:
     """A copy of the module in ``folder``, beside what it reads of the repository. Nothing is written to the tree.
 
     Ready to use, with the provider of the mirror. ``root``: the folder that it runs in, which may be another that uses
-    the module; what that needs beside the module is there already.
+    the module; what that needs beside the module is there already. ``aws``: the environment in which an AWS is reached.
     """
 
-    def __init__(self, folder: Path, root: str = "infra") -> None:
+    def __init__(self, folder: Path, root: str = "infra", aws: Mapping[str, str] | None = None) -> None:
         program, mirror = shutil.which("terraform"), provider_mirror()
         if program is None:
             pytest.skip("no terraform on this machine: the tests of infra/ that need it are left out")
@@ -74,7 +74,7 @@ class Terraform:
         shutil.copytree(MODULE, folder / "infra", ignore=IGNORED)
         shutil.copytree(ROOT / "sdk-js" / "dist", folder / "sdk-js" / "dist")
         shutil.copy(ROOT / "sdk-js" / "package.json", folder / "sdk-js")
-        self._program = program
+        self._program, self._aws = program, dict(aws or {})
         done = self.run("init", "-backend=false", "-input=false", "-no-color", f"-plugin-dir={mirror}")
         assert done.returncode == 0, done.stderr
 
@@ -82,13 +82,15 @@ class Terraform:
         """One more, that may be broken."""
         shutil.copytree(self.module.parent, folder, symlinks=True, dirs_exist_ok=True)
         another = object.__new__(type(self))
-        another.module, another._program = folder / self.module.name, self._program
+        another.module = folder / self.module.name
+        another._program, another._aws = self._program, self._aws
         return another
 
     def run(self, *arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
-        """One command, in the module, given some input. No credentials, and no settings of this machine's, reach it."""
+        """One command, in the module, given some input. No credentials and no settings of this machine's reach it."""
         environ = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "TF_"))}
         environ |= {"TF_CLI_CONFIG_FILE": os.devnull, "TF_IN_AUTOMATION": "1", "CHECKPOINT_DISABLE": "1"}
+        environ |= self._aws
         return subprocess.run(
             [self._program, *arguments],
             cwd=self.module,

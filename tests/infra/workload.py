@@ -28,7 +28,7 @@ from tests.in_process import basic
 from tests.infra.recorder import Recorder
 from tests.infra.stack import ACCOUNT, Stack
 from tests.integration.micro_batches import Event, kinesis_event, message_ids, packed, track
-from tests.jvm_home import jvm_part
+from tests.jvm_home import spark_environ
 from tests.runtime_api import RuntimeApi
 from tests.strict_moto import REGION, Aws, strict_moto
 
@@ -85,7 +85,7 @@ def run_processor(stack: Stack, engine: str, folder: Path) -> Recorder:
             patch.setenv(name, value)
         environ = {**behind.environ, **stack.environ("processor"), "MANYMETRICS_ENGINE": engine, "TMPDIR": str(folder)}
         if engine == "spark":
-            environ |= {"MANYMETRICS_SPARK_JARS": str(jvm_part("jars")), "JAVA_HOME": str(jvm_part("java21"))}
+            environ |= spark_environ()
         others = Lake(glue_catalog(environ["MANYMETRICS_WAREHOUSE"], aws.environ))
         with RuntimeApi("manymetrics_processor.handler.handler", environ, folder, 120, init_timeout_s=120) as function:
             stored = _commit(function, faulty, others, stack.one("aws_kinesis_stream.this")["arn"], engine)

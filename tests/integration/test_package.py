@@ -23,10 +23,9 @@ from build_lambda import MAX_ZIP_BYTES, PLATFORMS, build, find_python
 from manymetrics.keys import WriteKey
 from manymetrics.records import unpack
 from tests.bench.payloads import event
-from tests.conftest import ROOT
 from tests.gateway_payloads import http_api
 from tests.in_process import basic
-from tests.runtime_api import UNPRIVILEGED, Invocation, RuntimeApi
+from tests.runtime_api import UNPRIVILEGED, Invocation, RuntimeApi, install_client
 from tests.strict_moto import Aws, strict_moto
 
 HANDLER = "manymetrics.lambda_handler.handler"
@@ -143,12 +142,8 @@ def task(package: Package, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture(scope="module")
 def runtime(package: Package, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What Lambda brings along in /var/runtime."""
     folder = tmp_path_factory.mktemp("runtime")
-    pip = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--only-binary", ":all:", "--compile-bytecode"]
-    target = ["--python", str(package.python), "--target", str(folder)]
-    lock = ["--constraint", str(ROOT / "requirements-dev.lock")]
-    subprocess.run([*pip, *target, *lock, "awslambdaric"], check=True)
+    install_client(package.python, folder)
     return folder
 
 

@@ -22,7 +22,7 @@ from manymetrics_processor.lake import Lake
 from tests.bench.process import children
 from tests.faulty_aws import FaultyAws, faulty_aws
 from tests.integration.micro_batches import books, counts, kinesis_event, packed, rows, track
-from tests.jvm_home import jvm_part
+from tests.jvm_home import spark_environ
 from tests.live_server import eventually
 from tests.runtime_api import Invocation, RuntimeApi
 from tests.strict_moto import REGION, Aws
@@ -95,7 +95,7 @@ def deployed(
             "TMPDIR": str(temp),
         }
         if request.param == "spark":
-            environ |= {"MANYMETRICS_SPARK_JARS": str(jvm_part("jars")), "JAVA_HOME": str(jvm_part("java21"))}
+            environ |= spark_environ()
         lake = Lake(glue_catalog(warehouse, moto_server.environ))
         with RuntimeApi("manymetrics_processor.handler.handler", environ, task, init_timeout_s=120) as runtime:
             function = Function(request.param, runtime, moto_server, faulty, lake)

@@ -13,7 +13,7 @@ from math import ceil
 from typing import Final
 
 from manymetrics.cost.measured import BATCH, Measured
-from manymetrics.cost.prices import Price, Prices
+from manymetrics.cost.prices import Prices
 from manymetrics.cost.stack import Architecture, Stack, Traffic
 
 HOURS: Final = 730.0
@@ -31,7 +31,8 @@ REQUEST_LOG_BYTES: Final = 4_400  # of a plain tracker: 3.4 kB measured of its o
 KEYS_READ_EVERY_S: Final = 30.0  # keys.py
 KMS_A_SHARD_AND_HOUR: Final = 24.0  # assumed: Kinesis asks for a data key and reads it, each every five minutes
 KMS_A_COMMIT: Final = 2.0  # assumed: S3's bucket key takes the rest
-DAYS: Final = HOURS / 24  # of looks for orphans, besides the runs of each hour: infra/processor.tf
+DAYS: Final = HOURS / 24
+MAINTENANCE_RUNS: Final = HOURS + DAYS  # one an hour, and one a day that looks for orphans: infra/processor.tf
 RUN_WAIT_MS: Final = 2_000.0  # assumed: of a run of maintenance, for Glue and S3
 
 GATEWAY_BYTES: Final = 512 * 1024  # what one request of an HTTP API is metered by
@@ -215,9 +216,7 @@ def _edge(stack: Stack, traffic: Traffic, flow: _Flow, prices: Prices) -> Line:
 def _api_function(stack: Stack, flow: _Flow, prices: Prices, measured: Measured) -> Line:
     start_ms = billed_ms(measured.api_start_ms, measured.api_start_ms, 0, stack.api_memory_mb)
     ms = flow.requests * flow.api_ms + _starts(flow.environments, flow.requests) * start_ms
-    usd = prices.lambda_request.of(flow.requests) + _second(stack.api_architecture, prices).of(
-        ms / 1e3 * stack.api_memory_mb / 1024
-    )
+    usd = _lambda_usd(prices, stack.api_architecture, stack.api_memory_mb, flow.requests, ms)
     why = f"{_count(flow.requests)} x {flow.api_ms} ms at {stack.api_memory_mb} MB"
     return Line("API function", usd, why, ingests=True)
 
@@ -255,27 +254,25 @@ def _processor(stack: Stack, flow: _Flow, prices: Prices, measured: Measured) ->
     engine = measured.engines[stack.engine]
     cold_ms = billed_ms(engine.cold_cpu_ms, engine.cold_wall_ms, 0, stack.processor_mb)
     ms = flow.commits * flow.commit_ms + _starts(flow.shards, flow.commits) * cold_ms
-    usd = prices.lambda_request.of(flow.commits) + _second(stack.processor_architecture, prices).of(
-        ms / 1e3 * stack.processor_mb / 1024
-    )
+    usd = _lambda_usd(prices, stack.processor_architecture, stack.processor_mb, flow.commits, ms)
     why = f"{_count(flow.commits)} x {flow.commit_ms:,} ms at {stack.processor_mb:,} MB, {stack.engine}"
     return Line("processor function", usd, why)
 
 
 def _maintenance(stack: Stack, traffic: Traffic, flow: _Flow, prices: Prices, measured: Measured) -> Line:
     """With Arrow under either engine, in the processor that commits: what a commit leaves, and what each run takes."""
-    of, runs = measured.maintenance, HOURS + DAYS
+    of, runs = measured.maintenance, MAINTENANCE_RUNS
     cpu_ms = flow.commits * (of.file_ms + of.snapshot_ms) + traffic.events * of.event_us / 1e3
     cpu_ms += runs * of.run_ms + DAYS * of.orphans_ms
     ms = billed_ms(cpu_ms, cpu_ms, runs * RUN_WAIT_MS, stack.processor_mb)
-    usd = prices.lambda_request.of(runs) + _second(stack.processor_architecture, prices).of(
-        ms / 1e3 * stack.processor_mb / 1024
-    )
+    usd = _lambda_usd(prices, stack.processor_architecture, stack.processor_mb, runs, ms)
     return Line("maintenance", usd, f"{_count(runs)} runs: small files, snapshots, orphans")
 
 
-def _second(architecture: Architecture, prices: Prices) -> Price:
-    return prices.lambda_arm if architecture == "arm64" else prices.lambda_x86
+def _lambda_usd(prices: Prices, architecture: Architecture, memory_mb: int, invocations: float, ms: float) -> float:
+    """``ms``: of all of them together."""
+    second = prices.lambda_arm if architecture == "arm64" else prices.lambda_x86
+    return prices.lambda_request.of(invocations) + second.of(ms / 1e3 * memory_mb / 1024)
 
 
 def _storage(stack: Stack, traffic: Traffic, flow: _Flow, prices: Prices, measured: Measured) -> Iterator[Line]:
@@ -284,7 +281,7 @@ def _storage(stack: Stack, traffic: Traffic, flow: _Flow, prices: Prices, measur
     of = measured.maintenance
     writes = flow.commits * engine.s3_writes
     reads = flow.commits * (engine.s3_reads + 1 + of.snapshot_reads)  # once more to merge
-    reads += (HOURS + DAYS) * of.run_reads + DAYS * of.orphans_reads
+    reads += MAINTENANCE_RUNS * of.run_reads + DAYS * of.orphans_reads
     archived = ""
     if stack.archive:
         gb += traffic.months_kept * flow.records * flow.record_bytes / GB
