@@ -21,6 +21,7 @@ from manymetrics.keys import KeysUnavailableError, WriteKey
 from manymetrics.keys_parameter import KeysParameter
 from manymetrics.settings import SettingsError
 from manymetrics.signed_calls import Place
+from tests.faulty_aws import FaultyAws, faulty_aws
 from tests.in_process import EVENT, App, Reply, ask, aws_app, basic
 from tests.live_server import free_port
 from tests.strict_moto import REGION, Aws, strict_moto
@@ -41,6 +42,20 @@ def moto() -> Iterator[Aws]:
 def put(moto: Aws, *keys: WriteKey, kind: str = "SecureString") -> None:
     value = msgspec.json.encode(keys).decode()
     moto.client("ssm").put_parameter(Name=NAME, Value=value, Type=kind, Overwrite=True)
+
+
+@pytest.fixture
+def ssm(moto: Aws) -> Iterator[FaultyAws]:
+    """A way to it on which calls can be looked at."""
+    with faulty_aws(moto.url) as way:
+        yield way
+
+
+def decrypts_of(way: FaultyAws) -> list[bool]:
+    """What each call asks for that passes from now on; one that does costs a call of KMS."""
+    asked: list[bool] = []
+    way.passed = lambda call: asked.append(json.loads(call.body)["WithDecryption"])
+    return asked
 
 
 def app_of(url: str, kinesis: str = "") -> App:
@@ -71,6 +86,32 @@ def test_keys_are_read_from_the_parameter_decrypted(moto: Aws, kind: str) -> Non
     put(moto, SHOP, NEW, kind=kind)
 
     assert KeysParameter(NAME, Place(REGION, moto.url)).read() == [SHOP, NEW]
+
+
+def test_they_are_decrypted_again_only_when_they_were_put_again(moto: Aws, ssm: FaultyAws) -> None:
+    parameter = KeysParameter(NAME, Place(REGION, ssm.url))
+    decrypts = decrypts_of(ssm)
+    put(moto, SHOP)
+    read = [parameter.read(), parameter.read(), parameter.read()]
+    put(moto, NEW)
+    read += [parameter.read(), parameter.read()]
+    moto.client("ssm").delete_parameter(Name=NAME)
+    put(moto, SHOP)
+    put(moto, SHOP, NEW)  # the same version as before, and not the same parameter
+    read += [parameter.read(), parameter.read()]
+
+    assert read == [[SHOP]] * 3 + [[NEW]] * 2 + [[SHOP, NEW]] * 2
+    assert decrypts == [True, False, False, False, True, False, False, True, False]
+
+
+def test_a_secret_that_a_parameter_refers_to_is_always_read_whole(moto: Aws, ssm: FaultyAws) -> None:
+    name = "/aws/reference/secretsmanager/keys"
+    moto.client("secretsmanager").create_secret(Name="keys", SecretString=msgspec.json.encode([SHOP]).decode())
+    parameter = KeysParameter(name, Place(REGION, ssm.url))
+    decrypts = decrypts_of(ssm)
+
+    assert [parameter.read(), parameter.read()] == [[SHOP], [SHOP]]
+    assert decrypts == [True, True]
 
 
 def test_the_api_takes_the_parameter_s_keys_and_no_other(moto: Aws) -> None:
