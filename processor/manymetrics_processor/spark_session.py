@@ -43,6 +43,7 @@ _JVM_OPTIONS = (
     "-Dio.netty.tryReflectionSetAccessible=true",
     "-XX:+UseSerialGC",  # one small heap on at most two cores: G1 costs memory and threads
     "-XX:TieredStopAtLevel=1",  # C2 pays off after minutes of work; a Lambda does seconds
+    "-XX:ReservedCodeCacheSize=240m",  # C1's own 48 MB make two full collections of a start, 0.3 s of CPU
     "-XX:-UsePerfData",
     "-Xss4m",
     "-Djava.awt.headless=true",
@@ -211,7 +212,18 @@ def _start_jvm(settings: SparkSettings, home: Path, class_list: Path | None) -> 
 def java_command(settings: SparkSettings) -> list[str]:
     """How the JVM is called, up to what differs from one use to another. A class archive holds for this alone."""
     java = str(settings.java_home.absolute() / "bin" / "java") if settings.java_home else "java"
-    return [java, f"-Xmx{settings.heap_mb}m", *_JVM_OPTIONS]
+    return [java, *_heap(settings.heap_mb), *_JVM_OPTIONS]
+
+
+def _heap(most_mb: int) -> Iterator[str]:
+    """Room for about what a commit allocates, from the start.
+
+    Else the heap is grown too late, and each other commit has a full collection: one of 18,300 events took 1.16 s of
+    CPU in place of 1.00, with 190 MB less (2026-11-28).
+    """
+    yield f"-Xmx{most_mb}m"
+    yield f"-Xms{most_mb * 3 // 4}m"
+    yield f"-Xmn{most_mb * 7 // 16}m"
 
 
 def java_environ(settings: SparkSettings) -> dict[str, str]:
