@@ -28,7 +28,10 @@ from manymetrics_processor.decode import Rows
 from manymetrics_processor.storage import delete_files, locate, make_folder
 
 ROW_GROUP_ROWS = 50_000  # small enough that min and max of the sort columns let queries skip
-ZSTD_LEVEL = 1  # level 3 bought nothing on events (2026-11-23)
+# Real events (32,505, of two kinds) take 14 % less with both than with level 1 and Arrow's pages of 1 MB, for 0.3 us of
+# CPU an event more; made-up ones don't show it (2026-11-28).
+ZSTD_LEVEL = 3
+PAGE_BYTES = 4 * 2**20
 
 
 class ArrowEngine:
@@ -71,6 +74,7 @@ def stage_day(table: Table, iceberg: IcebergTable, data: pa.Table, day: int) -> 
                 data.schema,
                 compression="zstd",
                 compression_level=ZSTD_LEVEL,
+                data_page_size=PAGE_BYTES,
                 use_dictionary=list(_dictionary_columns(table)),
                 write_statistics=[*table.sort, *_times(table)],
                 store_schema=False,

@@ -1,7 +1,7 @@
-"""A processor as it starts on Lambda, for the bench: ``python -m tests.bench.engine_process COMMITS REPORT``.
+"""A processor as it starts on Lambda, for the bench: ``python -m tests.bench.engine_process COMMITS EVENTS REPORT``.
 
-It commits as many batches of 10,000 events, by the settings in the environment, and writes to the file REPORT, as JSON,
-the CPU and wall seconds of each (of the first: since the process began) and the most memory it held.
+It commits as many batches of so many events (hundreds), by the settings in the environment, and writes to the file
+REPORT, as JSON, the CPU and wall seconds of each (of the first: since the process began) and the most memory it held.
 """
 
 import json
@@ -18,15 +18,15 @@ from tests.bench.payloads import event_bytes
 from tests.bench.process import cpu_seconds_below, peak_mb, seconds_since_start
 from tests.integration.micro_batches import kinesis_event
 
-A_RECORD, RECORDS = 100, 100
+A_RECORD = 100
 _BEGIN_US = 1_767_600_000_000_000
 
 
-def batch(number: int) -> dict[str, Any]:
+def batch(number: int, records: int) -> dict[str, Any]:
     """Lambda's event with records of events that no other batch has."""
     return kinesis_event(
         "arn:aws:kinesis:eu-west-1:1:stream/bench",
-        *((one + 1, _record(one)) for one in range(number * RECORDS, (number + 1) * RECORDS)),
+        *((one + 1, _record(one)) for one in range(number * records, (number + 1) * records)),
     )
 
 
@@ -36,9 +36,9 @@ def _record(number: int) -> bytes:
     return compress(data)
 
 
-def main(commits: int, report: Path) -> None:
+def main(commits: int, events: int, report: Path) -> None:
     began = _now()
-    batches = [batch(number) for number in range(commits)]
+    batches = [batch(number, events // A_RECORD) for number in range(commits)]
     last = tuple(now - then for now, then in zip(_now(), began, strict=True))  # as if that had taken no time
     settings = Settings.read(os.environ)
     processor = make_processor(settings, make_catalog(settings, os.environ), os.environ, lambda arn: arn)
@@ -58,4 +58,4 @@ def _now() -> tuple[float, float]:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

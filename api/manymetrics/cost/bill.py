@@ -12,7 +12,7 @@ from itertools import pairwise
 from math import ceil
 from typing import Final
 
-from manymetrics.cost.measured import BATCH, Measured
+from manymetrics.cost.measured import Measured
 from manymetrics.cost.prices import Prices
 from manymetrics.cost.stack import Architecture, Stack, Traffic
 
@@ -28,9 +28,8 @@ ENVIRONMENT_HOURS: Final = 2.0  # assumed: how long Lambda keeps one that is in 
 ANSWER_BYTES: Final = 400  # assumed: headers and body of an answer
 COMMIT_LOG_BYTES: Final = 1_000  # assumed: its metrics' line and what Lambda logs; no request is logged
 REQUEST_LOG_BYTES: Final = 4_400  # of a plain tracker: 3.4 kB measured of its own, 1 kB of Lambda's assumed
-KEYS_READ_EVERY_S: Final = 30.0  # keys.py
-KMS_A_SHARD_AND_HOUR: Final = 24.0  # assumed: Kinesis asks for a data key and reads it, each every five minutes
-KMS_A_COMMIT: Final = 2.0  # assumed: S3's bucket key takes the rest
+DATA_KEY_S: Final = 300.0  # Kinesis uses a data key so long; S3 a bucket's key, assumed: AWS says "time-limited"
+KMS_A_DATA_KEY: Final = 2.0  # calls of KMS: it is made, and it is decrypted
 DAYS: Final = HOURS / 24
 MAINTENANCE_RUNS: Final = HOURS + DAYS  # one an hour, and one a day that looks for orphans: infra/processor.tf
 RUN_WAIT_MS: Final = 2_000.0  # assumed: of a run of maintenance, for Glue and S3
@@ -172,8 +171,7 @@ def _flow(stack: Stack, traffic: Traffic, measured: Measured) -> _Flow:
     shards = _shards(stack, traffic, requests, record_bytes)
     commits = _commits(stack, requests, record_bytes, shards)
     engine = measured.engines[stack.engine]
-    batches = traffic.events / max(1.0, commits) / BATCH  # what the bench commits at once, or less, costs the same
-    work = max(1.0, batches)
+    commit_cpu_ms, commit_wall_ms = engine.commit_ms(traffic.events / max(1.0, commits))
     api_ms = billed_ms(cpu_ms, cpu_ms, PUT_WAIT_MS, stack.api_memory_mb)
     return _Flow(
         requests=requests,
@@ -181,7 +179,7 @@ def _flow(stack: Stack, traffic: Traffic, measured: Measured) -> _Flow:
         shards=shards,
         commits=commits,
         api_ms=api_ms,
-        commit_ms=billed_ms(work * engine.warm_cpu_ms, work * engine.warm_wall_ms, COMMIT_WAIT_MS, stack.processor_mb),
+        commit_ms=billed_ms(commit_cpu_ms, commit_wall_ms, COMMIT_WAIT_MS, stack.processor_mb),
         environments=max(1, ceil(traffic.peak * requests / SECONDS * api_ms / 1e3)),
     )
 
@@ -307,12 +305,13 @@ def _watching(stack: Stack, flow: _Flow, prices: Prices) -> Iterator[Line]:
 
 
 def _keys(stack: Stack, flow: _Flow, prices: Prices) -> Line:
-    """The write keys are read only by an environment that serves, since Lambda stops one that doesn't."""
+    """The write keys are decrypted by an environment that starts: keys_parameter.py."""
     requests = 0.0
     if not stack.is_plain_tracker:
-        requests += min(flow.requests, flow.environments * SECONDS / KEYS_READ_EVERY_S)
+        requests += _starts(flow.environments, flow.requests)
     if stack.encrypted:
-        requests += HOURS * flow.shards * KMS_A_SHARD_AND_HOUR + flow.commits * KMS_A_COMMIT
+        windows = SECONDS / DATA_KEY_S
+        requests += KMS_A_DATA_KEY * (windows * flow.shards + min(windows, flow.commits))
     keys = int(stack.encrypted and stack.pays_for_key)
     return Line(
         "KMS", prices.kms_key.of(keys) + prices.kms_request.of(requests), f"{keys} key, {_count(requests)} requests"

@@ -5,7 +5,8 @@ Both files have the shape that ``make bench`` writes: {"commit", "figures": {par
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,10 +16,11 @@ import msgspec
 MEASURED_FILE: Final = Path(__file__).with_name("measured.json")
 API_SIZES: Final = (1, 20, 100)  # events a request, as the bench measures
 RECORD_SIZES: Final = (1, 3, 20)  # events a stream record, as real events were packed
-BATCH: Final = 10_000  # events of the batch that the bench gives each engine
+BATCHES: Final = (1_000, 10_000, 20_000)  # events of the batches that the bench gives each engine
+_COLD_BATCH: Final = 10_000
 
 _API: Final = "Lambda: the API's CPU"
-_ENGINES: Final = "Processor on AWS: a batch of 10,000 events into Glue and S3, by engine"
+_ENGINES: Final = "Processor on AWS: a batch into Glue and S3, by engine"
 _REQUESTS: Final = "Processor on AWS: requests of a commit"
 _MAINTENANCE: Final = "Processor on AWS: maintenance"
 _BYTES: Final = "Real events: bytes in the stream and in the table, of a byte received"
@@ -38,15 +40,25 @@ class _File(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class EngineFigures:
-    """One engine's: of a batch of 10,000 events, and of any commit."""
+    """One engine's: of a warm process's batch of each size in BATCHES, of its first batch, and of any commit."""
 
-    warm_cpu_ms: float
-    warm_wall_ms: float
+    warm_cpu_ms: Sequence[float]
+    warm_wall_ms: Sequence[float]
     cold_cpu_ms: float
     cold_wall_ms: float
     s3_writes: float
     s3_reads: float
     glue_requests: float
+
+    def commit_ms(self, events: float) -> tuple[float, float]:
+        """CPU and wall of a warm commit: on the lines through the sizes that were measured; the least for fewer."""
+        return _on_lines(self.warm_cpu_ms, events), _on_lines(self.warm_wall_ms, events)
+
+
+def _on_lines(ms: Sequence[float], events: float) -> float:
+    at = max(1, min(bisect_left(BATCHES, events), len(BATCHES) - 1))
+    slope = (ms[at] - ms[at - 1]) / (BATCHES[at] - BATCHES[at - 1])
+    return ms[at - 1] + slope * (max(events, BATCHES[0]) - BATCHES[at - 1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +152,14 @@ def _measured(name: str, figures: Figures) -> Measured:
 
 def _engine(figures: Figures, name: str, way: str) -> EngineFigures:
     of_batch, of_commit = figures[_ENGINES], figures[_REQUESTS]
+
+    def ms(figure: str, events: int) -> float:
+        return of_batch[f"{way}, {events:,} events, {figure}_s"] * 1e3
+
     return EngineFigures(
-        *(of_batch[f"{way}, {figure}_s"] * 1e3 for figure in ("warm_cpu", "warm_wall", "cold_cpu", "cold_wall")),
+        tuple(ms("warm_cpu", size) for size in BATCHES),
+        tuple(ms("warm_wall", size) for size in BATCHES),
+        ms("cold_cpu", _COLD_BATCH),
+        ms("cold_wall", _COLD_BATCH),
         *(of_commit[f"{name}, {figure}"] for figure in ("S3 PUT and LIST", "S3 GET and HEAD", "Glue")),
     )

@@ -10,12 +10,10 @@ from typing import get_args
 import msgspec
 import pytest
 
-from manymetrics.cost import bill as model
 from manymetrics.cost.bill import Bill, bill_of, break_evens, marginal
 from manymetrics.cost.measured import EngineFigures, MaintenanceFigures, Measured, read_measured
 from manymetrics.cost.prices import read_prices
 from manymetrics.cost.stack import PLAIN_TRACKER, Engine, Ingress, Mode, Stack, Traffic
-from manymetrics.keys import REMOTE_REREAD_S
 from manymetrics_processor import handler
 
 PRICES = read_prices()
@@ -24,7 +22,10 @@ HAND = Measured(  # round figures, to work with by hand
     api_cpu_ms={1: 1.0, 20: 2.0, 100: 6.0},
     api_start_ms=10.0,
     plain_tracker_cpu_ms=2.0,
-    engines={"spark": EngineFigures(100, 100, 1000, 1000, 4, 2, 5), "arrow": EngineFigures(50, 60, 500, 600, 6, 5, 4)},
+    engines={
+        "spark": EngineFigures((64, 100, 140), (64, 100, 140), 1000, 1000, 4, 2, 5),  # 4 us an event from 1,000 on
+        "arrow": EngineFigures((20, 50, 90), (30, 60, 100), 500, 600, 6, 5, 4),
+    },
     maintenance=MaintenanceFigures(10, 10, 10, 20, 100, 50, 500, 400),
     stream_ratio={1: 0.5, 3: 0.4, 20: 0.2},
     table_ratio=0.2,
@@ -47,7 +48,7 @@ def test_ten_million_events_by_hand() -> None:
     bill = bill_of(STACK, Traffic(10e6), PRICES, HAND)
 
     # 10,000,000 / 20 = 500,000 requests and records of 20 x 1,000 x 0.2 = 4,000 bytes.
-    # A month has 730 x 3,600 = 2,628,000 s, so 8,760 windows of 300 s, each with 1,142 events: fewer than 10,000.
+    # A month has 730 x 3,600 = 2,628,000 s, so 8,760 windows of 300 s, each with 1,141.55 events.
     assert usd(bill) == pytest.approx(
         {
             "HTTP API": 0.5,  # 500,000 x $1/M
@@ -55,8 +56,9 @@ def test_ten_million_events_by_hand() -> None:
             "API function": 0.1 + 8_010.95 * 1.33334e-5,  # requests: 500,000 x $0.2/M
             "answers to the internet": 500_000 * 400 / 2**30 * 0.09,
             "Kinesis": 10.95 + 0.007,  # 730 x $0.015; 500,000 units x $0.014/M
-            # ceil(1.5 x 100 + 500) = 650 ms x 8,760 = 5,694 s; 365 starts of 1.5 s = 547.5 s; x 2 GB = 12,483 GB-s.
-            "processor function": 8_760 * 0.2e-6 + 12_483 * 1.66667e-5,
+            # 64 + 141.55 x 0.004 = 64.57 ms. ceil(1.5 x 64.57 + 500) = 597 ms x 8,760 = 5,229.72 s; 365 starts of 1.5 s
+            # = 547.5 s; x 2 GB = 11,554.44 GB-s.
+            "processor function": 8_760 * 0.2e-6 + 11_554.44 * 1.66667e-5,
             # 730 hours and 365 / 12 days: 760.42 runs, each 2 s of waiting: 1,520.833 s. CPU: 10,000,000 x 10 us
             # + 8,760 x 20 ms + 760.42 x 100 ms + 30.42 x 500 ms = 366.45 s, x 1.5 = 549.675 s. 2,070,509 ms; x 2 GB.
             "maintenance": 760.4166667 * 0.2e-6 + 4_141.018 * 1.66667e-5,
@@ -68,12 +70,12 @@ def test_ten_million_events_by_hand() -> None:
             "CloudWatch metrics": 0.6,  # 2 x $0.30
             "CloudWatch alarms": 1.0,  # 10 x $0.10
             "CloudWatch dashboard": 3.0,
-            # Keys: every 30 s, 87,600. Stream: 730 x 24 = 17,520. Commits: 2 x 8,760 = 17,520. x $0.03 / 10,000.
-            "KMS": 1.0 + 122_640 * 3e-6,
+            # 365 starts. 8,760 times five minutes: 2 for the shard, 2 for the bucket. x $0.03 / 10,000.
+            "KMS": 1.0 + 35_405 * 3e-6,
         },
         rel=1e-9,
     )
-    assert bill.usd == pytest.approx(18.294, abs=0.001)  # the sum of the above, added up by hand
+    assert bill.usd == pytest.approx(18.0169, abs=0.0001)  # the sum of the above, added up by hand
     assert bill.ingestion_usd == pytest.approx(0.5 + 0.2068 + 10.957, abs=0.0001)
     assert bill.dominating.component == "Kinesis"
 
@@ -82,11 +84,20 @@ def test_a_full_invocation_does_not_wait_for_its_window() -> None:
     bill = bill_of(STACK, Traffic(1e9), PRICES, HAND)
 
     # A record of 4,000 bytes is 4,000 x 4/3 + 500 = 5,833.3 in an invocation of 6,000,000: 1,028.57 of them.
-    # 50,000,000 / 1,028.57 = 48,611.1 commits, more than 8,760 windows. Each has 20,571 events: 2.0571 batches.
-    # ceil(1.5 x 2.0571 x 100 + 500) = 809 ms.
-    ms = 48_611.11 * 809 + 365 * 1_500
+    # 50,000,000 / 1,028.57 = 48,611.1 commits, more than 8,760 windows. Each has 20,571 events: 140 + 571 x 0.004 ms.
+    # ceil(1.5 x 142.29 + 500) = 714 ms.
+    ms = 48_611.11 * 714 + 365 * 1_500
     assert usd(bill)["processor function"] == pytest.approx(48_611.11 * 0.2e-6 + ms / 1e3 * 2 * 1.66667e-5, rel=1e-6)
-    assert bill.processor_ms == 809
+    assert bill.processor_ms == 714
+
+
+@pytest.mark.parametrize(
+    ("events", "cpu_ms"),
+    [(1, 20), (1_000, 20), (4_000, 30), (10_000, 50), (15_000, 70), (20_000, 90), (50_000, 210)],
+)
+def test_a_commit_costs_what_its_size_does(events: float, cpu_ms: float) -> None:
+    # 1,000 events take 20 ms, and fewer no less; 10,000 take 50, 20,000 take 90, and each 1,000 more 4.
+    assert HAND.engines["arrow"].commit_ms(events) == pytest.approx((cpu_ms, cpu_ms + 10))
 
 
 def test_a_function_below_a_whole_core_takes_longer() -> None:
@@ -209,6 +220,11 @@ def test_events_are_taken_in_for_seven_cents_a_million_or_one_and_a_half_by_func
     assert costs[1] <= 0.015
 
 
+@pytest.mark.parametrize(("events", "usd"), [(1e6, 18), (10e6, 19), (100e6, 27), (1e9, 90)])
+def test_a_month_costs_no_more_than_was_meant(events: float, usd: float) -> None:
+    assert bill_of(Stack(), Traffic(events), PRICES, read_measured()).usd <= usd
+
+
 def test_a_plain_tracker_pays_for_each_event_and_its_log_by_hand() -> None:
     bill = usd(bill_of(PLAIN_TRACKER, Traffic(1e6, events_a_request=1), PRICES, HAND))
 
@@ -240,7 +256,3 @@ def test_the_bill_counts_the_metrics_that_the_processor_puts(capsys: pytest.Capt
 
     [directive] = json.loads(capsys.readouterr().out)["_aws"]["CloudWatchMetrics"]
     assert len(directive["Metrics"]) * len(directive["Dimensions"]) == Stack().metrics
-
-
-def test_the_bill_reads_the_keys_as_often_as_the_api() -> None:
-    assert model.KEYS_READ_EVERY_S == REMOTE_REREAD_S
