@@ -40,6 +40,8 @@ ORPHANS_EVERY_S = 3_600.0
 ORPHAN_AGE_S = 600.0  # younger files may belong to a commit that is under way
 STAGED_FOR_S = ORPHAN_AGE_S / 2  # and older ones are not committed any more: they may be gone by then
 
+Read = dict[str, set[str]]  # what manifest lists and manifests name, by their location: those never change
+
 log = logging.getLogger("manymetrics.maintenance")
 
 
@@ -107,12 +109,13 @@ def maintain(
     """
     reports = []
     for table in TABLES:
+        read: Read = {}
         before = len(list(live_files(lake.load(table))))
         merge_small_files(lake, table)
-        expired, dead = expire_snapshots(lake, table, keep_snapshots, older_than_s, at_least)
+        expired, dead = expire_snapshots(lake, table, keep_snapshots, older_than_s, at_least, read)
         delete_files(lake.io, dead)
         iceberg = lake.load(table)
-        removed = len(dead) + (remove_orphans(iceberg) if look_for_orphans else 0)
+        removed = len(dead) + (remove_orphans(iceberg, read=read) if look_for_orphans else 0)
         reports.append(Report(table.name, before, len(list(live_files(iceberg))), expired, removed))
     return reports
 
@@ -240,9 +243,16 @@ def _group_to_merge(files: Sequence[DataFile]) -> list[DataFile] | None:
 
 
 def expire_snapshots(
-    lake: Lake, table: Table, keep: int = KEEP_SNAPSHOTS, older_than_s: float = 0, at_least: int = 1
+    lake: Lake,
+    table: Table,
+    keep: int = KEEP_SNAPSHOTS,
+    older_than_s: float = 0,
+    at_least: int = 1,
+    read: Read | None = None,
 ) -> tuple[int, set[str]]:
     """Forget snapshots that are neither among the newest nor younger, if there are ``at_least`` so many.
+
+    ``read``: what needn't be read again; what is read is put there.
 
     Returns how many, and the files that only they held, to be deleted.
 
@@ -256,7 +266,7 @@ def expire_snapshots(
     old = [
         one.snapshot_id for one in newest_first[keep:] if one.snapshot_id != current and one.timestamp_ms <= before_ms
     ]
-    read: dict[str, set[str]] = {}  # what stays is not read again
+    read = {} if read is None else read
     if len(old) < max(1, at_least):
         return 0, set()
     held = _reachable(iceberg, read)
@@ -265,19 +275,19 @@ def expire_snapshots(
     return len(old), held - _reachable(lake.load(table), read)
 
 
-def remove_orphans(iceberg: IcebergTable, *, older_than_s: float = ORPHAN_AGE_S) -> int:
+def remove_orphans(iceberg: IcebergTable, *, older_than_s: float = ORPHAN_AGE_S, read: Read | None = None) -> int:
     """Delete files of the table's folder that no snapshot refers to: what a process left that was killed in a commit.
 
-    Younger files may belong to a commit that is under way. Returns how many.
+    Younger files may belong to a commit that is under way. ``read`` is as for expire_snapshots. Returns how many.
     """
-    old = {location for location, age_s in orphans(iceberg) if age_s >= older_than_s}
+    old = {location for location, age_s in orphans(iceberg, read) if age_s >= older_than_s}
     delete_files(iceberg.io, old)
     return len(old)
 
 
-def orphans(iceberg: IcebergTable) -> Iterator[tuple[str, float]]:
+def orphans(iceberg: IcebergTable, read: Read | None = None) -> Iterator[tuple[str, float]]:
     """The files of the table's folder that no snapshot refers to, and their age in seconds."""
-    kept = _reachable(iceberg, {})
+    kept = _reachable(iceberg, {} if read is None else read)
     kept |= {entry.metadata_file for entry in iceberg.metadata.metadata_log}
     kept.add(iceberg.metadata_location)
     home = iceberg.location()
@@ -285,7 +295,7 @@ def orphans(iceberg: IcebergTable) -> Iterator[tuple[str, float]]:
     return ((location, age_s) for location, age_s in found if location not in kept)
 
 
-def _reachable(iceberg: IcebergTable, read: dict[str, set[str]]) -> set[str]:
+def _reachable(iceberg: IcebergTable, read: Read) -> set[str]:
     """The locations of all files that the table's snapshots refer to. ``read`` keeps what lists and manifests name."""
 
     def manifests_of(snapshot: Snapshot) -> list[ManifestFile]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyiceberg.io.pyarrow import PyArrowFile, PyArrowFileIO
 from pyiceberg.manifest import DataFile
 
 from manymetrics.tables import EVENTS, TABLES, Table
@@ -326,3 +327,25 @@ def test_a_run_that_looks_for_no_orphans_leaves_them(lake: Lake, tmp_path: Path)
 
     maintain(lake)
     assert not orphan.exists()
+
+
+def test_after_an_expiry_a_look_for_orphans_reads_no_manifest_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[str] = []
+    real = PyArrowFileIO.new_input
+
+    def counted(io: PyArrowFileIO, location: str) -> PyArrowFile:
+        reads.append(location)
+        return real(io, location)
+
+    monkeypatch.setattr(PyArrowFileIO, "new_input", counted)
+
+    def manifests_read(name: str, *, look_for_orphans: bool) -> int:
+        lake = make_lake(tmp_path / name)
+        commit(lake, range(12))
+        reads.clear()
+        maintain(lake, keep_snapshots=4, look_for_orphans=look_for_orphans)
+        return sum(one.endswith(".avro") for one in reads)
+
+    assert manifests_read("with", look_for_orphans=True) == manifests_read("without", look_for_orphans=False) > 12

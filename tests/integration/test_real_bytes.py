@@ -25,7 +25,7 @@ MEASURED = read_measured()
 
 def records(events: Sequence[bytes], size: int) -> Iterator[bytes]:
     """As the API packs requests of so many events: each from somewhere else, with an id of its own."""
-    of_requests = Random(20)  # noqa: S311  # no secret
+    of_requests = Random(20)
     for start in range(0, len(events), size):
         yield packed(
             list(events[start : start + size]),
