@@ -2,7 +2,7 @@
 # its own location; Terraform has the database alone.
 
 locals {
-  database       = "manymetrics" # the processor knows no other name, so a region of an account holds one stack
+  database       = coalesce(var.database, replace(var.name, "-", "_")) # a hyphen would need quotes in SQL
   tables         = ["events", "dead_letters"]
   tables_prefix  = "tables/"
   archive_prefix = "archive/"

@@ -41,7 +41,7 @@ output "write_keys_parameter" {
 }
 
 output "glue_database_name" {
-  description = "The database of the tables."
+  description = "The database of the tables, as MANYMETRICS_DATABASE takes it."
   value       = aws_glue_catalog_database.this.name
 }
 

@@ -26,6 +26,7 @@ resource "aws_lambda_function" "processor" {
     variables = merge(
       {
         MANYMETRICS_WAREHOUSE         = local.warehouse
+        MANYMETRICS_DATABASE          = local.database
         MANYMETRICS_ENGINE            = var.engine
         MANYMETRICS_DEDUP_WINDOW_DAYS = tostring(var.dedup_window_days)
       },
@@ -78,7 +79,7 @@ resource "aws_lambda_event_source_mapping" "stream" {
 resource "aws_lambda_invocation" "ensure_tables" {
   function_name = aws_lambda_function.processor.function_name
   input         = jsonencode({ action = "ensure_tables" })
-  triggers      = { image = var.processor_image_uri, warehouse = local.warehouse }
+  triggers      = { image = var.processor_image_uri, warehouse = local.warehouse, database = local.database }
 
   depends_on = [
     aws_glue_catalog_database.this, aws_iam_role_policy.processor,

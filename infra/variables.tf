@@ -15,6 +15,17 @@ variable "name" {
   }
 }
 
+variable "database" {
+  description = "The Glue database of the tables: 1 to 63 lower-case letters, digits and underscores, beginning with a letter; null: name, with _ for -."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.database == null ? true : can(regex("^[a-z][a-z0-9_]{0,62}$", var.database))
+    error_message = "database takes 1 to 63 lower-case letters, digits and underscores, beginning with a letter."
+  }
+}
+
 variable "tags" {
   description = "Tags for every resource, beside Application and Stack. The SDK's files have these two alone: S3 takes no more than 10."
   type        = map(string)

@@ -7,13 +7,18 @@ locals {
 resource "aws_glue_catalog_table" "view" {
   for_each = local.views
 
-  database_name      = aws_glue_catalog_database.this.name
-  name               = each.key
-  description        = each.value.description
-  owner              = "manymetrics" # Athena asks for none; Trino, on EMR or your own, reads no view without
-  table_type         = "VIRTUAL_VIEW"
-  parameters         = { presto_view = "true", comment = "Presto View" }
-  view_original_text = each.value.original_text
+  database_name = aws_glue_catalog_database.this.name
+  name          = each.key
+  description   = each.value.description
+  owner         = "manymetrics" # Athena asks for none; Trino, on EMR or your own, reads no view without
+  table_type    = "VIRTUAL_VIEW"
+  parameters    = { presto_view = "true", comment = "Presto View" }
+  view_original_text = "/* Presto View: ${base64encode(jsonencode({
+    originalSql = each.value.sql
+    catalog     = "awsdatacatalog" # lower case, though the console writes AwsDataCatalog
+    schema      = aws_glue_catalog_database.this.name
+    columns     = [for column in each.value.columns : { name = column.name, type = column.sql_type }]
+  }))} */"
   view_expanded_text = "/* Presto View */"
 
   storage_descriptor {

@@ -38,7 +38,7 @@ output "write_keys_parameter" {
 }
 
 output "glue_database_name" {
-  description = "The database of the tables."
+  description = "The database of the tables, as MANYMETRICS_DATABASE takes it: it goes with warehouse."
   value       = module.manymetrics.glue_database_name
 }
 
@@ -63,7 +63,7 @@ output "dashboard_url" {
 }
 
 output "warehouse" {
-  description = "Where the tables are, as MANYMETRICS_WAREHOUSE takes it: `manymetrics query` asks them from here."
+  description = "Where the tables are, as MANYMETRICS_WAREHOUSE takes it: with MANYMETRICS_DATABASE, `manymetrics query` asks them from here."
   value       = module.manymetrics.warehouse
 }
 

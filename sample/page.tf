@@ -15,6 +15,7 @@ locals {
     host      = module.manymetrics.api_instance_url
     athena    = local.athena_url
     workgroup = module.manymetrics.athena_workgroup
+    database  = module.manymetrics.glue_database_name
     wait      = var.batch_window_s > 60 ? "about ${ceil(var.batch_window_s / 60)} minutes" : "a minute or two"
     query     = "" # for one machine
   })

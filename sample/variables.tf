@@ -6,7 +6,7 @@ variable "name" {
 }
 
 variable "region" {
-  description = "The AWS region. One of an account holds one stack."
+  description = "The AWS region."
   type        = string
   default     = "us-east-1"
 }

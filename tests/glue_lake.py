@@ -24,13 +24,15 @@ def glue_lake(aws: Aws) -> Iterator[Lake]:
         lake = another_handle(aws)
         lake.ensure_tables()
         yield lake
-        aws.client("glue").delete_database(Name=NAMESPACE)
+        for database in aws.client("glue").get_databases()["DatabaseList"]:
+            aws.client("glue").delete_database(Name=database["Name"])
         bucket = aws.client("s3")
         for page in bucket.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix="warehouse/"):
             for file in page.get("Contents", ()):
                 bucket.delete_object(Bucket=BUCKET, Key=file["Key"])
 
 
-def another_handle(aws: Aws, engine: Engine | None = None) -> Lake:
-    """The same tables, as another process has them."""
-    return Lake(glue_catalog(f"s3://{BUCKET}/warehouse", aws.environ), engine, sleep=lambda _seconds: None)
+def another_handle(aws: Aws, engine: Engine | None = None, database: str = NAMESPACE) -> Lake:
+    """The same tables, as another process has them; or those of another database."""
+    catalog = glue_catalog(f"s3://{BUCKET}/warehouse", aws.environ)
+    return Lake(catalog, engine, database=database, sleep=lambda _seconds: None)

@@ -36,7 +36,7 @@ _HEADERS = {
     "x-content-type-options": "nosniff",
 }
 # The page is hosted on AWS too, by sample/page.tf, with other words in its places.
-_HERE = {"where": "here", "host": "", "athena": "", "workgroup": "", "wait": ""}
+_HERE = {"where": "here", "host": "", "athena": "", "workgroup": "", "database": "", "wait": ""}
 _REFUSED = Refusal(403, RequestOutcome.UNAUTHORIZED, "sample_refused", "only a browser on this very machine reads this")
 
 

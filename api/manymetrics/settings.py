@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from manymetrics.tables import NAMESPACE
+
 PREFIX = "MANYMETRICS_"
 ENGINES = ("spark", "arrow")
+_DATABASE = re.compile(r"[a-z][a-z0-9_]{0,62}")  # Glue folds case; more would need quotes in SQL
 
 
 class SettingsError(ValueError):
@@ -41,6 +45,8 @@ class Settings:
     """The Kinesis stream that the API on AWS puts events into."""
     warehouse: str = ""
     """Where the tables on AWS are, `s3://bucket/prefix`: the processor keeps them there, and `query` asks them."""
+    database: str = NAMESPACE
+    """The Glue database of the tables on AWS, so that one region of an account has room for several."""
     engine: str = "spark"
     """What the processor on AWS commits with: `spark`, or `arrow`, which takes no JVM and a quarter of the memory."""
     spark_jars: Path = Path("/opt/spark-jars")
@@ -76,6 +82,11 @@ def _parse(variable: str, name: str, text: str) -> Any:  # noqa: ANN401  # what 
         raise SettingsError(f"{variable} takes {_KINDS[kind]}, not {text!r}") from None
     if name == "engine" and value not in ENGINES:
         raise SettingsError(f"{variable} takes {' or '.join(ENGINES)}, not {text!r}")
+    if name == "database" and not _DATABASE.fullmatch(value):
+        raise SettingsError(
+            f"{variable} takes 1 to 63 lower-case letters, digits and underscores, beginning with a letter, not "
+            f"{text!r}: the Glue database of the tables, as Terraform's output glue_database_name says it"
+        )
     if kind in {int, float} and not 0 <= value <= _LARGEST[name]:
         raise SettingsError(f"{variable} takes {_KINDS[kind]} from 0 to {_LARGEST[name]}, not {text}")
     return value

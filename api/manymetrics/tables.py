@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 ColumnType = Literal["string", "timestamp", "int", "long"]
-NAMESPACE = "manymetrics"
+NAMESPACE = "manymetrics"  # Iceberg's, which is a database of Glue's; on AWS, a setting may name another
 
 
 @dataclass(frozen=True, slots=True)

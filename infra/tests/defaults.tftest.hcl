@@ -24,7 +24,7 @@ run "everything_is_made" {
   }
 
   assert {
-    condition     = output.glue_database_name == "manymetrics" && output.query_to_run == "select * from manymetrics.events where received_at > current_timestamp - interval '1' day order by received_at desc limit 20"
+    condition     = output.glue_database_name == "shop" && output.query_to_run == "select * from shop.events where received_at > current_timestamp - interval '1' day order by received_at desc limit 20"
     error_message = "the tables are in ${output.glue_database_name}"
   }
 

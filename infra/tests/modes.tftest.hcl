@@ -32,6 +32,67 @@ run "a_function_url_in_place_of_the_gateway" {
   }
 }
 
+run "a_database_is_named_as_the_stack_is_in_letters_that_sql_takes" {
+  command = apply
+  variables {
+    name = "shop-eu-2"
+  }
+
+  assert {
+    condition     = output.glue_database_name == "shop_eu_2" && aws_lambda_function.processor.environment[0].variables.MANYMETRICS_DATABASE == "shop_eu_2"
+    error_message = "the processor is told of ${output.glue_database_name}"
+  }
+}
+
+run "a_database_of_your_own_choice" {
+  command = apply
+  variables {
+    database        = "clicks"
+    glue_optimizers = true
+  }
+
+  assert {
+    condition     = output.glue_database_name == "clicks" && aws_lambda_function.processor.environment[0].variables.MANYMETRICS_DATABASE == "clicks" && aws_lambda_invocation.ensure_tables.triggers.database == "clicks"
+    error_message = "the processor makes the tables there"
+  }
+
+  assert {
+    condition = alltrue([
+      for view in aws_glue_catalog_table.view : view.database_name == "clicks" && jsondecode(base64decode(regex("Presto View: ([^ ]+) ", view.view_original_text)[0])).schema == "clicks"
+    ]) && length(aws_glue_catalog_table.view) > 0
+    error_message = "the views are there, and read from there"
+  }
+
+  assert {
+    condition     = alltrue([for query in aws_athena_named_query.this : query.database == "clicks"])
+    error_message = "the saved queries ask there"
+  }
+
+  assert {
+    condition = alltrue(flatten([
+      for policy in [aws_iam_role_policy.processor.policy, aws_iam_role_policy.optimizer[0].policy] : [
+        for arn in flatten([for statement in jsondecode(policy).Statement : statement.Resource if can(regex("glue:", join(" ", flatten([statement.Action]))))]) :
+        can(regex(":(catalog|database/clicks|table/clicks/(events|dead_letters))$", arn))
+      ]
+    ]))
+    error_message = "the roles reach this database alone"
+  }
+
+  assert {
+    condition = alltrue([
+      for one in aws_glue_catalog_table_optimizer.this : one.database_name == "clicks" && alltrue([
+        for place in flatten(one.configuration[0].orphan_file_deletion_configuration[*].iceberg_configuration[*].location) : endswith(place, "/tables/clicks/${one.table_name}")
+      ])
+    ])
+    error_message = "Glue optimizes its tables, where their files are"
+  }
+
+  assert {
+    condition     = aws_cloudwatch_metric_alarm.this["dead-letters"].dimensions.Database == "clicks" && strcontains(aws_cloudwatch_dashboard.this.dashboard_body, "\"ManyMetrics\",\"stored\",\"Database\",\"clicks\"")
+    error_message = "its metrics are told from another stack's"
+  }
+}
+
 run "arrow_takes_half_the_memory" {
   command = plan
   variables {

@@ -42,6 +42,30 @@ run "refuses_a_name_ending_in_a_hyphen" {
   expect_failures = [var.name]
 }
 
+run "refuses_a_database_with_a_hyphen" {
+  command = plan
+  variables {
+    database = "shop-eu"
+  }
+  expect_failures = [var.database]
+}
+
+run "refuses_a_database_in_upper_case" {
+  command = plan
+  variables {
+    database = "Shop"
+  }
+  expect_failures = [var.database]
+}
+
+run "refuses_a_database_of_64_letters" {
+  command = plan
+  variables {
+    database = "a234567890123456789012345678901234567890123456789012345678901234"
+  }
+  expect_failures = [var.database]
+}
+
 run "refuses_a_package_that_is_no_zip" {
   command = plan
   variables {

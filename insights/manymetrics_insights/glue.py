@@ -28,7 +28,6 @@ from botocore.exceptions import (
 )
 from fsspec import AbstractFileSystem
 
-from manymetrics.tables import NAMESPACE
 from manymetrics_insights.lake import Attached, DataFile, LakeError, gone
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ _UNKNOWN: Final = frozenset(
 )
 
 
-def glue_source(warehouse: str, environ: Mapping[str, str]) -> GlueSource:
+def glue_source(warehouse: str, database: str, environ: Mapping[str, str]) -> GlueSource:
     """``warehouse``: the S3 location under which the tables are, ``s3://bucket/prefix``. Raises LakeError."""
     if not warehouse.startswith(f"{SCHEME}://") or len(warehouse) == len(f"{SCHEME}://"):
         raise LakeError(f"MANYMETRICS_WAREHOUSE takes s3://bucket/prefix, not {warehouse!r}.")
@@ -65,7 +64,7 @@ def glue_source(warehouse: str, environ: Mapping[str, str]) -> GlueSource:
         endpoint = environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL")
         s3 = Config(max_pool_connections=READS_AT_ONCE, s3={"addressing_style": "path"} if endpoint else None)
         return GlueSource(
-            warehouse.rstrip("/"), session, session.client("glue"), session.client("s3", config=s3), endpoint
+            warehouse.rstrip("/"), database, session, session.client("glue"), session.client("s3", config=s3), endpoint
         )
     except BotoCoreError as error:
         raise LakeError(_of_boto(error)) from error
@@ -76,21 +75,23 @@ class GlueSource:
     """A ``Source``: Glue's catalogue and S3."""
 
     warehouse: str
+    database: str
     session: Any
     glue: Any
     s3: Any
     endpoint: str | None
 
     def metadata_location(self, table: str) -> str | None:
-        name = f"{NAMESPACE}.{table}"
+        name = f"{self.database}.{table}"
         region = self.session.region_name
         try:
-            found = self.glue.get_table(DatabaseName=NAMESPACE, Name=table)["Table"]
+            found = self.glue.get_table(DatabaseName=self.database, Name=table)["Table"]
         except ClientError as error:
             if _code(error) == "EntityNotFoundException":
                 raise LakeError(
                     f"Glue in {region} has no {name}: the processor makes it as it starts (`manymetrics stream run`). "
-                    "If it has run, this is another region (AWS_REGION) or account (AWS_PROFILE)."
+                    "If it has run, this is another database (MANYMETRICS_DATABASE), region (AWS_REGION) or account "
+                    "(AWS_PROFILE)."
                 ) from error
             raise LakeError(_of_client(error, f"read {name} in Glue", "glue:GetTable on it, its database")) from error
         except BotoCoreError as error:
@@ -101,7 +102,8 @@ class GlueSource:
         if not location.startswith(f"{self.warehouse}/"):
             raise LakeError(
                 f"Glue's {name} in {region} is at {location}, which is not under MANYMETRICS_WAREHOUSE "
-                f"({self.warehouse}): name its place there, or the other region (AWS_REGION) or account (AWS_PROFILE)."
+                f"({self.warehouse}): name its place there, or the other database (MANYMETRICS_DATABASE), region "
+                "(AWS_REGION) or account (AWS_PROFILE)."
             )
         return str(location)
 

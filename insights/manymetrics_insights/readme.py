@@ -15,7 +15,7 @@ _INTRO: Final = """\
 # Insights
 
 Two tables and seven views. The same SQL runs on Athena (Trino) and in `manymetrics query` (DuckDB), over the tables of
-one machine or, where `MANYMETRICS_WAREHOUSE` is set, over those in AWS Glue and S3.
+one machine or, where `MANYMETRICS_WAREHOUSE` is set, over those in AWS Glue (database `MANYMETRICS_DATABASE`) and S3.
 
     manymetrics query --tables
     manymetrics query --describe users

@@ -29,7 +29,7 @@ from pyiceberg.table import Table as IcebergTable
 from pyiceberg.table.metadata import TableMetadataUtil
 
 from manymetrics.records import Stamp, pack
-from manymetrics.tables import EVENTS, NAMESPACE
+from manymetrics.tables import EVENTS
 from manymetrics_processor.decode import StreamRecord, decode
 from manymetrics_processor.lake import Lake, local_catalog
 from manymetrics_processor.spark_engine import SparkEngine
@@ -41,7 +41,7 @@ from manymetrics_processor.spark_session import (
     stop_session,
 )
 
-_BUCKET = "warm-up"
+_BUCKET, _DATABASE = "warm-up", "warm_up"  # the classes are the same with any
 _LOCATION = f"s3://{_BUCKET}/events"
 # Where an image is built, the machine's own name need not resolve. Spark looks it up for an address, and again where it
 # finds keys in the environment, so these stand elsewhere.
@@ -86,7 +86,7 @@ def _warm_up(settings: SparkSettings, aws: _LittleAws, classes: Path) -> None:
         ]
         batch = decode([StreamRecord("s", number, data, 0) for data in pack(stamp, events)], "warm-up")
         table = IcebergTable(
-            (NAMESPACE, EVENTS.name), metadata, aws.location, cast("FileIO", None), NoopCatalog("none")
+            (_DATABASE, EVENTS.name), metadata, aws.location, cast("FileIO", None), NoopCatalog("none")
         )
         files = engine.stage(EVENTS, table, batch.events)
         if not files:
@@ -112,7 +112,7 @@ class _LittleAws:
     def add_table(self, location: str, metadata: str) -> None:
         self.objects[location.removeprefix("s3:/")] = metadata.encode()
         parameters = {"table_type": "ICEBERG", "metadata_location": location}
-        self._table = {"Name": EVENTS.name, "DatabaseName": NAMESPACE, "Parameters": parameters}
+        self._table = {"Name": EVENTS.name, "DatabaseName": _DATABASE, "Parameters": parameters}
 
     def glue(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
         if operation == "UpdateTable":

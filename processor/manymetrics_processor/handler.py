@@ -27,7 +27,7 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.io import load_file_io
 
 from manymetrics.settings import Settings, SettingsError
-from manymetrics.tables import EVENTS, NAMESPACE, TABLES
+from manymetrics.tables import EVENTS, TABLES
 from manymetrics.telemetry import log_json_lines
 from manymetrics_processor import pipeline
 from manymetrics_processor.archive import Archive
@@ -127,7 +127,7 @@ class Processor:
                         self._archive.put(stream, part)
                     committed = pipeline.run(part, stream, self._lake, self._window)
                     pending = pending[len(part) :]
-                    _put_metrics(committed.outcomes, self._window)
+                    _put_metrics(committed.outcomes, self._window, self._lake.database)
             self._window.keep()
         except Exception as error:  # whatever it is: no bad record does this, so it is ours, and passes
             log.warning("a batch will be delivered again from its first record that is not committed", exc_info=error)
@@ -177,7 +177,9 @@ def make_processor(
     archive = Archive(settings.archive, load_file_io(catalog.properties)) if settings.archive else None
     window = make_window(settings, catalog)
     names = stream_of or partial(stream_name, boto3.client("kinesis"))
-    return Processor(lambda sleep: Lake(catalog, engine, sleep=sleep), window, names, archive, is_alive)
+    return Processor(
+        lambda sleep: Lake(catalog, engine, database=settings.database, sleep=sleep), window, names, archive, is_alive
+    )
 
 
 def make_engine(settings: Settings, environ: Mapping[str, str]) -> tuple[Engine, Callable[[], bool]]:
@@ -202,7 +204,7 @@ def make_engine(settings: Settings, environ: Mapping[str, str]) -> tuple[Engine,
 
 def make_window(settings: Settings, catalog: Catalog) -> Window:
     """The dedup window, with its ids beside the tables."""
-    home = f"{settings.warehouse.rstrip('/')}/{NAMESPACE}/{EVENTS.name}-ids"
+    home = f"{settings.warehouse.rstrip('/')}/{settings.database}/{EVENTS.name}-ids"
     kept = KeptIds(load_file_io(catalog.properties), home)
     return Window(settings.dedup_window_days, kept=kept, max_ids=settings.dedup_max_ids)
 
@@ -214,7 +216,7 @@ def make_event_source(environ: Mapping[str, str], options: Options, failures: st
     """
     settings = Settings.read(environ)
     catalog = make_catalog(settings, environ)
-    lake = Lake(catalog)
+    lake = Lake(catalog, database=settings.database)
     lake.ensure_tables()
     # A batch is of the incarnation that it was read from, also where the stream was made anew since.
     processor = make_processor(settings, catalog, environ, lambda _arn: source.stream)
@@ -265,10 +267,11 @@ def _is_denied(error: Exception) -> bool:
     return "AccessDenied" in str(error) or "ACCESS_DENIED" in str(error)
 
 
-def _put_metrics(outcomes: Sequence[bytes | None], window: Window) -> None:
+def _put_metrics(outcomes: Sequence[bytes | None], window: Window, database: str) -> None:
     """Tell CloudWatch, in its embedded metric format, what one commit did.
 
-    Each metric costs $0.30 a month. What else the line says, Logs Insights finds.
+    By the database, which no two stacks share. Each metric costs $0.30 a month. What else the line says, Logs
+    Insights finds.
     """
     marks = Counter(mark for of_record in outcomes for mark in of_record or b"")
     stored, duplicate, dead = (marks[mark[0]] for mark in (STORED, DUPLICATE, DEAD_LETTERED))
@@ -281,9 +284,9 @@ def _put_metrics(outcomes: Sequence[bytes | None], window: Window) -> None:
         "dedup_days": window.days_held,
     }
     names = [{"Name": name, "Unit": "Count"} for name in ("stored", "dead_lettered")]
-    directive = {"Namespace": "ManyMetrics", "Dimensions": [[]], "Metrics": names}
+    directive = {"Namespace": "ManyMetrics", "Dimensions": [["Database"]], "Metrics": names}
     metadata = {"Timestamp": round(time.time() * 1_000), "CloudWatchMetrics": [directive]}
-    print(json.dumps({"_aws": metadata, **values}), flush=True)  # noqa: T201  # the format is a line of the output
+    print(json.dumps({"_aws": metadata, "Database": database, **values}), flush=True)  # noqa: T201  # the format is a line of the output
 
 
 if "AWS_LAMBDA_RUNTIME_API" in os.environ:  # Lambda gives a start more CPU than a first invocation

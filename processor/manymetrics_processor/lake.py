@@ -97,12 +97,19 @@ def local_catalog(data_dir: Path) -> Catalog:
 
 
 class Lake:
-    """The tables of one catalogue."""
+    """The tables of one database of a catalogue."""
 
     def __init__(
-        self, catalog: Catalog, engine: Engine | None = None, *, sleep: Callable[[float], None] = time.sleep
+        self,
+        catalog: Catalog,
+        engine: Engine | None = None,
+        *,
+        database: str = NAMESPACE,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._catalog = catalog
+        self.database = database
+        """The tables' namespace in the catalogue. Those of another are never seen."""
         self._engine = engine or ArrowEngine()
         self._sleep = sleep
         self.io: FileIO = load_file_io(catalog.properties)
@@ -110,11 +117,11 @@ class Lake:
 
     def home(self, table: Table) -> str:
         """The location of a table, and of no other."""
-        return f"{self._catalog.properties['warehouse']}/{NAMESPACE}/{table.name}"
+        return f"{self._catalog.properties['warehouse']}/{self.database}/{table.name}"
 
     def ensure_tables(self) -> None:
         """Create what isn't there, and add columns that a newer version brought. Safe in a race."""
-        missing = [table for table in TABLES if not self._catalog.table_exists((NAMESPACE, table.name))]
+        missing = [table for table in TABLES if not self._catalog.table_exists((self.database, table.name))]
         if missing:
             self._ensure_namespace()
         for table in missing:
@@ -124,7 +131,7 @@ class Lake:
 
     def load(self, table: Table) -> IcebergTable:
         """A fresh handle, on which commits are never rebased."""
-        iceberg = self._catalog.load_table((NAMESPACE, table.name))
+        iceberg = self._catalog.load_table((self.database, table.name))
         iceberg.metadata.properties["commit.retry.num-retries"] = "0"  # this handle only: foreign writers keep theirs
         return iceberg
 
@@ -175,18 +182,18 @@ class Lake:
 
     def _ensure_namespace(self) -> None:
         """Looked for first: on AWS, Terraform makes it, and the processor's role may not."""
-        if not self._catalog.namespace_exists(NAMESPACE):
+        if not self._catalog.namespace_exists(self.database):
             with contextlib.suppress(NamespaceAlreadyExistsError):
-                self._catalog.create_namespace(NAMESPACE)
+                self._catalog.create_namespace(self.database)
 
     def _create(self, table: Table) -> None:
         known = self._newest_metadata(table)
         try:
             if known is not None:  # the catalogue is new, the table isn't: an empty one here would end its files
-                self._catalog.register_table((NAMESPACE, table.name), known)
+                self._catalog.register_table((self.database, table.name), known)
                 return
             self._catalog.create_table(
-                (NAMESPACE, table.name),
+                (self.database, table.name),
                 schema=iceberg_schema(table),
                 location=self.home(table),
                 partition_spec=_partition_spec(table),

@@ -25,7 +25,7 @@ from py4j.protocol import Py4JError, Py4JJavaError
 from pyiceberg.table import Table as IcebergTable
 from pyspark.sql import SparkSession
 
-from manymetrics.tables import NAMESPACE, Table
+from manymetrics.tables import Table
 from manymetrics_processor.commits import ConflictError
 from manymetrics_processor.decode import Rows
 
@@ -114,14 +114,14 @@ class SparkEngine:
         """Iceberg's Java table: the one at hand if it is of the state that ``iceberg`` shows, else a new one."""
         location, handle = self._handles.get(table.name, ("", None))
         if location != iceberg.metadata_location:
-            handle = self._load(table)
+            handle = self._load(iceberg)
             location = str(handle.operations().current().metadataFileLocation())
             self._handles[table.name] = location, handle
         return handle
 
-    def _load(self, table: Table) -> Any:  # noqa: ANN401  # Java's
+    def _load(self, iceberg: IcebergTable) -> Any:  # noqa: ANN401  # Java's
         """A table keeps five old metadata files: others may commit more between the look at Glue and that at S3."""
-        identifier = self._jvm.org.apache.iceberg.catalog.TableIdentifier.parse(f"{NAMESPACE}.{table.name}")
+        identifier = self._jvm.org.apache.iceberg.catalog.TableIdentifier.parse(".".join(iceberg.name()))
         for _ in range(_MAX_LOADS - 1):
             try:
                 return self._catalog.loadTable(identifier)

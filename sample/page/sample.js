@@ -237,7 +237,7 @@
   function showSql() {
     const id = anonymousId.replaceAll("'", "''");
     // Athena has many databases, and bills what is read: a day's files, not all.
-    const [table, span] = isHosted ? ["manymetrics.events", "\nAND received_at > current_timestamp - INTERVAL '1' DAY"] : ["events", ""];
+    const [table, span] = isHosted ? [`${find("sql").dataset.database}.events`, "\nAND received_at > current_timestamp - INTERVAL '1' DAY"] : ["events", ""];
     const sql = `SELECT ${COLUMNS.join(", ")}\nFROM ${table}\nWHERE anonymous_id = '${id}'${span}\nORDER BY event_time`;
     const inShell = sql.replaceAll("\n", " ").replace(/["\\$`]/g, "\\$&");
     find("sql").textContent = sql;

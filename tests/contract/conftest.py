@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from manymetrics.tables import NAMESPACE
 from manymetrics_processor.lake import Engine, Lake
 from tests.glue_lake import BUCKET, another_handle, glue_lake
 from tests.integration.micro_batches import make_lake
@@ -26,12 +27,14 @@ class Store:
 
     lake: Lake
     another: Callable[[], Lake]
+    beside: Callable[[str], Lake]
+    """Those of another database in the same catalogue."""
 
 
 @pytest.fixture(params=STORES)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     if request.param == "sqlite-arrow":
-        yield Store(make_lake(tmp_path), lambda: make_lake(tmp_path))
+        yield Store(make_lake(tmp_path), lambda: make_lake(tmp_path), lambda name: make_lake(tmp_path, name))
     elif request.param == "glue-arrow":
         yield from _store_in_glue(request.getfixturevalue("contract_aws"), lambda: None)
     else:
@@ -49,10 +52,10 @@ def contract_aws() -> Iterator[Aws]:
 
 
 def _store_in_glue(aws: Aws, engine: Callable[[], Engine | None]) -> Iterator[Store]:
-    def another() -> Lake:
-        lake = another_handle(aws, engine())
+    def another(database: str = NAMESPACE) -> Lake:
+        lake = another_handle(aws, engine(), database)
         lake.ensure_tables()
         return lake
 
     with glue_lake(aws):
-        yield Store(another(), another)
+        yield Store(another(), another, another)

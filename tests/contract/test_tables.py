@@ -37,6 +37,21 @@ def lake(store: Store) -> Lake:
     return store.lake
 
 
+def test_two_databases_of_a_catalogue_see_nothing_of_each_other(store: Store) -> None:
+    one, other = store.lake, store.beside("shop_eu")
+    pipeline.run([record(1, track("a"), track("b"), BAD)], STREAM, one, Window())
+
+    committed = pipeline.run([record(1, track("a"))], STREAM, other, Window())
+
+    assert committed.outcomes == [b"s"]  # no duplicate, and not past the watermark
+    assert (message_ids(one), len(rows(one, DEAD_LETTERS))) == (["a", "b"], 1)
+    assert (message_ids(other), len(rows(other, DEAD_LETTERS))) == (["a"], 0)
+    assert counts(books(other)) == {"received": 1, "stored": 1}
+    assert {one.load(table).location() for table in TABLES}.isdisjoint(other.load(table).location() for table in TABLES)
+    maintain(other, keep_snapshots=1)
+    assert message_ids(store.another()) == ["a", "b"]
+
+
 def test_good_and_bad_events_of_one_batch_each_go_their_way(lake: Lake) -> None:
     first = record(1, track("a"), BAD, track("b", event="Other"), track("a"))
     second = record(2, b"[1]", track("b"), {"type": "nonsense"})

@@ -13,6 +13,7 @@ from tests.infra.policies import of
 from tests.infra.terraform import Resource
 
 OURS = "ManyMetrics"
+OUR_DIMENSIONS = frozenset({"Database"})  # so that two stacks of a region don't mix theirs
 
 
 class Asked(NamedTuple):
@@ -61,12 +62,13 @@ _NAMED_BY = {
     "StreamName": ("aws_kinesis_stream", "name"),
     "BucketName": ("aws_s3_bucket", "id"),
     "ApiId": ("aws_apigatewayv2_api", "id"),
+    "Database": ("aws_glue_catalog_database", "name"),
 }
 
 
 def silent(resources: Sequence[Resource], ours: Sequence[str]) -> list[str]:
     """What is asked for and never written, in words. ``ours``: the metrics that the processor writes."""
-    known = {**BY_AWS, **{(OURS, name): Written(frozenset(), _COUNT) for name in ours}}
+    known = {**BY_AWS, **{(OURS, name): Written(OUR_DIMENSIONS, _COUNT) for name in ours}}
     there = {(key, one.values[name]) for key, (type_, name) in _NAMED_BY.items() for one in of(resources, type_)}
     there.add(("StorageType", "AllStorageTypes"))
     found = []

@@ -15,12 +15,13 @@ from manymetrics.cost.stack import Stack
 from manymetrics.keys import KeyTable
 from manymetrics.settings import Settings
 from manymetrics.sinks import MemorySink
-from manymetrics.tables import NAMESPACE, TABLES
+from manymetrics.tables import TABLES
 from manymetrics_insights.athena import glue_views
 from tests.infra.policies import of
 from tests.infra.terraform import MODULE, Resource, Terraform
-from tests.infra.write_views import VIEWS, render
+from tests.infra.write_views import VIEWS, render, said_to_athena
 
+DATABASE = "shop"  # of a stack of that name
 NOT_ON_AWS = {"GET /metrics", "GET /docs/oauth2-redirect", "GET /sdk/{}", "GET /sample", "GET /sample/{}"}
 
 
@@ -79,8 +80,10 @@ def test_the_bill_counts_the_alarms_and_dashboards_that_there_are(made: list[Res
 @pytest.mark.terraform
 def test_the_database_is_the_one_that_the_processor_knows(made: list[Resource]) -> None:
     (database,) = of(made, "aws_glue_catalog_database")
+    [processor] = [one for one in of(made, "aws_lambda_function") if one.address == "aws_lambda_function.processor"]
+    [environment] = processor.values["environment"]
 
-    assert database.values["name"] == NAMESPACE
+    assert Settings.read(environment["variables"]).database == database.values["name"] == DATABASE
 
 
 def test_the_tables_are_those_of_the_contract() -> None:
@@ -96,9 +99,14 @@ def test_the_views_are_those_of_the_contract() -> None:
 
 @pytest.mark.terraform
 def test_the_views_are_made_as_glue_holds_those_of_athena(made: list[Resource]) -> None:
-    assert {one.values["name"]: _table_input(one) for one in of(made, "aws_glue_catalog_table")} == {
-        view["Name"]: view for view in glue_views()
+    assert {one.values["name"]: _readable(_table_input(one)) for one in of(made, "aws_glue_catalog_table")} == {
+        view["Name"]: _readable(view) for view in glue_views(DATABASE)
     }
+
+
+def _readable(view: dict[str, Any]) -> dict[str, Any]:
+    """Terraform writes JSON's keys in another order."""
+    return {**view, "ViewOriginalText": said_to_athena(view["ViewOriginalText"])}
 
 
 def _table_input(one: Resource) -> dict[str, Any]:

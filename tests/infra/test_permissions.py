@@ -77,7 +77,7 @@ def _of_the_optimizers(stack: Stack) -> Iterable[Need]:
     for table in ("events", "dead_letters"):
         for action in ("GetObject", "PutObject", "DeleteObject"):
             yield Need(f"s3:{action}", f"{lake}/tables/manymetrics/{table}/data/a.parquet")
-        for part in ("catalog", "database/manymetrics", f"table/manymetrics/{table}"):
+        for part in ("catalog", "database/shop", f"table/shop/{table}"):
             yield from (Need(f"glue:{action}", f"arn:aws:glue:{ARN}:{part}") for action in ("GetTable", "UpdateTable"))
     yield Need("s3:ListBucket", lake)
     for action in ("Decrypt", "GenerateDataKey"):
@@ -148,8 +148,8 @@ def test_nothing_is_allowed_that_is_not_done(stack: Stack, needed: dict[str, set
     ("role", "action", "resource"),
     [
         ("api", "kinesis:PutRecord", f"arn:aws:kinesis:{ARN}:stream/{NAME}"),
-        ("processor", "glue:GetTables", f"arn:aws:glue:{ARN}:database/manymetrics"),
-        ("processor", "glue:GetTable", f"arn:aws:glue:{ARN}:table/manymetrics/users"),
+        ("processor", "glue:GetTables", f"arn:aws:glue:{ARN}:database/shop"),
+        ("processor", "glue:GetTable", f"arn:aws:glue:{ARN}:table/shop/users"),
         ("optimizer", "s3:GetObject", f"arn:aws:s3:::{NAME}-results/*"),
     ],
 )
@@ -182,9 +182,9 @@ def dangers(stack: Stack) -> list[Need]:
         *(Need(f"s3:{one}", "arn:aws:s3:::other/tables/a") for one in ("GetObject", "PutObject", "DeleteObject")),
         Need("s3:ListBucket", "arn:aws:s3:::other"),
         Need("s3:PutObject", f"{stack.bucket('sdk')['arn']}/sdk/mm.js"),
-        *(Need(f"glue:{one}", f"{catalogue}:database/manymetrics") for one in ("CreateDatabase", "DeleteDatabase")),
-        *(Need(f"glue:{one}", f"{catalogue}:table/manymetrics/events") for one in ("DeleteTable", "BatchDeleteTable")),
-        *(Need(f"glue:{one}", f"{catalogue}:table/manymetrics/users") for one in ("GetTable", "UpdateTable")),
+        *(Need(f"glue:{one}", f"{catalogue}:database/shop") for one in ("CreateDatabase", "DeleteDatabase")),
+        *(Need(f"glue:{one}", f"{catalogue}:table/shop/events") for one in ("DeleteTable", "BatchDeleteTable")),
+        *(Need(f"glue:{one}", f"{catalogue}:table/shop/users") for one in ("GetTable", "UpdateTable")),
         *(Need(f"glue:{one}", f"{catalogue}:table/other/events") for one in ("GetTable", "UpdateTable")),
         *(Need(f"kms:{one}", kms) for one in ("ScheduleKeyDeletion", "PutKeyPolicy", "CreateGrant", "Encrypt")),
         *(Need(f"kms:{one}", kms) for one in ("Decrypt", "GenerateDataKey")),  # through no service

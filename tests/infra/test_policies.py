@@ -11,7 +11,7 @@ import pytest
 
 from manymetrics_processor.handler import _put_metrics
 from manymetrics_processor.window import Window
-from tests.infra.metrics import OURS, asked, silent
+from tests.infra.metrics import OUR_DIMENSIONS, OURS, asked, silent
 from tests.infra.policies import RULES, Rule, iam_policies, moving_parts, of, unexplained_wildcards
 from tests.infra.scan import parliament
 from tests.infra.terraform import MODULE, ROOT, Resource, Terraform
@@ -119,9 +119,9 @@ def test_an_action_with_a_wildcard_is_found(states: dict[str, list[Resource]], a
 @pytest.fixture
 def written(capsys: pytest.CaptureFixture[str]) -> list[str]:
     """The metrics that the processor writes."""
-    _put_metrics([b""], Window())
+    _put_metrics([b""], Window(), "shop")
     [directive] = json.loads(capsys.readouterr().out)["_aws"]["CloudWatchMetrics"]
-    assert (directive["Namespace"], directive["Dimensions"]) == (OURS, [[]])
+    assert (directive["Namespace"], directive["Dimensions"]) == (OURS, [[*OUR_DIMENSIONS]])
     return [metric["Name"] for metric in directive["Metrics"]]
 
 
@@ -141,6 +141,8 @@ def test_alarms_and_the_dashboard_ask_for_metrics_that_somebody_writes(
         ("dead-letters", {"metric_name": "dead_letters"}, "nobody writes ManyMetrics dead_letters"),
         ("dead-letters", {"namespace": "Manymetrics"}, "nobody writes Manymetrics dead_lettered"),
         ("dead-letters", {"dimensions": {"Stack": "shop"}}, "nobody writes dead_lettered by {'Stack': 'shop'}"),
+        ("dead-letters", {"dimensions": {}}, "nobody writes dead_lettered by {}"),
+        ("dead-letters", {"dimensions": {"Database": "x"}}, "nobody writes dead_lettered by {'Database': 'x'}"),
         ("api-5xx", {"metric_name": "5XXError"}, "nobody writes AWS/ApiGateway 5XXError"),
         (
             "processor-errors",

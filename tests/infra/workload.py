@@ -86,12 +86,13 @@ def run_processor(stack: Stack, engine: str, folder: Path) -> Recorder:
         environ = {**behind.environ, **stack.environ("processor"), "MANYMETRICS_ENGINE": engine, "TMPDIR": str(folder)}
         if engine == "spark":
             environ |= spark_environ()
-        others = Lake(glue_catalog(environ["MANYMETRICS_WAREHOUSE"], aws.environ))
+        warehouse, database = environ["MANYMETRICS_WAREHOUSE"], environ["MANYMETRICS_DATABASE"]
+        others = Lake(glue_catalog(warehouse, aws.environ), database=database)
         with RuntimeApi("manymetrics_processor.handler.handler", environ, folder, 120, init_timeout_s=120) as function:
             stored = _commit(function, faulty, others, stack.one("aws_kinesis_stream.this")["arn"], engine)
         assert message_ids(others) == sorted(stored)
 
-        lake = Lake(glue_catalog(environ["MANYMETRICS_WAREHOUSE"], behind.environ))  # by way of the recorder
+        lake = Lake(glue_catalog(warehouse, behind.environ), database=database)  # by way of the recorder
         before = len(list(live_files(lake.load(EVENTS))))
         [events, _] = maintain(lake, keep_snapshots=1)
         removed = remove_orphans(lake.load(EVENTS), older_than_s=0)

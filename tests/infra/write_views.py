@@ -1,11 +1,13 @@
-"""infra/views.json: the views as Glue holds those of Athena, for the module to make.
+"""infra/views.json: what the module makes views of as Glue holds those of Athena, in its own database.
 
 python -m tests.infra.write_views
 """
 
 from __future__ import annotations
 
+import base64
 import json
+from typing import Any
 
 from manymetrics_insights.athena import glue_views
 from tests.infra.terraform import MODULE
@@ -18,15 +20,27 @@ def render() -> str:
     views = {
         view["Name"]: {
             "description": view["Description"],
-            "original_text": view["ViewOriginalText"],
+            "sql": said_to_athena(view["ViewOriginalText"])["originalSql"],
             "columns": [
-                {"name": column["Name"], "type": column["Type"], "comment": column["Comment"]}
-                for column in view["StorageDescriptor"]["Columns"]
+                {"name": glue["Name"], "type": glue["Type"], "sql_type": athena["type"], "comment": glue["Comment"]}
+                for glue, athena in zip(
+                    view["StorageDescriptor"]["Columns"],
+                    said_to_athena(view["ViewOriginalText"])["columns"],
+                    strict=True,
+                )
             ],
         }
         for view in glue_views()
     }
     return json.dumps(views, indent=1) + "\n"
+
+
+def said_to_athena(original_text: str) -> dict[str, Any]:
+    """What a view's text holds."""
+    said: dict[str, Any] = json.loads(
+        base64.b64decode(original_text.removeprefix("/* Presto View: ").removesuffix(" */"))
+    )
+    return said
 
 
 if __name__ == "__main__":

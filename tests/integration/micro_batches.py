@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from manymetrics.records import Stamp, pack
-from manymetrics.tables import EVENTS, Table
+from manymetrics.tables import EVENTS, NAMESPACE, Table
 from manymetrics_processor.decode import StreamRecord
 from manymetrics_processor.lake import Lake, current_books, live_files, local_catalog
 from manymetrics_processor.ledger import StreamBooks
@@ -25,9 +25,9 @@ Event = dict[str, Any]
 Row = dict[str, Any]
 
 
-def make_lake(data_dir: Path) -> Lake:
+def make_lake(data_dir: Path, database: str = NAMESPACE) -> Lake:
     """The tables of a folder, made where they aren't there; as many handles as a test likes."""
-    lake = Lake(local_catalog(data_dir), sleep=lambda _seconds: None)
+    lake = Lake(local_catalog(data_dir), database=database, sleep=lambda _seconds: None)
     lake.ensure_tables()
     return lake
 

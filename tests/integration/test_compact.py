@@ -14,7 +14,7 @@ from manymetrics.tables import DEAD_LETTERS, EVENTS
 from manymetrics_processor import maintenance, pipeline, reading
 from manymetrics_processor.jobs import compact as job
 from manymetrics_processor.jobs.compact import Limits, Report, compact
-from manymetrics_processor.lake import Lake, live_files, local_catalog
+from manymetrics_processor.lake import Lake, live_files
 from manymetrics_processor.maintenance import merge_small_files
 from manymetrics_processor.reading import read_files
 from manymetrics_processor.window import Window
@@ -31,7 +31,7 @@ def lake(tmp_path: Path) -> Lake:
 
 def run(tmp_path: Path, limits: Limits = Limits(), **options: Any) -> Report:  # noqa: ANN401, B008  # what compact takes; immutable
     """The report of events."""
-    return compact(local_catalog(tmp_path), InProcessCluster(), limits, **options)[0]
+    return compact(make_lake(tmp_path), InProcessCluster(), limits, **options)[0]
 
 
 def commit(lake: Lake, sequence: int, *events: Any, stream: str = STREAM, **stamp: Any) -> None:  # noqa: ANN401  # as record
@@ -53,7 +53,7 @@ def test_small_files_of_a_day_become_one_and_no_row_changes(lake: Lake, tmp_path
         commit(lake, number, track(f"m{number}", event=f"E{-number % 5}"), NAMELESS, day=number % 2)
     before = rows(lake), rows(lake, DEAD_LETTERS), books(lake)
 
-    events, letters = compact(local_catalog(tmp_path), InProcessCluster(), Limits(), keep_snapshots=1, older_than_s=0)
+    events, letters = compact(make_lake(tmp_path), InProcessCluster(), Limits(), keep_snapshots=1, older_than_s=0)
 
     assert (rows(lake), rows(lake, DEAD_LETTERS), books(lake)) == before
     assert [(one.files_before, one.files_after, one.duplicates_dropped) for one in (events, letters)] == [

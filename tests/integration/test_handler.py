@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 from pyiceberg.exceptions import CommitStateUnknownException
 
 from manymetrics.settings import Settings, SettingsError
-from manymetrics.tables import DEAD_LETTERS, EVENTS
+from manymetrics.tables import DEAD_LETTERS, EVENTS, NAMESPACE
 from manymetrics_processor import delivery, pipeline
 from manymetrics_processor import handler as root
 from manymetrics_processor.event_source import EventSource, Options
@@ -34,17 +34,18 @@ QUICK = Options(window_s=0.1)
 class World:
     """A stream, the tables, and what a test does with them."""
 
-    def __init__(self, aws: Aws, warehouse: str, kinesis_url: str | None = None) -> None:
+    def __init__(self, aws: Aws, warehouse: str, kinesis_url: str | None = None, database: str = NAMESPACE) -> None:
         self.aws, self.kinesis = aws, Aws(kinesis_url or aws.url).client("kinesis")
-        self.settings = Settings(warehouse=warehouse, stream=STREAM, engine="arrow")
+        self.settings = Settings(warehouse=warehouse, database=database, stream=STREAM, engine="arrow")
         self.environ = {
             "MANYMETRICS_WAREHOUSE": warehouse,
+            "MANYMETRICS_DATABASE": database,
             "MANYMETRICS_STREAM": STREAM,
             "MANYMETRICS_ENGINE": "arrow",
             **aws.environ,
         }
         self.make_stream()
-        self.lake = Lake(make_catalog(self.settings, self.environ))
+        self.lake = Lake(make_catalog(self.settings, self.environ), database=database)
 
     def make_stream(self, shards: int = 1) -> None:
         if STREAM in self.kinesis.list_streams()["StreamNames"]:

@@ -78,7 +78,7 @@ def fill(lake: Lake, days: int = 3, a_day: int = 40) -> None:
 
 
 def source(warehouse: str) -> Source:
-    return glue_source(warehouse, os.environ)
+    return glue_source(warehouse, NAMESPACE, os.environ)
 
 
 def objects(aws: Aws, warehouse: str) -> dict[str, str]:

@@ -120,7 +120,7 @@ def test_what_it_says_to_ask_names_the_database_and_reads_a_day(page: Browser) -
     sql = page.run("document.getElementById('sql').textContent")
     text = page.run("document.body.innerText")
 
-    assert "FROM manymetrics.events\n" in sql
+    assert "FROM sample.events\n" in sql
     assert page.run("manymetrics.anonymousId()") in sql
     assert "received_at > current_timestamp - INTERVAL '1' DAY" in sql
     assert "in about 5 minutes" in text

@@ -13,7 +13,7 @@ import pytest
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table as IcebergTable
 
-from manymetrics.tables import DEAD_LETTERS, EVENTS, Column, Table
+from manymetrics.tables import DEAD_LETTERS, EVENTS, NAMESPACE, Column, Table
 from manymetrics_insights.glue import glue_source
 from manymetrics_insights.session import open_session
 from manymetrics_processor import commits, pipeline
@@ -223,7 +223,7 @@ def ours(lake: Lake, table: Table) -> list[Row]:
 
 def asked(trino: Trino, table: Table) -> list[Row]:
     """What DuckDB reads for ``manymetrics query``."""
-    session = open_session(glue_source(WAREHOUSE, trino.aws.environ))
+    session = open_session(glue_source(WAREHOUSE, NAMESPACE, trino.aws.environ))
     found = session.connection.execute(f"SELECT {', '.join(table.column_names)} FROM {table.name}").fetchall()
     return sorted((dict(zip(table.column_names, row, strict=True)) for row in found), key=repr)
 

@@ -21,6 +21,7 @@ GIVEN: dict[str, tuple[str, object]] = {
     "body_timeout_s": ("5", 5.0),
     "stream": ("events", "events"),
     "warehouse": ("s3://lake/tables", "s3://lake/tables"),
+    "database": ("shop_eu", "shop_eu"),
     "engine": ("arrow", "arrow"),
     "spark_jars": ("/srv/jars", Path("/srv/jars")),
     "archive": ("s3://lake/archive", "s3://lake/archive"),
@@ -73,6 +74,24 @@ def test_what_cannot_be_read_is_named_with_what_it_takes(name: str, text: str, s
         Settings.read({variable(name): text})
 
     assert str(error.value) == said
+
+
+@pytest.mark.parametrize("text", ["", "Shop", "shop-eu", "1shop", "_shop", "shop.events", "shop\n", "é", "a" * 64])
+def test_a_database_that_glue_or_sql_would_not_take_as_it_is_is_refused_with_where_the_right_one_stands(
+    text: str,
+) -> None:
+    with pytest.raises(SettingsError) as error:
+        Settings.read({"MANYMETRICS_DATABASE": text})
+
+    assert str(error.value) == (
+        "MANYMETRICS_DATABASE takes 1 to 63 lower-case letters, digits and underscores, beginning with a letter, not "
+        f"{text!r}: the Glue database of the tables, as Terraform's output glue_database_name says it"
+    )
+
+
+@pytest.mark.parametrize("text", ["a", "shop2", "shop_eu_", "a" * 63])
+def test_a_database_is_any_name_that_needs_no_quotes(text: str) -> None:
+    assert Settings.read({"MANYMETRICS_DATABASE": text}).database == text
 
 
 def test_a_misspelt_setting_is_refused_and_the_right_ones_are_named() -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
 from manymetrics.cli.data_dir import add_data_dir, default_data_dir
+from manymetrics.settings import Settings
 
 if TYPE_CHECKING:
     from manymetrics_insights.formats import Rows, Writer
@@ -41,7 +42,7 @@ examples:
   manymetrics query "SELECT event, COUNT(*) AS events FROM events GROUP BY event ORDER BY events DESC"
   manymetrics query "SELECT * FROM users" -o csv --to users.csv
   manymetrics query - < report.sql
-  MANYMETRICS_WAREHOUSE=s3://bucket/tables manymetrics query "SELECT * FROM data_quality"
+  MANYMETRICS_WAREHOUSE=s3://bucket/tables MANYMETRICS_DATABASE=shop manymetrics query "SELECT * FROM data_quality"
 """
 
 
@@ -158,7 +159,7 @@ def _source(data_dir: Path | None) -> Source:
         from manymetrics_insights.glue import glue_source
     except ModuleNotFoundError as error:
         raise QueryError(f"{error.name} is not installed: pip install 'manymetrics[query]'.") from error
-    return glue_source(warehouse, os.environ)
+    return glue_source(warehouse, Settings.read(os.environ).database, os.environ)
 
 
 def _rows(session: Session, sql: str) -> tuple[list[str], Iterator[Sequence[object]]]:

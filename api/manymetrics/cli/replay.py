@@ -69,7 +69,7 @@ def _run_objects(location: str) -> int:
         raise SettingsError(f"replay takes an S3 location, s3://bucket/prefix, not {location!r}")
     settings = Settings.read(os.environ)
     catalog = make_catalog(settings, os.environ)
-    lake = Lake(catalog)
+    lake = Lake(catalog, database=settings.database)
     lake.ensure_tables()
     name_of = partial(known_stream_name, boto3.client("kinesis"))
 

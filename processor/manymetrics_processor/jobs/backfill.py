@@ -20,7 +20,7 @@ import numpy as np
 from pyiceberg.catalog import Catalog
 from pyiceberg.io import FileIO
 
-from manymetrics.tables import DEAD_LETTERS, EVENTS
+from manymetrics.tables import DEAD_LETTERS, EVENTS, NAMESPACE
 from manymetrics_processor.decode import DEAD_LETTERED, DUPLICATE, STORED, Batch, Bools
 from manymetrics_processor.dedup import WINDOW_DAYS
 from manymetrics_processor.handler import make_catalog
@@ -77,10 +77,11 @@ def backfill(
     project: str | None = None,
     window_days: int = WINDOW_DAYS,
     commit_bytes: int = COMMIT_BYTES,
+    database: str = NAMESPACE,
     say: Progress = lambda _line: None,
 ) -> Report:
     """Raises NothingToDoError, TooManyFilesError, TooSlowError, and CommitContentionError: then do it again."""
-    lake = Lake(catalog, ClusterEngine())
+    lake = Lake(catalog, ClusterEngine(), database=database)
     lake.ensure_tables()
     location = (location if "://" in location else str(Path(location).resolve())).rstrip("/")
     source = f"backfill:{source or location}"
@@ -204,6 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             project=args.project,
             window_days=settings.dedup_window_days,
             commit_bytes=args.commit_mb * 1_000_000,
+            database=settings.database,
             say=say,
         )
     print(json.dumps(asdict(report)))

@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from pyiceberg.catalog import Catalog
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table as IcebergTable
 
@@ -67,7 +66,7 @@ class Limits(NamedTuple):
 
 
 def compact(
-    catalog: Catalog,
+    lake: Lake,
     on: Cluster,
     limits: Limits,
     *,
@@ -77,7 +76,6 @@ def compact(
     say: Callable[[str], None] = lambda _line: None,
 ) -> list[Report]:
     """Raises ConflictError after too many lost races: then do it again."""
-    lake = Lake(catalog)
     lake.ensure_tables()
     reports = []
     for table in TABLES:
@@ -242,8 +240,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     limits = Limits(file_bytes=args.file_mb * 1_000_000, from_day=from_day)
     with errors_in_a_line(parser, ConflictError), cluster("manymetrics compact") as on:
         settings = job_settings(args)
-        catalog = make_catalog(settings, os.environ)
-        reports = compact(catalog, on, limits, window_days=settings.dedup_window_days, say=say)
+        lake = Lake(make_catalog(settings, os.environ), database=settings.database)
+        reports = compact(lake, on, limits, window_days=settings.dedup_window_days, say=say)
     print(json.dumps({"tables": [asdict(report) for report in reports]}))
     return 0
 

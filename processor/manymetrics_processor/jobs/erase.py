@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("name the person: --user-id ID, or --anonymous-id ID")
     with errors_in_a_line(parser, ConflictError), cluster("manymetrics erase") as on:
         settings = job_settings(args)
-        lake = Lake(make_catalog(settings, os.environ))
+        lake = Lake(make_catalog(settings, os.environ), database=settings.database)
         failures = args.failures or [f"{settings.warehouse.rstrip('/')}/failures"]
         person = with_linked_ids(lake, Person(args.user_id, frozenset(args.anonymous_id), args.project), on.map)
         say(f"devices: {json.dumps(person.device_ids)}")  # what is broken off within events may not find them again

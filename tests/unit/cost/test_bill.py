@@ -252,7 +252,7 @@ def test_the_bill_counts_the_metrics_that_the_processor_puts(capsys: pytest.Capt
         def __len__(self) -> int:
             return 0
 
-    handler._put_metrics([], Held())  # type: ignore[arg-type]  # all that it asks of a window
+    handler._put_metrics([], Held(), "shop")  # type: ignore[arg-type]  # all that it asks of a window
 
     [directive] = json.loads(capsys.readouterr().out)["_aws"]["CloudWatchMetrics"]
     assert len(directive["Metrics"]) * len(directive["Dimensions"]) == Stack().metrics

@@ -54,7 +54,7 @@ def test_the_table_says_the_bill_and_all_that_it_rests_on(capsys: pytest.Capture
 
 def test_json_has_the_same_and_the_options_are_heard(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tfvars = tmp_path / "terraform.tfvars"
-    tfvars.write_text('name = "shop"\nengine = "arrow"\nstream = { shards = 8 }\n')
+    tfvars.write_text('name = "shop"\ndatabase = "clicks"\nengine = "arrow"\nstream = { shards = 8 }\n')
     options = ["--events-a-request", "3", "--event-bytes", "500", "--months-kept", "12", "--peak", "6"]
     asked = ["--athena-gb", "100", "--sdk-loads", "1000"]
 
@@ -65,7 +65,7 @@ def test_json_has_the_same_and_the_options_are_heard(tmp_path: Path, capsys: pyt
     bill = bill_of(stack, traffic, read_prices(), read_measured())
     assert said["usd_a_month"] == pytest.approx(bill.usd)
     assert [one["component"] for one in said["components"]] == [line.component for line in bill.lines]
-    assert said["without_price"] == ["name"]
+    assert said["without_price"] == ["name", "database"]
     assert said["stream"].startswith("on demand is the cheaper one below ")
 
 
