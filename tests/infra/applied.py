@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from build_lambda import find_python
 from manymetrics.tables import TABLES
 from tests.conftest import ROOT
 from tests.gateway_payloads import http_api
-from tests.infra.terraform import IGNORED, Terraform
+from tests.infra.terraform import IGNORED, Resource, Terraform, resources_of
 from tests.integration.micro_batches import kinesis_event
 from tests.runtime_api import install_client
 from tests.strict_moto import Aws, strict_moto
@@ -83,6 +84,19 @@ class Sample:
     def outputs(self) -> dict[str, Any]:
         """By name, with those that are not shown unasked."""
         return {name: one["value"] for name, one in json.loads(self.run("output", "-json")).items()}
+
+    def resources(self) -> list[Resource]:
+        """What was applied."""
+        return [*resources_of(json.loads(self.run("show", "-json"))["values"]["root_module"])]
+
+    def planned_beside(self, name: str) -> list[Resource]:
+        """What another stack would be, with a state of its own in this very folder, as the README has it."""
+        self.run("workspace", "new", name)
+        self.run("plan", "-input=false", "-out=beside", *VARIABLES, f"-var=name={name}")
+        plan = json.loads(self.run("show", "-json", "beside"))
+        self.run("workspace", "select", "default")
+        assert {*chain(*(one["change"]["actions"] for one in plan["resource_changes"]))} <= {"create", "read"}
+        return [*resources_of(plan["planned_values"]["root_module"])]
 
     def changes(self) -> dict[str, set[str]]:
         """What another apply would change: of each resource, the arguments that are planned anew."""

@@ -112,7 +112,7 @@ class Terraform:
                 case {"type": "diagnostic", "diagnostic": {"severity": "error"}}:
                     tested.errors.append(message["@message"] + ": " + message["diagnostic"].get("detail", ""))
                 case {"type": "test_state", "test_state": state, "@testrun": run}:
-                    tested.states[run] = list(_resources(state["root_module"]))
+                    tested.states[run] = list(resources_of(state["root_module"]))
         return tested
 
     def edit(self, file: str, old: str, new: str) -> None:
@@ -129,9 +129,10 @@ class Terraform:
         path.write_text(head + next(text for text in runs if text.startswith(f'run "{run}"')))
 
 
-def _resources(module: Mapping[str, Any]) -> Iterator[Resource]:
+def resources_of(module: Mapping[str, Any]) -> Iterator[Resource]:
+    """Those of a module in Terraform's JSON, and of the modules in it."""
     for one in module.get("resources", []):
         if one["mode"] == "managed":
-            yield Resource(one["address"], one["type"], one["values"])
+            yield Resource(one["address"], one["type"], one.get("values", {}))  # none where a plan knows none
     for child in module.get("child_modules", []):
-        yield from _resources(child)
+        yield from resources_of(child)

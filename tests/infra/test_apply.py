@@ -14,6 +14,7 @@ from tests.glue_lake import BUCKET
 from tests.in_process import basic
 from tests.infra.applied import VARIABLES, Applied, Sample, emulated_aws
 from tests.infra.iam import grants, in_words
+from tests.infra.names import names_of
 from tests.infra.stack import made_up
 from tests.infra.terraform import Terraform
 from tests.jvm_home import jvm_part
@@ -66,6 +67,7 @@ def test_an_event_goes_from_the_gateway_to_a_row_that_trino_reads_through_the_vi
 
     with trino_server(applied.aws, tmp_path) as trino:
         schema = applied.outputs["glue_database_name"]
+        assert schema == "shop"
         [row] = trino.ask("select event, person_id, message_id from person_events", schema)
         assert row == {"event": "Applied", "person_id": "jane", "message_id": "m1"}
         assert trino.ask(applied.outputs["query_to_run"], schema)[0]["event"] == "Applied"
@@ -111,6 +113,14 @@ def test_the_roles_have_the_permissions_that_are_proven_to_be_needed(
         here = {in_words(one).replace(key, proven.keys[lake]) for one in grants(given)}
         there = {in_words(one) for one in grants(proven.policy(role))}
         assert (there - here, here - there) == (beyond, set())
+
+
+def test_a_second_stack_of_the_region_would_be_made_beside_it_under_other_names(applied: Applied) -> None:
+    one, other = names_of(applied.sample.resources()), names_of(applied.sample.planned_beside("shop-api"))
+
+    assert one & other == set()
+    assert len(one) == len(other) > 30
+    assert ("aws_glue_catalog_database", "shop_api") in other
 
 
 def test_the_buckets_are_closed_and_encrypted(applied: Applied) -> None:
