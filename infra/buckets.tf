@@ -7,6 +7,17 @@ locals {
     results  = "What Athena answered"
     sdk      = "The browser SDK, which CloudFront alone may read"
   }
+
+  tls_only = {
+    for key, bucket in aws_s3_bucket.this : key => {
+      Sid       = "TlsOnly"
+      Effect    = "Deny"
+      Principal = "*"                             # a denial: for everybody
+      Action    = "s3:*"                          # a denial: of everything
+      Resource  = [bucket.arn, "${bucket.arn}/*"] # a denial: in the whole bucket
+      Condition = { Bool = { "aws:SecureTransport" = "false" } }
+    }
+  }
 }
 
 resource "aws_s3_bucket" "this" {
@@ -54,32 +65,38 @@ resource "aws_s3_bucket_server_side_encryption_configuration" "this" {
 }
 
 resource "aws_s3_bucket_policy" "this" {
-  for_each = aws_s3_bucket.this
+  for_each = setsubtract(keys(local.buckets), ["sdk"])
 
-  bucket = each.value.id
+  bucket = aws_s3_bucket.this[each.key].id
+  policy = jsonencode({ Version = "2012-10-17", Statement = [local.tls_only[each.key]] })
+
+  depends_on = [aws_s3_bucket_public_access_block.this]
+}
+
+# Apart from the others, so that they, and the tables, don't wait the minutes that a distribution takes.
+resource "aws_s3_bucket_policy" "sdk" {
+  bucket = aws_s3_bucket.this["sdk"].id
   policy = jsonencode({
     Version = "2012-10-17"
-    Statement = concat(
-      [{
-        Sid       = "TlsOnly"
-        Effect    = "Deny"
-        Principal = "*"                                     # a denial: for everybody
-        Action    = "s3:*"                                  # a denial: of everything
-        Resource  = [each.value.arn, "${each.value.arn}/*"] # a denial: in the whole bucket
-        Condition = { Bool = { "aws:SecureTransport" = "false" } }
-      }],
-      each.key != "sdk" ? [] : [{
+    Statement = [
+      local.tls_only["sdk"],
+      {
         Sid       = "CloudFront"
         Effect    = "Allow"
         Principal = { Service = "cloudfront.amazonaws.com" }
         Action    = "s3:GetObject"
-        Resource  = "${each.value.arn}/*" # all that lies in this bucket is there to be served
+        Resource  = "${aws_s3_bucket.this["sdk"].arn}/*" # all that lies in this bucket is there to be served
         Condition = { StringEquals = { "aws:SourceArn" = aws_cloudfront_distribution.sdk.arn } }
-      }]
-    )
+      },
+    ]
   })
 
   depends_on = [aws_s3_bucket_public_access_block.this]
+}
+
+moved {
+  from = aws_s3_bucket_policy.this["sdk"]
+  to   = aws_s3_bucket_policy.sdk
 }
 
 resource "aws_s3_bucket_lifecycle_configuration" "this" {

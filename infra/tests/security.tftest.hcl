@@ -37,8 +37,8 @@ run "nothing_is_public_or_plain" {
 
   assert {
     condition = alltrue([
-      for key, p in aws_s3_bucket_policy.this : contains([for s in jsondecode(p.policy).Statement : s.Effect == "Deny" ? s.Condition.Bool["aws:SecureTransport"] : "-"], "false")
-    ])
+      for p in concat(values(aws_s3_bucket_policy.this), [aws_s3_bucket_policy.sdk]) : contains([for s in jsondecode(p.policy).Statement : s.Effect == "Deny" ? s.Condition.Bool["aws:SecureTransport"] : "-"], "false")
+    ]) && length(aws_s3_bucket_policy.this) + 1 == length(aws_s3_bucket.this)
     error_message = "no bucket answers without TLS"
   }
 
@@ -53,7 +53,7 @@ run "only_cloudfront_reads_the_sdk" {
 
   assert {
     condition = [
-      for s in jsondecode(aws_s3_bucket_policy.this["sdk"].policy).Statement : [s.Principal, s.Action, s.Condition] if s.Effect == "Allow"
+      for s in jsondecode(aws_s3_bucket_policy.sdk.policy).Statement : [s.Principal, s.Action, s.Condition] if s.Effect == "Allow"
     ] == [[{ Service = "cloudfront.amazonaws.com" }, "s3:GetObject", { StringEquals = { "aws:SourceArn" = aws_cloudfront_distribution.sdk.arn } }]]
     error_message = "one distribution reads"
   }

@@ -38,33 +38,33 @@ def every_function_logs_to_a_group_of_ours(resources: Sequence[Resource]) -> lis
 
 
 def every_bucket_is_closed_four_ways(resources: Sequence[Resource]) -> list[str]:
-    blocks = {_key(one): one.values for one in of(resources, "aws_s3_bucket_public_access_block")}
+    blocks = {one.values["bucket"]: one.values for one in of(resources, "aws_s3_bucket_public_access_block")}
     return [
         one.address
         for one in of(resources, "aws_s3_bucket")
-        if not all(blocks.get(_key(one), {}).get(way) for way in _CLOSED)
+        if not all(blocks.get(one.values["id"], {}).get(way) for way in _CLOSED)
     ]
 
 
 def every_bucket_is_encrypted_and_refuses_plain_http(resources: Sequence[Resource]) -> list[str]:
-    encrypted = {_key(one) for one in of(resources, "aws_s3_bucket_server_side_encryption_configuration")}
+    encrypted = {one.values["bucket"] for one in of(resources, "aws_s3_bucket_server_side_encryption_configuration")}
     refusing = {
-        _key(one)
+        one.values["bucket"]
         for one in of(resources, "aws_s3_bucket_policy")
         for statement in _statements(one)
         if statement["Effect"] == "Deny" and statement.get("Condition") == {"Bool": {"aws:SecureTransport": "false"}}
     }
-    return [one.address for one in of(resources, "aws_s3_bucket") if _key(one) not in encrypted & refusing]
+    return [one.address for one in of(resources, "aws_s3_bucket") if one.values["id"] not in encrypted & refusing]
 
 
 def every_bucket_ends_unfinished_uploads(resources: Sequence[Resource]) -> list[str]:
     ending = {
-        _key(one)
+        one.values["bucket"]
         for one in of(resources, "aws_s3_bucket_lifecycle_configuration")
         for rule in one.values["rule"]
         if rule["abort_incomplete_multipart_upload"] and rule["status"] == "Enabled"
     }
-    return [one.address for one in of(resources, "aws_s3_bucket") if _key(one) not in ending]
+    return [one.address for one in of(resources, "aws_s3_bucket") if one.values["id"] not in ending]
 
 
 def every_alarm_has_an_action(resources: Sequence[Resource]) -> list[str]:
@@ -165,10 +165,6 @@ def iam_policies(resources: Iterable[Resource]) -> dict[str, dict[str, Any]]:
         for one in resources
         if one.type == "aws_iam_role" or one.type.endswith("_policy")
     }
-
-
-def _key(one: Resource) -> str:
-    return one.address.partition("[")[2]
 
 
 def _statements(one: Resource) -> list[dict[str, Any]]:

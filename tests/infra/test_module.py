@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.infra.terraform import MODULE, Terraform
@@ -37,6 +39,22 @@ def test_the_key_outlives_what_is_written_under_it(terraform: Terraform, broken:
 
     assert edge in terraform.run("graph").stdout
     assert edge not in broken.run("graph").stdout
+
+
+def _waiting(terraform: Terraform, resource: str) -> set[str]:
+    """What is made only once that resource is there, by way of others too."""
+    edges = re.findall(r'"([^"]+)" -> "([^"]+)"', terraform.run("graph").stdout)
+    found, new = set[str](), {resource}
+    while new := {one for one, other in edges if other in new} - found:
+        found |= new
+    return found
+
+
+def test_only_what_serves_the_sdk_waits_for_cloudfront(terraform: Terraform, broken: Terraform) -> None:
+    broken.edit("processor.tf", "aws_s3_bucket_policy.this, ", "aws_s3_bucket_policy.this, aws_s3_bucket_policy.sdk, ")
+
+    assert _waiting(terraform, "aws_cloudfront_distribution.sdk") == {"aws_s3_bucket_policy.sdk"}
+    assert "aws_lambda_event_source_mapping.stream" in _waiting(broken, "aws_cloudfront_distribution.sdk")
 
 
 def test_a_misspelt_attribute_is_not_valid(broken: Terraform) -> None:

@@ -173,7 +173,7 @@ def test_the_page_is_hosted_with_all_that_it_names(applied: Applied) -> None:
 
 def _unserved(resources: Sequence[Resource]) -> list[str]:
     """Objects behind CloudFront that it may not read."""
-    [policy] = [one for one in of(resources, "aws_s3_bucket_policy") if one.address.endswith('["sdk"]')]
+    [policy] = [one for one in of(resources, "aws_s3_bucket_policy") if one.address.endswith(".sdk")]
     [readable] = [
         one["Resource"] for one in json.loads(policy.values["policy"])["Statement"] if one["Effect"] == "Allow"
     ]
