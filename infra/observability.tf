@@ -23,10 +23,11 @@ locals {
     },
     {
       iterator-age = {
-        text       = "The tables are behind the stream by a quarter of its retention: events are lost when it is all of it",
-        namespace  = "AWS/Lambda", metric = "IteratorAge", dimensions = { FunctionName = aws_lambda_function.processor.function_name },
-        statistic  = "Maximum", period_s = 300, periods = 3, threshold = var.stream.retention_hours * 3600000 / 4,
-        comparison = "GreaterThanThreshold", missing = "notBreaching"
+        text      = "The tables are an hour behind the stream: commits fail, or are too slow. Events are lost when it is all of its retention",
+        namespace = "AWS/Lambda", metric = "IteratorAge", dimensions = { FunctionName = aws_lambda_function.processor.function_name },
+        statistic = "Maximum", period_s = 300, threshold = 3600000, comparison = "GreaterThanThreshold", missing = "notBreaching"
+        # A delivery that fails may take 15 minutes, and tells its age once: three in an hour are enough.
+        periods = 12, breaching = 3
       }
       stream-throttled = {
         text      = "The stream takes no more: the API answers 429 and clients wait; add a shard",
@@ -44,9 +45,11 @@ locals {
         statistic = "Sum", period_s = 300, periods = 1, threshold = 0, comparison = "GreaterThanThreshold", missing = "notBreaching"
       }
       no-events = {
-        text      = "Not one event for a day",
+        text      = "Not one event for a day, after there were some",
         namespace = "AWS/Kinesis", metric = "IncomingRecords", dimensions = { StreamName = aws_kinesis_stream.this.name },
-        statistic = "Sum", period_s = 3600, periods = 24, threshold = 1, comparison = "LessThanThreshold", missing = "breaching"
+        statistic = "Sum", period_s = 3600, periods = 24, threshold = 1, comparison = "LessThanThreshold"
+        # Told by INSUFFICIENT_DATA, which a new alarm is in: so it is silent until it was left, by a first event.
+        missing = "missing", silence = true
       }
       dead-letters = {
         text      = "Many events are dead letters: select reason, detail, raw from dead_letters says why",
@@ -103,6 +106,8 @@ resource "aws_cloudwatch_metric_alarm" "this" {
   alarm_description = each.value.text
   alarm_actions     = [aws_sns_topic.alarms.arn]
   ok_actions        = [aws_sns_topic.alarms.arn]
+
+  insufficient_data_actions = try(each.value.silence, false) ? [aws_sns_topic.alarms.arn] : []
 
   namespace           = each.value.namespace
   metric_name         = each.value.metric

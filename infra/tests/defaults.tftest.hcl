@@ -128,6 +128,40 @@ run "the_tables_are_made_at_apply_and_maintained_every_hour" {
   }
 }
 
+run "commits_that_fail_are_told_of_though_lambda_counts_no_error" {
+  command = plan
+
+  assert {
+    condition = (
+      aws_cloudwatch_metric_alarm.this["iterator-age"].threshold <= 3600 * 1000
+      && aws_cloudwatch_metric_alarm.this["iterator-age"].threshold > 2 * 1000 * aws_lambda_event_source_mapping.stream.maximum_batching_window_in_seconds
+    )
+    error_message = "at an hour, which no window comes near"
+  }
+
+  assert {
+    condition = (
+      aws_cloudwatch_metric_alarm.this["iterator-age"].period * aws_cloudwatch_metric_alarm.this["iterator-age"].evaluation_periods
+      > aws_lambda_function.processor.timeout * aws_cloudwatch_metric_alarm.this["iterator-age"].datapoints_to_alarm
+    )
+    error_message = "also where each delivery takes all the time that it has, and tells its age once in that"
+  }
+}
+
+run "a_stack_that_nobody_sends_to_yet_is_silent" {
+  command = apply
+
+  assert {
+    condition     = aws_cloudwatch_metric_alarm.this["no-events"].treat_missing_data == "missing" && aws_cloudwatch_metric_alarm.this["no-events"].insufficient_data_actions == toset([aws_sns_topic.alarms.arn])
+    error_message = "silence is told by the state that a new alarm is in, so only once it was left"
+  }
+
+  assert {
+    condition     = [for key, alarm in aws_cloudwatch_metric_alarm.this : key if key != "no-events" && (alarm.treat_missing_data != "notBreaching" || length(alarm.insufficient_data_actions) > 0)] == []
+    error_message = "no other alarm tells of silence"
+  }
+}
+
 run "a_fresh_account_can_apply_it" {
   command = plan
 

@@ -126,7 +126,7 @@ run "an_on_demand_stream_has_no_shard_count" {
   }
 }
 
-run "a_week_of_retention_moves_the_record_age_and_the_alarm" {
+run "a_week_of_retention_moves_the_record_age_and_not_the_alarm" {
   command = plan
   variables {
     stream = { retention_hours = 168 }
@@ -138,8 +138,8 @@ run "a_week_of_retention_moves_the_record_age_and_the_alarm" {
   }
 
   assert {
-    condition     = aws_cloudwatch_metric_alarm.this["iterator-age"].threshold == 42 * 3600 * 1000
-    error_message = "the alarm comes at a quarter of the retention"
+    condition     = aws_cloudwatch_metric_alarm.this["iterator-age"].threshold == 3600 * 1000
+    error_message = "the alarm comes at an hour"
   }
 }
 
