@@ -11,12 +11,19 @@ const browser = await playwright.launch({
   args: [...args, "--host-resolver-rules=MAP *.test 127.0.0.1"], // names, for cookies of subdomains
   ignoreDefaultArgs: ["--disable-back-forward-cache"],
 });
-const context = await browser.newContext();
+let context;
 const pages = new Map();
 const errors = []; // what pages threw, or Chromium complained of
 let blocked = 0;
 
 const commands = {
+  /** Close all pages, and forget what they stored and what was set for them, as if Chromium were started again. */
+  async renew() {
+    await context?.close();
+    context = await browser.newContext();
+    pages.clear();
+    errors.length = blocked = 0;
+  },
   async open({ page, url }) {
     const opened = pages.get(page) ?? (await context.newPage());
     if (opened !== pages.get(page)) {
@@ -65,6 +72,7 @@ const commands = {
   },
 };
 
+await commands.renew();
 console.log(JSON.stringify({ version: browser.version() }));
 for await (const line of createInterface({ input: process.stdin })) {
   const { do: name, ...given } = JSON.parse(line);

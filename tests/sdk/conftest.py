@@ -153,7 +153,7 @@ def site(gate: Gate) -> Iterator[str]:
 
 
 class Browser:
-    """A Chromium with storage of its own. Pages have names."""
+    """A Chromium. Pages have names."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
@@ -190,8 +190,9 @@ class Browser:
         )
 
 
-@pytest.fixture
-def browser() -> Iterator[Browser]:
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """One for all tests: each start takes a second."""
     if not NODE.is_file() or not (SDK / "node_modules").is_dir():
         pytest.skip("no Node, or no sdk-js/node_modules (make sdk)")
     process = subprocess.Popen([NODE, "tests/browser.mjs"], cwd=SDK, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -202,6 +203,13 @@ def browser() -> Iterator[Browser]:
     finally:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture
+def browser(chromium: Browser) -> Iterator[Browser]:
+    """With no page yet and nothing stored."""
+    yield chromium
+    chromium.do("renew")
 
 
 class Arrived:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -17,7 +16,7 @@ import pytest
 
 from tests.live_server import LiveServer, eventually
 from tests.local_http import serving, url_of
-from tests.sdk.conftest import KEY, NODE, SDK, Browser
+from tests.sdk.conftest import KEY, SDK, Browser
 
 START = """import {{ createClient }} from "/index.js";
 import {{ autocapture }} from "/autocapture.js";
@@ -131,20 +130,6 @@ class Tab:
     def complaints(self) -> list[str]:
         complaints: list[str] = self.drive("return page.complaints")
         return complaints
-
-
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[Browser]:
-    if not NODE.is_file() or not (SDK / "node_modules").is_dir():
-        pytest.skip("no Node, or no sdk-js/node_modules (make sdk)")
-    process = subprocess.Popen([NODE, "tests/browser.mjs"], cwd=SDK, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    try:
-        assert "version" in json.loads(process.stdout.readline())
-        yield Browser(process)
-    finally:
-        process.kill()
-        process.communicate()
 
 
 @pytest.fixture
