@@ -21,6 +21,7 @@ LONG = (
     *("tests/infra/test_apply.py", "tests/docker/test_image.py", "tests/spark/", "tests/contract/", "tests/trino/"),
     *("tests/e2e/", "tests/sdk/", "tests/infra/", "tests/docker/", "tests/integration/test_exactly_once.py"),
 )
+A_WORKER_BYTES = 4_000_000_000  # with the JVMs that it starts
 
 settings.register_profile("manymetrics", deadline=None, max_examples=40)  # a busy machine is no failure
 settings.load_profile("manymetrics")
@@ -67,6 +68,13 @@ def anyio_backend() -> str:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: next((at for at, path in enumerate(LONG) if item.nodeid.startswith(path)), len(LONG)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Half as many again as cores, where there is memory for them: a worker mostly waits for others' processes."""
+    cores, memory = os.cpu_count() or 1, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(cores, min(cores + cores // 2, memory // A_WORKER_BYTES))
 
 
 @pytest.hookimpl(optionalhook=True)
