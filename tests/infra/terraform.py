@@ -90,6 +90,7 @@ class Terraform:
         """One command, in the module, given some input. No credentials and no settings of this machine's reach it."""
         environ = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "TF_"))}
         environ |= {"TF_CLI_CONFIG_FILE": os.devnull, "TF_IN_AUTOMATION": "1", "CHECKPOINT_DISABLE": "1"}
+        environ |= {"GOGC": "400"}  # a quarter less of a core's time, for 300 MB more: Go looks for garbage too often
         environ |= self._aws
         return subprocess.run(
             [self._program, *arguments],
