@@ -5,13 +5,16 @@ Where there is no terraform or no copy of its AWS provider, the tests that need 
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -88,9 +91,9 @@ class Terraform:
 
     def run(self, *arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
         """One command, in the module, given some input. No credentials and no settings of this machine's reach it."""
-        environ = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "TF_"))}
-        environ |= {"TF_CLI_CONFIG_FILE": os.devnull, "TF_IN_AUTOMATION": "1", "CHECKPOINT_DISABLE": "1"}
-        environ |= {"GOGC": "400"}  # a quarter less of a core's time, for 300 MB more: Go looks for garbage too often
+        environ = _environ() | {"TF_CLI_CONFIG_FILE": os.devnull, "TF_IN_AUTOMATION": "1", "CHECKPOINT_DISABLE": "1"}
+        if arguments[0] in {"test", "validate"} and not self._aws:  # a provider reads the AWS from its own environment
+            environ["TF_REATTACH_PROVIDERS"] = _served(self._provider())
         environ |= self._aws
         return subprocess.run(
             [self._program, *arguments],
@@ -101,6 +104,10 @@ class Terraform:
             capture_output=True,
             check=False,
         )
+
+    def _provider(self) -> Path:
+        [program] = (self.module / ".terraform" / "providers" / PROVIDER).glob("*/*/terraform-provider-aws_*")
+        return program.resolve()
 
     def test(self, file: str, *, states: bool = False) -> Tested:
         """The runs of one file of tests. ``states``: with what they applied, which takes longer."""
@@ -128,6 +135,27 @@ class Terraform:
         path = self.module / "tests" / file
         head, *runs = re.split(r"(?m)^(?=run \")", path.read_text())
         path.write_text(head + next(text for text in runs if text.startswith(f'run "{run}"')))
+
+
+def _environ() -> dict[str, str]:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "TF_"))}
+    return environ | {"GOGC": "400"}  # a quarter less of a core's time, for 300 MB: Go looks for garbage too often
+
+
+@cache
+def _served(provider: Path) -> str:
+    """How a provider is reached that runs until this process ends.
+
+    Terraform would start one for each step of each run, which takes longer than what it is asked: a second on a core.
+    """
+    process = subprocess.Popen(
+        [provider, "-debug"], env=_environ(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    atexit.register(process.wait)
+    atexit.register(process.send_signal, signal.SIGINT)  # called first; it removes its socket
+    assert process.stdout is not None
+    told = (re.search("TF_REATTACH_PROVIDERS='(.*)'", line) for line in process.stdout)
+    return next(found[1] for found in told if found)
 
 
 def resources_of(module: Mapping[str, Any]) -> Iterator[Resource]:
