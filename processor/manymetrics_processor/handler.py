@@ -38,7 +38,7 @@ from manymetrics_processor.event_source import MAINTAIN_EVERY_S, EventSource, Op
 from manymetrics_processor.glue import glue_catalog
 from manymetrics_processor.kept_ids import KeptIds
 from manymetrics_processor.lake import CommitContentionError, Engine, Lake, current_books
-from manymetrics_processor.maintenance import maintain
+from manymetrics_processor.maintenance import Read, maintain
 from manymetrics_processor.storage import write_bytes
 from manymetrics_processor.window import Window
 
@@ -74,6 +74,7 @@ class Processor:
         self._is_alive = is_alive
         self._until = float("inf")
         self._has_tables = False
+        self._manifests: Read = {}
 
     def handle(self, event: Mapping[str, Any], context: Context | None) -> dict[str, Any]:
         """Answer one invocation."""
@@ -93,6 +94,7 @@ class Processor:
                 older_than_s=EXPIRE_AFTER_S,
                 at_least=EXPIRE_AT_ONCE,
                 look_for_orphans=event.get("orphans", True),
+                read=self._manifests,
             )
             return {"tables": [asdict(report) for report in reports]}
         raise ValueError('the processor takes a Kinesis event, {"action": "ensure_tables"} or {"action": "maintain"}')

@@ -22,7 +22,7 @@ from pyiceberg.table import Table as IcebergTable
 from pyiceberg.table.snapshots import Snapshot
 
 from manymetrics.tables import TABLES, Table
-from manymetrics_processor.arrow_engine import stage_day
+from manymetrics_processor.arrow_engine import MERGED_ZSTD_LEVEL, stage_day
 from manymetrics_processor.commits import ConflictError
 from manymetrics_processor.lake import MAX_ATTEMPTS, Lake, delete_manifests, live_files
 from manymetrics_processor.reading import Positions, read_files
@@ -101,15 +101,16 @@ def maintain(
     older_than_s: float = 0,
     at_least: int = 1,
     look_for_orphans: bool = True,
+    read: Read | None = None,
 ) -> list[Report]:
     """All of it, on both tables, at once. Snapshots are kept that are among the newest, or younger.
 
     Expiring them, and looking for orphans, each read what every snapshot refers to: where reads cost, ``at_least`` so
-    many are expired at once, and orphans are looked for now and then.
+    many are expired at once, and orphans are looked for now and then. ``read`` is what the run before has read.
     """
+    read = {} if read is None else read
     reports = []
     for table in TABLES:
-        read: Read = {}
         before = len(list(live_files(lake.load(table))))
         merge_small_files(lake, table)
         expired, dead = expire_snapshots(lake, table, keep_snapshots, older_than_s, at_least, read)
@@ -173,7 +174,10 @@ def stage_rewritten(
     begun_at = time.time()
     rows = read_files(table, iceberg, files, without=without)
     left = kept(rows)
-    new = [stage_day(table, iceberg, sort_rows(table, left), files[0].partition[0])] if left.num_rows else []
+    new = []
+    if left.num_rows:
+        day = files[0].partition[0]
+        new.append(stage_day(table, iceberg, sort_rows(table, left), day, zstd_level=MERGED_ZSTD_LEVEL))
     return Rewritten(files, new, rows.num_rows - left.num_rows, begun_at)
 
 
@@ -272,7 +276,10 @@ def expire_snapshots(
     held = _reachable(iceberg, read)
     if not lake.expire(iceberg, old):
         return 0, set()
-    return len(old), held - _reachable(lake.load(table), read)
+    dead = held - _reachable(lake.load(table), read)
+    for location in dead & read.keys():
+        del read[location]
+    return len(old), dead
 
 
 def remove_orphans(iceberg: IcebergTable, *, older_than_s: float = ORPHAN_AGE_S, read: Read | None = None) -> int:

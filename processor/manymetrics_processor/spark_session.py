@@ -86,7 +86,7 @@ class SparkSettings:
     java_home: Path | None = None
     class_archive: Path | None = None
     endpoint: str | None = None
-    heap_mb: int = 1024
+    heap_mb: int = 832  # a commit of 20,000 events, the most, takes 1.56 GB with Python in it (2026-11-28)
     catalog: Mapping[str, str] = field(default_factory=dict)  # more of the catalogue's properties, or others
 
 

@@ -22,6 +22,7 @@ from manymetrics_processor.maintenance import (
     KEEP_SNAPSHOTS,
     ORPHAN_AGE_S,
     Maintenance,
+    Read,
     Report,
     expire_snapshots,
     maintain,
@@ -48,6 +49,19 @@ def commit(lake: Lake, numbers: range, *, days: int = 1, stream: str = STREAM) -
     for number in numbers:
         one = record(number, track(f"{stream}-{number}"), BAD, day=number % days)
         pipeline.run([one], stream, lake, window)
+
+
+def record_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The locations of what is opened from now on."""
+    opened: list[str] = []
+    real = PyArrowFileIO.new_input
+
+    def recorded(io: PyArrowFileIO, location: str) -> PyArrowFile:
+        opened.append(location)
+        return real(io, location)
+
+    monkeypatch.setattr(PyArrowFileIO, "new_input", recorded)
+    return opened
 
 
 def contents(lake: Lake, table: Table) -> Counter[str]:
@@ -332,14 +346,7 @@ def test_a_run_that_looks_for_no_orphans_leaves_them(lake: Lake, tmp_path: Path)
 def test_after_an_expiry_a_look_for_orphans_reads_no_manifest_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reads: list[str] = []
-    real = PyArrowFileIO.new_input
-
-    def counted(io: PyArrowFileIO, location: str) -> PyArrowFile:
-        reads.append(location)
-        return real(io, location)
-
-    monkeypatch.setattr(PyArrowFileIO, "new_input", counted)
+    reads = record_reads(monkeypatch)
 
     def manifests_read(name: str, *, look_for_orphans: bool) -> int:
         lake = make_lake(tmp_path / name)
@@ -349,3 +356,29 @@ def test_after_an_expiry_a_look_for_orphans_reads_no_manifest_again(
         return sum(one.endswith(".avro") for one in reads)
 
     assert manifests_read("with", look_for_orphans=True) == manifests_read("without", look_for_orphans=False) > 12
+
+
+def test_an_expiry_reads_no_manifest_that_one_before_has_read_and_remembers_none_that_is_gone(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def manifests() -> set[str]:
+        iceberg = lake.load(EVENTS)
+        snapshots = iceberg.metadata.snapshots
+        return {one.manifest_list for one in snapshots} | {
+            manifest.manifest_path for one in snapshots for manifest in one.manifests(iceberg.io)
+        }
+
+    read: Read = {}
+    commit(lake, range(12))
+    expire_snapshots(lake, EVENTS, keep=9, read=read)
+    known = manifests()
+    assert read.keys() == known
+    commit(lake, range(12, 15))
+    opened = record_reads(monkeypatch)
+
+    expired, _ = expire_snapshots(lake, EVENTS, keep=9, read=read)
+
+    assert expired == 3
+    assert len({one for one in opened if one.endswith(".avro")}) == 6  # a list and a manifest of each new one
+    assert not known & set(opened)
+    assert read.keys() == manifests()

@@ -32,6 +32,7 @@ DATA_KEY_S: Final = 300.0  # Kinesis uses a data key so long; S3 a bucket's key,
 KMS_A_DATA_KEY: Final = 2.0  # calls of KMS: it is made, and it is decrypted
 DAYS: Final = HOURS / 24
 MAINTENANCE_RUNS: Final = HOURS + DAYS  # one an hour, and one a day that looks for orphans: infra/processor.tf
+KEPT_SNAPSHOTS, EXPIRED_AT_ONCE = 100, 50  # the latter at least: handler.py
 RUN_WAIT_MS: Final = 2_000.0  # assumed: of a run of maintenance, for Glue and S3
 
 GATEWAY_BYTES: Final = 512 * 1024  # what one request of an HTTP API is metered by
@@ -279,6 +280,7 @@ def _storage(stack: Stack, traffic: Traffic, flow: _Flow, prices: Prices, measur
     of = measured.maintenance
     writes = flow.commits * engine.s3_writes
     reads = flow.commits * (engine.s3_reads + 1 + of.snapshot_reads)  # once more to merge
+    reads += _runs_that_read_all(flow) * KEPT_SNAPSHOTS * of.kept_snapshot_reads
     reads += MAINTENANCE_RUNS * of.run_reads + DAYS * of.orphans_reads
     archived = ""
     if stack.archive:
@@ -292,6 +294,13 @@ def _storage(stack: Stack, traffic: Traffic, flow: _Flow, prices: Prices, measur
     yield Line("S3 requests", usd, f"{_count(writes)} PUT and LIST, {_count(reads)} GET and HEAD")
     requests = flow.commits * engine.glue_requests
     yield Line("Glue catalogue", prices.glue_request.of(requests), f"{_count(requests)} requests")
+
+
+def _runs_that_read_all(flow: _Flow) -> float:
+    """Runs that expire snapshots, in a process that has not read yet what is kept."""
+    commits_an_hour = flow.commits / HOURS
+    hours_between = max(1.0, EXPIRED_AT_ONCE / commits_an_hour)
+    return HOURS / hours_between * min(1.0, hours_between / ENVIRONMENT_HOURS)
 
 
 def _watching(stack: Stack, flow: _Flow, prices: Prices) -> Iterator[Line]:

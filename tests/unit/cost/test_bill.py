@@ -10,6 +10,7 @@ from typing import get_args
 import msgspec
 import pytest
 
+from manymetrics.cost import bill as model
 from manymetrics.cost.bill import Bill, bill_of, break_evens, marginal
 from manymetrics.cost.measured import EngineFigures, MaintenanceFigures, Measured, read_measured
 from manymetrics.cost.prices import read_prices
@@ -26,7 +27,7 @@ HAND = Measured(  # round figures, to work with by hand
         "spark": EngineFigures((64, 100, 140), (64, 100, 140), 1000, 1000, 4, 2, 5),  # 4 us an event from 1,000 on
         "arrow": EngineFigures((20, 50, 90), (30, 60, 100), 500, 600, 6, 5, 4),
     },
-    maintenance=MaintenanceFigures(10, 10, 10, 20, 100, 50, 500, 400),
+    maintenance=MaintenanceFigures(10, 10, 10, 20, 5, 100, 50, 500, 400),
     stream_ratio={1: 0.5, 3: 0.4, 20: 0.2},
     table_ratio=0.2,
 )
@@ -63,8 +64,9 @@ def test_ten_million_events_by_hand() -> None:
             # + 8,760 x 20 ms + 760.42 x 100 ms + 30.42 x 500 ms = 366.45 s, x 1.5 = 549.675 s. 2,070,509 ms; x 2 GB.
             "maintenance": 760.4166667 * 0.2e-6 + 4_141.018 * 1.66667e-5,
             "S3 storage": 10e6 * 200 / 2**30 * 0.023,
-            # Two reads by the commit, one to merge, 20 to expire; a run's 50, a look's 400.
-            "S3 requests": 8_760 * 4 * 5e-6 + (8_760 * 23 + 760.4166667 * 50 + 30.4166667 * 400) * 0.4e-6,
+            # Two reads by the commit, one to merge, 20 to expire; a run's 50, a look's 400. 12 commits an hour: 50
+            # expire at once each 4.17 hours, 175.2 times, always in a new process, which reads 100 snapshots of 5 reads.
+            "S3 requests": 8_760 * 4 * 5e-6 + (8_760 * 23 + 175.2 * 500 + 760.4166667 * 50 + 30.4166667 * 400) * 0.4e-6,
             "Glue catalogue": 8_760 * 5 * 1e-6,
             "CloudWatch logs": 8_760 * 1_000 / 2**30 * 0.5,
             "CloudWatch metrics": 0.6,  # 2 x $0.30
@@ -75,7 +77,7 @@ def test_ten_million_events_by_hand() -> None:
         },
         rel=1e-9,
     )
-    assert bill.usd == pytest.approx(18.0169, abs=0.0001)  # the sum of the above, added up by hand
+    assert bill.usd == pytest.approx(18.0519, abs=0.0001)  # the sum of the above, added up by hand
     assert bill.ingestion_usd == pytest.approx(0.5 + 0.2068 + 10.957, abs=0.0001)
     assert bill.dominating.component == "Kinesis"
 
@@ -98,6 +100,20 @@ def test_a_full_invocation_does_not_wait_for_its_window() -> None:
 def test_a_commit_costs_what_its_size_does(events: float, cpu_ms: float) -> None:
     # 1,000 events take 20 ms, and fewer no less; 10,000 take 50, 20,000 take 90, and each 1,000 more 4.
     assert HAND.engines["arrow"].commit_ms(events) == pytest.approx((cpu_ms, cpu_ms + 10))
+
+
+def test_many_snapshots_expire_each_hour_half_the_time_in_a_process_that_has_read_what_is_kept() -> None:
+    before, after = (
+        usd(bill_of(STACK, Traffic(1e9), PRICES, replace(HAND, maintenance=replace(HAND.maintenance, **reads))))
+        for reads in ({"kept_snapshot_reads": 0}, {"kept_snapshot_reads": 5})
+    )
+
+    # 48,611 commits are 67 an hour, more than 50; a process lives for two hours: 365 x 100 x 5 reads.
+    assert after["S3 requests"] - before["S3 requests"] == pytest.approx(365 * 500 * 0.4e-6)
+
+
+def test_the_bill_expires_snapshots_as_the_processor_does() -> None:
+    assert (model.KEPT_SNAPSHOTS, model.EXPIRED_AT_ONCE) == (handler.KEEP_SNAPSHOTS, handler.EXPIRE_AT_ONCE)
 
 
 def test_a_function_below_a_whole_core_takes_longer() -> None:
