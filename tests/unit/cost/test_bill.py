@@ -65,7 +65,7 @@ def test_ten_million_events_by_hand() -> None:
             "maintenance": 760.4166667 * 0.2e-6 + 4_141.018 * 1.66667e-5,
             "S3 storage": 10e6 * 200 / 2**30 * 0.023,
             # Two reads by the commit, one to merge, 20 to expire; a run's 50, a look's 400. 12 commits an hour: 50
-            # expire at once each 4.17 hours, 175.2 times, always in a new process, which reads 100 snapshots of 5 reads.
+            # expire at once each 4.17 hours, 175.2 times, always in a new process, which reads 100 of 5 reads.
             "S3 requests": 8_760 * 4 * 5e-6 + (8_760 * 23 + 175.2 * 500 + 760.4166667 * 50 + 30.4166667 * 400) * 0.4e-6,
             "Glue catalogue": 8_760 * 5 * 1e-6,
             "CloudWatch logs": 8_760 * 1_000 / 2**30 * 0.5,
