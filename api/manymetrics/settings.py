@@ -36,7 +36,9 @@ class Settings:
     dedup_window_days: int = 7
     """How many UTC days after an event its message_id is known as a resend."""
     dedup_max_ids: int = 30_000_000
-    """How many message_ids the processor on AWS holds, 16 bytes each; with more, it forgets the oldest days."""
+    """How many message_ids the processor on AWS holds, 16 bytes each, mostly in its temp folder.
+
+    With more, it forgets the oldest days."""
     trusted_proxies: int = 0
     """How many proxies stand before the server: so many hops of X-Forwarded-For, from the right, are believed."""
     body_timeout_s: float = 30.0

@@ -2,7 +2,8 @@
 
 An id is 16 bytes (rows.dedup_digest). Ids are kept by the UTC day on which their event was received, in a few
 sorted runs a day; a run is merged with its neighbour once they are of a size, so that a day has about log2 of
-its ids in runs. 16 bytes an id: 10 million take 160 MB.
+its ids in runs. A large run is merged no more, and lies in a file of the temp folder: 10 million ids take 160 MB there,
+and little memory that the system can't have back.
 
 A resend counts as one where it comes at most ``window_days`` UTC days after the first, either way round, so the
 verdict depends on the two events alone and not on when the process was started.
@@ -10,6 +11,8 @@ verdict depends on the two events alone and not on when the process was started.
 
 from __future__ import annotations
 
+import logging
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from uuid import uuid4
@@ -20,6 +23,9 @@ import numpy.typing as npt
 Ids = npt.NDArray[np.uint64]  # shape (n, 2): the two halves of each id
 
 WINDOW_DAYS = 7
+LARGE_IDS = 2_000_000  # 32 MB; a merge of two that are smaller takes 150 MB for a moment
+
+log = logging.getLogger("manymetrics.dedup")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,7 +76,21 @@ class Run:
         """Both, as one new run."""
         first = np.concatenate((self.first, other.first))
         order = np.argsort(first, kind="stable")
-        return Run(first[order], np.concatenate((self.second, other.second))[order])
+        return Run(first[order], np.concatenate((self.second, other.second))[order]).settled()
+
+    def settled(self) -> Run:
+        """Itself; a large one in a file that has no name, so it is gone with the process however that ends."""
+        if len(self) < LARGE_IDS:
+            return self
+        try:
+            with tempfile.TemporaryFile(buffering=0) as file:
+                for half in (self.first, self.second):
+                    half.astype("<u8", copy=False).tofile(file)
+                first, second = np.asarray(np.memmap(file, "<u8", "r", shape=(2, len(self))))
+        except OSError as error:
+            log.warning("there is no room for dedup ids in the temp folder: they stay in memory", exc_info=error)
+            return self
+        return Run(first, second, self.name)
 
 
 class DedupIndex:
@@ -95,7 +115,7 @@ class DedupIndex:
 
     def put_run(self, day: int, run: Run) -> None:
         """Take in a run that was kept."""
-        self._runs.setdefault(day, []).append(run)
+        self._runs.setdefault(day, []).append(run.settled())
 
     def clear(self) -> None:
         """Forget all."""
@@ -106,14 +126,12 @@ class DedupIndex:
         if not len(ids):
             return
         runs = self._runs.setdefault(day, [])
-        runs.append(Run.of(ids))
-        for other, closed in self._runs.items():  # a day that no longer grows needs but one run
-            while other != day and len(closed) > 1:
-                last = closed.pop()
-                closed[-1] = closed[-1].merged(last)
-        while len(runs) > 1 and len(runs[-2]) <= 2 * len(runs[-1]):
-            last = runs.pop()
-            runs[-1] = runs[-1].merged(last)
+        runs.append(Run.of(ids).settled())
+        for other, closed in self._runs.items():  # a day that no longer grows needs but one small run
+            while other != day and _may_merge(closed):
+                _merge_last(closed)
+        while _may_merge(runs) and len(runs[-2]) <= 2 * len(runs[-1]):
+            _merge_last(runs)
 
     def holds(self, day: int, ids: Ids) -> npt.NDArray[np.bool_]:
         """Which of these ids, received on ``day``, are resends of what is known. Shape (n,), in order."""
@@ -130,6 +148,15 @@ class DedupIndex:
         """Drop the days before ``day``."""
         for old in [known for known in self._runs if known < day]:
             del self._runs[old]
+
+
+def _may_merge(runs: list[Run]) -> bool:
+    return len(runs) > 1 and max(len(runs[-2]), len(runs[-1])) < LARGE_IDS
+
+
+def _merge_last(runs: list[Run]) -> None:
+    last = runs.pop()
+    runs[-1] = runs[-1].merged(last)
 
 
 def ids_of(digests: Iterable[bytes]) -> Ids:

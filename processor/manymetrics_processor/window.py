@@ -25,7 +25,7 @@ from manymetrics_processor.rows import dedup_digest
 from manymetrics_processor.spread import Spread
 from manymetrics_processor.storage import open_parquet
 
-MAX_IDS = 30_000_000  # 480 MB
+MAX_IDS = 30_000_000  # 480 MB, most of it in the temp folder
 KEEP_EVERY_COMMITS, KEEP_EVERY_IDS = 16, 1_000_000  # a new process reads at most so much from the table
 
 log = logging.getLogger("manymetrics.dedup")

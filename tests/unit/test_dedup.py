@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import errno
+import mmap
+import tempfile
+from pathlib import Path
+from typing import IO, NamedTuple
+from unittest.mock import patch
 
 import numpy as np
+import numpy.typing as npt
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from manymetrics_processor.dedup import DedupIndex, Ids, ids_of
+from manymetrics_processor import dedup
+from manymetrics_processor.dedup import DedupIndex, Ids, Run, ids_of
 from manymetrics_processor.window import resends_within
 
 Id = tuple[int, int]
@@ -42,9 +50,17 @@ steps = st.lists(
 )
 
 
+@pytest.mark.parametrize("large_ids", [dedup.LARGE_IDS, 3])
 @given(steps, st.integers(0, 9))
 @example([Add(1, [(1, 1)]), Add(1, [(1, 2)]), Add(2, [(1, 3)]), Ask(1, [(1, 1), (1, 2), (1, 3), (1, 0), (0, 1)])], 1)
-def test_the_index_holds_what_a_plain_list_holds(steps: list[Add | Ask | Forget], window_days: int) -> None:
+def test_the_index_holds_what_a_plain_list_holds(
+    large_ids: int, steps: list[Add | Ask | Forget], window_days: int
+) -> None:
+    with patch.object(dedup, "LARGE_IDS", large_ids):
+        check_against_a_plain_list(steps, window_days)
+
+
+def check_against_a_plain_list(steps: list[Add | Ask | Forget], window_days: int) -> None:
     index, known = DedupIndex(window_days), list[tuple[int, Id]]()
 
     for step in steps:
@@ -86,6 +102,50 @@ def test_adding_little_by_little_leaves_few_runs_a_day() -> None:
 
     assert len(index._runs[1]) <= 10
     assert index.holds(1, array_of([(number, number) for number in range(1_000)])).all()
+
+
+def is_in_a_file(half: npt.NDArray[np.uint64]) -> bool:
+    base: object = half
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return isinstance(base, mmap.mmap)
+
+
+def test_a_large_run_lies_in_a_file_without_a_name_and_is_merged_no_more(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(dedup, "LARGE_IDS", 100)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    index = DedupIndex()
+
+    for number in range(500):
+        index.add(number // 450, array_of([(number, number)]))
+
+    sizes = [len(run) for run in index.runs[0]]
+    assert sum(sizes) == 450
+    assert sum(size >= 100 for size in sizes) >= 2
+    assert sum(size < 100 for size in sizes) <= 1
+    for run in index.runs[0]:
+        assert [is_in_a_file(run.first), is_in_a_file(run.second)] == [len(run) >= 100] * 2
+        assert list(Run.decode(run.encode(), "kept").first) == list(run.first)
+    assert index.holds(0, array_of([(number, number) for number in range(500)])).all()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_the_temp_folder_is_full_a_large_run_stays_in_memory(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(**_: object) -> IO[bytes]:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(dedup, "LARGE_IDS", 2)
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    index = DedupIndex()
+
+    index.add(1, array_of([(1, 1), (2, 2)]))
+
+    assert index.holds(1, array_of([(1, 1), (2, 2), (3, 3)])).tolist() == [True, True, False]
+    assert "no room" in caplog.text
 
 
 def test_an_empty_index_holds_nothing() -> None:
