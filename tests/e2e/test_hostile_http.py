@@ -8,7 +8,6 @@ import gzip
 import json
 import pickle
 import socket
-import time
 from collections import Counter
 from itertools import count
 from typing import Any, NamedTuple
@@ -555,13 +554,13 @@ def test_s7_while_some_are_slow_others_are_served_at_once(server: LiveServer, st
     for number, connection in enumerate(slow):
         connection.sendall(START[:30] if number % 2 else START + b"Content-Length: 40\r\n\r\n{")
 
-    began = time.monotonic()
     _assert_alive(server, story)
-    took = time.monotonic() - began
 
     for connection in slow:
+        connection.settimeout(0)
+        with pytest.raises(BlockingIOError):  # none was answered or hung up on before
+            connection.recv(1)
         connection.close()
-    assert took < 1
 
 
 def test_s27_no_address_in_an_event_is_ever_called(server: LiveServer, story: Story) -> None:

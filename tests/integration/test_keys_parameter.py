@@ -273,16 +273,16 @@ def test_while_they_hang_known_keys_are_served_and_nobody_is_held(
     stub: SsmStub, moto: Aws, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(keys, "UNKNOWN_REMOTE_REREAD_S", 0.01)
+    monkeypatch.setattr(keys_parameter, "CALL_TIMEOUT_S", 60)  # longer than the stub hangs
     app = app_of(stub.url, moto.url)
     assert track(app, "wk_shop").status == 200
     stub.act = "hanging"
     time.sleep(0.05)
-    began = time.monotonic()
 
     replies = [(track(app, "wk_shop").status, track(app, "wk_other").status) for _ in range(3)]
 
-    assert replies == [(200, 503)] * 3
-    assert time.monotonic() - began < 1
+    assert replies == [(200, 503)] * 3  # 401, had one waited for the answer
+    assert stub.calls == 2
 
 
 def test_without_keys_from_anywhere_the_setting_is_named(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import re
 import struct
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from tests.strict_moto import Aws, strict_moto
 HANDLER = "manymetrics.lambda_handler.handler"
 KEY = WriteKey(key="wk_packaged", project="shop")
 MACHINES = {"arm64": 183, "x86_64": 62}  # e_machine of an ELF file
+TIMEOUT_S = 15  # Terraform's default for the API
 HERE = "arm64" if platform.machine() == "aarch64" else "x86_64"
 
 
@@ -258,12 +258,10 @@ def test_what_is_no_request_is_an_error_and_the_next_is_answered(function: Runti
 
 
 def test_aws_out_of_reach_is_503_in_time(package: Package, task: Path, environ: dict[str, str]) -> None:
-    began = time.monotonic()
     for endpoint, code in (("SSM", "keys_unavailable"), ("KINESIS", "stream_unavailable")):
         gone = {**environ, f"AWS_ENDPOINT_URL_{endpoint}": "http://127.0.0.1:9"}
-        with RuntimeApi(HANDLER, gone, task, python=str(package.python)) as function:
+        with RuntimeApi(HANDLER, gone, task, python=str(package.python), timeout_s=TIMEOUT_S) as function:
             done = function.invoke(batch(30_000)[0])
 
         assert (done.error, done.response["statusCode"], done.response["headers"]["retry-after"]) == (None, 503, "1")
         assert json.loads(done.response["body"])["code"] == code
-    assert time.monotonic() - began < 20
