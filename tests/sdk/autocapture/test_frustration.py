@@ -6,13 +6,15 @@ import time
 
 import pytest
 
+from tests.live_server import eventually
 from tests.sdk.autocapture.conftest import Tab
 
 pytestmark = pytest.mark.browser
 
 ALL_AT_ONCE = 60  # ms between clicks
-# Long waits are a fifth as long: half a second for a click to be dead.
-FAST = "const wait = setTimeout; window.setTimeout = (run, ms) => wait(run, ms >= 1000 ? ms / 5 : ms);"
+# Long waits are a fifth as long: half a second for a click to be dead. A press may last a second as ever, since a busy
+# machine takes its time between down and up.
+FAST = "const wait = setTimeout; window.setTimeout = (run, ms) => wait(run, ms > 1000 ? ms / 5 : ms);"
 
 
 def click_at(tab: Tab, selector: str, count: int = 1, every_ms: int = ALL_AT_ONCE, step_px: int = 0) -> None:
@@ -110,7 +112,8 @@ def test_a_click_that_nothing_answers_is_dead(tab: Tab, html: str) -> None:
     tab.show(html, before=FAST)
     click_at(tab, "[name=it]")
 
-    assert [told["name"] for told in tab.told("Dead Click", after_s=0.8)] == ["it"]
+    [dead] = eventually(lambda: tab.told("Dead Click", after_s=0.8) or None)  # what is asked early is an answer
+    assert dead["name"] == "it"
 
 
 ANSWERED = {
