@@ -53,7 +53,7 @@ repository, _, tag = sys.argv[-1].rpartition("/")[2].partition(":")
 put = '''
 import sys, boto3
 boto3.client("ecr").put_image(
-    repositoryName=sys.argv[1], imageTag=sys.argv[2], imageManifest="{{}}",
+    repositoryName=sys.argv[1], imageTag=sys.argv[2], imageManifest='{{"of": "%s"}}' % sys.argv[2],
     imageManifestMediaType="application/vnd.docker.distribution.manifest.v2+json",
 )
 '''
@@ -100,13 +100,25 @@ class Sample:
 
     def changes(self) -> dict[str, set[str]]:
         """What another apply would change: of each resource, the arguments that are planned anew."""
+        return {one["address"]: _differing(one["change"]) for one in self._changed()}
+
+    def upgrade(self) -> tuple[set[str], set[str]]:
+        """Another version of the functions is applied. What that changed in its place, and what was made anew."""
+        for source in ("api/manymetrics/telemetry.py", "processor/manymetrics_processor/rows.py"):
+            with (self.folder.parent / source).open("a") as file:
+                file.write("# A newer version.\n")
+        changed = self._changed()
+        anew = {one["address"] for one in changed if one["change"]["actions"] != ["update"]}
+        # And no more than these need, or it would stumble over what moto doesn't tell of.
+        ends = ("aws_lambda_alias.live", "aws_lambda_invocation.ensure_tables")
+        self.run("apply", "-auto-approve", *VARIABLES, *(f"-target=module.manymetrics.{end}" for end in ends))
+        return {one["address"] for one in changed} - anew, anew
+
+    def _changed(self) -> list[Any]:
+        """Of what another apply would do, all that does something."""
         self.run("plan", "-input=false", "-out=plan", *VARIABLES)
         plan = json.loads(self.run("show", "-json", "plan"))
-        return {
-            one["address"]: _differing(one["change"])
-            for one in plan["resource_changes"]
-            if one["change"]["actions"] not in (["no-op"], ["read"])
-        }
+        return [one for one in plan["resource_changes"] if one["change"]["actions"] not in (["no-op"], ["read"])]
 
 
 VARIABLES = (
@@ -168,6 +180,12 @@ class Applied:
             reports = self.invoke(target["Arn"], json.loads(target["Input"]))["tables"]
             assert [one["table"] for one in reports] == [table.name for table in TABLES]
         return len(rules)
+
+    def images(self) -> set[str]:
+        """What functions run, by its digest."""
+        functions = self.aws.client("lambda").list_functions()["Functions"]
+        codes = [self.aws.client("lambda").get_function(FunctionName=one["FunctionName"])["Code"] for one in functions]
+        return {code["ImageUri"] for code in codes if "ImageUri" in code}
 
     def invoke(self, function: str, event: object) -> Any:  # noqa: ANN401  # what it answers
         """A function, by its ARN or that of its alias."""

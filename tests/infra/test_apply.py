@@ -144,6 +144,23 @@ def test_the_buckets_are_closed_and_encrypted(applied: Applied) -> None:
         assert denial["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
 
 
+def test_an_upgrade_takes_nothing_of_what_holds_events_or_takes_them_in(applied: Applied) -> None:
+    key = basic(f"{applied.outputs['write_key']}:")
+    before = applied.images()
+
+    in_place, anew = applied.sample.upgrade()
+
+    assert in_place - NOT_TOLD_BY_MOTO.keys() == set()
+    assert anew == {
+        "terraform_data.api_zip",
+        "terraform_data.image",
+        "module.manymetrics.aws_lambda_invocation.ensure_tables",
+    }
+    assert len(applied.images() - before) == 1
+    assert applied.request("POST", "/v1/track", key, json.dumps(EVENT | {"messageId": "m2"}).encode())[0] == 200
+    assert applied.deliver() == 2  # with what was sent before
+
+
 def test_a_second_plan_changes_nothing(applied: Applied) -> None:
     changes = applied.sample.changes()
 
