@@ -9,7 +9,7 @@ data "aws_partition" "this" {}
 
 locals {
   account   = data.aws_caller_identity.this.account_id
-  region    = data.aws_region.this.id # .name is deprecated in version 6 of the provider, .region unknown in 5
+  region    = lookup(data.aws_region.this, "region", lookup(data.aws_region.this, "name", null)) # its name in version 6 of the provider, and in 5
   partition = data.aws_partition.this.partition
   arn_tail  = "${local.region}:${local.account}"
 

@@ -19,6 +19,11 @@ run "everything_is_made" {
   }
 
   assert {
+    condition     = startswith(output.dashboard_url, "https://eu-west-1.console.aws.amazon.com/")
+    error_message = "the region is read where both versions of the provider tell it: ${output.dashboard_url}"
+  }
+
+  assert {
     condition     = output.browser_sdk_url == "https://mock.cloudfront.net/sdk/mm.js"
     error_message = "browser_sdk_url is ${output.browser_sdk_url}"
   }

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.infra.terraform import MODULE, Terraform
+from tests.infra.terraform import MODULE, VALID, Terraform
 
 pytestmark = pytest.mark.terraform
 
@@ -19,10 +19,13 @@ def test_it_is_formatted(terraform: Terraform) -> None:
     assert done.returncode == 0, done.stdout
 
 
-def test_it_is_valid(terraform: Terraform) -> None:
-    done = terraform.run("validate", "-no-color")
+def test_it_is_valid_and_uses_nothing_deprecated(terraform: Terraform, broken: Terraform) -> None:
+    broken.edit("buckets.tf", "  force_destroy =", '  acl           = "private"\n  force_destroy =')
 
-    assert done.returncode == 0, done.stderr
+    done, warned = (one.run("validate", "-no-color") for one in (terraform, broken))
+
+    assert (done.stdout, done.stderr) == (VALID, "")
+    assert "acl is deprecated" in warned.stdout
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -128,6 +131,15 @@ def test_a_file_out_of_format_is_found(broken: Terraform) -> None:
             "3",
             "maintenance that fails each hour is told of",
             id="an alarm that forgets before the next hour",
+        ),
+        pytest.param(
+            "defaults.tftest.hcl",
+            "everything_is_made",
+            "main.tf",
+            'lookup(data.aws_region.this, "region", lookup(data.aws_region.this, "name", null))',
+            "data.aws_region.this.id",
+            "the region is read where both versions",
+            id="a region by what version 6 calls deprecated",
         ),
         pytest.param(
             "validation.tftest.hcl",

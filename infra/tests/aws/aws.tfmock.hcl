@@ -6,7 +6,7 @@ mock_data "aws_caller_identity" {
 }
 
 mock_data "aws_region" {
-  defaults = { id = "eu-west-1", name = "eu-west-1" }
+  defaults = { region = "eu-west-1", name = "eu-west-1" } # as version 6 of the provider has it, and 5
 }
 
 mock_data "aws_partition" {
