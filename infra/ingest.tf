@@ -226,7 +226,7 @@ resource "aws_lambda_permission" "url" {
 }
 
 # Since October 2025 a function URL needs lambda:InvokeFunction too, held to calls that come by the URL. The provider
-# can't say so before 6.29 (https://github.com/hashicorp/terraform-provider-aws/issues/44829); without that condition
+# can't say so before 6.28 (https://github.com/hashicorp/terraform-provider-aws/issues/44829); without that condition
 # anybody's account could call the function itself. CloudFormation can, in every version of the provider.
 resource "aws_cloudformation_stack" "url_permission" {
   for_each = local.url
