@@ -109,10 +109,19 @@ class Sample:
                 file.write("# A newer version.\n")
         changed = self._changed()
         anew = {one["address"] for one in changed if one["change"]["actions"] != ["update"]}
-        # And no more than these need, or it would stumble over what moto doesn't tell of.
-        ends = ("aws_lambda_alias.live", "aws_lambda_invocation.ensure_tables")
-        self.run("apply", "-auto-approve", *VARIABLES, *(f"-target=module.manymetrics.{end}" for end in ends))
+        self._apply_only("aws_lambda_alias.live", "aws_lambda_invocation.ensure_tables")
         return {one["address"] for one in changed} - anew, anew
+
+    def upgrade_sdk(self) -> None:
+        """Another build of it is applied, as the README says it for those who pin the one before."""
+        with (self.folder.parent / "sdk-js" / "dist" / "mm.js").open("a") as file:
+            file.write("// A newer version.\n")
+        self.run("state", "rm", "module.manymetrics.aws_s3_object.sdk")
+        self._apply_only("aws_s3_object.sdk")
+
+    def _apply_only(self, *ends: str) -> None:
+        """With what these need. All of it would stumble over what moto doesn't tell of."""
+        self.run("apply", "-auto-approve", *VARIABLES, *(f"-target=module.manymetrics.{end}" for end in ends))
 
     def _changed(self) -> list[Any]:
         """Of what another apply would do, all that does something."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,24 @@ def test_an_upgrade_takes_nothing_of_what_holds_events_or_takes_them_in(applied:
     assert len(applied.images() - before) == 1
     assert applied.request("POST", "/v1/track", key, json.dumps(EVENT | {"messageId": "m2"}).encode())[0] == 200
     assert applied.deliver() == 2  # with what was sent before
+
+
+def test_pages_that_pin_a_build_of_the_sdk_find_it_after_another_one_too(applied: Applied) -> None:
+    s3 = applied.aws.client("s3")
+    [bucket] = [one["Name"] for one in s3.list_buckets()["Buckets"] if one["Name"].startswith("shop-sdk")]
+
+    def files() -> dict[str, str]:
+        return {one["Key"]: one["ETag"] for one in s3.list_objects_v2(Bucket=bucket)["Contents"]}
+
+    [pinned] = re.findall(r"sdk/[^/]+/mm\.js", applied.outputs["script_tag"])
+    before = files()
+
+    applied.sample.upgrade_sdk()
+
+    after = files()
+    assert after[pinned] == before[pinned] == before["sdk/mm.js"] != after["sdk/mm.js"]
+    assert {name for name in before if after.get(name) != before[name]} == {"sdk/mm.js"}
+    assert [name for name in after if name.endswith("/mm.js") and after[name] == after["sdk/mm.js"]] != ["sdk/mm.js"]
 
 
 def test_a_second_plan_changes_nothing(applied: Applied) -> None:
