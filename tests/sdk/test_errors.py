@@ -170,11 +170,11 @@ def test_a_long_text_takes_less_time_than_reading_it(page: Browser, text: str) -
     told, read = page.run(f"""(() => {{
         const text = {json.dumps(text)}.repeat({10_000_000 // len(text)});
         const value = Object.assign(new Error(text), {{ stack: text }});
-        const timed = (run) => {{
+        const timed = (run) => Math.min(...[1, 2, 3, 4, 5].map(() => {{
             const before = performance.now();
             run();
             return performance.now() - before;
-        }};
+        }}));
         let sum = 0;
         const read = timed(() => {{ for (let n = 0; n < text.length; n++) sum += text.charCodeAt(n) }});
         const told = timed(() => dispatchEvent(new ErrorEvent("error", {{ error: value, message: "m" }})));
