@@ -30,6 +30,7 @@ from manymetrics.tables import DEAD_LETTERS, EVENTS, TABLES, Table
 from manymetrics_processor.commits import ConflictError
 from manymetrics_processor.lake import Lake, live_files
 from manymetrics_processor.maintenance import (
+    JOBS_ATTEMPTS,
     Rewritten,
     expire_snapshots,
     orphans,
@@ -195,7 +196,8 @@ def _rewrite_without(lake: Lake, table: Table, person: Person, spread: Spread) -
         theirs = [file for file, holds in zip(files, found, strict=True) if holds]
         for some in in_groups(theirs, lambda file: file.file_size_in_bytes, _BYTES_AT_ONCE):
             staged = spread(partial(_without, table, portable(iceberg), person), some)
-            done = swap(lake, table, [one for one in staged if one is not None], iceberg, "erase")
+            rewrites = [one for one in staged if one is not None]
+            done = swap(lake, table, rewrites, iceberg, "erase", attempts=JOBS_ATTEMPTS)
             clean |= {file.file_path for one in done for file in one.new}
             erased += sum(one.rows_dropped for one in done)
             rewritten += len(done)

@@ -39,6 +39,7 @@ READS_AT_ONCE = 16  # from S3 each takes some 20 ms of waiting
 ORPHANS_EVERY_S = 3_600.0
 ORPHAN_AGE_S = 600.0  # younger files may belong to a commit that is under way
 STAGED_FOR_S = ORPHAN_AGE_S / 2  # and older ones are not committed any more: they may be gone by then
+JOBS_ATTEMPTS = 100  # of who has rewritten much: a server that commits without a pause wins most races
 
 Read = dict[str, set[str]]  # what manifest lists and manifests name, by their location: those never change
 
@@ -182,20 +183,26 @@ def stage_rewritten(
 
 
 def swap(
-    lake: Lake, table: Table, rewritten: Sequence[Rewritten], seen: IcebergTable, operation: str
+    lake: Lake,
+    table: Table,
+    rewritten: Sequence[Rewritten],
+    seen: IcebergTable,
+    operation: str,
+    *,
+    attempts: int = MAX_ATTEMPTS,
 ) -> Sequence[Rewritten]:
     """Put new files in the place of old ones, in one snapshot. ``seen``: the table as it was when they were read.
 
     Returns those that were swapped: not those of which somebody else replaced a file meanwhile, nor those that were
     begun so long ago that their new files may be taken for orphans, and none where rows were deleted by others.
-    Raises ConflictError after so many lost races.
+    Raises ConflictError after ``attempts`` lost races.
     """
     try:
         deletes = _deletes(seen)
     except FileNotFoundError:  # what was seen is so long ago that it is expired and removed
         return ()
     tried: Sequence[Rewritten] = ()
-    for _ in range(MAX_ATTEMPTS):
+    for _ in range(attempts):
         iceberg = lake.load(table)
         live = {file.file_path for file in live_files(iceberg)}
         if any(file.file_path in live for one in tried for file in one.new):  # it was the answer that was lost
@@ -212,7 +219,7 @@ def swap(
         except ConflictError:
             continue
         return tried
-    raise ConflictError(f"{table.name}: lost {MAX_ATTEMPTS} races")
+    raise ConflictError(f"{table.name}: lost {attempts} races; run it again when less is committed")
 
 
 def _deletes(iceberg: IcebergTable) -> set[str]:

@@ -152,12 +152,12 @@ def test_what_is_committed_meanwhile_stays_and_what_others_merged_is_left_to_the
     swap = maintenance.swap
     raced: list[None] = []
 
-    def overtaken(*arguments: Any) -> Any:  # noqa: ANN401  # as the real one
+    def overtaken(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401  # as the real one
         if not raced:
             raced.append(None)
             commit(lake, 99, track("late"))
             merge_small_files(make_lake(tmp_path), EVENTS)  # day 0 has enough for it
-        return swap(*arguments)
+        return swap(*arguments, **options)
 
     monkeypatch.setattr(job, "swap", overtaken)
 

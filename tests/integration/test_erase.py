@@ -404,6 +404,26 @@ def test_files_that_are_kept_for_queries_are_told_of(lake: Lake) -> None:
     assert events.files_left >= 12
 
 
+def test_a_server_that_wins_thirty_races_keeps_nobody_in_the_tables(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit(lake, track("jane", userId=JANE), track("bob", userId="bob"))
+    server, replace_files, tries = make_lake(tmp_path), lake.replace_files, list[int]()
+
+    def overtaken(*arguments: Any) -> None:  # noqa: ANN401  # as the real one
+        tries.append(len(tries))
+        if len(tries) <= 30:
+            commit(server, track(f"new-{len(tries)}", userId="bob"), sequence=1 + len(tries))
+        replace_files(*arguments)
+
+    monkeypatch.setattr(lake, "replace_files", overtaken)
+
+    events, _ = erase_jane(lake)
+
+    assert (events.rows_erased, len(tries)) == (1, 31)
+    assert [row["user_id"] for row in rows(lake)] == ["bob"] * 31
+
+
 def test_a_server_may_commit_and_tidy_up_meanwhile(lake: Lake, tmp_path: Path) -> None:
     for number in range(10):
         commit(lake, track(f"jane-{number}", userId=JANE), track(f"bob-{number}", userId="bob"), sequence=number)

@@ -33,7 +33,14 @@ from manymetrics_processor.jobs.cluster import Cluster, cluster
 from manymetrics_processor.jobs.command import errors_in_a_line, job_parser, job_settings, say
 from manymetrics_processor.jobs.pieces import from_bytes, to_bytes
 from manymetrics_processor.lake import Lake, live_files
-from manymetrics_processor.maintenance import Rewritten, expire_snapshots, remove_orphans, stage_rewritten, swap
+from manymetrics_processor.maintenance import (
+    JOBS_ATTEMPTS,
+    Rewritten,
+    expire_snapshots,
+    remove_orphans,
+    stage_rewritten,
+    swap,
+)
 from manymetrics_processor.reading import Positions, deleted_positions, portable, read_file
 from manymetrics_processor.rows import dedup_digest
 from manymetrics_processor.storage import delete_files
@@ -147,7 +154,7 @@ def _rewrite(
     while tasks:  # no more at once than the cluster takes: what is long in the making can't be committed
         now, tasks = tasks[: on.width], tasks[on.width :]
         staged = [one for one in on.map(stage, now) if one is not None]
-        swapped += swap(lake, table, staged, iceberg, "compact")
+        swapped += swap(lake, table, staged, iceberg, "compact", attempts=JOBS_ATTEMPTS)
     return swapped
 
 
