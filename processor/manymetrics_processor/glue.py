@@ -27,13 +27,17 @@ def glue_catalog(warehouse: str, environ: Mapping[str, str]) -> GlueCatalog:
     region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
     if region:
         properties["client.region"] = region
-    endpoint = environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL")
-    if endpoint:
+    if endpoint := _endpoint("S3", environ):
         properties["s3.endpoint"] = endpoint
     # botocore would send an UpdateTable again whose answer was lost; Glue then says that somebody else committed, and
     # pyiceberg deletes the files of the commit that landed: the table can't be read any more. So it is sent once.
     once = Config(retries={"total_max_attempts": 1}, connect_timeout=CONNECT_S, read_timeout=ANSWER_S)
-    return _Catalog("manymetrics", client=boto3.client("glue", config=once, region_name=region), **properties)
+    glue = boto3.client("glue", config=once, region_name=region, endpoint_url=_endpoint("GLUE", environ))
+    return _Catalog("manymetrics", client=glue, **properties)
+
+
+def _endpoint(service: str, environ: Mapping[str, str]) -> str | None:
+    return environ.get(f"AWS_ENDPOINT_URL_{service}") or environ.get("AWS_ENDPOINT_URL")
 
 
 class S3FileIO(PyArrowFileIO):

@@ -98,9 +98,7 @@ def tables(aws: Aws, faulty: FaultyAws, request: pytest.FixtureRequest) -> Itera
     session: SparkSession | None = request.getfixturevalue("session") if request.param == "spark" else None
 
     def make_lake() -> Lake:
-        with pytest.MonkeyPatch.context() as environ:
-            environ.setenv("AWS_ENDPOINT_URL", behind.url)
-            return another_handle(behind, SparkEngine(session) if session else None)
+        return another_handle(behind, SparkEngine(session) if session else None)
 
     faulty.reset()
     with glue_lake(aws) as sound:
