@@ -10,8 +10,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import cycle
 from pathlib import Path
+from random import sample
 from typing import Any, TypeVar
 
 import httpx
@@ -27,6 +29,8 @@ ORACLE_KEYS = (
     WriteKey(key="wk_oracle_live", project="oracle", kind="server"),
     WriteKey(key="wk_oracle_revoked", project="oracle", revoked=True),
 )
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_PORTS = cycle(sample(range(16_000 + 1_000 * _WORKER, 17_000 + 1_000 * _WORKER), 1_000))  # shuffled, for another run
 _Value = TypeVar("_Value")
 
 
@@ -205,8 +209,12 @@ def _is_whole(answer: bytes) -> bool:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
+    """A port of 127.0.0.1 that nobody listens on, and that nobody else is given until it is used.
+
+    Below those that systems give away by themselves; from a range of this worker's, each once.
+    """
+    for port in _PORTS:
+        with socket.socket() as free, suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("there is always a next one")

@@ -31,18 +31,12 @@ from manymetrics_processor.lake import Lake
 from manymetrics_processor.ledger import StreamBooks, encode, property_name
 from manymetrics_processor.window import Window
 from tests.integration.micro_batches import NOW, STREAM, make_lake, packed, record, track
+from tests.live_server import free_port
 
 
 @pytest.fixture
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@pytest.fixture
-def settings(tmp_path: Path, free_port: int) -> Settings:
-    return Settings(data_dir=tmp_path, port=free_port)
+def settings(tmp_path: Path) -> Settings:
+    return Settings(data_dir=tmp_path, port=free_port())
 
 
 def states(findings: Iterator[Finding]) -> list[tuple[str, str]]:

@@ -67,7 +67,7 @@ def test_events_wait_in_memory_until_the_person_has_answered(browser: Browser, s
     browser.run(f"history.pushState(0, 0, '/later'); manymetrics.consent('granted'); {FLUSH}")
 
     [early] = sent(gate, "Early")
-    assert abs(early["timestamp"] - before) < 100
+    assert abs(early["timestamp"] - before) < 400  # not when the answer came, half a second later
     assert early["context"]["page"]["path"] == "/bare"
     assert early["anonymousId"] == browser.run("manymetrics.anonymousId()")
 
