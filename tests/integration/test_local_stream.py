@@ -7,13 +7,14 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.bench.process import children
 from tests.in_process import basic
 from tests.live_server import LiveServer, eventually, live_server
 
@@ -75,15 +76,11 @@ def test_when_the_disk_is_full_nothing_is_acknowledged_and_when_it_has_room_it_g
                 taken.append(f"full {len(taken)}")
         _assert_can_not_store(server)
 
-        for pid in (server.pid, *_children(server.pid)):
+        for pid in (server.pid, *children(server.pid)):
             resource.prlimit(pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
         assert len(taken) > 2
         _assert_stores_again(server, *taken)
-
-
-def _children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
 
 
 def test_a_server_that_starts_on_a_read_only_disk_takes_nothing_until_it_can_write(tmp_path: Path) -> None:
@@ -129,6 +126,19 @@ def test_a_stream_that_is_deleted_and_made_again_beside_kept_tables_loses_nothin
 def _delete_stream(server: LiveServer) -> None:
     for suffix in ("-wal", "-shm", ""):  # the log of one database must not be found beside another
         server.stream.with_name(server.stream.name + suffix).unlink(missing_ok=True)
+
+
+def _all_read_it(server: LiveServer) -> bool:
+    """Whether the server and its committer have the stream open, and not one that was deleted."""
+    return all(str(server.stream) in _open_files(pid) for pid in (server.pid, *children(server.pid)))
+
+
+def _open_files(pid: int) -> set[str]:
+    found = set[str]()
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            found.add(str(link.readlink()))
+    return found
 
 
 class Load:
@@ -207,7 +217,7 @@ def test_while_the_stream_is_deleted_under_load_each_acknowledged_event_is_store
         for _ in range(3):
             load.wait_for(50)
             _delete_stream(server)
-            time.sleep(2)  # the committer must have seen each file, since it alone still holds a deleted one
+            eventually(lambda: _all_read_it(server) or None)  # the committer alone still holds a deleted one
         load.wait_for(50)
 
     _assert_each_acknowledged_once(server, load)
