@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.live_server import eventually
 from tests.sdk.conftest import KEY, Browser
 from tests.sdk.pages import Pages, pages
 
@@ -221,7 +222,8 @@ def test_an_error_in_the_page_s_own_hooks_makes_no_loop(browser: Browser, shop: 
     """
     shop.files["/hooked"] = '<!doctype html><script type="module" src="/hooked.js"></script>'
     browser.open(shop.url + "/hooked")
-    time.sleep(1)
+    eventually(lambda: browser.run("seen") == 10 or None)
+    time.sleep(0.5)
 
     assert browser.run("seen") == 10
 
