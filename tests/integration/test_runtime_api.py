@@ -104,13 +104,13 @@ def test_a_process_that_ends_is_told(start: Start) -> None:
 
 
 def test_what_takes_too_long_is_killed(start: Start) -> None:
-    function = start(timeout_s=0.4)
+    function = start(timeout_s=2)
     function.invoke({})
 
     late = function.invoke({"sleep_s": 20})
     after = function.invoke({})
 
-    assert late.error == {"errorType": "Sandbox.Timedout", "errorMessage": "Task timed out after 0.40 seconds"}
+    assert late.error == {"errorType": "Sandbox.Timedout", "errorMessage": "Task timed out after 2.00 seconds"}
     assert (after.cold, after.response["calls"]) == (True, 1)
 
 
