@@ -37,7 +37,7 @@ def glue_catalog(warehouse: str, environ: Mapping[str, str]) -> GlueCatalog:
 
 
 def _endpoint(service: str, environ: Mapping[str, str]) -> str | None:
-    return environ.get(f"AWS_ENDPOINT_URL_{service}") or environ.get("AWS_ENDPOINT_URL")
+    return environ.get(f"AWS_ENDPOINT_URL_{service}") or environ.get("AWS_ENDPOINT_URL") or None
 
 
 class S3FileIO(PyArrowFileIO):

@@ -14,7 +14,7 @@ from manymetrics_processor.lake import CommitContentionError, Lake
 from manymetrics_processor.storage import delete_files
 from manymetrics_processor.window import Window
 from tests.integration.micro_batches import STREAM, books, counts, message_ids, record, track
-from tests.strict_moto import Aws
+from tests.strict_moto import REGION, Aws
 
 
 @pytest.fixture
@@ -53,6 +53,23 @@ def test_processors_that_race_store_each_event_once(aws_lake: tuple[Aws, str], l
         [*(f"m{n}-{i}" for n in range(4) for i in range(3)), *(f"again-{i}" for i in range(3))]
     )
     assert counts(books(lake)) == {"received": 24, "stored": 15, "duplicate": 9}
+
+
+def test_the_environment_that_it_is_given_says_where_glue_is_and_an_empty_word_says_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def glue_of(**environ: str) -> str:
+        url: str = glue_catalog("s3://lake/tables", {"AWS_REGION": REGION, **environ}).glue.meta.endpoint_url
+        return url
+
+    on_aws = f"https://glue.{REGION}.amazonaws.com"
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    assert glue_of() == glue_of(AWS_ENDPOINT_URL="", AWS_ENDPOINT_URL_GLUE="") == on_aws
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    assert glue_of(AWS_ENDPOINT_URL="http://127.0.0.1:2") == "http://127.0.0.1:2"
+    assert glue_of(AWS_ENDPOINT_URL="http://127.0.0.1:2", AWS_ENDPOINT_URL_GLUE="http://127.0.0.1:3") == (
+        "http://127.0.0.1:3"
+    )
 
 
 def test_tables_outlive_their_catalogue(aws_lake: tuple[Aws, str], lake: Lake) -> None:
