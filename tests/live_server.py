@@ -213,8 +213,8 @@ def free_port() -> int:
 
     Below those that systems give away by themselves; from a range of this worker's, each once.
     """
-    for port in _PORTS:
+    while True:
+        port = next(_PORTS)
         with socket.socket() as free, suppress(OSError):
             free.bind(("127.0.0.1", port))
             return port
-    raise AssertionError("there is always a next one")

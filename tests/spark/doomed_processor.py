@@ -9,7 +9,6 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Mapping
-from pathlib import Path
 
 from manymetrics.settings import Settings
 from manymetrics_processor import pipeline
@@ -17,6 +16,7 @@ from manymetrics_processor.decode import StreamRecord
 from manymetrics_processor.handler import make_catalog, make_engine
 from manymetrics_processor.lake import Lake
 from manymetrics_processor.window import Window
+from tests.bench.process import children
 from tests.integration.micro_batches import STREAM, record, track
 
 _FORKS = multiprocessing.get_context("forkserver")
@@ -37,9 +37,9 @@ class Doomed:
 
     def kill(self) -> None:
         """All of it, as when a machine is gone."""
-        pid = self._process.pid
-        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-            os.kill(int(child), signal.SIGKILL)
+        assert self._process.pid is not None
+        for child in children(self._process.pid):
+            os.kill(child, signal.SIGKILL)
         self._process.kill()
 
     def wait(self) -> int | None:
