@@ -33,6 +33,7 @@ class Reason(StrEnum):
     EVENT_NAME_TOO_LONG = "event_name_too_long"
     UNREADABLE_RECORD = "unreadable_record"
     UNPROCESSABLE = "unprocessable"
+    UNSTORABLE = "unstorable"
     ERASED = "erased"
 
 
@@ -50,6 +51,7 @@ REASON_DOCS: dict[Reason, str] = {
     Reason.EVENT_NAME_TOO_LONG: "The name of an event, page or screen is over 1,024 bytes.",
     Reason.UNREADABLE_RECORD: "A record of the stream that is not ours or was damaged; its raw bytes are kept.",
     Reason.UNPROCESSABLE: "A fault of ours in reading the event; `replay` it once that is mended.",
+    Reason.UNSTORABLE: "It can be read, but not stored; `detail` names the error. `replay` it once that is mended.",
     Reason.ERASED: "It was erased from the raw archive, which was replayed since.",
 }
 

@@ -6,6 +6,7 @@ One file a UTC day of received_at, rows sorted as the table says, row groups sma
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from uuid import uuid4
@@ -14,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyiceberg.io.pyarrow import (
+    DataFileStatistics,
     compute_statistics_plan,
     data_file_statistics_from_parquet_metadata,
     parquet_path_to_id_mapping,
@@ -25,7 +27,7 @@ from pyiceberg.typedef import Record
 from manymetrics.tables import Table
 from manymetrics_processor import commits
 from manymetrics_processor.decode import Rows
-from manymetrics_processor.storage import delete_files, locate, make_folder
+from manymetrics_processor.storage import delete_files, locate, make_folder, sync_file
 
 ROW_GROUP_ROWS = 50_000  # small enough that min and max of the sort columns let queries skip
 # Real events (32,505, of two kinds) take 15 % less with level 3 and these pages than with level 1 and Arrow's pages of
@@ -33,6 +35,8 @@ ROW_GROUP_ROWS = 50_000  # small enough that min and max of the sort columns let
 ZSTD_LEVEL = 3
 MERGED_ZSTD_LEVEL = 5  # of what is written to stay
 PAGE_BYTES = 8 * 2**20
+BOUND_CHARACTERS = 16  # of a text column's smallest and largest value, as the tables' properties say
+_SURROGATES = range(0xD800, 0xE000)
 
 
 class ArrowEngine:
@@ -46,6 +50,15 @@ class ArrowEngine:
             stage_day(table, iceberg, rows.table.slice(start, stop - start), int(day))
             for day, start, stop in zip(days, starts, stops, strict=True)
         ]
+
+    def try_out(self, table: Table, iceberg: IcebergTable, rows: Rows) -> None:
+        """As Engine.try_out."""
+        files: list[DataFile] = []
+        try:
+            files += self.stage(table, iceberg, rows)
+            commits.rehearse(iceberg, files)
+        finally:
+            delete_files(iceberg.io, [file.file_path for file in files])
 
     def append(
         self,
@@ -85,6 +98,7 @@ def stage_day(
             with writer:
                 writer.write_table(data, row_group_size=ROW_GROUP_ROWS)
             size = sink.tell()
+        sync_file(iceberg.io, location)
     except BaseException:  # a full disk, mostly: what is half written would fill it at each attempt
         with contextlib.suppress(OSError):
             delete_files(iceberg.io, [location])
@@ -94,6 +108,7 @@ def stage_day(
         stats_columns=compute_statistics_plan(iceberg.schema(), iceberg.metadata.properties),
         parquet_column_mapping=parquet_path_to_id_mapping(iceberg.schema()),
     )
+    _bound_texts(statistics)
     return DataFile.from_args(
         content=DataFileContent.DATA,
         file_path=location,
@@ -106,6 +121,31 @@ def stage_day(
         key_metadata=None,
         **statistics.to_serialized_dict(),
     )
+
+
+def _bound_texts(statistics: DataFileStatistics) -> None:
+    """Shorten the bounds of text columns.
+
+    pyiceberg's own way makes a lone surrogate of U+D7FF, which no file can hold (apache/iceberg-python#3880).
+    """
+    for bounds in statistics.column_aggregates.values():
+        if bounds.trunc_length is not None:
+            bounds.trunc_length = None
+            bounds.current_min = None if bounds.current_min is None else bounds.current_min[:BOUND_CHARACTERS]
+            bounds.current_max = None if bounds.current_max is None else upper_bound(bounds.current_max)
+
+
+def upper_bound(text: str) -> str | None:
+    """The text where it is short; else a short one that is no smaller. None where there is none: U+10FFFF repeated."""
+    if len(text) <= BOUND_CHARACTERS:
+        return text
+    for at in range(BOUND_CHARACTERS - 1, -1, -1):
+        following = ord(text[at]) + 1
+        if following in _SURROGATES:
+            following = _SURROGATES.stop
+        if following <= sys.maxunicode:
+            return text[:at] + chr(following)
+    return None
 
 
 def _with_its_ids(data: pa.Table, iceberg: IcebergTable) -> pa.Table:

@@ -18,7 +18,11 @@ from pyiceberg.table.update.snapshot import ExpireSnapshots
 from sqlalchemy.exc import OperationalError
 
 
-class ConflictError(Exception):
+class RetryableError(Exception):
+    """Nothing that the events themselves cause: the same batch can be delivered again."""
+
+
+class ConflictError(RetryableError):
     """Somebody else committed first, or the answer was lost: look at the table again."""
 
 
@@ -35,6 +39,17 @@ def append(
                 append.append_data_file(file)
         transaction.set_properties(dict(properties))
     return append.snapshot_id
+
+
+def rehearse(iceberg: IcebergTable, files: Sequence[DataFile]) -> None:
+    """All of an append but its commit: raises what the files' statistics or manifests raise, and leaves nothing."""
+    append = _Transaction(iceberg).update_snapshot().fast_append()
+    try:
+        with append:
+            for file in files:
+                append.append_data_file(file)
+    finally:
+        append._clean_all_uncommitted()  # noqa: SLF001  # there is no public way to give an append up
 
 
 def replace_files(

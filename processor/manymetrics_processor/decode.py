@@ -6,8 +6,9 @@ Every delivery of a record decodes alike: nothing here knows the clock, the tabl
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import NamedTuple, cast
 
 import msgspec
@@ -70,6 +71,8 @@ class Batch:
     """A micro-batch.
 
     ``counts`` and ``outcomes`` are by record, ``ids`` by row of ``events``, ``reasons`` by row of ``letters``.
+    ``begin`` and ``end``: where in its first record it begins, and before which position of its last one it ends (None:
+    with it). What is outside is in no count and no outcome.
     """
 
     stream: str
@@ -80,19 +83,56 @@ class Batch:
     ids: Ids
     letters: Rows
     reasons: list[str]
+    begin: int = 0
+    end: int | None = None
+
+    @property
+    def watermarks(self) -> dict[str, int]:
+        """The highest sequence number of each shard that the batch holds to its end."""
+        return dict(self.keys if self.end is None else self.keys[:-1])  # in order, so the last of a shard wins
+
+    @property
+    def part(self) -> tuple[str, int, int] | None:
+        """As StreamBooks.moved takes it."""
+        return None if self.end is None else (*self.keys[-1], self.end)
 
 
 Entry = tuple[Row, int, int, object]
 """A row, the index of its record, its position there, and an event's dedup digest or a letter's reason."""
 
 
-def decode(records: Iterable[StreamRecord], stream: str) -> Batch:
-    """Decode a micro-batch; the records may come in any order."""
-    ordered = sorted(records, key=lambda record: (record.shard, record.sequence))
+EventKey = tuple[str, int, int]
+"""Shard, sequence number and position."""
+
+
+def in_order(records: Iterable[StreamRecord]) -> list[StreamRecord]:
+    """As a batch has them: by shard and sequence number."""
+    return sorted(records, key=lambda record: (record.shard, record.sequence))
+
+
+def decode(
+    records: Iterable[StreamRecord],
+    stream: str,
+    *,
+    begin: int = 0,
+    end: int | None = None,
+    unstorable: Mapping[EventKey, str] = MappingProxyType({}),
+) -> Batch:
+    """Decode a micro-batch; the records may come in any order.
+
+    ``begin`` and ``end`` are as in Batch. ``unstorable``: events that become dead letters, each with the name of the
+    error that storing it raised.
+    """
+    ordered = in_order(records)
     good: list[Entry] = []
     bad: list[Entry] = []
-    outcomes = [_decode_record(number, record, stream, good, bad) for number, record in enumerate(ordered)]
-    return batch_of(stream, [(record.shard, record.sequence) for record in ordered], outcomes, good, bad)
+    outcomes = []
+    for number, record in enumerate(ordered):
+        first = begin if number == 0 else 0
+        last = end if number == len(ordered) - 1 else None
+        outcomes.append(_decode_record(number, record, stream, good, bad, slice(first, last), unstorable))
+    batch = batch_of(stream, [(record.shard, record.sequence) for record in ordered], outcomes, good, bad)
+    return batch if not begin and end is None else replace(batch, begin=begin, end=end)
 
 
 def batch_of(
@@ -125,8 +165,19 @@ def _rows(table: Table, entries: list[Entry]) -> tuple[Rows, list[object]]:
     return Rows(arrow, days, records_of, positions_of, order), list(map(notes.__getitem__, places))
 
 
-def _decode_record(number: int, record: StreamRecord, stream: str, good: list[Entry], bad: list[Entry]) -> bytes:
-    """Append the record's rows and letters; returns its outcomes, as if no event were a duplicate."""
+def _decode_record(
+    number: int,
+    record: StreamRecord,
+    stream: str,
+    good: list[Entry],
+    bad: list[Entry],
+    span: slice,
+    unstorable: Mapping[EventKey, str],
+) -> bytes:
+    """Append the rows and letters of the record's events in ``span``.
+
+    Returns their outcomes, as if no event were a duplicate.
+    """
     sequence = str(record.sequence)
     try:
         unpacked = unpack(record.data)
@@ -136,16 +187,22 @@ def _decode_record(number: int, record: StreamRecord, stream: str, good: list[En
         return DEAD_LETTERED
     stamp, cuts = unpacked.stamp, unpacked.cuts
     request = read_request(stamp)
-    outcomes = bytearray(STORED * len(unpacked.events))
-    for position, raw in enumerate(unpacked.events):
+    events = unpacked.events[span]
+    outcomes = bytearray(STORED * len(events))
+    for position, raw in enumerate(events, span.start):
         place = (stream, record.shard, sequence, position)
-        row = row_or_rejected(raw, request, place, cuts)
+        cause = unstorable.get((record.shard, record.sequence, position)) if unstorable else None
+        row = row_or_rejected(raw, request, place, cuts) if cause is None else _unstorable(cause, cuts.get(position))
         if isinstance(row, Rejected):
-            outcomes[position] = DEAD_LETTERED[0]
+            outcomes[position - span.start] = DEAD_LETTERED[0]
             bad.append((letter_of(raw, stamp, row, place), number, position, row.reason.value))
         else:
             good.append((row, number, position, dedup_digest(stamp.project_id, row[0])))
     return bytes(outcomes)
+
+
+def _unstorable(error: str, cut: Cut | None) -> Rejected:
+    return Rejected(Reason.UNSTORABLE, error if cut is None else f"{error}, {cut.length} bytes, sha256 {cut.sha256}")
 
 
 def row_or_rejected(raw: bytes, request: Request, place: Place, cuts: dict[int, Cut]) -> Row | Rejected:
@@ -165,7 +222,8 @@ def row_or_rejected(raw: bytes, request: Request, place: Place, cuts: dict[int, 
 
 
 def letter_of(raw: bytes, stamp: Stamp, rejected: Rejected, place: Place) -> Row:
-    text, encoding = _text_of(raw)
+    # What the table couldn't hold as text, it holds as base64.
+    text, encoding = _text_of(raw) if rejected.reason != Reason.UNSTORABLE else _base64_of(raw)
     whole = 0 if rejected.detail.partition(" sha256 ")[1] or rejected.reason == Reason.ERASED else 1
     if rejected.reason == Reason.ERASED:
         stamp = Stamp(stamp.received_at, "", stamp.project_id, stamp.key_kind)
@@ -195,4 +253,8 @@ def _text_of(raw: bytes) -> tuple[str, str]:
     try:
         return raw.decode(), "utf-8"
     except UnicodeDecodeError:
-        return base64.b64encode(raw).decode(), "base64"
+        return _base64_of(raw)
+
+
+def _base64_of(raw: bytes) -> tuple[str, str]:
+    return base64.b64encode(raw).decode(), "base64"

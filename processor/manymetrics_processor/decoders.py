@@ -13,13 +13,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 
+from manymetrics_processor.commits import RetryableError
 from manymetrics_processor.decode import Batch, StreamRecord, decode
 
 WORKERS = 2
 _IDLE_S = 5.0
 
 
-class DecodeError(RuntimeError):
+class DecodeError(RetryableError):
     """A worker ended before its answer; decode the batch again."""
 
 

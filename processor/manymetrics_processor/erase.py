@@ -165,8 +165,8 @@ def _erase_from(lake: Lake, table: Table, person: Person, spread: Spread) -> Rec
         more, dead = expire_snapshots(lake, table, keep=1)
         delete_files(lake.io, dead)
         expired, deleted = expired + more, deleted + len(dead)
+    deleted += remove_orphans(lake, table)
     iceberg = lake.load(table)
-    deleted += remove_orphans(iceberg)
     young = [one for one, _ in orphans(iceberg) if one.endswith(".parquet")]
     left = sum(spread(partial(_may_hold, table, lake.io, person), young))
     files_after = len(list(live_files(iceberg)))

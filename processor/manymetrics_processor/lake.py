@@ -4,7 +4,10 @@ Every commit makes a snapshot, even one without rows, since only the snapshot ma
 are made and committed is the engine's: ``commits`` with Arrow, or Iceberg's Java library in Spark's JVM.
 
 Files that were staged for a commit that failed are never deleted here: the failure may be a lost answer, and the
-commit may have landed. ``maintain`` removes them once they are old.
+commit may have landed. ``maintain`` removes them once they are old, behind a fence: a snapshot without files that makes
+every commit that is under way conflict, and a property that tells it to stage its files again.
+
+What a table was is never believed after it was newer: ``load`` raises RolledBackError.
 """
 
 from __future__ import annotations
@@ -15,11 +18,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
-from urllib.parse import quote
+from uuid import uuid4
 
 from pyiceberg.catalog import Catalog
-from pyiceberg.exceptions import NamespaceAlreadyExistsError, TableAlreadyExistsError
-from pyiceberg.io import ARROW_FILE_IO, FileIO, load_file_io
+from pyiceberg.exceptions import NamespaceAlreadyExistsError, TableAlreadyExistsError, ValidationError
+from pyiceberg.io import FileIO, load_file_io
 from pyiceberg.manifest import DataFile, ManifestContent, ManifestEntryStatus, ManifestFile
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
@@ -33,14 +36,15 @@ from pyiceberg.types import IcebergType, IntegerType, LongType, NestedField, Str
 from manymetrics.tables import NAMESPACE, TABLES, Column, Table
 from manymetrics_processor import commits
 from manymetrics_processor.arrow_engine import ArrowEngine
-from manymetrics_processor.commits import ConflictError, conflicts
+from manymetrics_processor.commits import ConflictError, RetryableError, conflicts
 from manymetrics_processor.decode import Rows
 from manymetrics_processor.ledger import StreamBooks, books_of, encode, property_name
 from manymetrics_processor.storage import list_files
 
 MAX_ATTEMPTS = 12
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.02, 1.0
-OPERATION = "manymetrics.operation"  # in a snapshot's summary: ingest | compact | erase
+OPERATION = "manymetrics.operation"  # in a snapshot's summary: ingest | compact | erase | fence
+FENCE = "manymetrics.fence"  # a table property: files that were staged under another may be gone
 
 _ICEBERG_TYPES: dict[str, IcebergType] = {
     "string": StringType(),
@@ -50,12 +54,44 @@ _ICEBERG_TYPES: dict[str, IcebergType] = {
 }
 
 
-class CommitContentionError(Exception):
+class CommitContentionError(RetryableError):
     """A commit lost every race. The batch is untouched: deliver it again."""
 
 
-class ForeignTableError(Exception):
+class ForeignTableError(RetryableError):
     """Where a table should be made, there are the files of another. The message says the cure."""
+
+
+class RolledBackError(RetryableError):
+    """The catalogue shows an older state of a table than was seen before. The message says the cure."""
+
+
+class Version(NamedTuple):
+    """Which state of a table a catalogue shows. ``number`` rises with each commit; -1 where no number is known."""
+
+    table_uuid: str
+    number: int
+    location: str
+
+    @classmethod
+    def read(cls, iceberg: IcebergTable) -> Version:
+        """That of a table at hand."""
+        location = iceberg.metadata_location
+        return cls(str(iceberg.metadata.table_uuid), metadata_number(location), location)
+
+
+def read_metadata(io: FileIO, location: str) -> StaticTable | None:
+    """A state of a table, from its metadata file; None where that is gone or damaged."""
+    try:
+        return StaticTable.from_metadata(location, io.properties)
+    except (OSError, ValueError, ValidationError):
+        return None
+
+
+def metadata_number(location: str) -> int:
+    """The number that a metadata file's name begins with; -1 where it begins with none."""
+    number = location.rpartition("/")[2].partition("-")[0]
+    return int(number) if number.isdecimal() else -1
 
 
 class Plan(NamedTuple):
@@ -70,6 +106,9 @@ class Engine(Protocol):
 
     def stage(self, table: Table, iceberg: IcebergTable, rows: Rows) -> Sequence[Any]:
         """Write the rows to new files, one a UTC day; nothing refers to them yet."""
+
+    def try_out(self, table: Table, iceberg: IcebergTable, rows: Rows) -> None:
+        """Raise what staging and appending these rows would raise. Nothing is committed, and nothing is left."""
 
     def append(
         self,
@@ -87,13 +126,10 @@ class Engine(Protocol):
 
 
 def local_catalog(data_dir: Path) -> Catalog:
-    """The catalogue of one machine: SQLite, with the tables in a folder beside it."""
-    from pyiceberg.catalog.sql import SqlCatalog
+    """The catalogue of one machine, in its data folder."""
+    from manymetrics_processor.local_catalog import open_catalog  # loads SQLAlchemy, which nothing on AWS needs
 
-    data_dir.mkdir(parents=True, exist_ok=True)
-    home = data_dir.resolve()
-    uri, warehouse = f"sqlite:///{quote(str(home))}/catalog.db", f"file://{home}/warehouse"
-    return SqlCatalog("manymetrics", uri=uri, warehouse=warehouse, **{"py-io-impl": ARROW_FILE_IO})
+    return open_catalog(data_dir)
 
 
 class Lake:
@@ -112,6 +148,7 @@ class Lake:
         """The tables' namespace in the catalogue. Those of another are never seen."""
         self._engine = engine or ArrowEngine()
         self._sleep = sleep
+        self._seen: dict[str, Version] = {}
         self.io: FileIO = load_file_io(catalog.properties)
         """Reads and writes files where the tables are."""
 
@@ -130,10 +167,26 @@ class Lake:
             self._add_missing_columns(table)
 
     def load(self, table: Table) -> IcebergTable:
-        """A fresh handle, on which commits are never rebased."""
+        """A fresh handle, on which commits are never rebased. Raises RolledBackError."""
         iceberg = self._catalog.load_table((self.database, table.name))
+        self.see(table, Version.read(iceberg))
         iceberg.metadata.properties["commit.retry.num-retries"] = "0"  # this handle only: foreign writers keep theirs
         return iceberg
+
+    def see(self, table: Table, version: Version) -> None:
+        """Take a state for one that the table had. Raises RolledBackError where it had a newer one."""
+        seen = self._seen.get(table.name)
+        if seen is not None and seen.table_uuid == version.table_uuid and 0 <= version.number < seen.number:
+            raise RolledBackError(
+                f"the catalogue is older than its tables: {table.name} is at {version.location}, and was at "
+                f"{seen.location}. Stop the server, and run `manymetrics recover`"
+            )
+        self._seen[table.name] = version
+
+    @property
+    def versions(self) -> dict[str, Version]:
+        """The newest state of each table that was seen."""
+        return dict(self._seen)
 
     def commit(
         self, table: Table, stream: str, plan: Callable[[IcebergTable, StreamBooks], Plan | None]
@@ -158,6 +211,19 @@ class Lake:
     def stage(self, table: Table, iceberg: IcebergTable, rows: Rows) -> Sequence[Any]:
         """Files of these rows, for a plan."""
         return self._engine.stage(table, iceberg, rows)
+
+    def try_out(self, table: Table, rows: Rows) -> None:
+        """As Engine.try_out, on the table as it is."""
+        if len(rows.day):
+            self._engine.try_out(table, self.load(table), rows)
+
+    def put_fence(self, iceberg: IcebergTable) -> None:
+        """Make every commit that is under way conflict, and stage its files again.
+
+        A file that nothing refers to in the state that ``iceberg`` shows can be deleted then: no later commit names it,
+        however long it was stopped. Raises ConflictError where that state is no longer the table's.
+        """
+        commits.append(iceberg, (), {OPERATION: "fence"}, {FENCE: uuid4().hex})
 
     def replace_files(
         self, iceberg: IcebergTable, gone: Sequence[DataFile], new: Sequence[DataFile], operation: str
@@ -187,10 +253,10 @@ class Lake:
                 self._catalog.create_namespace(self.database)
 
     def _create(self, table: Table) -> None:
-        known = self._newest_metadata(table)
+        known = self.newest_metadata(table)
         try:
             if known is not None:  # the catalogue is new, the table isn't: an empty one here would end its files
-                self._catalog.register_table((self.database, table.name), known)
+                self._catalog.register_table((self.database, table.name), known.metadata_location)
                 return
             self._catalog.create_table(
                 (self.database, table.name),
@@ -215,16 +281,27 @@ class Lake:
                     update.add_column(column.name, _ICEBERG_TYPES[column.type], column.doc)
         raise CommitContentionError(f"{table.name}: lost {MAX_ATTEMPTS} races to add a column")
 
-    def _newest_metadata(self, table: Table) -> str | None:
-        """The newest metadata in the folder where the table would be made; None where there is none."""
+    def newest_metadata(self, table: Table) -> StaticTable | None:
+        """The newest state of the table that its folder holds and that can be read; None where there is none.
+
+        Raises ForeignTableError.
+        """
         home = self.home(table)
         found = [one for one in list_files(self.io, f"{home}/metadata") if one[0].endswith(".metadata.json")]
-        if not found:
-            return None
-        location, _ = max(found, key=lambda one: (int(one[0].rpartition("/")[2].partition("-")[0]), -one[1]))
-        if StaticTable.from_metadata(location, self._catalog.properties).location() != home:
-            raise ForeignTableError(f"{home} holds a table that was copied there: remove it, or put its catalogue back")
-        return location
+        for location, _ in sorted(found, key=lambda one: (metadata_number(one[0]), -one[1]), reverse=True):
+            state = read_metadata(self.io, location)
+            if state is not None and state.location() != home:
+                raise ForeignTableError(
+                    f"{home} holds a table that was copied there: remove it, or put its catalogue back"
+                )
+            if state is not None:
+                return state
+        return None
+
+
+def fence_of(iceberg: IcebergTable) -> str:
+    """The fence that files for this state of the table are staged under."""
+    return iceberg.metadata.properties.get(FENCE, "")
 
 
 def current_books(iceberg: IcebergTable, stream: str) -> StreamBooks:

@@ -20,11 +20,15 @@ PROPERTY_PREFIX = "manymetrics.stream."
 class StreamBooks(msgspec.Struct, frozen=True, kw_only=True):
     """``watermarks``: the last committed sequence number of each shard, decimal text (Kinesis has 56 digits).
 
+    ``parts``: by shard, a record past the watermark of which the events before a position are committed. There is one
+    only while a record is committed in parts, to find an event in it that can't be stored.
+
     ``received`` is what the records say they hold, counted apart from the outcomes that must add up to it.
     """
 
     stream: str
     watermarks: dict[str, str] = {}
+    parts: dict[str, tuple[str, int]] = {}
     received: int = 0
     stored: int = 0
     duplicate: int = 0
@@ -39,22 +43,38 @@ class StreamBooks(msgspec.Struct, frozen=True, kw_only=True):
         """-1 where nothing of the shard is committed."""
         return int(self.watermarks.get(shard, -1))
 
+    def part(self, shard: str) -> tuple[int, int]:
+        """The record that is committed in part, and up to which position. (-1, 0) where there is none."""
+        sequence, position = self.parts.get(shard, ("-1", 0))
+        return int(sequence), position
+
     def moved(
         self,
         watermarks: Mapping[str, int],
         *,
+        part: tuple[str, int, int] | None = None,
         received: int,
         stored: int = 0,
         duplicate: int = 0,
         dead_lettered: Mapping[str, int] | None = None,
     ) -> StreamBooks:
-        """The books after a commit. Watermarks only rise."""
+        """The books after a commit. Watermarks only rise.
+
+        ``part``: the shard, sequence number and position up to which a last record is committed, if not whole.
+        """
         risen = {shard: str(max(at, self.watermark(shard))) for shard, at in watermarks.items()}
+        marks = {**self.watermarks, **risen}
+        parts = {shard: one for shard, one in self.parts.items() if int(one[0]) > int(marks.get(shard, -1))}
+        if part is not None:
+            shard, sequence, position = part
+            known, at = self.part(shard)
+            parts[shard] = (str(sequence), max(position, at) if known == sequence else position)
         letters = Counter(self.dead_lettered)
         letters.update(dead_lettered or {})
         return StreamBooks(
             stream=self.stream,
-            watermarks={**self.watermarks, **risen},
+            watermarks=marks,
+            parts=parts,
             received=self.received + received,
             stored=self.stored + stored,
             duplicate=self.duplicate + duplicate,

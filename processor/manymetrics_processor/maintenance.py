@@ -6,6 +6,7 @@ a merge is kept so small that the next commit hardly waits.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections import defaultdict, deque
@@ -24,7 +25,15 @@ from pyiceberg.table.snapshots import Snapshot
 from manymetrics.tables import TABLES, Table
 from manymetrics_processor.arrow_engine import MERGED_ZSTD_LEVEL, stage_day
 from manymetrics_processor.commits import ConflictError
-from manymetrics_processor.lake import MAX_ATTEMPTS, Lake, delete_manifests, live_files
+from manymetrics_processor.lake import (
+    MAX_ATTEMPTS,
+    Lake,
+    delete_manifests,
+    fence_of,
+    live_files,
+    metadata_number,
+    read_metadata,
+)
 from manymetrics_processor.reading import Positions, read_files
 from manymetrics_processor.storage import delete_files, list_files
 
@@ -37,8 +46,7 @@ MERGED_ROWS = 100_000  # and a merge takes no more than this many: it holds them
 QUERY_GRACE_S = 60.0  # how long a file that only an expired snapshot held is left for queries that began before
 READS_AT_ONCE = 16  # from S3 each takes some 20 ms of waiting
 ORPHANS_EVERY_S = 3_600.0
-ORPHAN_AGE_S = 600.0  # younger files may belong to a commit that is under way
-STAGED_FOR_S = ORPHAN_AGE_S / 2  # and older ones are not committed any more: they may be gone by then
+ORPHAN_AGE_S = 600.0  # younger files mostly belong to a commit that is under way, which would have to stage them again
 JOBS_ATTEMPTS = 100  # of who has rewritten much: a server that commits without a pause wins most races
 
 Read = dict[str, set[str]]  # what manifest lists and manifests name, by their location: those never change
@@ -83,7 +91,7 @@ class Maintenance:
         if now - self._last_orphans > ORPHANS_EVERY_S:
             self._last_orphans = now
             for table in TABLES:
-                remove_orphans(self._lake.load(table))
+                remove_orphans(self._lake, table)
 
     def _tidy(self, *, may_merge: bool) -> None:
         self.delete_dead_files()
@@ -102,6 +110,7 @@ def maintain(
     older_than_s: float = 0,
     at_least: int = 1,
     look_for_orphans: bool = True,
+    orphan_age_s: float = ORPHAN_AGE_S,
     read: Read | None = None,
 ) -> list[Report]:
     """All of it, on both tables, at once. Snapshots are kept that are among the newest, or younger.
@@ -116,9 +125,8 @@ def maintain(
         merge_small_files(lake, table)
         expired, dead = expire_snapshots(lake, table, keep_snapshots, older_than_s, at_least, read)
         delete_files(lake.io, dead)
-        iceberg = lake.load(table)
-        removed = len(dead) + (remove_orphans(iceberg, read=read) if look_for_orphans else 0)
-        reports.append(Report(table.name, before, len(list(live_files(iceberg))), expired, removed))
+        removed = len(dead) + (remove_orphans(lake, table, orphan_age_s, read=read) if look_for_orphans else 0)
+        reports.append(Report(table.name, before, len(list(live_files(lake.load(table)))), expired, removed))
     return reports
 
 
@@ -144,13 +152,13 @@ def merge_small_files(lake: Lake, table: Table) -> None:
 class Rewritten(NamedTuple):
     """Files of one day, what was made of them, not yet part of the table, and how many rows that leaves out.
 
-    ``begun_at``: when it was begun to be written, in seconds since 1970.
+    ``fence``: the one that they were written under.
     """
 
     files: Sequence[DataFile]
     new: Sequence[DataFile]
     rows_dropped: int
-    begun_at: float
+    fence: str
 
 
 def rewrite(lake: Lake, table: Table, files: Sequence[DataFile], operation: str) -> None:
@@ -172,14 +180,13 @@ def stage_rewritten(
 
     ``without``: rows that go, by their positions.
     """
-    begun_at = time.time()
     rows = read_files(table, iceberg, files, without=without)
     left = kept(rows)
     new = []
     if left.num_rows:
         day = files[0].partition[0]
         new.append(stage_day(table, iceberg, sort_rows(table, left), day, zstd_level=MERGED_ZSTD_LEVEL))
-    return Rewritten(files, new, rows.num_rows - left.num_rows, begun_at)
+    return Rewritten(files, new, rows.num_rows - left.num_rows, fence_of(iceberg))
 
 
 def swap(
@@ -193,8 +200,8 @@ def swap(
 ) -> Sequence[Rewritten]:
     """Put new files in the place of old ones, in one snapshot. ``seen``: the table as it was when they were read.
 
-    Returns those that were swapped: not those of which somebody else replaced a file meanwhile, nor those that were
-    begun so long ago that their new files may be taken for orphans, and none where rows were deleted by others.
+    Returns those that were swapped: not those of which somebody else replaced a file meanwhile, nor those whose new
+    files were written before orphans were removed last, and none where rows were deleted by others.
     Raises ConflictError after ``attempts`` lost races.
     """
     try:
@@ -207,10 +214,8 @@ def swap(
         live = {file.file_path for file in live_files(iceberg)}
         if any(file.file_path in live for one in tried for file in one.new):  # it was the answer that was lost
             return tried
-        too_old = time.time() - STAGED_FOR_S
-        tried = [
-            one for one in rewritten if one.begun_at > too_old and all(file.file_path in live for file in one.files)
-        ]
+        fence = fence_of(iceberg)
+        tried = [one for one in rewritten if one.fence == fence and all(file.file_path in live for file in one.files)]
         if not tried or _deletes(iceberg) != deletes:
             return ()
         gone, new = [file for one in tried for file in one.files], [file for one in tried for file in one.new]
@@ -289,24 +294,59 @@ def expire_snapshots(
     return len(old), dead
 
 
-def remove_orphans(iceberg: IcebergTable, *, older_than_s: float = ORPHAN_AGE_S, read: Read | None = None) -> int:
+def remove_orphans(lake: Lake, table: Table, older_than_s: float = ORPHAN_AGE_S, read: Read | None = None) -> int:
     """Delete files of the table's folder that no snapshot refers to: what a process left that was killed in a commit.
 
-    Younger files may belong to a commit that is under way. ``read`` is as for expire_snapshots. Returns how many.
+    A fence is put first, so that no commit can name them afterwards, whatever any clock says. Younger files are left: a
+    commit that is under way would have to stage them again, and another engine's can't. ``read`` is as for
+    expire_snapshots. Returns how many.
     """
-    old = {location for location, age_s in orphans(iceberg, read) if age_s >= older_than_s}
-    delete_files(iceberg.io, old)
-    return len(old)
+    for _ in range(MAX_ATTEMPTS):
+        iceberg = lake.load(table)
+        old = {location for location, age_s in orphans(iceberg, read) if age_s >= older_than_s}
+        if not old:
+            return 0
+        try:
+            lake.put_fence(iceberg)
+        except ConflictError:
+            continue
+        delete_files(iceberg.io, old)
+        return len(old)
+    return 0
 
 
 def orphans(iceberg: IcebergTable, read: Read | None = None) -> Iterator[tuple[str, float]]:
-    """The files of the table's folder that no snapshot refers to, and their age in seconds."""
-    kept = _reachable(iceberg, {} if read is None else read)
+    """The files of the table's folder that no snapshot refers to, and their age in seconds.
+
+    What a newer metadata file than the table's own refers to is none: the catalogue may have been put back.
+    """
+    read = {} if read is None else read
+    home = iceberg.location()
+    found = list(chain(list_files(iceberg.io, f"{home}/data"), list_files(iceberg.io, f"{home}/metadata")))
+    kept = _reachable(iceberg, read)
     kept |= {entry.metadata_file for entry in iceberg.metadata.metadata_log}
     kept.add(iceberg.metadata_location)
-    home = iceberg.location()
-    found = chain(list_files(iceberg.io, f"{home}/data"), list_files(iceberg.io, f"{home}/metadata"))
+    own = metadata_number(iceberg.metadata_location)
+    for location, _ in found:
+        if location.endswith(".metadata.json") and metadata_number(location) > own:
+            kept |= _named_by(iceberg, location)
     return ((location, age_s) for location, age_s in found if location not in kept)
+
+
+def _named_by(iceberg: IcebergTable, location: str) -> set[str]:
+    """Another metadata file of the table, and what it refers to. Nothing where it can't be read: it is half written."""
+    other = read_metadata(iceberg.io, location)
+    if other is None:
+        return set()
+    named = {location}
+    for snapshot in other.metadata.snapshots:
+        with contextlib.suppress(OSError, ValueError):
+            named.add(snapshot.manifest_list)
+            for manifest in snapshot.manifests(iceberg.io):
+                named.add(manifest.manifest_path)
+                entries = manifest.fetch_manifest_entry(iceberg.io, discard_deleted=True)
+                named |= {entry.data_file.file_path for entry in entries}
+    return named
 
 
 def _reachable(iceberg: IcebergTable, read: Read) -> set[str]:

@@ -3,26 +3,34 @@
     decode -> split good and bad -> commit dead letters -> [watermark -> dedupe -> encode -> commit events]*
 
 Dead letters go first: the commit of events carries the books, so it must not speak of letters that aren't there.
-What stands in brackets is done anew after each lost race. Delivering a batch again, whole or re-sliced, from one
+What stands in brackets is repeated after each lost race. Delivering a batch again, whole or re-sliced, from one
 process or many, changes nothing.
+
+``run`` also finds the events that make a batch fail, as ``isolation`` says, and commits the rest.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from pyiceberg.table import Table as IcebergTable
 
+from manymetrics.records import Stamp, pack
 from manymetrics.tables import DEAD_LETTERS, EVENTS
-from manymetrics_processor.decode import DUPLICATE, Batch, Bools, StreamRecord, decode
-from manymetrics_processor.lake import Lake, Plan
+from manymetrics_processor.decode import DUPLICATE, Batch, Bools, EventKey, Ints, Rows, StreamRecord, decode, in_order
+from manymetrics_processor.isolation import Spans, is_retryable
+from manymetrics_processor.lake import Lake, Plan, fence_of
 from manymetrics_processor.ledger import StreamBooks
 from manymetrics_processor.window import Window, resends_within
+
+log = logging.getLogger("manymetrics.pipeline")
 
 
 class Committed(NamedTuple):
@@ -36,10 +44,116 @@ class Committed(NamedTuple):
     outcomes: list[bytes | None]
 
 
-def run(records: Iterable[StreamRecord], stream: str, lake: Lake, window: Window) -> Committed:
-    """Commit the records. Raises CommitContentionError; then deliver them again."""
+def run(
+    records: Iterable[StreamRecord],
+    stream: str,
+    lake: Lake,
+    window: Window,
+    *,
+    decode: Callable[..., Batch] = decode,
+    suspect: bool = False,
+) -> Committed:
+    """Commit the records; an event that can't be stored becomes a dead letter with the reason ``unstorable``.
+
+    ``decode``: as decode.decode, where the batch is to be committed as another stream's. ``suspect``: as in
+    isolation.is_retryable. Raises CommitContentionError and whatever else is ours; then deliver them again.
+    """
+    ordered = in_order(records)
     with no_collection():
-        return commit(decode(records, stream), lake, window)
+        try:
+            return commit(decode(ordered, stream), lake, window)
+        except Exception as error:
+            if is_retryable(error, suspect=suspect):
+                raise
+            log.warning("a batch can't be committed whole: looking for the events that cause it", exc_info=error)
+        return _Isolation(ordered, stream, lake, window, decode, suspect=suspect).run()
+
+
+class _Isolation:
+    """A batch that failed, committed without the events that make it fail."""
+
+    def __init__(
+        self,
+        records: Sequence[StreamRecord],
+        stream: str,
+        lake: Lake,
+        window: Window,
+        decode: Callable[..., Batch],
+        *,
+        suspect: bool,
+    ) -> None:
+        self._records, self._stream, self._lake, self._window = records, stream, lake, window
+        self._spans, self._suspect = Spans(records), suspect
+        self._unstorable: dict[EventKey, str] = {}
+        self._decode = partial(decode, stream=stream, unstorable=self._unstorable)
+        self._outcomes: dict[tuple[str, int], list[bytes | None]] = {}
+
+    def run(self) -> Committed:
+        """As pipeline.run."""
+        books = self._commit(0, len(self._spans))
+        outcomes = [self._outcomes.get((record.shard, record.sequence), [None]) for record in self._records]
+        return Committed(books, [None if None in parts else b"".join(filter(None, parts)) for parts in outcomes])
+
+    def _commit(self, start: int, stop: int) -> StreamBooks:
+        """Commit the events from ``start`` to before ``stop``: at once, or in halves."""
+        while True:
+            span = self._spans.span(start, stop)
+            try:
+                batch = self._decode(span.records, begin=span.begin, end=span.end)
+                committed = commit(batch, self._lake, self._window)
+            except Exception as error:
+                if is_retryable(error, suspect=self._suspect):
+                    raise
+                found = self._failing(start, stop, error)
+                if not found and stop - start > 1:
+                    middle = self._spans.middle(start, stop)
+                    self._commit(start, middle)
+                    return self._commit(middle, stop)
+                self._condemn(found or {start: type(error).__name__}, error)
+                continue
+            for key, marks in zip(((one.shard, one.sequence) for one in span.records), committed.outcomes, strict=True):
+                self._outcomes.setdefault(key, []).append(marks)
+            return committed.books
+
+    def _failing(self, start: int, stop: int, error: Exception) -> dict[int, str]:
+        """The events that fail without a commit. Raises ``error`` where a plain event fails too."""
+
+        def try_out(records: Sequence[StreamRecord], begin: int, end: int | None) -> Exception | None:
+            try:
+                batch = self._decode(records, begin=begin, end=end)
+                for table, rows in ((EVENTS, batch.events), (DEAD_LETTERS, batch.letters)):
+                    self._lake.try_out(table, rows)
+            except Exception as failure:
+                if is_retryable(failure, suspect=self._suspect):
+                    raise
+                return failure
+            return None
+
+        if (fault := try_out(_PLAIN, 0, None)) is not None:
+            raise fault from error
+        return self._spans.failing(start, stop, lambda span: try_out(*span))
+
+    def _condemn(self, found: dict[int, str], error: Exception) -> None:
+        """Make events dead letters, unless a commit without any event fails too, or they are dead letters already."""
+        named = {self._spans.key(at): name for at, name in found.items()}
+        if named.keys() <= self._unstorable.keys():
+            raise error
+        self._lake.commit(EVENTS, self._stream, lambda _iceberg, books: Plan((), books))
+        log.warning(
+            "events can't be stored and become dead letters",
+            extra={"facts": {"events": len(named), "errors": dict(Counter(named.values()))}},
+        )
+        self._unstorable.update(named)
+
+
+def _plain_record() -> StreamRecord:
+    """What can be stored wherever anything can: one good event and one bad one."""
+    good = b'{"type":"track","event":"plain","userId":"plain","messageId":"plain"}'
+    [data] = pack(Stamp(0, "plain", "plain", "server"), [good, b"{}"])
+    return StreamRecord("plain", 0, data, 0)
+
+
+_PLAIN = (_plain_record(),)
 
 
 def commit(batch: Batch, lake: Lake, window: Window) -> Committed:
@@ -55,12 +169,14 @@ def commit(batch: Batch, lake: Lake, window: Window) -> Committed:
 
 
 def _plan_letters(batch: Batch, lake: Lake, iceberg: IcebergTable, books: StreamBooks) -> Plan | None:
-    kept = _fresh(batch, books)[batch.letters.record]
+    kept = _fresh_rows(batch, books, _fresh(batch, books), batch.letters)
     if not kept.any():
         return None
     files = lake.stage(DEAD_LETTERS, iceberg, batch.letters.only(kept))
-    reasons = _reasons(batch, kept)
-    return Plan(files, books.moved(_watermarks(batch), received=int(kept.sum()), dead_lettered=reasons))
+    moved = books.moved(
+        batch.watermarks, part=batch.part, received=int(kept.sum()), dead_lettered=_reasons(batch, kept)
+    )
+    return Plan(files, moved)
 
 
 class _EventsPlan:
@@ -69,6 +185,7 @@ class _EventsPlan:
     def __init__(self, batch: Batch, lake: Lake, window: Window) -> None:
         self._batch, self._lake, self._window = batch, lake, window
         self._files: Sequence[Any] | None = None
+        self._fence = ""
         self._fresh: Bools = np.zeros(len(batch.keys), dtype=np.bool_)
         self.stored: Bools = np.zeros(len(batch.ids), dtype=np.bool_)
 
@@ -77,17 +194,19 @@ class _EventsPlan:
         self._fresh = fresh = _fresh(batch, books)
         if not fresh.any():
             return None
-        candidates = fresh[batch.events.record]
+        candidates = _fresh_rows(batch, books, fresh, batch.events)
         stored = self._without_resends(iceberg, candidates)
-        if self._files is None or not np.array_equal(stored, self.stored):
+        if self._files is None or self._fence != fence_of(iceberg) or not np.array_equal(stored, self.stored):
+            self._fence = fence_of(iceberg)
             self._files = self._lake.stage(EVENTS, iceberg, batch.events.only(stored)) if stored.any() else []
         self.stored = stored
         moved = books.moved(
-            _watermarks(batch),
-            received=int(batch.counts[fresh].sum()),
+            batch.watermarks,
+            part=batch.part,
+            received=int(_fresh_counts(batch, books)[fresh].sum()),
             stored=int(stored.sum()),
             duplicate=int(candidates.sum() - stored.sum()),
-            dead_lettered=_reasons(batch, fresh[batch.letters.record]),
+            dead_lettered=_reasons(batch, _fresh_rows(batch, books, fresh, batch.letters)),
         )
         return Plan(self._files, moved)
 
@@ -96,7 +215,8 @@ class _EventsPlan:
         marks = [bytearray(of_record) for of_record in self._batch.outcomes]
         events = self._batch.events
         for row in np.flatnonzero(~self.stored):
-            marks[events.record[row]][events.position[row]] = DUPLICATE[0]
+            record = events.record[row]
+            marks[record][events.position[row] - (self._batch.begin if record == 0 else 0)] = DUPLICATE[0]
         return [bytes(one) if fresh else None for one, fresh in zip(marks, self._fresh, strict=True)]
 
     def _without_resends(self, iceberg: IcebergTable, candidates: Bools) -> Bools:
@@ -112,13 +232,34 @@ class _EventsPlan:
 
 
 def _fresh(batch: Batch, books: StreamBooks) -> Bools:
-    """For each record, whether it is past the watermark of its shard."""
+    """For each record, whether it is past the watermark of its shard, and not all of it was committed in part."""
     marks = {shard: books.watermark(shard) for shard, _ in batch.keys}
-    return np.array([sequence > marks[shard] for shard, sequence in batch.keys], dtype=np.bool_)
+    fresh = np.array([sequence > marks[shard] for shard, sequence in batch.keys], dtype=np.bool_)
+    left: Bools = (_fresh_counts(batch, books) > 0) | (batch.counts == 0)
+    return np.logical_and(fresh, left)
 
 
-def _watermarks(batch: Batch) -> dict[str, int]:
-    return dict(batch.keys)  # in order, so the last of a shard is its highest
+def _fresh_counts(batch: Batch, books: StreamBooks) -> Ints:
+    """For each record, how many of its events in the batch were not committed in part."""
+    counts = batch.counts
+    if books.parts:
+        counts = counts.copy()
+        for record, (shard, sequence) in enumerate(batch.keys):
+            known, position = books.part(shard)
+            if known == sequence:
+                done = position - (batch.begin if record == 0 else 0)
+                counts[record] -= min(max(0, done), counts[record])
+    return counts
+
+
+def _fresh_rows(batch: Batch, books: StreamBooks, fresh: Bools, rows: Rows) -> Bools:
+    """For each row, whether it is not yet committed. ``fresh``: as _fresh says."""
+    kept: Bools = fresh[rows.record]
+    for record, (shard, sequence) in enumerate(batch.keys if books.parts else ()):
+        known, position = books.part(shard)
+        if known == sequence:
+            kept = kept & ((rows.record != record) | (rows.position >= position))
+    return kept
 
 
 def _reasons(batch: Batch, kept: Bools) -> Counter[str]:

@@ -26,16 +26,36 @@ from pyiceberg.table import Table as IcebergTable
 from pyspark.sql import SparkSession
 
 from manymetrics.tables import Table
-from manymetrics_processor.commits import ConflictError
+from manymetrics_processor.commits import ConflictError, RetryableError
 from manymetrics_processor.decode import Rows
+from manymetrics_processor.storage import delete_files
 
 _MAX_LOADS = 5
 _NOT_FOUND = "org.apache.iceberg.exceptions.NotFoundException"
+_MOST_CAUSES = 20
+# What the machine, the network or AWS says. Spark wraps a task's error in its own, with the cause inside.
+_OF_STORAGE = (
+    "java.io.",
+    "java.net.",
+    "java.lang.OutOfMemoryError",
+    "java.util.concurrent.TimeoutException",
+    "org.apache.http.",
+    "org.apache.iceberg.exceptions.RuntimeIOException",
+    "org.apache.iceberg.exceptions.NotFoundException",
+    "org.apache.iceberg.exceptions.NoSuchTableException",
+    "org.apache.iceberg.exceptions.CommitFailedException",
+    "org.apache.iceberg.exceptions.ServiceUnavailableException",
+    "software.amazon.awssdk.",
+)
 _REFUSED = ("org.apache.iceberg.exceptions.ForbiddenException", "org.apache.iceberg.exceptions.NotAuthorizedException")
 
 
-class EngineLostError(Exception):
+class EngineLostError(RetryableError):
     """The JVM is gone, and a commit may have landed. End this process; a new one finds out by the watermark."""
+
+
+class JavaStorageError(RetryableError):
+    """Spark or Iceberg can't reach or use what it writes to. Nothing was committed."""
 
 
 class SparkEngine:
@@ -51,9 +71,26 @@ class SparkEngine:
         self._deleting_io: Any = None
 
     def stage(self, table: Table, iceberg: IcebergTable, rows: Rows) -> Sequence[Any]:
-        """Write the rows to new files, one a day, in the order they have; nothing refers to them yet."""
+        """Write the rows to new files, one a day, in the order they have; nothing refers to them yet.
+
+        Raises JavaStorageError, EngineLostError, and Py4JJavaError for what may be the rows' own.
+        """
         if not len(rows.day):
             return []
+        with _java_errors(JavaStorageError):
+            return self._stage(table, iceberg, rows)
+
+    def try_out(self, table: Table, iceberg: IcebergTable, rows: Rows) -> None:
+        """As Engine.try_out; the manifests that it writes stay until they are removed as orphans."""
+        files: Sequence[Any] = []
+        try:
+            files = self.stage(table, iceberg, rows)
+            with _java_errors(JavaStorageError):
+                self._applied(self._handle(table, iceberg), files, {})
+        finally:
+            delete_files(iceberg.io, [str(file.location()) for file in files])
+
+    def _stage(self, table: Table, iceberg: IcebergTable, rows: Rows) -> Sequence[Any]:
         target = self._handle(table, iceberg)
         targets = self._table_cache
         written: Any = self._jvm.org.apache.iceberg.spark.FileRewriteCoordinator.get()
@@ -76,20 +113,17 @@ class SparkEngine:
     ) -> int:
         """Commit on the very state that ``iceberg`` shows, with files or none. Returns the new snapshot's id.
 
-        Raises ConflictError, also where nobody can say whether it landed; EngineLostError where the JVM is gone.
+        Raises ConflictError, also where nobody can say whether it landed; EngineLostError where the JVM is gone; and as
+        ``stage`` for what fails before the commit is asked for.
         """
-        with _java_errors():
+        with _java_errors(ConflictError):
             handle = self._handle(table, iceberg)
             operations = handle.operations()
             base = operations.current()
             _check_is(base, iceberg)
-            update = handle.newAppend()  # as the table says, it merges small manifests
-            for file in files:
-                update.appendFile(file)
-            for key, value in summary.items():
-                update.set(key, value)
-            snapshot = update.apply()  # looks at the catalogue again, and writes the manifests on what it finds
+            snapshot = self._applied(handle, files, summary)
             _check_is(operations.current(), iceberg)
+        with _java_errors(ConflictError, may_have_landed=True):
             metadata = (
                 self._jvm.org.apache.iceberg.TableMetadata.buildFrom(base)
                 .setBranchSnapshot(snapshot, "main")
@@ -99,6 +133,15 @@ class SparkEngine:
             operations.commit(base, metadata)
             self._remove_old_metadata(handle, base, metadata)
             return int(snapshot.snapshotId())
+
+    def _applied(self, handle: Any, files: Sequence[Any], summary: Mapping[str, str]) -> Any:  # noqa: ANN401  # Java's
+        """The snapshot to commit. Looks at the catalogue again, and writes the manifests on what it finds."""
+        update = handle.newAppend()  # as the table says, it merges small manifests
+        for file in files:
+            update.appendFile(file)
+        for key, value in summary.items():
+            update.set(key, value)
+        return update.apply()
 
     def _remove_old_metadata(self, handle: Any, base: Any, metadata: Any) -> None:  # noqa: ANN401  # Java's
         """As the table's ``write.metadata.delete-after-commit.enabled`` says; what can't be deleted is left."""
@@ -154,16 +197,32 @@ def _table_cache(session: SparkSession) -> Any:  # noqa: ANN401  # Java's
 
 
 @contextlib.contextmanager
-def _java_errors() -> Iterator[None]:
-    """Turn what Java says of a commit into what ``append`` raises."""
+def _java_errors(storage: type[RetryableError], *, may_have_landed: bool = False) -> Iterator[None]:
+    """Turn what Java says into what ``stage`` and ``append`` raise: ``storage`` for what the machine or AWS says.
+
+    Of a commit that was asked for, only a refusal is known not to have landed.
+    """
     try:
         yield
     except Py4JJavaError as error:
-        if _java_class(error) in _REFUSED:
-            raise
-        raise ConflictError(str(error.java_exception)) from error
-    except (Py4JError, OSError) as error:
+        kinds = _java_classes(error)
+        if kinds[0] in _REFUSED:
+            raise JavaStorageError(str(error.java_exception)) from error
+        if may_have_landed or any(kind.startswith(_OF_STORAGE) for kind in kinds):
+            raise storage(str(error.java_exception)) from error
+        raise
+    except (Py4JError, ConnectionError, TimeoutError, EOFError) as error:
         raise EngineLostError(str(error)) from error
+
+
+def _java_classes(error: Py4JJavaError) -> list[str]:
+    """Of the exception and its causes, outermost first."""
+    classes: list[str] = []
+    exception = error.java_exception
+    while exception is not None and len(classes) < _MOST_CAUSES:
+        classes.append(str(exception.getClass().getName()))
+        exception = exception.getCause()
+    return classes
 
 
 def _java_class(error: Py4JJavaError) -> str:

@@ -21,6 +21,13 @@ class DeletesMany(Protocol):
     def delete_many(self, locations: Iterable[str]) -> None: ...
 
 
+@runtime_checkable
+class Syncs(Protocol):
+    """An io whose files are on the disk only once they are synced."""
+
+    def sync(self, location: str) -> None: ...
+
+
 class StoredFile(NamedTuple):
     """A file as it is listed. ``modified_at``: microseconds since 1970, UTC."""
 
@@ -49,6 +56,12 @@ def write_bytes(io: FileIO, location: str, data: bytes) -> None:
     make_folder(system, path)
     with system.open_output_stream(path) as file:
         file.write(data)
+
+
+def sync_file(io: FileIO, location: str) -> None:
+    """Put a written file on the disk, before a commit names it. On S3 it is there."""
+    if isinstance(io, Syncs):
+        io.sync(location)
 
 
 def delete_files(io: FileIO, locations: Iterable[str]) -> None:

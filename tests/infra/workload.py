@@ -95,7 +95,7 @@ def run_processor(stack: Stack, engine: str, folder: Path) -> Recorder:
         lake = Lake(glue_catalog(warehouse, behind.environ), database=database)  # by way of the recorder
         before = len(list(live_files(lake.load(EVENTS))))
         [events, _] = maintain(lake, keep_snapshots=1)
-        removed = remove_orphans(lake.load(EVENTS), older_than_s=0)
+        removed = remove_orphans(lake, EVENTS, older_than_s=0)
         assert (events.snapshots_expired > 0, removed > 0, before) == (True, True, 2), (events, removed, before)
         assert message_ids(others) == sorted(stored)
         return recorder

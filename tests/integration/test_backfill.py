@@ -22,9 +22,9 @@ from manymetrics_processor.decode import StreamRecord
 from manymetrics_processor.jobs import backfill as job
 from manymetrics_processor.jobs import cluster_batch, pieces
 from manymetrics_processor.jobs.backfill import NothingToDoError, Report, TooManyFilesError, backfill
-from manymetrics_processor.jobs.cluster_batch import TooSlowError
 from manymetrics_processor.jobs.pieces import Piece
 from manymetrics_processor.lake import Lake, live_files, local_catalog
+from manymetrics_processor.maintenance import remove_orphans
 from manymetrics_processor.reading import read_files
 from manymetrics_processor.rows import DAY_US
 from manymetrics_processor.spread import in_groups
@@ -439,17 +439,25 @@ def test_what_others_commit_meanwhile_is_found(lake: Lake, home: Path, monkeypat
     assert message_ids(lake) == ["a", "b", "c"]
 
 
-def test_files_that_were_so_long_in_the_making_that_they_may_be_gone_are_not_committed(
+def test_files_that_are_removed_as_orphans_before_their_commit_are_staged_again(
     lake: Lake, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (home / "a.json").write_bytes(lines(exported("a")))
-    with monkeypatch.context() as slow:
-        slow.setattr(cluster_batch, "STAGED_FOR_S", -1)
-        with pytest.raises(TooSlowError, match="smaller --commit-mb"):
-            run(home, project="shop")
-    assert rows(lake) == []
+    stage = cluster_batch.ClusterEngine.stage
+    removed: list[int] = []
+
+    def slowly(*arguments: Any) -> Any:  # noqa: ANN401  # as the real one
+        files = stage(*arguments)
+        if not removed:
+            removed.append(remove_orphans(lake, EVENTS, older_than_s=0))
+        return files
+
+    monkeypatch.setattr(cluster_batch.ClusterEngine, "stage", slowly)
 
     assert run(home, project="shop").stored == 1
+
+    assert removed == [1]
+    assert message_ids(lake) == ["a"]
 
 
 def test_a_large_day_is_several_files_and_each_is_sorted(

@@ -305,10 +305,11 @@ def test_orphans_go_once_they_are_old_and_nothing_else_does(lake: Lake, tmp_path
     commit(lake, range(3))
     orphans = leave_orphans(lake)
     make_old(file_paths(tmp_path))
-    kept = file_paths(tmp_path) - orphans
+    kept = {path for path in needed(lake) if "/data/" in str(path)}
 
-    assert remove_orphans(lake.load(EVENTS)) == len(orphans)
-    assert file_paths(tmp_path) == kept
+    assert remove_orphans(lake, EVENTS) == len(orphans)
+    assert not file_paths(tmp_path) & orphans
+    assert kept <= file_paths(tmp_path)
     assert len(rows(lake)) == 3
 
 
@@ -317,7 +318,7 @@ def test_a_young_file_may_belong_to_a_commit_that_is_under_way(lake: Lake) -> No
     orphans = leave_orphans(lake)
     make_old(orphans, ORPHAN_AGE_S - 60)
 
-    assert remove_orphans(lake.load(EVENTS)) == 0
+    assert remove_orphans(lake, EVENTS) == 0
     assert all(path.exists() for path in orphans)
 
 

@@ -25,7 +25,7 @@ from manymetrics_processor.decode import DEAD_LETTERED, DUPLICATE, STORED, Batch
 from manymetrics_processor.dedup import WINDOW_DAYS
 from manymetrics_processor.handler import make_catalog
 from manymetrics_processor.jobs.cluster import Cluster, cluster
-from manymetrics_processor.jobs.cluster_batch import ClusterEngine, TooSlowError, batch_on_cluster, without_letters
+from manymetrics_processor.jobs.cluster_batch import ClusterEngine, batch_on_cluster, without_letters
 from manymetrics_processor.jobs.command import errors_in_a_line, job_parser, job_settings, say
 from manymetrics_processor.jobs.pieces import Piece, decode_piece, find_pieces
 from manymetrics_processor.lake import Lake, current_books, live_files
@@ -80,7 +80,7 @@ def backfill(
     database: str = NAMESPACE,
     say: Progress = lambda _line: None,
 ) -> Report:
-    """Raises NothingToDoError, TooManyFilesError, TooSlowError, and CommitContentionError: then do it again."""
+    """Raises NothingToDoError, TooManyFilesError, and CommitContentionError: then do it again."""
     lake = Lake(catalog, ClusterEngine(), database=database)
     lake.ensure_tables()
     location = (location if "://" in location else str(Path(location).resolve())).rstrip("/")
@@ -193,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     args = parser.parse_args(arguments)
     with (
-        errors_in_a_line(parser, NothingToDoError, TooManyFilesError, TooSlowError),
+        errors_in_a_line(parser, NothingToDoError, TooManyFilesError),
         cluster("manymetrics backfill") as on,
     ):
         settings = job_settings(args)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
@@ -19,7 +18,7 @@ from manymetrics_processor.arrow_engine import ArrowEngine, stage_day
 from manymetrics_processor.decode import Batch, Bools, Ints, Rows
 from manymetrics_processor.jobs.cluster import Cluster, Kept
 from manymetrics_processor.jobs.pieces import Decoded, from_bytes, to_bytes
-from manymetrics_processor.maintenance import STAGED_FOR_S, sort_rows
+from manymetrics_processor.maintenance import sort_rows
 from manymetrics_processor.reading import portable
 
 FILE_ROWS = 250_000  # a data file, about 25 MB
@@ -32,7 +31,7 @@ PartKey = tuple[tuple[str, int], ...]
 def batch_on_cluster(source: str, facts: Sequence[Batch], on: Cluster, decoded: Kept[Decoded]) -> Batch:
     """One batch of all parts, whose records are in order."""
     records = _starts(len(part.keys) for part in facts)
-    of_table = {
+    of_table: dict[str, Any] = {
         name: _rows([getattr(part, name) for part in facts], records, RowsOnCluster.all_of(on, decoded, name, facts))
         for name in ("events", "letters")
     }
@@ -145,34 +144,10 @@ def _key(facts: Batch) -> PartKey:
     return tuple(facts.keys[:1])
 
 
-class TooSlowError(Exception):
-    """Files were so long in the making that they may be taken for orphans. The message says the cure."""
-
-
 class ClusterEngine(ArrowEngine):
     """Stages where the rows are; commits from here."""
 
-    def __init__(self) -> None:
-        self._begun_at = 0.0
-
     def stage(self, table: Table, iceberg: IcebergTable, rows: Rows) -> list[DataFile]:
         """As Engine.stage."""
-        self._begun_at = time.monotonic()
         files: list[DataFile] = rows.table.stage(table, iceberg)
         return files
-
-    def append(
-        self,
-        table: Table,
-        iceberg: IcebergTable,
-        files: Sequence[DataFile],
-        summary: Mapping[str, str],
-        properties: Mapping[str, str],
-    ) -> int:
-        """As Engine.append. Raises TooSlowError."""
-        if files and time.monotonic() - self._begun_at > STAGED_FOR_S:
-            raise TooSlowError(
-                f"the files of a commit took more than {STAGED_FOR_S / 60:.0f} minutes to write: give the job more "
-                "workers or a smaller --commit-mb, and run it again"
-            )
-        return super().append(table, iceberg, files, summary, properties)

@@ -104,7 +104,7 @@ def compact(
                 duplicates_dropped=sum(len(resends.get(one.file_path, ())) for pair in swapped for one in pair.files),
                 merges_lost=len(groups) - len(swapped),
                 snapshots_expired=expired,
-                files_removed=len(dead) + remove_orphans(after),
+                files_removed=len(dead) + remove_orphans(lake, table),
             )
         )
     return reports

@@ -1,0 +1,125 @@
+"""Tell an event that can't be stored from an outage, and find it by halves.
+
+A batch fails because of the disk, the network, the catalogue or a lost race: then it is tried again as it is. Or it
+fails because of what is in it: then the events that make it fail become dead letters, and the rest is committed.
+
+How the two are told apart:
+
+1. An error that no event can cause (``is_retryable``) never condemns one: the batch is tried again.
+2. At any other error, one plain event is staged in the same place, and a commit without events is made. Where either
+   fails too, the cause is not in the batch: it is tried again.
+3. Otherwise the batch is halved, first between records and then inside one, and each half is staged without a commit.
+   An event that fails alone, while a plain one passes, is the cause.
+4. Where nothing fails without a commit, the halves are committed in order, each with its own watermark.
+"""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from typing import NamedTuple
+
+from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException
+from sqlalchemy.exc import DBAPIError
+
+from manymetrics.records import UnreadableRecordError, unpack
+from manymetrics_processor.commits import ConflictError
+from manymetrics_processor.decode import EventKey, StreamRecord
+
+MOST_TRIALS = 400  # a commit's halves that are tried: past it, what fails goes whole, so that no batch takes minutes
+_MACHINE = {
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EIO", "EMFILE", "ENFILE", "ENOMEM", "EROFS", "EACCES", "EPERM", "ENOENT")
+}
+
+
+class OurFaultError(Exception):
+    """Base of errors that say nothing about the events: try the batch again."""
+
+
+def is_retryable(error: BaseException, *, suspect: bool = False) -> bool:
+    """Whether an error is known to be no event's.
+
+    ``suspect``: the batch has failed again and again. Then an error of the file system, the catalogue or AWS counts as
+    ours only where it names the machine's state (a full disk, say) or the network.
+    """
+    if isinstance(error, OurFaultError | ConflictError | MemoryError | TimeoutError | ConnectionError):
+        return True
+    if isinstance(error, OSError) and (error.errno in _MACHINE or "AWS Error" in str(error)):
+        return True
+    return not suspect and (
+        isinstance(error, OSError | sqlite3.Error | DBAPIError | CommitFailedException | CommitStateUnknownException)
+        or type(error).__module__.partition(".")[0] == "botocore"
+    )
+
+
+class Span(NamedTuple):
+    """Events of a batch that follow each other; ``begin`` and ``end`` as in decode.Batch."""
+
+    records: Sequence[StreamRecord]
+    begin: int
+    end: int | None
+
+
+class Spans:
+    """A batch as one row of events, from 0 to ``len``. ``records`` are in a batch's order."""
+
+    def __init__(self, records: Sequence[StreamRecord]) -> None:
+        self._records = records
+        self._starts = [0, *accumulate(_length(record) for record in records)]
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def span(self, start: int, stop: int) -> Span:
+        """The events from ``start`` to before ``stop``, which are not none."""
+        first, last = self._record_at(start), self._record_at(stop - 1)
+        end = None if stop == self._starts[last + 1] else stop - self._starts[last]
+        return Span(self._records[first : last + 1], start - self._starts[first], end)
+
+    def middle(self, start: int, stop: int) -> int:
+        """Where to halve: between two records while there are two, else inside one."""
+        middle, first, last = (start + stop) // 2, self._record_at(start), self._record_at(stop - 1)
+        if first == last:
+            return middle
+        at = self._record_at(middle)
+        borders = [self._starts[one] for one in (at, at + 1) if first < one <= last]
+        return min(borders, key=lambda border: abs(border - middle))
+
+    def key(self, at: int) -> EventKey:
+        """The event at a place."""
+        record = self._record_at(at)
+        return (*self._records[record][:2], at - self._starts[record])
+
+    def failing(self, start: int, stop: int, try_out: Callable[[Span], Exception | None]) -> dict[int, str]:
+        """The places whose events fail when tried out, each with the error's name.
+
+        By halves, depth first; past MOST_TRIALS a half that fails is not halved again.
+        """
+        found: dict[int, str] = {}
+        waiting, trials = [(start, stop)], 0
+        while waiting:
+            begin, end = waiting.pop()
+            trials += 1
+            error = try_out(self.span(begin, end))
+            if error is None:
+                continue
+            if end - begin == 1 or trials > MOST_TRIALS:
+                found |= dict.fromkeys(range(begin, end), type(error).__name__)
+            else:
+                middle = self.middle(begin, end)
+                waiting += [(middle, end), (begin, middle)]
+        return found
+
+    def _record_at(self, at: int) -> int:
+        return bisect_right(self._starts, at) - 1
+
+
+def _length(record: StreamRecord) -> int:
+    try:
+        return max(1, len(unpack(record.data).events))
+    except UnreadableRecordError:
+        return 1
