@@ -24,11 +24,14 @@ def create_app(
     keys: Keys,
     sink: Sink,
     read_books: BooksReader | None = None,
+    stalled_s: Callable[[], float] | None = None,
     lifespan: Lifespan | None = None,
     more_routes: Callable[[FastAPI], None] | None = None,
     clock: Callable[[], int] = time.time_ns,
 ) -> Front:
     """``read_books`` gives /metrics the committed books; ``lifespan`` is what runs beside the API while it serves.
+
+    ``stalled_s`` says for how many seconds records have waited without any commit; it may raise.
 
     ``more_routes`` adds what this root alone has. ``clock`` gives nanoseconds since 1970, UTC.
     """
@@ -58,7 +61,7 @@ def create_app(
         redoc_url=None,
         lifespan=live,
     )
-    add_routes(app, collector, settings, read_books)
+    add_routes(app, collector, settings, read_books, stalled_s)
     if more_routes is not None:
         more_routes(app)
     return Front(collector, app)

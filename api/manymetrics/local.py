@@ -22,15 +22,20 @@ import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from manymetrics.collect import Front
+from manymetrics.committer_state import CommitterState, write_state
 from manymetrics.keys import Keys, KeysUnavailableError, WriteKey, keys_of, keys_path, new_key, read_keys, write_keys
 from manymetrics.local_stream import SHARD, LocalSource, LocalStream, open_stream
 from manymetrics.settings import Settings, SettingsError
-from manymetrics.tables import EVENTS
+from manymetrics.tables import EVENTS, NAMESPACE, TABLES
 from manymetrics.telemetry import log_json_lines
 
 if TYPE_CHECKING:
@@ -44,12 +49,18 @@ if TYPE_CHECKING:
 log = logging.getLogger("manymetrics.local")
 _RESTART_WAIT_S = 1.0
 _STOP_WAIT_S = 8.0
+LOCK_PATIENCE_S = 10.0  # a committer that ends finishes its commit first
 SAMPLE_AGE = timedelta(days=1)  # of the oldest rows that the sample page asks for: a large table has many files
 
 
 def stream_path(data_dir: Path) -> Path:
     """The stream's database in a data folder."""
     return data_dir / "stream.db"
+
+
+def lock_path(data_dir: Path) -> Path:
+    """What the one committer of a data folder holds."""
+    return data_dir / "committer.lock"
 
 
 def check_data_dir(data_dir: Path) -> None:
@@ -70,14 +81,35 @@ def check_data_dir(data_dir: Path) -> None:
         return  # locked, or a disk that is read-only just now: the server waits for that with 503
     except sqlite3.DatabaseError as error:
         raise SettingsError(
-            f"{data_dir / 'catalog.db'} can't be read ({error}): put a copy in its place, or remove it, and its tables "
-            "are found again"
+            f"{data_dir / 'catalog.db'} can't be read ({error}): put a copy in its place, or run `manymetrics "
+            "recover`, which finds its tables again"
         ) from error
     if path is not None and not Path(path).is_relative_to(data_dir.resolve()):
         raise SettingsError(
             f"the tables of {data_dir} are in {Path(path).parents[4]}: it was moved or copied, and Iceberg keeps whole "
             "paths. Move it back, or start with a new folder"
         )
+    check_not_rolled_back(data_dir)
+
+
+def check_not_rolled_back(data_dir: Path) -> None:
+    """Raises SettingsError where the catalogue is older than what the stream, or the tables' folder, has seen of it."""
+    from manymetrics_insights.folder import metadata_path
+    from manymetrics_processor.rollback import TableFiles
+
+    seen = {}
+    if stream_path(data_dir).exists():
+        with contextlib.suppress(sqlite3.Error, OSError), closing(LocalSource(stream_path(data_dir))) as source:
+            seen = {one.table_name: one for one in source.seen()}
+    for table in TABLES:
+        try:
+            current = metadata_path(data_dir, table.name)
+        except sqlite3.Error:
+            return
+        files = TableFiles(data_dir / "warehouse" / NAMESPACE / table.name)
+        why = files.why_older(current, seen.get(table.name))
+        if why is not None and metadata_path(data_dir, table.name) == current:  # else somebody commits meanwhile
+            raise SettingsError(f"{why}. Put back the newer catalog.db, or run `manymetrics recover`")
 
 
 def ensure_keys(settings: Settings) -> Keys:
@@ -160,9 +192,28 @@ def read_books(data_dir: Path) -> list[StreamBooks]:
     return books_in(state.properties) if state else []
 
 
+def watermark_of(data_dir: Path, stream: str) -> int:
+    """Up to which sequence number the tables have a stream; -1 where they have none of it.
+
+    Raises sqlite3.Error, OSError or msgspec.MsgspecError where that can't be told.
+    """
+    from manymetrics_insights.folder import metadata_path
+    from manymetrics_processor.ledger import books_of
+
+    path = metadata_path(data_dir, EVENTS.name)
+    if path is None:
+        return -1
+    metadata = msgspec.json.decode(Path(path).read_bytes(), type=_Metadata)
+    return books_of(stream, metadata.properties).watermark(SHARD)
+
+
+class _Metadata(msgspec.Struct):
+    properties: dict[str, str] = {}
+
+
 def committed_up_to(data_dir: Path) -> int:
     """The sequence number of the local stream up to which all is committed; -1 where nothing is."""
-    with contextlib.closing(LocalSource(stream_path(data_dir))) as source:
+    with closing(LocalSource(stream_path(data_dir))) as source:
         name = source.name()
     return max((books.watermark(SHARD) for books in read_books(data_dir) if books.stream == name), default=-1)
 
@@ -171,7 +222,7 @@ def pending_records(data_dir: Path) -> int:
     """How many records of the local stream are not yet committed."""
     if not stream_path(data_dir).exists():
         return 0
-    with contextlib.closing(LocalSource(stream_path(data_dir))) as source:
+    with closing(LocalSource(stream_path(data_dir))) as source:
         return source.pending(committed_up_to(data_dir))[0]
 
 
@@ -186,10 +237,19 @@ def books_for_metrics(data_dir: Path) -> Books:
         outcomes.update(books.outcomes())
     if not stream_path(data_dir).exists():
         return Books(received, outcomes)
-    with contextlib.closing(LocalSource(stream_path(data_dir))) as source:
+    with closing(LocalSource(stream_path(data_dir))) as source:
         pending, oldest = source.pending(committed_up_to(data_dir))
+        stalled = source.stalled_s()
     lag = max(0.0, time.time() - oldest / 1_000_000) if oldest else 0.0
-    return Books(received, outcomes, pending, lag)
+    return Books(received, outcomes, pending, lag, stalled)
+
+
+def stalled_s(data_dir: Path) -> float:
+    """For how long records have waited without any commit, in seconds; 0 where none waits."""
+    if not stream_path(data_dir).exists():
+        return 0.0
+    with closing(LocalSource(stream_path(data_dir))) as source:
+        return source.stalled_s()
 
 
 def create_local_app(settings: Settings | None = None, on_ready: Callable[[], None] | None = None) -> Front:
@@ -210,8 +270,9 @@ def create_local_app(settings: Settings | None = None, on_ready: Callable[[], No
     return create_app(
         settings=settings,
         keys=keys,
-        sink=LocalStream(stream_path(settings.data_dir)),
+        sink=LocalStream(stream_path(settings.data_dir), partial(watermark_of, settings.data_dir)),
         read_books=lambda: books_for_metrics(settings.data_dir),
+        stalled_s=partial(stalled_s, settings.data_dir),
         lifespan=supervisor.running,
         more_routes=more_routes,
     )
@@ -276,22 +337,28 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 def run_committer(settings: Settings) -> None:
     """Carry the stream into the tables until stdin closes."""
-    from manymetrics_processor.committer import Committer
+    from manymetrics_processor.committer import Committer, Failure
     from manymetrics_processor.lake import Lake, local_catalog
     from manymetrics_processor.window import Window
 
     stop = threading.Event()
     threading.Thread(target=_stop_at_end_of_input, args=(stop,), daemon=True).start()
-    with _lock(settings.data_dir / "committer.lock", stop) as held:
+    data_dir, is_ready = settings.data_dir, False
+
+    def report(failure: Failure | None) -> None:
+        nonlocal is_ready
+        write_state(data_dir, CommitterState(failure.since, failure.error, failure.times) if failure else None)
+        if failure is None and not is_ready:
+            is_ready = True
+            print("ready", flush=True)  # noqa: T201  # the parent waits for this line
+
+    with _lock(data_dir, stop) as held:
         if not held:
             return
-        lake = Lake(local_catalog(settings.data_dir))
-        lake.ensure_tables()
-        open_stream(stream_path(settings.data_dir)).close()
-        source = LocalSource(stream_path(settings.data_dir))
-        committer = Committer(source, SHARD, lake, Window(settings.dedup_window_days), settings.commit_interval_s)
-        print("ready", flush=True)  # noqa: T201  # the parent waits for this line
-        committer.run(stop)
+        open_stream(stream_path(data_dir)).close()
+        source, window = LocalSource(stream_path(data_dir)), Window(settings.dedup_window_days)
+        lake = Lake(local_catalog(data_dir))
+        Committer(source, SHARD, lake, window, settings.commit_interval_s, report).run(stop)
 
 
 def _stop_at_end_of_input(stop: threading.Event) -> None:
@@ -300,16 +367,35 @@ def _stop_at_end_of_input(stop: threading.Event) -> None:
 
 
 @contextlib.contextmanager
-def _lock(path: Path, stop: threading.Event) -> Iterator[bool]:
-    """Wait for the lock, which goes with the process; False where it is time to stop first."""
+def hold_lock(data_dir: Path) -> Iterator[None]:
+    """Keep the committer out while the tables are worked on. Raises SettingsError where one is at work."""
+    with lock_path(data_dir).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SettingsError(f"a committer works in {data_dir}: stop the server first") from None
+        yield
+
+
+@contextlib.contextmanager
+def _lock(data_dir: Path, stop: threading.Event) -> Iterator[bool]:
+    """Wait for the lock, which goes with the process and names it; False where it is time to stop first."""
+    path, begun_at, is_told = lock_path(data_dir), time.time(), False
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+    with path.open("a+") as file:
         while not stop.is_set():
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
+                if not is_told and time.time() - begun_at > LOCK_PATIENCE_S:
+                    is_told = True
+                    log.warning("another process holds the committer's lock: events wait in the stream")
+                    write_state(data_dir, CommitterState(begun_at, f"{path} is held by another process"))
                 time.sleep(0.1)
             else:
+                file.truncate(0)
+                file.write(f"{os.getpid()}\n")
+                file.flush()
                 yield True
                 return
         yield False

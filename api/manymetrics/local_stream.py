@@ -4,7 +4,11 @@
     LocalSource   the committer's end: reads in order, notes outcomes for `tail`, drops what is long committed
 
 A sequence number is never used twice, and numbers are committed in order, since SQLite has one writer. The file holds
-an incarnation of its own: one that is deleted and made again is another stream, whose numbers start anew.
+an incarnation of its own: one that is deleted and made again is another stream, whose numbers start again.
+
+An older copy of the file that was put back would give numbers again that were committed already. So who opens it to
+write asks the tables how far they are; a stream that is behind them gets a new incarnation. The file also notes which
+state of the tables it was committed to last, by which an older copy of the catalogue is known.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ import sqlite3
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import NamedTuple
@@ -41,7 +45,11 @@ create table if not exists records (
 create table if not exists outcomes (
     sequence integer primary key, committed_at integer not null, outcomes blob not null
 );
+create table if not exists seen (
+    table_name text primary key, table_uuid text not null, metadata_location text not null
+);
 """
+_LAST = "select coalesce((select seq from sqlite_sequence where name = 'records'), 0)"
 
 
 def open_stream(path: Path) -> sqlite3.Connection:
@@ -54,13 +62,39 @@ def open_stream(path: Path) -> sqlite3.Connection:
         connection.execute("pragma auto_vacuum=incremental")
         connection.execute("pragma journal_mode=wal")
         connection.execute("pragma synchronous=full")
-        if not connection.execute("select 1 from sqlite_master where name = 'outcomes'").fetchone():
+        if not connection.execute("select 1 from sqlite_master where name = 'seen'").fetchone():
             incarnation = f"insert into stream select '{uuid.uuid4()}', 0 where not exists (select 1 from stream);"  # noqa: S608  # ours
             connection.executescript(f"begin immediate;{_SCHEMA}{incarnation}commit;")
     except sqlite3.Error:
         connection.close()
         raise
     return connection
+
+
+def stream_name(connection: sqlite3.Connection) -> str:
+    """The stream's name, with its incarnation."""
+    (incarnation,) = connection.execute("select incarnation from stream").fetchone()
+    return f"local:{incarnation}"
+
+
+def leave_incarnation(connection: sqlite3.Connection, watermark: int) -> bool:
+    """Begin a new incarnation where the stream is behind ``watermark``, up to which the tables have it.
+
+    What the file still holds was committed then: it is dropped. Returns whether that was so.
+    """
+    connection.execute("begin immediate")
+    try:
+        is_behind = bool(connection.execute(_LAST).fetchone()[0] < watermark)
+        if is_behind:
+            connection.execute("delete from records")
+            connection.execute("delete from outcomes")
+            connection.execute("update stream set incarnation = ?", (str(uuid.uuid4()),))
+        connection.execute("commit")
+    except sqlite3.Error:
+        if connection.in_transaction:
+            connection.execute("rollback")
+        raise
+    return is_behind
 
 
 class _Put(NamedTuple):
@@ -74,12 +108,15 @@ class LocalStream:
     """The durable stream of one machine: SQLite, with the (shard, sequence) contract of Kinesis.
 
     Puts of many requests share one commit: a thread takes what has come since its last, and each request waits for
-    the commit that holds its records. After an error the database is opened anew, so a full disk that has room again,
+    the commit that holds its records. After an error the database is opened again, so a full disk that has room again,
     or a file that was replaced, needs no restart.
+
+    ``watermark``: up to which sequence number the tables have a stream, by its name; -1 where they have none of it.
+    It is asked when the file is opened, and may raise: then nothing is stored until it can be told.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, watermark: Callable[[str], int] = lambda _name: -1) -> None:
+        self._path, self._watermark = path, watermark
         self._waiting: SimpleQueue[_Put | None] = SimpleQueue()  # None: no more will come
         self._thread: threading.Thread | None = None
         self._connection: sqlite3.Connection | None = None
@@ -164,9 +201,16 @@ class LocalStream:
                 pass
             self._drop_connection()
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._connection = open_stream(self._path)
-        self._inode = self._path.stat().st_ino
-        return self._connection
+        connection = open_stream(self._path)
+        try:
+            if leave_incarnation(connection, self._watermark(stream_name(connection))):
+                log.warning("the stream is an older copy, and begins again: its numbers were committed already")
+            self._inode = self._path.stat().st_ino
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+        return connection
 
     def _drop_connection(self) -> None:
         connection, self._connection = self._connection, None
@@ -187,6 +231,14 @@ def _resolve(puts: list[_Put], result: SinkResult) -> None:
     for put in puts:
         if not put.future.done():
             put.future.set_result([result] * len(put.records))
+
+
+class SeenTable(NamedTuple):
+    """Which state of a table the stream was committed to."""
+
+    table_name: str
+    table_uuid: str
+    metadata_location: str
 
 
 class LocalRecord(NamedTuple):
@@ -215,9 +267,9 @@ class LocalSource:
         """The stream's name, with its incarnation. Raises sqlite3.Error or OSError."""
         if self._emptied:
             self.close()
-        row = self._named().execute("select incarnation from stream").fetchone()
+        name = stream_name(self._named())
         self._replaced = self._inode_now() not in {self._inode, None}
-        return f"local:{row[0]}"
+        return name
 
     def read(self, after: int, max_events: int, max_bytes: int) -> list[LocalRecord]:
         """Records past a sequence number, in order, up to about so many events and bytes.
@@ -255,14 +307,42 @@ class LocalSource:
         )
         return row[0], row[1]
 
-    def put_outcomes(self, outcomes: Iterable[tuple[int, bytes]]) -> None:
-        """Note what became of committed records. For `tail` only: the books are in the table."""
+    def stalled_s(self) -> float:
+        """For how long records have waited without any commit; 0 where none waits. Seconds.
+
+        Raises sqlite3.Error or OSError.
+        """
+        connection = self._open()
+        last, committed_at = connection.execute("select max(sequence), max(committed_at) from outcomes").fetchone()
+        oldest = connection.execute(
+            "select arrived_at from records where sequence > ? order by sequence limit 1", (last or -1,)
+        ).fetchone()
+        if oldest is None:
+            return 0.0
+        return float(max(0.0, time.time() - max(oldest[0] / 1_000_000, committed_at or 0)))
+
+    def seen(self) -> list[SeenTable]:
+        """The state of each table that the stream was committed to last. Raises sqlite3.Error or OSError."""
+        query = "select table_name, table_uuid, metadata_location from seen order by table_name"
+        return [SeenTable(*row) for row in self._named().execute(query)]
+
+    def missing(self, after: int) -> int:
+        """How many records past a sequence number were dropped. Raises sqlite3.Error or OSError."""
+        return max(0, self.last_sequence() - max(after, 0)) - self.pending(after)[0]
+
+    def forget_seen(self) -> None:
+        """Take the tables as they are from now on. Raises sqlite3.Error or OSError."""
+        self._open().execute("delete from seen")
+
+    def put_outcomes(self, outcomes: Iterable[tuple[int, bytes]], seen: Iterable[tuple[str, str, str]] = ()) -> None:
+        """Note the results of committed records, for `tail`, and the state of the tables that has them."""
         now = int(time.time())
         rows = [(sequence, now, marks) for sequence, marks in outcomes]
         connection = self._named()
         with connection:
             connection.execute("begin immediate")  # so that the disk is waited for once, and not for each record
             connection.executemany("insert or replace into outcomes values (?, ?, ?)", rows)
+            connection.executemany("insert or replace into seen values (?, ?, ?)", seen)
 
     def drop_committed(self, up_to: int, *, keep_s: float = KEEP_COMMITTED_S) -> int:
         """Drop records that were committed so long ago, and give their room back. Returns how many."""
@@ -273,7 +353,6 @@ class LocalSource:
         ).fetchone()[0]
         if last is None:
             return 0
-        os.sync()  # the tables' files may still be in the page cache alone, and the records are their only other copy
         connection.execute("delete from outcomes where sequence <= ?", (last,))
         dropped = connection.execute("delete from records where sequence <= ?", (last,)).rowcount
         connection.executescript("pragma incremental_vacuum")  # `execute` takes but one step of it, which frees a page
@@ -281,13 +360,11 @@ class LocalSource:
 
     def last_sequence(self) -> int:
         """The highest sequence number so far; 0 before the first."""
-        row = self._open().execute("select seq from sqlite_sequence where name = 'records'").fetchone()
-        return row[0] if row else 0
+        return int(self._open().execute(_LAST).fetchone()[0])
 
     def scrub(self, up_to: int) -> None:
         """Drop committed records now, and write over what they left in the file. Raises sqlite3.Error where busy."""
         connection = self._open()
-        os.sync()  # as in drop_committed
         connection.execute("pragma secure_delete=on")
         connection.execute("delete from outcomes where sequence <= ?", (up_to,))
         connection.execute("delete from records where sequence <= ?", (up_to,))

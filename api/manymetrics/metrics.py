@@ -21,6 +21,7 @@ class Books:
     outcomes: Mapping[str, int] = field(default_factory=dict)
     pending_records: int = 0
     lag_seconds: float = 0.0
+    stalled_seconds: float = 0.0
 
 
 BooksReader = Callable[[], Books]
@@ -66,4 +67,9 @@ def _events(books: Books) -> Iterator[Metric]:
     )
     yield GaugeMetricFamily(
         "manymetrics_stream_lag_seconds", "Age of the oldest record not yet committed.", value=books.lag_seconds
+    )
+    yield GaugeMetricFamily(
+        "manymetrics_committer_stalled_seconds",
+        "How long records have waited without any commit; alert at 60.",
+        value=books.stalled_seconds,
     )

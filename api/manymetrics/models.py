@@ -183,4 +183,5 @@ class RudderSettings(BaseModel):
 class Health(BaseModel):
     """The server is there, or can store."""
 
-    status: Literal["ok"]
+    status: Literal["ok", "stalled"]
+    detail: str | None = None

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import re
+import sqlite3
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from hmac import compare_digest
 from http import HTTPStatus
@@ -17,6 +20,7 @@ from starlette.exceptions import HTTPException
 
 from manymetrics import collect, intake, models
 from manymetrics.collect import ROUTES, Answer, Collector, refusal_answer
+from manymetrics.committer_state import STALLED_S
 from manymetrics.events import EVENT_TYPES
 from manymetrics.intake import Draft, Refusal
 from manymetrics.metrics import BooksReader, render_metrics
@@ -26,19 +30,26 @@ from manymetrics.settings import Settings
 
 __all__ = ["BooksReader", "add_routes", "is_from_this_machine", "response_of"]
 
+PROGRESS_AGE_S = 2.0
 GIF = base64.b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7")
 _HOST = re.compile(r"[A-Za-z0-9.\-]+(:\d{1,5})?|\[[0-9a-fA-F:]+\](:\d{1,5})?")
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def add_routes(app: FastAPI, collector: Collector, settings: Settings, read_books: BooksReader | None) -> None:
-    """Declare all routes on ``app``."""
+def add_routes(
+    app: FastAPI,
+    collector: Collector,
+    settings: Settings,
+    read_books: BooksReader | None,
+    stalled_s: Callable[[], float] | None = None,
+) -> None:
+    """Declare all routes on ``app``. The arguments are as create_app's."""
     for path, route in ROUTES.items():
         _add_collecting(app, collector, path.decode(), route)
     _add_pixels(app, collector)
     _add_settings(app, collector)
-    _add_health(app, collector, settings, read_books)
+    _add_health(app, collector, settings, read_books, _Progress(stalled_s))
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _server_error)
     describe(app)
@@ -231,18 +242,46 @@ def _add_settings(app: FastAPI, collector: Collector) -> None:
 # --- health -----------------------------------------------------------------------------------------------
 
 
-def _add_health(app: FastAPI, collector: Collector, settings: Settings, read_books: BooksReader | None) -> None:
-    @app.get("/healthz", tags=["operation"])
+class _Progress:
+    """Whether commits go on, looked at once in PROGRESS_AGE_S however many ask."""
+
+    def __init__(self, stalled_s: Callable[[], float] | None) -> None:
+        self._stalled_s = stalled_s
+        self._looked_at, self._health = float("-inf"), models.Health(status="ok")
+
+    async def health(self) -> models.Health:
+        if self._stalled_s is not None and time.monotonic() - self._looked_at > PROGRESS_AGE_S:
+            self._looked_at = time.monotonic()
+            self._health = await asyncio.to_thread(self._look, self._stalled_s)
+        return self._health
+
+    @staticmethod
+    def _look(stalled_s: Callable[[], float]) -> models.Health:
+        try:
+            seconds = stalled_s()
+        except (OSError, sqlite3.Error):  # that it can store was just tried
+            return models.Health(status="ok")
+        if seconds < STALLED_S:
+            return models.Health(status="ok")
+        detail = f"events are stored, but none was committed for {seconds:.0f} s: run `manymetrics doctor`"
+        return models.Health(status="stalled", detail=detail)
+
+
+def _add_health(
+    app: FastAPI, collector: Collector, settings: Settings, read_books: BooksReader | None, progress: _Progress
+) -> None:
+    @app.get("/healthz", tags=["operation"], response_model_exclude_none=True)
     async def healthz() -> models.Health:
         """Whether the server is alive."""
         return models.Health(status="ok")
 
     @app.get("/readyz", tags=["operation"], response_model=models.Health, responses={503: REFUSALS[503]})
     async def readyz() -> Response:
-        """Whether an event sent now would be stored: tries it."""
+        """Whether an event sent now would be stored: tries it. `stalled`: it would be, but nothing is committed."""
         if not await collector.sink.ready():
             return response_of(refusal_answer(intake.STREAM_UNAVAILABLE))
-        return Response(models.Health(status="ok").model_dump_json(), media_type="application/json")
+        health = await progress.health()
+        return Response(health.model_dump_json(exclude_none=True), media_type="application/json")
 
     @app.get("/metrics", tags=["operation"], response_class=Response, responses=_METRICS_ANSWERS)
     async def metrics(request: Request) -> Response:

@@ -6,23 +6,25 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from manymetrics.records import count_events, decoded_bytes
-from manymetrics.tables import EVENTS
+from manymetrics.tables import DEAD_LETTERS, EVENTS
 from manymetrics_processor import pipeline
-from manymetrics_processor.decode import Batch, StreamRecord, decode
+from manymetrics_processor.decode import Batch, StreamRecord
 from manymetrics_processor.decoders import Decoders
-from manymetrics_processor.lake import Lake, current_books
+from manymetrics_processor.lake import Lake, Version, current_books
 from manymetrics_processor.maintenance import Maintenance
-from manymetrics_processor.pipeline import no_collection
+from manymetrics_processor.rollback import metadata_number
 from manymetrics_processor.window import Window
 
 MAX_EVENTS = 20_000  # a micro-batch under backlog: enough that the fixed cost of a commit is small beside it
 MAX_BYTES = 32_000_000  # of records.decoded_bytes: a batch's context stands in the row of each of its events
 POLL_S = 0.05
 FAILURES_BEFORE_RESTART = 8  # in a row; half a minute or so
+FEWER = 8  # by so much less is read after a failure, and more after a commit
+LONGEST_ERROR = 500  # characters that are told of one
 _LONGEST_WAIT_S = 10.0
 _DROP_EVERY_S = 15.0
 
@@ -45,7 +47,10 @@ class Source(Protocol):
 
     def name(self) -> str: ...
     def read(self, after: int, max_events: int, max_bytes: int) -> Sequence[SourceRecord]: ...
-    def put_outcomes(self, outcomes: Iterable[tuple[int, bytes]]) -> None: ...
+    def seen(self) -> Iterable[tuple[str, str, str]]: ...
+    def put_outcomes(
+        self, outcomes: Iterable[tuple[int, bytes]], seen: Iterable[tuple[str, str, str]] = ...
+    ) -> None: ...
     def drop_committed(self, up_to: int) -> int: ...
 
 
@@ -54,12 +59,35 @@ class _Position(NamedTuple):
     sequence: int
 
 
-class Committer:
-    """``interval_s``: the longest wait from event to table under load; an idle stream is committed at once."""
+class Failure(NamedTuple):
+    """Commits that fail. ``since``: seconds since 1970. ``times``: how many, one after the other."""
 
-    def __init__(self, source: Source, shard: str, lake: Lake, window: Window, interval_s: float) -> None:
+    since: float
+    times: int
+    error: str
+
+
+class Committer:
+    """Carries one stream into the tables.
+
+    ``interval_s``: the longest wait from event to table under load; an idle stream is committed at once. ``report`` is
+    told of each failure, and None once the tables are there and whenever commits pass again.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        shard: str,
+        lake: Lake,
+        window: Window,
+        interval_s: float,
+        report: Callable[[Failure | None], None] = lambda _failure: None,
+    ) -> None:
         self._source, self._shard, self._lake, self._window = source, shard, lake, window
-        self._interval_s = interval_s
+        self._interval_s, self._report = interval_s, report
+        self._failure: Failure | None = None
+        self._has_passed = False
+        self._max_events = MAX_EVENTS  # fewer after a failure, so that a batch that fails becomes small
         self._maintenance = Maintenance(lake)
         self._decoders = Decoders()
         self._position: _Position | None = None
@@ -83,28 +111,46 @@ class Committer:
                 log.warning("a commit failed and will be tried again", exc_info=error)
                 self._decoders.close()
                 self._position, self._held = None, []
+                self._max_events = max(1, self._max_events // FEWER)
+                self._fail(error)
                 idle, wait, failures = True, min(_LONGEST_WAIT_S, wait * 2), failures + 1
             if idle:
                 stop.wait(wait)
         self._decoders.close()
 
+    def _fail(self, error: Exception) -> None:
+        before = self._failure or Failure(time.time(), 0, "")
+        self._failure = Failure(before.since, before.times + 1, f"{type(error).__name__}: {error}"[:LONGEST_ERROR])
+        self._report(self._failure)
+
+    def _pass(self) -> None:
+        self._max_events = min(MAX_EVENTS, self._max_events * FEWER)
+        if self._failure is not None or not self._has_passed:
+            self._failure, self._has_passed = None, True
+            self._report(None)
+
     def step(self) -> bool:
         """Commit what there is, if it is time. True where there was nothing to do."""
         position = self._position = self._position_now()
         self._held += self._read_past_held(position)
-        is_full = _is_full(self._held)
+        if self._source.name() != position.stream:  # between its name and its records it became another
+            self._position, self._held = None, []
+            return False
+        is_full = self._is_full(self._held)
         if not self._held:
             self._tidy(position)
+            self._pass()
             return True
         if not is_full and time.monotonic() - self._last_commit < self._interval_s:
             return True
         records, self._held = self._held, []
         self._last_commit = time.monotonic()
-        if is_full:
+        if is_full and self._max_events >= MAX_EVENTS:
             self._drain(position.stream, records)
         else:
-            with no_collection():
-                self._commit(decode(records, position.stream))
+            suspect = self._max_events == 1 and self._failure is not None
+            committed = pipeline.run(records, position.stream, self._lake, self._window, suspect=suspect)
+            self._note(committed, position.stream, [record.sequence for record in records])
         return False
 
     def _drain(self, stream: str, records: list[StreamRecord]) -> None:
@@ -113,7 +159,7 @@ class Committer:
         while records or decoders.waiting or ready is not None:
             while records and decoders.has_room:
                 decoders.put(records, stream)
-                records = self._read(records[-1].sequence) if _is_full(records) else []
+                records = self._read(records[-1].sequence) if self._is_full(records) else []
             if ready is not None:
                 self._commit(ready, may_merge=False)  # it takes as much memory as the decoders do
                 self._last_commit = time.monotonic()
@@ -123,12 +169,21 @@ class Committer:
 
     def _commit(self, batch: Batch, *, may_merge: bool = True) -> None:
         committed = pipeline.commit(batch, self._lake, self._window)
-        last = batch.keys[-1][1]
-        self._position = _Position(batch.stream, last)
-        marks = zip(batch.keys, committed.outcomes, strict=True)
-        self._source.put_outcomes((sequence, one) for (_, sequence), one in marks if one is not None)
+        sequences = [sequence for _, sequence in batch.keys]
+        self._note(committed, batch.stream, sequences, may_merge=may_merge)
+
+    def _note(
+        self, committed: pipeline.Committed, stream: str, sequences: Sequence[int], *, may_merge: bool = True
+    ) -> None:
+        self._position = _Position(stream, sequences[-1])
+        marks = zip(sequences, committed.outcomes, strict=True)
+        self._source.put_outcomes(((at, one) for at, one in marks if one is not None), self._seen())
         self._maintenance.after_commit(may_merge=may_merge)
+        self._pass()
         self._tidy(self._position)
+
+    def _seen(self) -> list[tuple[str, str, str]]:
+        return [(table, one.table_uuid, one.location) for table, one in self._lake.versions.items()]
 
     def _read_past_held(self, position: _Position) -> list[StreamRecord]:
         if not self._held:
@@ -139,7 +194,7 @@ class Committer:
         return found
 
     def _read(self, after: int) -> list[StreamRecord]:
-        found = self._source.read(after, MAX_EVENTS, MAX_BYTES)
+        found = self._source.read(after, self._max_events, MAX_BYTES)
         return [StreamRecord(self._shard, record.sequence, record.data, record.arrived_at) for record in found]
 
     def _position_now(self) -> _Position:
@@ -147,6 +202,8 @@ class Committer:
         if self._position is not None and self._position.stream == stream:
             return self._position
         self._held = []
+        for table, table_uuid, location in self._source.seen():
+            self._lake.expect(table, Version(table_uuid, metadata_number(location), location))
         self._lake.ensure_tables()
         position = _Position(stream, current_books(self._lake.load(EVENTS), stream).watermark(self._shard))
         if position.sequence >= 0:  # what a process committed that ended before it could note it may be dropped too
@@ -157,11 +214,14 @@ class Committer:
         self._decoders.close_if_idle()
         if time.monotonic() - self._last_drop >= _DROP_EVERY_S:
             self._last_drop = time.monotonic()
-            self._source.drop_committed(position.sequence)
+            # Only what the catalogue has, asked again, may go: the records are the only other copy.
+            self._lake.load(DEAD_LETTERS)
+            durable = current_books(self._lake.load(EVENTS), position.stream).watermark(self._shard)
+            self._source.put_outcomes((), self._seen())
+            self._source.drop_committed(min(position.sequence, durable))
             self._maintenance.delete_dead_files()
 
-
-def _is_full(records: list[StreamRecord]) -> bool:
-    """Whether a read stopped at its limits, so that more is likely behind it."""
-    events = sum(count_events(record.data) for record in records)
-    return events >= MAX_EVENTS or sum(decoded_bytes(record.data) for record in records) >= MAX_BYTES
+    def _is_full(self, records: list[StreamRecord]) -> bool:
+        """Whether a read stopped at its limits, so that more is likely behind it."""
+        events = sum(count_events(record.data) for record in records)
+        return events >= self._max_events or sum(decoded_bytes(record.data) for record in records) >= MAX_BYTES

@@ -9,7 +9,7 @@ How the two are told apart:
 2. At any other error, one plain event is staged in the same place, and a commit without events is made. Where either
    fails too, the cause is not in the batch: it is tried again.
 3. Otherwise the batch is halved, first between records and then inside one, and each half is staged without a commit.
-   An event that fails alone, while a plain one passes, is the cause.
+   An event that fails alone, twice, while a plain one passes, is the cause.
 4. Where nothing fails without a commit, the halves are committed in order, each with its own watermark.
 """
 
@@ -107,7 +107,10 @@ class Spans:
             error = try_out(self.span(begin, end))
             if error is None:
                 continue
-            if end - begin == 1 or trials > MOST_TRIALS:
+            is_last = end - begin == 1 or trials > MOST_TRIALS
+            if is_last and (error := try_out(self.span(begin, end))) is None:
+                continue
+            if is_last:
                 found |= dict.fromkeys(range(begin, end), type(error).__name__)
             else:
                 middle = self.middle(begin, end)

@@ -39,6 +39,7 @@ from manymetrics_processor.arrow_engine import ArrowEngine
 from manymetrics_processor.commits import ConflictError, RetryableError, conflicts
 from manymetrics_processor.decode import Rows
 from manymetrics_processor.ledger import StreamBooks, books_of, encode, property_name
+from manymetrics_processor.rollback import metadata_number
 from manymetrics_processor.storage import list_files
 
 MAX_ATTEMPTS = 12
@@ -80,18 +81,20 @@ class Version(NamedTuple):
         return cls(str(iceberg.metadata.table_uuid), metadata_number(location), location)
 
 
+def rolled_back(name: str, location: str, seen: str) -> RolledBackError:
+    """What to raise where a table is older than it was."""
+    return RolledBackError(
+        f"the catalogue is older than its tables: {name} is at {location}, and was at {seen}. Put back the newer "
+        "catalogue, or on one machine stop the server and run `manymetrics recover`"
+    )
+
+
 def read_metadata(io: FileIO, location: str) -> StaticTable | None:
     """A state of a table, from its metadata file; None where that is gone or damaged."""
     try:
         return StaticTable.from_metadata(location, io.properties)
     except (OSError, ValueError, ValidationError):
         return None
-
-
-def metadata_number(location: str) -> int:
-    """The number that a metadata file's name begins with; -1 where it begins with none."""
-    number = location.rpartition("/")[2].partition("-")[0]
-    return int(number) if number.isdecimal() else -1
 
 
 class Plan(NamedTuple):
@@ -149,6 +152,7 @@ class Lake:
         self._engine = engine or ArrowEngine()
         self._sleep = sleep
         self._seen: dict[str, Version] = {}
+        self._expected: set[str] = set()
         self.io: FileIO = load_file_io(catalog.properties)
         """Reads and writes files where the tables are."""
 
@@ -176,12 +180,18 @@ class Lake:
     def see(self, table: Table, version: Version) -> None:
         """Take a state for one that the table had. Raises RolledBackError where it had a newer one."""
         seen = self._seen.get(table.name)
-        if seen is not None and seen.table_uuid == version.table_uuid and 0 <= version.number < seen.number:
-            raise RolledBackError(
-                f"the catalogue is older than its tables: {table.name} is at {version.location}, and was at "
-                f"{seen.location}. Stop the server, and run `manymetrics recover`"
-            )
+        if seen is not None:
+            is_same = seen.table_uuid == version.table_uuid
+            if (is_same and 0 <= version.number < seen.number) or (not is_same and table.name in self._expected):
+                raise rolled_back(table.name, version.location, seen.location)
         self._seen[table.name] = version
+
+    def expect(self, name: str, version: Version) -> None:
+        """Hold the catalogue to a state of a table that was seen earlier. Raises RolledBackError."""
+        known = self._seen.get(name)
+        if known is None or known.number < version.number:
+            self._seen[name] = version
+        self._expected.add(name)
 
     @property
     def versions(self) -> dict[str, Version]:
@@ -203,9 +213,12 @@ class Lake:
             if planned is None:
                 return books, None
             try:
-                return planned.books, self._append(table, iceberg, planned)
+                snapshot_id = self._append(table, iceberg, planned)
+                self.see(table, Version.read(iceberg))  # which the commit moved, with Arrow
             except ConflictError:
                 self._sleep(random.uniform(0, min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2**attempt)))  # noqa: S311  # jitter
+            else:
+                return planned.books, snapshot_id
         raise CommitContentionError(f"{table.name}: lost {MAX_ATTEMPTS} races")
 
     def stage(self, table: Table, iceberg: IcebergTable, rows: Rows) -> Sequence[Any]:
@@ -253,11 +266,14 @@ class Lake:
                 self._catalog.create_namespace(self.database)
 
     def _create(self, table: Table) -> None:
-        known = self.newest_metadata(table)
+        known = next(self.states(table), None)
         try:
             if known is not None:  # the catalogue is new, the table isn't: an empty one here would end its files
+                self.see(table, Version.read(known))
                 self._catalog.register_table((self.database, table.name), known.metadata_location)
                 return
+            if table.name in self._expected:
+                raise rolled_back(table.name, "no file", self._seen[table.name].location)
             self._catalog.create_table(
                 (self.database, table.name),
                 schema=iceberg_schema(table),
@@ -281,8 +297,8 @@ class Lake:
                     update.add_column(column.name, _ICEBERG_TYPES[column.type], column.doc)
         raise CommitContentionError(f"{table.name}: lost {MAX_ATTEMPTS} races to add a column")
 
-    def newest_metadata(self, table: Table) -> StaticTable | None:
-        """The newest state of the table that its folder holds and that can be read; None where there is none.
+    def states(self, table: Table) -> Iterator[StaticTable]:
+        """The states of the table that its folder holds and that can be read, newest first.
 
         Raises ForeignTableError.
         """
@@ -295,8 +311,7 @@ class Lake:
                     f"{home} holds a table that was copied there: remove it, or put its catalogue back"
                 )
             if state is not None:
-                return state
-        return None
+                yield state
 
 
 def fence_of(iceberg: IcebergTable) -> str:

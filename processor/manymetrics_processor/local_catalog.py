@@ -11,6 +11,7 @@ Two things differ from pyiceberg's own:
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
@@ -20,6 +21,7 @@ from pyiceberg.io import OutputStream
 from pyiceberg.io.pyarrow import PyArrowFile, PyArrowFileIO
 from sqlalchemy import NullPool, create_engine
 
+_DEPTH = 6  # of warehouse/<database>/<table>/data/<day> in the data folder
 LOCK_WAIT_S = 5.0  # for somebody who reads or writes the catalogue; then the commit is tried again
 
 
@@ -90,7 +92,16 @@ class _SyncedStream:
 def sync_file(path: str) -> None:
     """Put a file on the disk, and its name: a new file is not there after a power cut until its folder is."""
     _sync(path)
-    _sync(os.path.dirname(path) or ".")  # noqa: PTH120  # on every file of a commit
+    folder = os.path.dirname(path) or "."  # noqa: PTH120  # on every file of a commit
+    _sync(folder)
+    _sync_parents(folder)
+
+
+@cache
+def _sync_parents(folder: str) -> None:
+    """Of a folder that this process may have made, up to the data folder and its own place."""
+    for parent in list(Path(folder).parents)[:_DEPTH]:
+        _sync(str(parent))
 
 
 def _sync(path: str) -> None:

@@ -31,10 +31,10 @@ from manymetrics_processor.lake import (
     delete_manifests,
     fence_of,
     live_files,
-    metadata_number,
     read_metadata,
 )
 from manymetrics_processor.reading import Positions, read_files
+from manymetrics_processor.rollback import metadata_number
 from manymetrics_processor.storage import delete_files, list_files
 
 EVERY_COMMITS = 25

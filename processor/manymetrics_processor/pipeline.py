@@ -65,7 +65,7 @@ def run(
         except Exception as error:
             if is_retryable(error, suspect=suspect):
                 raise
-            log.warning("a batch can't be committed whole: looking for the events that cause it", exc_info=error)
+            log.warning("a commit failed: looking for events that cause it", exc_info=error)
         return _Isolation(ordered, stream, lake, window, decode, suspect=suspect).run()
 
 

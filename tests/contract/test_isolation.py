@@ -15,6 +15,7 @@ from manymetrics.tables import DEAD_LETTERS, EVENTS
 from manymetrics_processor import arrow_engine, columns, commits, decode, isolation, pipeline
 from manymetrics_processor.lake import Lake
 from manymetrics_processor.replay import replay
+from manymetrics_processor.rows import dedup_digest
 from manymetrics_processor.window import Window
 from tests.contract.conftest import Store
 from tests.integration.micro_batches import STREAM, books, counts, message_ids, record, rows, track
@@ -39,7 +40,7 @@ def holds_poison(rows: Any) -> bool:  # noqa: ANN401  # Arrow's table or a seque
 
 
 def break_decode(patch: pytest.MonkeyPatch, _lake: Lake) -> None:
-    real = decode.dedup_digest
+    real = dedup_digest
     patch.setattr(decode, "dedup_digest", lambda *of: _raise() if POISON in of else real(*of))
 
 

@@ -1,0 +1,51 @@
+"""What the committer says of itself, in a file of the data folder: for `doctor`, and for the log of the server.
+
+It is there only while commits fail, or the committer waits for its lock.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import msgspec
+
+STALLED_S = 60.0  # records that have waited so long without any commit: nothing moves
+_NAME = "committer.json"
+
+
+class CommitterState(msgspec.Struct, frozen=True):
+    """``since``: seconds since 1970. ``failures``: how many commits failed since, one after the other."""
+
+    since: float
+    error: str
+    failures: int = 0
+
+    @property
+    def age_s(self) -> float:
+        """For how long, in seconds."""
+        return max(0.0, time.time() - self.since)
+
+
+def write_state(data_dir: Path, state: CommitterState | None) -> None:
+    """Replace the state, or remove it. Never raises: the disk may be what fails."""
+    path = data_dir / _NAME
+    try:
+        if state is None:
+            path.unlink(missing_ok=True)
+            return
+        beside = path.with_suffix(".new")
+        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(msgspec.json.encode(state))
+        beside.replace(path)
+    except OSError:
+        return
+
+
+def read_state(data_dir: Path) -> CommitterState | None:
+    """None where all is well, or nobody can tell."""
+    try:
+        return msgspec.json.decode((data_dir / _NAME).read_bytes(), type=CommitterState)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return None

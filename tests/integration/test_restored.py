@@ -1,0 +1,447 @@
+"""What is believed after a file was put back, locked, or cut: nothing that was acknowledged is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from manymetrics import local
+from manymetrics.cli import main
+from manymetrics.local_stream import SHARD, LocalSource, LocalStream
+from manymetrics.settings import SettingsError
+from manymetrics.sinks import SinkResult
+from manymetrics.tables import EVENTS
+from manymetrics_processor import local_catalog as catalog_module
+from manymetrics_processor.committer import Committer, Failure
+from manymetrics_processor.lake import Lake, RolledBackError, local_catalog
+from manymetrics_processor.maintenance import maintain, remove_orphans
+from manymetrics_processor.window import Window
+from tests.integration.micro_batches import books, counts, message_ids, packed, track
+
+
+def put(home: Path, *ids: str) -> None:
+    """Take events as the server does, each in a record of its own."""
+
+    async def store() -> None:
+        stream = LocalStream(local.stream_path(home), partial(local.watermark_of, home))
+        assert set(await stream.put([packed([track(one)]) for one in ids])) == {SinkResult.STORED}
+        await stream.close()
+
+    asyncio.run(store())
+
+
+@contextmanager
+def committer(home: Path) -> Iterator[Committer]:
+    """As the committer's process has it."""
+    with closing(LocalSource(local.stream_path(home))) as source:
+        yield Committer(source, SHARD, Lake(local_catalog(home)), Window(), 0)
+
+
+def commit(home: Path, *ids: str) -> None:
+    """Take events and commit them, each by itself."""
+    for one in ids:
+        put(home, one)
+        with committer(home) as made:
+            while not made.step():
+                pass
+
+
+def stored(home: Path) -> list[str]:
+    return message_ids(Lake(local_catalog(home)))
+
+
+def trim(home: Path) -> None:
+    """Drop what is committed from the stream, as the server does after a minute."""
+    with closing(LocalSource(local.stream_path(home))) as source:
+        source.drop_committed(source.last_sequence(), keep_s=-1)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    local.check_data_dir(tmp_path)
+    return tmp_path
+
+
+# --- a reader of the catalogue ----------------------------------------------------------------------------
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """An open `select`, as a notebook leaves it."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("begin")
+        reader.execute("select * from iceberg_tables").fetchall()
+        yield
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalog_module, "LOCK_WAIT_S", 0.02)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_reader_of_the_catalogue_costs_no_event_and_nothing_is_trimmed_before_it_is_there(home: Path) -> None:
+    commit(home, "a")
+    with reading(home / "catalog.db"), committer(home) as made:
+        put(home, "b", "c")
+        for _ in range(3):
+            with pytest.raises(Exception, match=r"locked|races"):
+                made.step()
+            made._position, made._held = None, []
+        trim(home)
+        with closing(LocalSource(local.stream_path(home))) as source:
+            assert [record.sequence for record in source.read(1, 10, 10**6)] == [2, 3]
+    with committer(home) as made:
+        while not made.step():
+            pass
+
+    assert stored(home) == ["a", "b", "c"]
+    assert counts(books(Lake(local_catalog(home)), _name(home))) == {"received": 3, "stored": 3}
+
+
+def _name(home: Path) -> str:
+    with closing(LocalSource(local.stream_path(home))) as source:
+        return source.name()
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("statement", ["SELECT", "UPDATE", "COMMIT"])
+@pytest.mark.parametrize("times", [1, 5])
+def test_a_lock_at_any_statement_costs_no_event(
+    home: Path, monkeypatch: pytest.MonkeyPatch, statement: str, times: int
+) -> None:
+    """``times``: how many waits for a lock it lasts, of 5 s each in the product."""
+    commit(home, "a")
+    left, real = [times], sqlite3.connect
+
+    class Locked(sqlite3.Connection):
+        def cursor(self, *_: object) -> sqlite3.Cursor:  # type: ignore[override]  # as the real one
+            return super().cursor(_Cursor)
+
+        def commit(self) -> None:
+            _fail("COMMIT")
+            super().commit()
+
+    class _Cursor(sqlite3.Cursor):
+        def execute(self, sql: str, *rest: object) -> sqlite3.Cursor:  # type: ignore[override]  # as the real one
+            _fail(sql.split(maxsplit=1)[0].upper())
+            return super().execute(sql, *rest)  # type: ignore[arg-type]  # as the real one
+
+    def _fail(of: str) -> None:
+        if of == statement and left[0] > 0:
+            left[0] -= 1
+            raise sqlite3.OperationalError("database is locked")
+
+    def connect(path: str, *arguments: object, **options: object) -> sqlite3.Connection:
+        if str(path).endswith("catalog.db"):
+            options["factory"] = Locked
+        return real(path, *arguments, **options)  # type: ignore[call-overload, no-any-return]  # as the real one
+
+    put(home, "b", "c")
+    with committer(home) as made, monkeypatch.context() as locking:
+        locking.setattr(sqlite3, "connect", connect)
+        locking.setattr("sqlite3.dbapi2.connect", connect)
+        stop = threading.Event()
+        failures = list[Failure | None]()
+        made._report = failures.append
+        thread = threading.Thread(target=made.run, args=(stop,))
+        thread.start()
+        until = time.monotonic() + 60
+        while (made._position is None or made._position.sequence < 3) and time.monotonic() < until:
+            time.sleep(0.05)
+        stop.set()
+        thread.join(60)
+
+    assert left == [0]
+    assert stored(home) == ["a", "b", "c"]
+
+
+# --- an older copy ----------------------------------------------------------------------------------------
+
+
+def test_an_older_catalogue_is_refused_and_recovered_without_a_loss(
+    home: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commit(home, "a", "b")
+    older = tmp_path_factory.mktemp("copy") / "catalog.db"
+    shutil.copy(home / "catalog.db", older)
+    commit(home, "c")
+    trim(home)
+    put(home, "d")
+    shutil.copy(older, home / "catalog.db")
+
+    with pytest.raises(SettingsError, match=r"the catalogue is older than .* run `manymetrics recover`"):
+        local.check_data_dir(home)
+    assert main(["serve", "--data-dir", str(home)]) == 2
+    with committer(home) as made, pytest.raises(RolledBackError, match="manymetrics recover"):
+        made.step()
+    assert main(["maintain", "--data-dir", str(home)]) == 2
+    capsys.readouterr()
+
+    assert main(["recover", "--dry-run", "--data-dir", str(home)]) == 0
+    with pytest.raises(SettingsError):
+        local.check_data_dir(home)
+    assert main(["recover", "--data-dir", str(home)]) == 0
+    [*_, said] = capsys.readouterr().out.splitlines()
+    assert json.loads(said) == {"committed_up_to": 3, "records_waiting": 1, "records_missing": 0}
+    local.check_data_dir(home)
+    with committer(home) as made:
+        while not made.step():
+            pass
+    assert stored(home) == ["a", "b", "c", "d"]
+    assert counts(books(Lake(local_catalog(home)), _name(home))) == {"received": 4, "stored": 4}
+
+
+def test_an_older_catalogue_is_known_by_the_files_where_the_stream_tells_nothing(
+    home: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    commit(home, "a")
+    older = tmp_path_factory.mktemp("copy") / "catalog.db"
+    shutil.copy(home / "catalog.db", older)
+    commit(home, "b", "c")
+    shutil.copy(older, home / "catalog.db")
+    with closing(LocalSource(local.stream_path(home))) as source:
+        source.forget_seen()
+
+    with pytest.raises(SettingsError, match="the catalogue is older than its tables"):
+        local.check_data_dir(home)
+
+
+def test_what_a_newer_metadata_file_names_is_no_orphan(home: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    commit(home, "a")
+    older = tmp_path_factory.mktemp("copy") / "catalog.db"
+    shutil.copy(home / "catalog.db", older)
+    commit(home, "b", "c")
+    newer = tmp_path_factory.mktemp("copy") / "catalog.db"
+    shutil.copy(home / "catalog.db", newer)
+    shutil.copy(older, home / "catalog.db")
+
+    remove_orphans(Lake(local_catalog(home)), EVENTS, older_than_s=-1)
+
+    shutil.copy(newer, home / "catalog.db")
+    assert stored(home) == ["a", "b", "c"]
+
+
+def test_an_older_catalogue_under_a_running_committer_stops_it_and_costs_nothing(
+    home: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    commit(home, "a")
+    older = tmp_path_factory.mktemp("copy") / "catalog.db"
+    shutil.copy(home / "catalog.db", older)
+    put(home, "b")
+    with committer(home) as made:
+        while not made.step():
+            pass
+        put(home, "c")
+        newer = (home / "catalog.db").read_bytes()
+        shutil.copy(older, home / "catalog.db")
+        with pytest.raises(RolledBackError):
+            made.step()
+        (home / "catalog.db").write_bytes(newer)
+        made._position, made._held = None, []
+        while not made.step():
+            pass
+
+    assert stored(home) == ["a", "b", "c"]
+
+
+def test_tables_that_are_gone_are_refused_until_recover_takes_them_as_they_are(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commit(home, "a", "b")
+    trim(home)
+    put(home, "c")
+    (home / "catalog.db").unlink()
+    shutil.rmtree(home / "warehouse")
+
+    with pytest.raises(SettingsError, match=r"the tables are gone.* run `manymetrics recover`"):
+        local.check_data_dir(home)
+    assert main(["recover", "--data-dir", str(home)]) == 1
+    [*_, said] = capsys.readouterr().out.splitlines()
+    assert json.loads(said) == {"committed_up_to": -1, "records_waiting": 1, "records_missing": 2}
+    with committer(home) as made:
+        while not made.step():
+            pass
+    assert stored(home) == ["c"]
+
+
+def test_a_damaged_catalogue_is_set_aside_by_recover(home: Path) -> None:
+    commit(home, "a")
+    (home / "catalog.db").write_bytes(b"not a database" * 100)
+
+    assert main(["recover", "--data-dir", str(home)]) == 0
+
+    assert stored(home) == ["a"]
+    assert [path.name for path in home.glob("catalog.db.damaged-*")] != []
+
+
+def test_recover_is_refused_beside_a_committer(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    commit(home, "a")
+    with local._lock(home, threading.Event()):
+        assert main(["recover", "--data-dir", str(home)]) == 2
+    assert "stop the server first" in capsys.readouterr().err
+
+
+def test_an_older_stream_begins_again_and_loses_no_event(home: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    commit(home, "a", "b")
+    older = tmp_path_factory.mktemp("copy") / "stream.db"
+    shutil.copy(local.stream_path(home), older)
+    before = _name(home)
+    commit(home, "c", "d", "e")
+    shutil.copy(older, local.stream_path(home))
+
+    put(home, "f", "g", "h")
+    with committer(home) as made:
+        while not made.step():
+            pass
+
+    assert _name(home) != before
+    assert stored(home) == list("abcdefgh")
+
+
+def test_an_older_stream_under_a_running_server_loses_no_event(
+    home: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    commit(home, "a", "b")
+    older = tmp_path_factory.mktemp("copy") / "stream.db"
+    shutil.copy(local.stream_path(home), older)
+
+    async def serve() -> None:
+        stream = LocalStream(local.stream_path(home), partial(local.watermark_of, home))
+        with committer(home) as made:
+            for one in "cde":
+                assert await stream.put([packed([track(one)])]) == [SinkResult.STORED]
+                await asyncio.to_thread(made.step)
+            older.replace(local.stream_path(home))
+            for one in "fgh":
+                assert await stream.put([packed([track(one)])]) == [SinkResult.STORED]
+                await asyncio.to_thread(made.step)
+            while not await asyncio.to_thread(made.step):
+                pass
+        await stream.close()
+
+    asyncio.run(serve())
+
+    assert stored(home) == list("abcdefgh")
+
+
+def test_nothing_is_taken_while_nobody_can_tell_whether_the_stream_is_behind(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit(home, "a")
+
+    async def take() -> list[SinkResult]:
+        stream = LocalStream(local.stream_path(home), partial(local.watermark_of, home))
+        result = await stream.put([packed([track("b")])])
+        await stream.close()
+        return result
+
+    with monkeypatch.context() as away:
+        away.setattr(local, "watermark_of", _raise_locked)
+        assert asyncio.run(take()) == [SinkResult.UNAVAILABLE]
+    assert asyncio.run(take()) == [SinkResult.STORED]
+
+
+def _raise_locked(*_: object) -> int:
+    raise sqlite3.OperationalError("database is locked")
+
+
+# --- a power cut ------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def power(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
+    """At each commit of the catalogue, keep the folder as a power cut would leave it just then.
+
+    A file that was not synced is empty, and one whose folder was not synced since it was made is not there.
+    """
+    synced, kept = dict[str, int](), list[Path]()
+    real_sync = catalog_module._sync
+
+    def sync(path: str) -> None:
+        real_sync(path)
+        synced[path] = len(list(Path(path).iterdir())) if Path(path).is_dir() else Path(path).stat().st_size
+        if Path(path).is_dir():
+            synced.update({f"{path}/{one.name}/": 1 for one in Path(path).iterdir()})
+
+    before = {str(path) for path in (home / "warehouse").rglob("*")}
+
+    def cut() -> None:
+        copy = home.with_name(f"{home.name}-cut-{len(kept)}")
+        shutil.copytree(home, copy)
+        for path in (home / "warehouse").rglob("*"):
+            if path.is_file() and str(path) not in before:
+                at = copy / path.relative_to(home)
+                new = [one for one in (path, *path.parents) if one.is_relative_to(home) and str(one) not in before]
+                if any(f"{one}/" not in synced for one in new if one != home and one != home / "warehouse"):
+                    at.unlink()
+                elif synced.get(str(path)) != path.stat().st_size:
+                    at.write_bytes(b"")
+        kept.append(copy)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(catalog_module, "_sync", sync)
+        patch.setattr(catalog_module._Catalog, "commit_table", _after(catalog_module._Catalog.commit_table, cut))
+        yield kept
+
+
+def _after(real: Callable[..., object], then: Callable[[], None]) -> Callable[..., object]:
+    def call(*arguments: object) -> object:
+        done = real(*arguments)
+        then()
+        return done
+
+    return call
+
+
+def test_a_power_cut_after_any_commit_leaves_every_row_that_the_catalogue_names(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit(home, "a")
+    with power(home, monkeypatch) as cuts:
+        commit(home, *(f"m{number}" for number in range(9)))
+        maintain(Lake(local_catalog(home)), keep_snapshots=1)
+    assert len(cuts) > 10
+
+    for copy in cuts:
+        original = copy.with_name(home.name)
+        moved = original.with_name("running")
+        original.rename(moved)
+        copy.rename(original)
+        expected = [f"m{number}" for number in range(9)]
+        have = stored(home)
+        assert have[0] == "a"
+        assert have[1:] == expected[: len(have) - 1]
+        commit(home, "z")
+        assert "z" in stored(home)
+        original.rename(copy)
+        moved.rename(original)
+
+
+def test_a_metadata_file_that_a_power_cut_left_empty_is_told_and_recovered(home: Path) -> None:
+    """As versions before files were synced could leave it."""
+    commit(home, "a")
+    put(home, "b")
+    with committer(home) as made:
+        while not made.step():
+            pass
+    newest = Path(local_catalog(home).load_table(("manymetrics", "events")).metadata_location.removeprefix("file://"))
+    newest.write_bytes(b"")
+
+    with pytest.raises(SettingsError, match=r"can't be read.* run `manymetrics recover`"):
+        local.check_data_dir(home)
+    assert main(["recover", "--data-dir", str(home)]) == 0
+    with committer(home) as made:
+        while not made.step():
+            pass
+    assert stored(home) == ["a", "b"]
