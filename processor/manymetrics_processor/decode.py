@@ -192,7 +192,9 @@ def _decode_record(
     for position, raw in enumerate(events, span.start):
         place = (stream, record.shard, sequence, position)
         cause = unstorable.get((record.shard, record.sequence, position)) if unstorable else None
-        row = row_or_rejected(raw, request, place, cuts) if cause is None else _unstorable(cause, cuts.get(position))
+        row = (
+            row_or_rejected(raw, request, place, cuts) if cause is None else unstorable_event(cause, cuts.get(position))
+        )
         if isinstance(row, Rejected):
             outcomes[position - span.start] = DEAD_LETTERED[0]
             bad.append((letter_of(raw, stamp, row, place), number, position, row.reason.value))
@@ -201,7 +203,8 @@ def _decode_record(
     return bytes(outcomes)
 
 
-def _unstorable(error: str, cut: Cut | None) -> Rejected:
+def unstorable_event(error: str, cut: Cut | None) -> Rejected:
+    """What becomes a dead letter because storing it raised ``error``."""
     return Rejected(Reason.UNSTORABLE, error if cut is None else f"{error}, {cut.length} bytes, sha256 {cut.sha256}")
 
 

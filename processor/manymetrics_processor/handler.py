@@ -43,6 +43,7 @@ from manymetrics_processor.storage import write_bytes
 from manymetrics_processor.window import Window
 
 RESERVE_S = 8.0  # no commit is begun with less time left, and no lost race is run again
+SUSPECT_AFTER = 5  # failures in a row at one record: then errors of AWS are looked into, too
 KEEP_SNAPSHOTS = 100  # with a window of 300 s: what was 8 hours ago can still be asked
 EXPIRE_AT_ONCE = 50
 EXPIRE_AFTER_S = 3_600.0  # a query in Athena ends within half an hour
@@ -76,6 +77,8 @@ class Processor:
         self._until = float("inf")
         self._has_tables = False
         self._manifests: Read = {}
+        self._failed_at: tuple[str, int] | None = None  # the first record that was not committed, and how often
+        self._failures = 0
 
     def handle(self, event: Mapping[str, Any], context: Context | None) -> dict[str, Any]:
         """Answer one invocation."""
@@ -129,7 +132,9 @@ class Processor:
                         raise TimeoutError("too little time left for another commit")  # noqa: TRY301  # reported as all else
                     if self._archive is not None:
                         self._archive.put(stream, part)
-                    committed = pipeline.run(part, stream, self._lake, self._window)
+                    suspect = self._failed_at == (part[0].shard, part[0].sequence) and self._failures >= SUSPECT_AFTER
+                    run = partial(pipeline.run, suspect=True) if suspect else pipeline.run
+                    committed = run(part, stream, self._lake, self._window)
                     pending = pending[len(part) :]
                     _put_metrics(committed.outcomes, self._window, self._lake.database)
             self._window.keep()
@@ -138,7 +143,12 @@ class Processor:
             if not self._is_alive():
                 log.exception("the JVM is gone, and this process ends: a new one goes on from the watermark")
                 os._exit(1)  # nothing here can be used again; Lambda, or who started this, starts a new one
+            first = stream_record(pending[0])
+            failed_at = first.shard, first.sequence
+            self._failures = self._failures + 1 if failed_at == self._failed_at else 1
+            self._failed_at = failed_at
             return [{"itemIdentifier": pending[0]["kinesis"]["sequenceNumber"]}]
+        self._failed_at, self._failures = None, 0
         return []
 
     def _is_short_of_time(self) -> bool:

@@ -65,11 +65,14 @@ class Span(NamedTuple):
 
 
 class Spans:
-    """A batch as one row of events, from 0 to ``len``. ``records`` are in a batch's order."""
+    """A batch as one row of events, from 0 to ``len``.
 
-    def __init__(self, records: Sequence[StreamRecord]) -> None:
+    ``records`` are in a batch's order. ``length``: how many events one has.
+    """
+
+    def __init__(self, records: Sequence[StreamRecord], length: Callable[[StreamRecord], int]) -> None:
         self._records = records
-        self._starts = [0, *accumulate(_length(record) for record in records)]
+        self._starts = [0, *accumulate(max(1, length(record)) for record in records)]
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -121,8 +124,9 @@ class Spans:
         return bisect_right(self._starts, at) - 1
 
 
-def _length(record: StreamRecord) -> int:
+def event_count(record: StreamRecord) -> int:
+    """How many events a record holds: one where it is damaged, since it becomes one dead letter."""
     try:
-        return max(1, len(unpack(record.data).events))
+        return len(unpack(record.data).events)
     except UnreadableRecordError:
         return 1

@@ -156,6 +156,10 @@ class Lake:
         self.io: FileIO = load_file_io(catalog.properties)
         """Reads and writes files where the tables are."""
 
+    def using(self, engine: Engine) -> Lake:
+        """The same tables, by another engine."""
+        return Lake(self._catalog, engine, database=self.database, sleep=self._sleep)
+
     def home(self, table: Table) -> str:
         """The location of a table, and of no other."""
         return f"{self._catalog.properties['warehouse']}/{self.database}/{table.name}"

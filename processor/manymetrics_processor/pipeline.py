@@ -16,7 +16,6 @@ import gc
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +24,7 @@ from pyiceberg.table import Table as IcebergTable
 from manymetrics.records import Stamp, pack
 from manymetrics.tables import DEAD_LETTERS, EVENTS
 from manymetrics_processor.decode import DUPLICATE, Batch, Bools, EventKey, Ints, Rows, StreamRecord, decode, in_order
-from manymetrics_processor.isolation import Spans, is_retryable
+from manymetrics_processor.isolation import Span, Spans, event_count, is_retryable
 from manymetrics_processor.lake import Lake, Plan, fence_of
 from manymetrics_processor.ledger import StreamBooks
 from manymetrics_processor.window import Window, resends_within
@@ -51,12 +50,14 @@ def run(
     window: Window,
     *,
     decode: Callable[..., Batch] = decode,
+    length: Callable[[StreamRecord], int] = event_count,
     suspect: bool = False,
 ) -> Committed:
     """Commit the records; an event that can't be stored becomes a dead letter with the reason ``unstorable``.
 
-    ``decode``: as decode.decode, where the batch is to be committed as another stream's. ``suspect``: as in
-    isolation.is_retryable. Raises CommitContentionError and whatever else is ours; then deliver them again.
+    ``decode``: as decode.decode, where the batch is another stream's or in another form; ``length`` tells how many
+    events a record then has. ``suspect``: as in isolation.is_retryable. Raises CommitContentionError and whatever else
+    is retryable; then deliver them again.
     """
     ordered = in_order(records)
     with no_collection():
@@ -66,7 +67,7 @@ def run(
             if is_retryable(error, suspect=suspect):
                 raise
             log.warning("a commit failed: looking for events that cause it", exc_info=error)
-        return _Isolation(ordered, stream, lake, window, decode, suspect=suspect).run()
+        return _Isolation(Spans(ordered, length), ordered, stream, lake, window, decode, suspect=suspect).run()
 
 
 class _Isolation:
@@ -74,6 +75,7 @@ class _Isolation:
 
     def __init__(
         self,
+        spans: Spans,
         records: Sequence[StreamRecord],
         stream: str,
         lake: Lake,
@@ -83,9 +85,9 @@ class _Isolation:
         suspect: bool,
     ) -> None:
         self._records, self._stream, self._lake, self._window = records, stream, lake, window
-        self._spans, self._suspect = Spans(records), suspect
+        self._spans, self._suspect = spans, suspect
         self._unstorable: dict[EventKey, str] = {}
-        self._decode = partial(decode, stream=stream, unstorable=self._unstorable)
+        self._decode = decode
         self._outcomes: dict[tuple[str, int], list[bytes | None]] = {}
 
     def run(self) -> Committed:
@@ -99,8 +101,7 @@ class _Isolation:
         while True:
             span = self._spans.span(start, stop)
             try:
-                batch = self._decode(span.records, begin=span.begin, end=span.end)
-                committed = commit(batch, self._lake, self._window)
+                committed = commit(self._decode_span(span), self._lake, self._window)
             except Exception as error:
                 if is_retryable(error, suspect=self._suspect):
                     raise
@@ -115,12 +116,16 @@ class _Isolation:
                 self._outcomes.setdefault(key, []).append(marks)
             return committed.books
 
+    def _decode_span(self, span: Span) -> Batch:
+        records, begin, end = span
+        return self._decode(records, self._stream, begin=begin, end=end, unstorable=self._unstorable)
+
     def _failing(self, start: int, stop: int, error: Exception) -> dict[int, str]:
         """The events that fail without a commit. Raises ``error`` where a plain event fails too."""
 
-        def try_out(records: Sequence[StreamRecord], begin: int, end: int | None) -> Exception | None:
+        def try_out(decode: Callable[[], Batch]) -> Exception | None:
             try:
-                batch = self._decode(records, begin=begin, end=end)
+                batch = decode()
                 for table, rows in ((EVENTS, batch.events), (DEAD_LETTERS, batch.letters)):
                     self._lake.try_out(table, rows)
             except Exception as failure:
@@ -129,9 +134,9 @@ class _Isolation:
                 return failure
             return None
 
-        if (fault := try_out(_PLAIN, 0, None)) is not None:
+        if (fault := try_out(lambda: decode(_PLAIN, self._stream))) is not None:
             raise fault from error
-        return self._spans.failing(start, stop, lambda span: try_out(*span))
+        return self._spans.failing(start, stop, lambda span: try_out(lambda: self._decode_span(span)))
 
     def _condemn(self, found: dict[int, str], error: Exception) -> None:
         """Make events dead letters, unless a commit without any event fails too, or they are dead letters already."""

@@ -9,6 +9,7 @@ dead_letters: a crash in between is mended by the next replay.
 from __future__ import annotations
 
 import base64
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,9 +17,11 @@ from typing import Any
 import msgspec
 
 from manymetrics.events import Rejected
+from manymetrics.outcomes import Reason
 from manymetrics.records import Stamp
 from manymetrics.tables import DEAD_LETTERS, EVENTS
 from manymetrics_processor.decode import DUPLICATE, STORED, Entry, batch_of, row_or_rejected
+from manymetrics_processor.isolation import is_retryable
 from manymetrics_processor.lake import Lake, Plan, current_books, live_files
 from manymetrics_processor.pipeline import commit
 from manymetrics_processor.reading import read_files
@@ -28,6 +31,8 @@ from manymetrics_processor.window import Window
 STREAM, SHARD = "replay", "replay"
 STAGE = "replayed"
 _AT_ONCE = 10_000
+
+log = logging.getLogger("manymetrics.replay")
 
 Letter = dict[str, Any]
 """A row of dead_letters."""
@@ -65,7 +70,24 @@ def replay(
 
 
 def _send(lake: Lake, window: Window, good: list[tuple[Entry, Letter]], report: Report) -> None:
-    entries = [entry for entry, _ in good]
+    """Commit what can be stored. By halves, where something can't."""
+    try:
+        _commit(lake, window, good, report)
+    except Exception as error:
+        if is_retryable(error):
+            raise
+        log.warning("a commit failed: looking for letters that cause it", exc_info=error)
+        if len(good) == 1:
+            unstorable = Reason.UNSTORABLE.value
+            report.still_refused[unstorable] = report.still_refused.get(unstorable, 0) + 1
+            return
+        middle = len(good) // 2
+        _send(lake, window, good[:middle], report)
+        _send(lake, window, good[middle:], report)
+
+
+def _commit(lake: Lake, window: Window, good: list[tuple[Entry, Letter]], report: Report) -> None:
+    entries: list[Entry] = [(row, 0, at, digest) for at, ((row, _, _, digest), _) in enumerate(good)]
     marks = None
     while marks is None:  # None: another replay took this number, so nothing of ours was committed
         sequence = current_books(lake.load(EVENTS), STREAM).watermark(SHARD) + 1

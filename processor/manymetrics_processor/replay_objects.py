@@ -10,17 +10,17 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
 
 from manymetrics_processor import archive
-from manymetrics_processor.decode import DEAD_LETTERED, DUPLICATE, STORED, StreamRecord, decode
+from manymetrics_processor.decode import DEAD_LETTERED, DUPLICATE, STORED, Batch, StreamRecord, decode
 from manymetrics_processor.delivery import parts_of, stream_record
 from manymetrics_processor.lake import Lake
-from manymetrics_processor.pipeline import commit, no_collection
+from manymetrics_processor.pipeline import run
 from manymetrics_processor.storage import list_files, read_bytes, stored_file
 from manymetrics_processor.window import Window
 
@@ -73,11 +73,15 @@ def replay_objects(
 def _replay(
     lake: Lake, window: Window, stream: str, records: list[StreamRecord], source: str | None, report: Report
 ) -> None:
-    with no_collection():
-        batch = decode(records, stream)
-        if source is not None:  # its rows keep the place that they had in their stream
-            batch = replace(batch, stream=SOURCE, keys=[(f"{source}/{shard}", at) for shard, at in batch.keys])
-        outcomes = commit(batch, lake, window).outcomes
+    def decode_as_replay(of: Sequence[StreamRecord], _stream: str, **options: Any) -> Batch:  # noqa: ANN401  # decode's
+        """Under the object's own source; its rows keep the place that they had in their stream."""
+        batch = decode(of, stream, **options)
+        return replace(batch, stream=SOURCE, keys=[(f"{source}/{shard}", at) for shard, at in batch.keys])
+
+    if source is None:
+        outcomes = run(records, stream, lake, window).outcomes
+    else:
+        outcomes = run(records, SOURCE, lake, window, decode=decode_as_replay).outcomes
     marks = Counter(mark for one in outcomes for mark in one or b"")
     report.stored += marks[STORED[0]]
     report.duplicate += marks[DUPLICATE[0]]

@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
 from manymetrics.events import MAX_EVENT_BYTES
-from manymetrics.tables import DEAD_LETTERS, EVENTS
-from manymetrics_processor import pipeline
+from manymetrics.tables import DEAD_LETTERS, EVENTS, Table
+from manymetrics_processor import arrow_engine, columns, pipeline
+from manymetrics_processor import decode as decode_module
 from manymetrics_processor.archive import SUFFIX, Archive
+from manymetrics_processor.arrow_engine import ArrowEngine
 from manymetrics_processor.decode import StreamRecord
 from manymetrics_processor.jobs import backfill as job
 from manymetrics_processor.jobs import cluster_batch, pieces
@@ -475,3 +478,65 @@ def test_a_large_day_is_several_files_and_each_is_sorted(
     assert sorted(map(len, files)) == [5, 5, 10, 10, 10, 10]
     assert all(names == sorted(names) for names in files)
     assert message_ids(lake) == sorted(f"m{number}" for number in range(50))
+
+
+# --- what can't be stored ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No row with the id `poison` can be made Arrow, and none with `refused` can be committed."""
+    to_arrow, append = columns.to_arrow, ArrowEngine.append
+    refused = set[str]()
+    stage_day = arrow_engine.stage_day
+
+    def make(table: Table, of: Any) -> pa.Table:  # noqa: ANN401  # as the real one
+        if any("poison" in row for row in of):
+            raise ValueError
+        return to_arrow(table, of)
+
+    def stage(table: Table, iceberg: Any, data: pa.Table, *rest: Any, **options: Any) -> Any:  # noqa: ANN401  # as the real one
+        file = stage_day(table, iceberg, data, *rest, **options)
+        if "message_id" in data.column_names and "refused" in data["message_id"].to_pylist():
+            refused.add(file.file_path)
+        return file
+
+    def commit(self: ArrowEngine, table: Table, iceberg: Any, files: Any, *rest: Any) -> int:  # noqa: ANN401  # as the real one
+        if any(file.file_path in refused for file in files):
+            raise ValueError
+        return append(self, table, iceberg, files, *rest)
+
+    monkeypatch.setattr(decode_module, "to_arrow", make)
+    for module in (arrow_engine, cluster_batch):
+        monkeypatch.setattr(module, "stage_day", stage)
+    monkeypatch.setattr(ArrowEngine, "append", commit)
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("bad", ["poison", "refused"])
+def test_an_archived_event_that_can_not_be_stored_costs_no_other(lake: Lake, home: Path, bad: str) -> None:
+    archived(lake, home, [record(1, track("a"), track(bad), NAMELESS, track("b")), record(2, track("c"))])
+    archived(lake, home, [record(3, track("d"))])
+
+    report = run(home)
+
+    assert message_ids(lake) == ["a", "b", "c", "d"]
+    assert outcomes(report) == {"stored": 4, "duplicate": 0, "dead_lettered": 2}
+    kept = counts(books(lake, "backfill:test"))
+    assert kept == {"received": 6, "stored": 4, "dead_lettered:no_event_name": 1, "dead_lettered:unstorable": 1}
+    assert run(home).pieces_passed_over == 1
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("bad", ["poison", "refused"])
+@pytest.mark.parametrize("name", ["one.ndjson", "one.ndjson.gz"])
+def test_a_line_that_can_not_be_stored_costs_no_other(lake: Lake, home: Path, bad: str, name: str) -> None:
+    data = lines(*(exported(f"m{at}") for at in range(5)), b"", exported(bad), exported("last"), NAMELESS)
+    (home / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    (home / "two.ndjson").write_bytes(lines(exported("other")))
+
+    report = run(home, project="shop")
+
+    assert message_ids(lake) == sorted([*(f"m{at}" for at in range(5)), "last", "other"])
+    assert outcomes(report) == {"stored": 7, "duplicate": 0, "dead_lettered": 2}
+    assert outcomes(run(home, project="shop")) == {"stored": 0, "duplicate": 0, "dead_lettered": 0}

@@ -16,7 +16,8 @@ from pyiceberg.exceptions import CommitStateUnknownException
 
 from manymetrics.settings import Settings, SettingsError
 from manymetrics.tables import DEAD_LETTERS, EVENTS, NAMESPACE
-from manymetrics_processor import delivery, pipeline
+from manymetrics_processor import columns, delivery, pipeline
+from manymetrics_processor import decode as decode_module
 from manymetrics_processor import handler as root
 from manymetrics_processor.event_source import EventSource, Options
 from manymetrics_processor.handler import Processor, make_catalog, make_event_source, make_processor
@@ -135,6 +136,25 @@ def test_one_poison_record_among_many_harms_only_itself(world: World) -> None:
     assert len(message_ids(world.lake)) == 9_999
     [letter] = rows(world.lake, DEAD_LETTERS)
     assert letter["reason"] == "unreadable_record"
+
+
+def test_an_event_that_can_not_be_stored_costs_no_other_and_no_second_delivery(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = columns.to_arrow
+
+    def to_arrow(table: Any, of: Any) -> Any:  # noqa: ANN401  # as the real one
+        if any("poison" in row for row in of):
+            raise ValueError
+        return real(table, of)
+
+    monkeypatch.setattr(decode_module, "to_arrow", to_arrow)
+    event = world.event((1, packed([track("a"), track("poison")])), (2, packed([track("b")])))
+
+    assert world.processor().handle(event, None) == {"batchItemFailures": []}
+
+    assert message_ids(world.lake) == ["a", "b"]
+    assert world.books == {"received": 3, "stored": 2, "dead_lettered:unstorable": 1}
 
 
 def test_what_fails_for_our_reasons_is_delivered_again_from_the_first_record_that_is_not_committed(

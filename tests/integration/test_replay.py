@@ -12,7 +12,8 @@ import pytest
 
 from manymetrics.events import MAX_EVENT_BYTES
 from manymetrics.tables import DEAD_LETTERS, EVENTS
-from manymetrics_processor import pipeline, replay
+from manymetrics_processor import columns, pipeline, replay
+from manymetrics_processor import decode as decode_module
 from manymetrics_processor.decode import StreamRecord
 from manymetrics_processor.lake import Lake
 from manymetrics_processor.maintenance import maintain
@@ -295,3 +296,25 @@ def test_a_mark_has_the_id_and_day_of_its_letter(lake: Lake, broken_version: Cal
 def test_a_replay_of_nothing_commits_nothing(lake: Lake) -> None:
     assert replay.replay(lake, Window()) == Report()
     assert lake.load(EVENTS).metadata.snapshots == []
+
+
+def test_a_letter_that_can_not_be_stored_stays_one_and_costs_no_other(
+    lake: Lake, broken_version: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline.run([record(1, *(unprocessable(one) for one in ("a", "poison", "b", "c")))], STREAM, lake, Window())
+    broken_version()
+    real = columns.to_arrow
+
+    def to_arrow(table: Any, of: Any) -> Any:  # noqa: ANN401  # as the real one
+        if table == EVENTS and any("poison" in row for row in of):
+            raise ValueError
+        return real(table, of)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(decode_module, "to_arrow", to_arrow)
+        report = replay.replay(lake, Window())
+
+    assert (report.stored, report.still_refused) == (3, {"unstorable": 1})
+    assert message_ids(lake) == ["a", "b", "c"]
+    assert replay.replay(lake, Window()).stored == 1
+    assert message_ids(lake) == ["a", "b", "c", "poison"]

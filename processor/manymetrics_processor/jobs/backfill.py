@@ -9,6 +9,7 @@ doing it again, or going on after a crash, changes nothing. What the tables have
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -21,15 +22,17 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.io import FileIO
 
 from manymetrics.tables import DEAD_LETTERS, EVENTS, NAMESPACE
+from manymetrics_processor.arrow_engine import ArrowEngine
 from manymetrics_processor.decode import DEAD_LETTERED, DUPLICATE, STORED, Batch, Bools
 from manymetrics_processor.dedup import WINDOW_DAYS
 from manymetrics_processor.handler import make_catalog
+from manymetrics_processor.isolation import is_retryable
 from manymetrics_processor.jobs.cluster import Cluster, cluster
 from manymetrics_processor.jobs.cluster_batch import ClusterEngine, batch_on_cluster, without_letters
 from manymetrics_processor.jobs.command import errors_in_a_line, job_parser, job_settings, say
-from manymetrics_processor.jobs.pieces import Piece, decode_piece, find_pieces
+from manymetrics_processor.jobs.pieces import Piece, decode_piece, find_pieces, take_apart
 from manymetrics_processor.lake import Lake, current_books, live_files
-from manymetrics_processor.pipeline import commit
+from manymetrics_processor.pipeline import commit, run
 from manymetrics_processor.reading import read_file
 from manymetrics_processor.spread import in_groups
 from manymetrics_processor.storage import stored_file, stored_files
@@ -37,6 +40,8 @@ from manymetrics_processor.window import Window
 
 COMMIT_BYTES = 2_000_000_000  # about so much, unpacked, is committed at once: two million events
 MAX_FILES = 10_000  # a watermark each, 20 bytes, in a property that every commit writes: Glue's take 512,000 bytes
+
+log = logging.getLogger("manymetrics.backfill")
 
 Progress = Callable[[str], None]
 
@@ -115,6 +120,40 @@ def backfill(
 def _commit_group(
     lake: Lake, on: Cluster, source: str, pieces: Sequence[Piece], windows: _Windows, report: Report
 ) -> None:
+    """Commit the pieces at once; in halves where something in them can't be stored, the last one event by event."""
+    try:
+        _commit_pieces(lake, on, source, pieces, windows, report)
+    except Exception as error:
+        if is_retryable(error):
+            raise
+        log.warning("a commit failed: looking for events that cause it", exc_info=error)
+        if len(pieces) == 1:
+            _commit_apart(lake, source, pieces[0], windows, report)
+            return
+        middle = len(pieces) // 2
+        _commit_group(lake, on, source, pieces[:middle], windows, report)
+        _commit_group(lake, on, source, pieces[middle:], windows, report)
+
+
+def _commit_apart(lake: Lake, source: str, piece: Piece, windows: _Windows, report: Report) -> None:
+    """Commit one piece from here, without what can't be stored."""
+    here = lake.using(ArrowEngine())
+    window = windows.up_to(sys.maxsize)  # of when its events are is not known before it is decoded
+    for part in take_apart(lake.io, source, piece):
+        _count(report, run(part.records, source, here, window, decode=part.decode, length=part.length).outcomes)
+
+
+def _count(report: Report, outcomes: Sequence[bytes | None]) -> None:
+    marks = b"".join(one or b"" for one in outcomes)
+    report.commits += bool(marks)
+    report.stored += marks.count(STORED)
+    report.duplicate += marks.count(DUPLICATE)
+    report.dead_lettered += marks.count(DEAD_LETTERED)
+
+
+def _commit_pieces(
+    lake: Lake, on: Cluster, source: str, pieces: Sequence[Piece], windows: _Windows, report: Report
+) -> None:
     books = current_books(lake.load(EVENTS), source)
     new = [piece for piece in pieces if piece.last is None or piece.last > books.watermark(piece.shard)]
     report.pieces_passed_over += len(pieces) - len(new)
@@ -134,11 +173,7 @@ def _commit_group(
         outcomes = commit(batch, lake, windows.of(batch)).outcomes
     finally:
         decoded.forget()
-    marks = b"".join(one or b"" for one in outcomes)
-    report.commits += bool(marks)
-    report.stored += marks.count(STORED)
-    report.duplicate += marks.count(DUPLICATE)
-    report.dead_lettered += marks.count(DEAD_LETTERED)
+    _count(report, outcomes)
 
 
 def _known_letters(lake: Lake, on: Cluster, batch: Batch, letter_ids: Sequence[str]) -> Bools:
@@ -166,7 +201,11 @@ class _Windows:
 
     def of(self, batch: Batch) -> Window:
         """The one at hand, as long as it reaches so far."""
-        last_day = int(batch.events.day.max(initial=0)) + self._days
+        return self.up_to(int(batch.events.day.max(initial=0)))
+
+    def up_to(self, day: int) -> Window:
+        """As ``of``, for events received up to a day."""
+        last_day = day + self._days
         if last_day > self._last_day:
             self._last_day = last_day + self._days
             self._window = Window(self._days, last_day=self._last_day, max_ids=sys.maxsize, spread=self._on.map)

@@ -10,17 +10,20 @@ read, and the end of the old again with it.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
+import math
 import re
 import zlib
 from codecs import BOM_UTF8
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
-from typing import IO, NamedTuple
+from types import MappingProxyType
+from typing import IO, Any, NamedTuple
 
 import msgspec
 import pyarrow as pa
@@ -35,13 +38,16 @@ from manymetrics_processor.decode import (
     STORED,
     Batch,
     Entry,
+    EventKey,
     StreamRecord,
     batch_of,
     decode,
     letter_of,
     row_or_rejected,
+    unstorable_event,
 )
 from manymetrics_processor.delivery import parts_of
+from manymetrics_processor.isolation import event_count
 from manymetrics_processor.pipeline import no_collection
 from manymetrics_processor.rows import DAY_US, dedup_digest, parse_time, read_request
 from manymetrics_processor.storage import StoredFile, locate, read_bytes
@@ -176,6 +182,23 @@ def decode_piece(io: FileIO, source: str, piece: Piece) -> Iterator[Decoded]:
 
 
 def _decode_archive(io: FileIO, source: str, piece: ArchivePiece) -> Iterator[Decoded]:
+    problems: list[Decoded] = []
+
+    def tell(location: str, error: Exception) -> None:
+        what = f"{error} (once it is mended, backfill it by this very location)"
+        problems.append(_problem(source, location, what))
+
+    parts = list(_archived(io, piece, tell))
+    yield from problems
+    for stream, part in parts:
+        with no_collection():
+            yield packed(_decode_archived(source, piece.shard, stream, part, source))
+
+
+def _archived(
+    io: FileIO, piece: ArchivePiece, tell: Callable[[str, Exception], None] = lambda _location, _error: None
+) -> Iterator[tuple[str, list[StreamRecord]]]:
+    """The records of the piece, as many at once as a commit may hold, each with its stream."""
     found: dict[int, tuple[str, StreamRecord]] = {}
     for location in piece.locations:
         data = read_bytes(io, location)
@@ -183,15 +206,11 @@ def _decode_archive(io: FileIO, source: str, piece: ArchivePiece) -> Iterator[De
             for stream, records in archive.decode(data):
                 found.update({one.sequence: (stream, one) for one in records})
         except (pa.ArrowException, ValueError, KeyError) as error:
-            yield _problem(source, location, f"{error} (once it is mended, backfill it by this very location)")
+            tell(location, error)
     ordered = [found[sequence] for sequence in sorted(found)]
     for stream, of_stream in groupby(ordered, key=itemgetter(0)):
         for part in parts_of([record for _, record in of_stream]):
-            with no_collection():
-                batch = decode(part, stream)
-            # Its rows keep the place that they had in their stream.
-            keys = [(piece.shard, sequence) for _, sequence in batch.keys]
-            yield packed(replace(batch, stream=source, keys=keys))
+            yield stream, part
 
 
 def _decode_lines(io: FileIO, source: str, piece: LinesPiece) -> Iterator[Decoded]:
@@ -204,29 +223,100 @@ def _decode_lines(io: FileIO, source: str, piece: LinesPiece) -> Iterator[Decode
         yield _problem(source, piece.file.location, str(error))
 
 
-def _batch_of_lines(lines: list[bytes], source: str, piece: LinesPiece, number: int, end: int) -> Batch:
+def _batch_of_lines(
+    lines: list[bytes],
+    source: str,
+    piece: LinesPiece,
+    number: int,
+    end: int,
+    *,
+    span: slice = slice(None),
+    unstorable: Mapping[EventKey, str] = MappingProxyType({}),
+) -> Batch:
+    """``span``: of the lines' events, those that are meant. ``unstorable`` is as in decode."""
     good: list[Entry] = []
     bad: list[Entry] = []
     marks = bytearray()
+    begin, stop = span.start or 0, math.inf if span.stop is None else span.stop
+    count = 0
     if number == 0 and lines:
         lines[0] = lines[0].removeprefix(BOM_UTF8)
     for line, whole in enumerate(lines):
         if not whole or whole.isspace():
             continue
-        position, raw, cuts = len(marks), whole, {}
+        position, raw, cuts = count, whole, {}
+        count += 1
+        if not begin <= position < stop:
+            continue
         if len(whole) > MAX_EVENT_BYTES:
             raw = whole[:OVERSIZE_PREFIX_BYTES]
             cuts[line] = Cut(line, len(whole), hashlib.sha256(whole).hexdigest())
         place = (source, piece.name, str(number), line)
         stamp = Stamp(_received_at(whole, piece.file.modified_at), "", piece.project, "server")
-        row = row_or_rejected(raw, read_request(stamp), place, cuts)
+        cause = unstorable.get((piece.shard, end, position))
+        row = (
+            row_or_rejected(raw, read_request(stamp), place, cuts)
+            if cause is None
+            else unstorable_event(cause, cuts.get(line))
+        )
         if isinstance(row, Rejected):
             marks += DEAD_LETTERED
             bad.append((letter_of(raw, stamp, row, place), 0, position, row.reason.value))
         else:
             marks += STORED
             good.append((row, 0, position, dedup_digest(piece.project, row[0])))
-    return batch_of(source, [(piece.shard, end)], [bytes(marks)], good, bad)
+    batch = batch_of(source, [(piece.shard, end)], [bytes(marks)], good, bad)
+    return replace(batch, begin=begin, end=span.stop)
+
+
+class Apart(NamedTuple):
+    """A part of a piece, to be committed by pipeline.run with these arguments."""
+
+    records: list[StreamRecord]
+    decode: Callable[..., Batch]
+    length: Callable[[StreamRecord], int]
+
+
+def take_apart(io: FileIO, source: str, piece: Piece) -> Iterator[Apart]:
+    """The piece as records, so that one event that can't be stored can be found. Passes over what is damaged."""
+    if isinstance(piece, ArchivePiece):
+        for stream, part in _archived(io, piece):
+            yield Apart(part, partial(_decode_archived, source, piece.shard, stream), event_count)
+    elif isinstance(piece, LinesPiece):
+        with contextlib.suppress(*_DAMAGED):
+            for number, (end, lines) in enumerate(_parts(io, piece), piece.part):
+                count = sum(bool(line) and not line.isspace() for line in lines)
+                record = StreamRecord(piece.shard, end, b"", 0)
+                yield Apart([record], partial(_decode_lines_span, lines, piece, number, end), partial(_always, count))
+
+
+def _decode_archived(
+    source: str,
+    shard: str,
+    stream: str,
+    records: Sequence[StreamRecord],
+    _stream: str,
+    **options: Any,  # noqa: ANN401
+) -> Batch:
+    batch = decode(records, stream, **options)
+    return replace(batch, stream=source, keys=[(shard, sequence) for _, sequence in batch.keys])
+
+
+def _decode_lines_span(  # decode's, after those that are bound
+    lines: list[bytes],
+    piece: LinesPiece,
+    number: int,
+    at: int,
+    _records: Sequence[StreamRecord],
+    source: str,
+    **options: Any,  # noqa: ANN401  # decode's
+) -> Batch:
+    span = slice(options.pop("begin", 0), options.pop("end", None))
+    return _batch_of_lines(lines, source, piece, number, at, span=span, **options)
+
+
+def _always(count: int, _record: StreamRecord) -> int:
+    return count
 
 
 def _problem(source: str, location: str, what: str) -> Decoded:
