@@ -27,7 +27,7 @@ from pyiceberg.typedef import Record
 from manymetrics.tables import Table
 from manymetrics_processor import commits
 from manymetrics_processor.decode import Rows
-from manymetrics_processor.storage import delete_files, locate, make_folder, sync_file
+from manymetrics_processor.storage import delete_files, locate, make_folder, note_written
 
 ROW_GROUP_ROWS = 50_000  # small enough that min and max of the sort columns let queries skip
 # Real events (32,505, of two kinds) take 15 % less with level 3 and these pages than with level 1 and Arrow's pages of
@@ -98,7 +98,7 @@ def stage_day(
             with writer:
                 writer.write_table(data, row_group_size=ROW_GROUP_ROWS)
             size = sink.tell()
-        sync_file(iceberg.io, location)
+        note_written(iceberg.io, location)
     except BaseException:  # a full disk, mostly: what is half written would fill it at each attempt
         with contextlib.suppress(OSError):
             delete_files(iceberg.io, [location])

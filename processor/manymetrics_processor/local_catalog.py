@@ -4,24 +4,26 @@ Two things differ from pyiceberg's own:
 
 - Each transaction has a connection of its own. A COMMIT that fails (somebody reads the file) leaves SQLite's
   transaction open: a pooled connection would then show a row that is not committed.
-- What a commit names is on the disk before it: data files, manifests, metadata and their folders are synced as they are
-  written, so that a power cut leaves the tables as the catalogue has them.
+- What a commit names is on the disk before it: data files, manifests and metadata are synced, then their folders, and
+  then the catalogue's row is changed. So a power cut leaves the tables as the catalogue has them.
 """
 
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import Any, Self
 from urllib.parse import quote
 
 from pyiceberg.catalog.sql import SqlCatalog
-from pyiceberg.io import OutputStream
+from pyiceberg.io import FileIO
 from pyiceberg.io.pyarrow import PyArrowFile, PyArrowFileIO
+from pyiceberg.table.metadata import TableMetadata
 from sqlalchemy import NullPool, create_engine
 
 _DEPTH = 6  # of warehouse/<database>/<table>/data/<day> in the data folder
+SYNCS_AT_ONCE = 4
 LOCK_WAIT_S = 5.0  # for somebody who reads or writes the catalogue; then the commit is tried again
 
 
@@ -41,71 +43,62 @@ class _Catalog(SqlCatalog):
         self.engine = create_engine(uri, poolclass=NullPool, connect_args={"timeout": LOCK_WAIT_S})
         super()._init_catalog()
 
+    @staticmethod
+    def _write_metadata(metadata: TableMetadata, io: FileIO, metadata_path: str) -> None:
+        """The last file of every commit, whatever it changes."""
+        SqlCatalog._write_metadata(metadata, io, metadata_path)  # noqa: SLF001  # the one that this takes the place of
+        sync_written()
+
 
 class SyncedFileIO(PyArrowFileIO):
-    """As pyiceberg's; a file is on the disk, with its name, when it is closed."""
+    """As pyiceberg's; what is written is remembered, to be synced before a commit."""
 
     def new_output(self, location: str) -> PyArrowFile:
         """As FileIO.new_output."""
-        plain = super().new_output(location)
-        return _SyncedFile(plain.location, plain._path, plain._filesystem)  # noqa: SLF001  # to make one of our own
+        self.note_written(location)
+        return super().new_output(location)
 
-    def sync(self, location: str) -> None:
-        """Sync a file that was written otherwise."""
-        sync_file(self.parse_location(location)[2])
-
-
-class _SyncedFile(PyArrowFile):
-    def create(self, overwrite: bool = False) -> OutputStream:  # noqa: FBT001, FBT002  # as pyiceberg's
-        """As OutputFile.create."""
-        stream = super().create(overwrite)
-        return _SyncedStream(stream, self._path)
+    def note_written(self, location: str) -> None:
+        """As storage.NotesWritten."""
+        _written.add(self.parse_location(location)[2])
 
 
-class _SyncedStream:
-    """An open file that is synced when it is closed without an error."""
-
-    def __init__(self, stream: Any, path: str) -> None:  # noqa: ANN401  # Arrow's
-        self._stream, self._path = stream, path
-
-    def write(self, data: bytes) -> int:
-        return int(self._stream.write(data))
-
-    def close(self) -> None:
-        if not self._stream.closed:
-            self._stream.close()
-            sync_file(self._path)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self._stream.close()
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  # as Arrow's
-        return getattr(self._stream, name)
+_written: set[str] = set()  # of this process, whichever handle wrote them
 
 
-def sync_file(path: str) -> None:
-    """Put a file on the disk, and its name: a new file is not there after a power cut until its folder is."""
-    _sync(path)
-    folder = os.path.dirname(path) or "."  # noqa: PTH120  # on every file of a commit
-    _sync(folder)
-    _sync_parents(folder)
+def sync_written() -> None:
+    """Put on the disk what was written since, then the folders that name it. Raises OSError.
+
+    All at once: the disk then waits once, not for each.
+    """
+    paths = list(_written)
+    folders = sorted({os.path.dirname(path) for path in paths})  # noqa: PTH120  # on every file of a commit
+    for some in (paths, [one for folder in folders for one in (folder, *_new_parents(folder))]):
+        list(_pool().map(_sync, some))
+    _written.difference_update(paths)
+
+
+def _new_parents(folder: str) -> list[str]:
+    """Up to the data folder and its own place, once: this process may have made them."""
+    if folder in _known_folders:
+        return []
+    _known_folders.add(folder)
+    return [str(parent) for parent in list(Path(folder).parents)[:_DEPTH]]
+
+
+_known_folders: set[str] = set()
 
 
 @cache
-def _sync_parents(folder: str) -> None:
-    """Of a folder that this process may have made, up to the data folder and its own place."""
-    for parent in list(Path(folder).parents)[:_DEPTH]:
-        _sync(str(parent))
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(SYNCS_AT_ONCE, thread_name_prefix="sync")
 
 
 def _sync(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:  # it was given up
+        return
     try:
         os.fsync(descriptor)
     finally:

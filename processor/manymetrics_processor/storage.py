@@ -22,10 +22,10 @@ class DeletesMany(Protocol):
 
 
 @runtime_checkable
-class Syncs(Protocol):
-    """An io whose files are on the disk only once they are synced."""
+class NotesWritten(Protocol):
+    """An io whose files are on the disk only once they are synced, which a commit does."""
 
-    def sync(self, location: str) -> None: ...
+    def note_written(self, location: str) -> None: ...
 
 
 class StoredFile(NamedTuple):
@@ -58,10 +58,10 @@ def write_bytes(io: FileIO, location: str, data: bytes) -> None:
         file.write(data)
 
 
-def sync_file(io: FileIO, location: str) -> None:
-    """Put a written file on the disk, before a commit names it. On S3 it is there."""
-    if isinstance(io, Syncs):
-        io.sync(location)
+def note_written(io: FileIO, location: str) -> None:
+    """Tell of a file that is written past ``io``, so that it is on the disk before a commit names it. On S3 it is."""
+    if isinstance(io, NotesWritten):
+        io.note_written(location)
 
 
 def delete_files(io: FileIO, locations: Iterable[str]) -> None:
