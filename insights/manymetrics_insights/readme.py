@@ -33,6 +33,8 @@ columns, and ask for a span of `received_at` where you can. `--data-dir` asks th
 - Times are UTC, without a zone. The local day of one:
   `CAST(event_time AT TIME ZONE 'UTC' AT TIME ZONE 'Europe/London' AS DATE)`.
 - `event_time` is when it happened, `received_at` when it came in. Late events are in the day when they happened.
+- One `message_id` can be two rows: an event that came with a browser key and one that came with a server key are never
+  taken for each other. `key_kind` tells them apart: count rows, or (`project_id`, `key_kind`, `message_id`).
 - JSON columns are text: `json_extract_scalar(properties, '$.price')` is text too, and null where there is none.
 - To run on both: `CAST(x AS DOUBLE) / y`, since a division of whole numbers differs, and no `QUALIFY`, `::` or `->>`.
 - In CSV, null is empty and empty text is `""`; text that a spreadsheet would take for a formula starts with `'`.

@@ -199,7 +199,7 @@ def _decode_record(
             outcomes[position - span.start] = DEAD_LETTERED[0]
             bad.append((letter_of(raw, stamp, row, place), number, position, row.reason.value))
         else:
-            good.append((row, number, position, dedup_digest(stamp.project_id, row[0])))
+            good.append((row, number, position, dedup_digest(stamp.project_id, row[0], stamp.key_kind)))
     return bytes(outcomes)
 
 

@@ -1,8 +1,8 @@
 """The dedup ids, kept beside the table, so that a new process needn't read the table to know them.
 
 ``state.json`` names the runs of each day and the snapshot up to which they hold the table. It is but a copy: whoever
-opens it reads the snapshots since, and where it is absent, damaged or too old, the table itself. So who writes last
-wins, and nothing that is lost here loses or doubles an event.
+opens it reads the snapshots since, and where it is absent, damaged, too old or of another version, the table itself.
+So who writes last wins, and nothing that is lost here loses or doubles an event.
 """
 
 from __future__ import annotations
@@ -17,20 +17,24 @@ from manymetrics_processor.storage import delete_files, list_files, read_bytes, 
 
 UNUSED_AGE_S = 3_600.0  # younger runs may be part of a state that somebody is about to write, or is reading
 
+VERSION = 2  # of what an id is made of: in 2, a server key's ids are others than a browser key's (rows.dedup_digest)
+
 log = logging.getLogger("manymetrics.dedup")
 
 
-class State(msgspec.Struct, frozen=True):
-    """``runs``: their names, by day (since 1970, UTC).
+class State(msgspec.Struct, frozen=True, kw_only=True):
+    """``day_runs``: the names of the runs, by day (since 1970, UTC).
 
     Ids received before ``from_day`` are not in it; those before ``oldest_day`` had no room.
     """
 
+    version: int = 1  # that of a state from before states had one
     table_uuid: str
     snapshot_id: int
     from_day: int
     oldest_day: int
-    runs: dict[int, list[str]]
+    # Was `runs`: a process from before version 2 finds none, and reads the table.
+    day_runs: dict[int, list[str]] = {}
 
 
 class KeptIds:
@@ -44,9 +48,9 @@ class KeptIds:
         """Fill an empty index. None where there is nothing that can be used; the index is empty then."""
         try:
             state = msgspec.json.decode(read_bytes(self._io, f"{self._home}/state.json"), type=State)
-            if state.table_uuid != table_uuid:
+            if state.version != VERSION or state.table_uuid != table_uuid:
                 return None
-            for day, names in state.runs.items():
+            for day, names in state.day_runs.items():
                 for name in names:
                     index.put_run(day, Run.decode(read_bytes(self._io, self._location(name)), name))
                     self._kept.add(name)
@@ -67,7 +71,14 @@ class KeptIds:
                 if run.name not in self._kept:
                     write_bytes(self._io, self._location(run.name), run.encode())
         self._kept = {name for names in runs.values() for name in names}
-        state = State(table_uuid, snapshot_id, from_day, oldest_day, runs)
+        state = State(
+            version=VERSION,
+            table_uuid=table_uuid,
+            snapshot_id=snapshot_id,
+            from_day=from_day,
+            oldest_day=oldest_day,
+            day_runs=runs,
+        )
         write_bytes(self._io, f"{self._home}/state.json", msgspec.json.encode(state))
         self._drop_unused()
 

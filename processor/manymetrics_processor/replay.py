@@ -31,6 +31,7 @@ from manymetrics_processor.window import Window
 STREAM, SHARD = "replay", "replay"
 STAGE = "replayed"
 _AT_ONCE = 10_000
+_KEY_KIND = EVENTS.column_names.index("key_kind")
 
 log = logging.getLogger("manymetrics.replay")
 
@@ -60,7 +61,7 @@ def replay(
             if isinstance(row, Rejected):
                 report.still_refused[row.reason.value] = report.still_refused.get(row.reason.value, 0) + 1
             else:
-                entry: Entry = (row, 0, len(good), dedup_digest(letter["project_id"], row[0]))
+                entry: Entry = (row, 0, len(good), dedup_digest(letter["project_id"], row[0], row[_KEY_KIND]))
                 good.append((entry, letter))
         if dry_run:
             report.stored += len(good)

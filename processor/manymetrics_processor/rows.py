@@ -115,9 +115,14 @@ def row_of(event: Event, request: Request, place: Place) -> Row:
     )
 
 
-def dedup_digest(project_id: object, message_id: object) -> bytes:
-    """16 bytes for (project, exact message id). Cryptographic, so that nobody can make two ids collide."""
-    return hashlib.blake2b(f"{project_id}\0{message_id}".encode(), digest_size=16).digest()
+def dedup_digest(project_id: object, message_id: object, key_kind: object) -> bytes:
+    """16 bytes for (project, kind of key, exact message id). Cryptographic, so that nobody can make two ids collide.
+
+    A browser key is public, so its ids must not meet a server key's. A project is not empty and holds no NUL: no
+    browser's text begins with one. A row without a kind counts as a browser's.
+    """
+    text = f"{project_id}\0{message_id}"
+    return hashlib.blake2b((f"\0{text}" if key_kind == "server" else text).encode(), digest_size=16).digest()
 
 
 # --- time -------------------------------------------------------------------------------------------------

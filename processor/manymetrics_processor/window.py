@@ -10,8 +10,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from functools import partial
+from itertools import repeat
 
 import numpy as np
+import pyarrow as pa
 from pyiceberg.io import FileIO
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table as IcebergTable
@@ -26,6 +28,7 @@ from manymetrics_processor.spread import Spread
 from manymetrics_processor.storage import open_parquet
 
 MAX_IDS = 30_000_000  # 480 MB, most of it in the temp folder
+ID_COLUMNS = ("project_id", "message_id", "key_kind")  # what a row's dedup id is made of
 KEEP_EVERY_COMMITS, KEEP_EVERY_IDS = 16, 1_000_000  # a new process reads at most so much from the table
 
 log = logging.getLogger("manymetrics.dedup")
@@ -166,9 +169,15 @@ class Window:
 def read_ids(io: FileIO, location: str) -> Ids:
     """The ids of a data file's rows, deleted ones too, in order."""
     with open_parquet(io, location) as parquet:
-        data = parquet.read(columns=["project_id", "message_id"])
-    pairs = zip(data["project_id"].to_pylist(), data["message_id"].to_pylist(), strict=True)
-    return ids_of([dedup_digest(project, message) for project, message in pairs])
+        data = parquet.read(columns=[*ID_COLUMNS])  # one that the file lacks is left out
+    return ids_of_rows(data)
+
+
+def ids_of_rows(rows: pa.Table) -> Ids:
+    """The ids of rows that have ID_COLUMNS, in order; without ``key_kind`` they are a browser's."""
+    kinds = rows["key_kind"].to_pylist() if "key_kind" in rows.column_names else repeat(None, rows.num_rows)
+    fields = zip(rows["project_id"].to_pylist(), rows["message_id"].to_pylist(), kinds, strict=True)
+    return ids_of([dedup_digest(project, message, kind) for project, message, kind in fields])
 
 
 def _is_replace(snapshot: Snapshot) -> bool:

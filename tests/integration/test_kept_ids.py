@@ -63,7 +63,7 @@ def test_a_new_process_reads_only_what_was_committed_since(
     assert message_ids(lake) == sorted(["new", *(f"m{number}" for number in range(8))])
 
 
-@pytest.mark.parametrize("damage", ["absent", "no run", "not JSON", "another table", "cut"])
+@pytest.mark.parametrize("damage", ["absent", "no run", "not JSON", "another table", "another version", "cut"])
 def test_what_is_absent_or_damaged_is_read_from_the_table(
     lake: Lake, home: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
@@ -79,6 +79,8 @@ def test_what_is_absent_or_damaged_is_read_from_the_table(
             state.write_bytes(b"{")
         case "another table":
             state.write_bytes(state.read_bytes().replace(b'"table_uuid":"', b'"table_uuid":"0'))
+        case "another version":
+            state.write_bytes(state.read_bytes().replace(b'"version":2', b'"version":3'))
         case _:
             run.write_bytes(run.read_bytes()[:-3])
 

@@ -60,7 +60,7 @@ def archived(aws: Aws) -> Ids:
     for start in range(0, EVENT_COUNT, 500):
         at = NOW + 5 * DAY_US * start // EVENT_COUNT
         events = [event(n, chance) for n in range(start, min(EVENT_COUNT, start + 500))]
-        digests += [dedup_digest("shop", f"m{n}") for n in range(start, start + len(events))]
+        digests += [dedup_digest("shop", f"m{n}", "browser") for n in range(start, start + len(events))]
         [data] = pack(Stamp(at, "r", "shop", "browser", ip="203.0.113.7"), [*events, *again, b"{}"])
         records.append(StreamRecord("shard-0", len(records) + 1, compress(data), at))
         again = events[::RESENT]
@@ -180,7 +180,7 @@ def test_jobs_are_exact_though_a_worker_is_lost_in_the_middle(
     assert [one["rows_erased"] for one in receipt["tables"]] == [len(theirs), 0]
     assert [one["events_erased"] for one in receipt["objects"]] == [in_archive, 0]
     assert any("Kinesis" in one for one in receipt["not_reached"])
-    others = [dedup_digest("shop", f"m{n}") for n in range(EVENT_COUNT) if n not in theirs]
+    others = [dedup_digest("shop", f"m{n}", "browser") for n in range(EVENT_COUNT) if n not in theirs]
     assert np.array_equal(ids_in(lake), in_order(ids_of(others)))
     data_files = [one for one, _ in list_files(lake.io, f"{WAREHOUSE}/manymetrics/events/data")]
     assert data_files

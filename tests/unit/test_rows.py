@@ -383,4 +383,4 @@ def test_two_places_have_two_digests() -> None:
 def test_ids_are_told_apart_by_project_and_to_the_letter() -> None:
     pairs = [("a", "m"), ("b", "m"), ("a", "M"), ("a", " m"), ("a", "m "), ("a", "\u00e9"), ("a", "e\u0301")]
 
-    assert len({rows.dedup_digest(project, message) for project, message in pairs}) == len(pairs)
+    assert len({rows.dedup_digest(project, message, "browser") for project, message in pairs}) == len(pairs)

@@ -8,6 +8,7 @@ doing it again, or going on after a crash, changes nothing. What the tables have
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import os
@@ -80,6 +81,7 @@ def backfill(
     *,
     source: str | None = None,
     project: str | None = None,
+    key_kind: str = "server",
     window_days: int = WINDOW_DAYS,
     commit_bytes: int = COMMIT_BYTES,
     database: str = NAMESPACE,
@@ -93,7 +95,7 @@ def backfill(
     files = list(stored_files(lake.io, location))
     if not files and (alone := stored_file(lake.io, location)):
         files = [alone]
-    found = find_pieces(files, location, project)
+    found = find_pieces(files, location, project, key_kind)
     report = Report(source, files_passed_over=found.passed_over)
     if not found.pieces:
         raise NothingToDoError(
@@ -215,13 +217,28 @@ class _Windows:
 # --- the job ----------------------------------------------------------------------------------------------
 
 
+def _project(text: str) -> str:
+    if not text or "\0" in text:
+        raise argparse.ArgumentTypeError("a project is not empty")
+    return text
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the report as JSON. 1 where something could not be read."""
     parser = job_parser(
         "backfill", "Commit the raw archive, or exported NDJSON, into the tables. Twice changes nothing."
     )
     parser.add_argument("location", help="s3://bucket/prefix of the archive's or the exported files, or one of them")
-    parser.add_argument("--project", metavar="ID", help="the project of NDJSON; without it NDJSON is passed over")
+    parser.add_argument(
+        "--project", metavar="ID", type=_project, help="the project of NDJSON; without it NDJSON is passed over"
+    )
+    parser.add_argument(
+        "--key-kind",
+        choices=("server", "browser"),
+        default="server",
+        help="the kind of key that NDJSON counts as sent with: an event is a duplicate of one of the same kind only "
+        "(default: %(default)s)",
+    )
     parser.add_argument("--source", metavar="NAME", help="what this is remembered as (default: the location)")
     parser.add_argument(
         "--commit-mb",
@@ -242,6 +259,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             args.location,
             source=args.source,
             project=args.project,
+            key_kind=args.key_kind,
             window_days=settings.dedup_window_days,
             commit_bytes=args.commit_mb * 1_000_000,
             database=settings.database,

@@ -27,7 +27,7 @@ from manymetrics.tables import EVENTS, TABLES, Table
 from manymetrics_processor.columns import arrow_schema
 from manymetrics_processor.commits import ConflictError
 from manymetrics_processor.decode import Ints
-from manymetrics_processor.dedup import WINDOW_DAYS, Ids, ids_of
+from manymetrics_processor.dedup import WINDOW_DAYS, Ids
 from manymetrics_processor.handler import EXPIRE_AFTER_S, KEEP_SNAPSHOTS, make_catalog
 from manymetrics_processor.jobs.cluster import Cluster, cluster
 from manymetrics_processor.jobs.command import errors_in_a_line, job_parser, job_settings, say
@@ -42,9 +42,8 @@ from manymetrics_processor.maintenance import (
     swap,
 )
 from manymetrics_processor.reading import Positions, deleted_positions, portable, read_file
-from manymetrics_processor.rows import dedup_digest
 from manymetrics_processor.storage import delete_files
-from manymetrics_processor.window import resends_within
+from manymetrics_processor.window import ID_COLUMNS, ids_of_rows, resends_within
 
 FILE_BYTES = 128_000_000  # what files are merged up to; those over half of it are left alone
 FILE_ROWS = 500_000  # and a merge holds no more than so many rows in memory, about 1.2 GB
@@ -192,13 +191,12 @@ def find_resends(
 
 
 def _with_ids(iceberg: IcebergTable, location: str, number: int, day: int, deleted: Mapping[str, Ints]) -> pa.Table:
-    columns = ["project_id", "message_id", "received_at", "_sequence", "_position"]
+    columns = [*ID_COLUMNS, "received_at", "_sequence", "_position"]
     try:
         rows = read_file(EVENTS, iceberg.io, location, columns)
     except FileNotFoundError:  # others have replaced it, and removed it: so its rows are nobody's first here, and stay
         rows = arrow_schema(EVENTS).empty_table().select(columns)
-    pairs = zip(rows["project_id"].to_pylist(), rows["message_id"].to_pylist(), strict=True)
-    ids = ids_of([dedup_digest(project, message) for project, message in pairs])
+    ids = ids_of_rows(rows)
     made = pa.table(
         {
             "first": ids[:, 0],

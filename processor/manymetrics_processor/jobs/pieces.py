@@ -32,6 +32,7 @@ from pyiceberg.io import FileIO
 
 from manymetrics.events import MAX_EVENT_BYTES, OVERSIZE_PREFIX_BYTES, Rejected
 from manymetrics.records import Cut, Stamp
+from manymetrics.tables import EVENTS
 from manymetrics_processor import archive
 from manymetrics_processor.decode import (
     DEAD_LETTERED,
@@ -54,6 +55,7 @@ from manymetrics_processor.storage import StoredFile, locate, read_bytes
 
 PART_BYTES = 32_000_000  # of NDJSON: so many lines are decoded at once. Part of a line's place: never to be changed
 ARCHIVE_BYTES = 2_000_000  # of packed records a piece; they are seven times as large once unpacked, or more
+_KEY_KIND = EVENTS.column_names.index("key_kind")
 _NDJSON = re.compile(r"\.(?:ndjson|jsonl|json)(\.gz|\.zst)?$")
 _DAMAGED = (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError)
 _ARCHIVED = re.compile(r"^([0-9a-f]{16})-(.+)-(\d+)-(\d+)" + re.escape(archive.SUFFIX) + "$")
@@ -86,12 +88,16 @@ class ArchivePiece(Piece):
 
 @dataclass(frozen=True, slots=True)
 class LinesPiece(Piece):
-    """A part of a file, or all of a file that is compressed. ``name``: the file's, as rows show it."""
+    """A part of a file, or all of a file that is compressed. ``name``: the file's, as rows show it.
+
+    ``key_kind``: which kind of key sent the events, and so whose resends they can be.
+    """
 
     part: int
     file: StoredFile
     name: str
     project: str
+    key_kind: str
 
 
 class Decoded(NamedTuple):
@@ -111,8 +117,8 @@ class Found(NamedTuple):
     passed_over: list[str]
 
 
-def find_pieces(files: Iterable[StoredFile], home: str, project: str | None) -> Found:
-    """``project``: that of NDJSON, whose files are passed over without it."""
+def find_pieces(files: Iterable[StoredFile], home: str, project: str | None, key_kind: str = "server") -> Found:
+    """``project`` and ``key_kind``: those of NDJSON, whose files are passed over without a project."""
     archived: list[tuple[re.Match[str], StoredFile]] = []
     pieces: list[Piece] = []
     passed_over = []
@@ -121,7 +127,7 @@ def find_pieces(files: Iterable[StoredFile], home: str, project: str | None) -> 
         if match := _ARCHIVED.match(name):
             archived.append((match, file))
         elif project is not None and _NDJSON.search(name):
-            pieces.extend(_lines_pieces(file, home, project))
+            pieces.extend(_lines_pieces(file, home, project, key_kind))
         else:
             passed_over.append(file.location)
     archived.sort(key=lambda one: (*one[0].group(1, 2), int(one[0][3])))
@@ -153,16 +159,16 @@ def _size(files: Iterable[StoredFile]) -> int:
     return 7 * sum(one.size for one in files)
 
 
-def _lines_pieces(file: StoredFile, home: str, project: str) -> Iterator[Piece]:
+def _lines_pieces(file: StoredFile, home: str, project: str, key_kind: str) -> Iterator[Piece]:
     name = file.location.removeprefix(home).lstrip("/") or file.location.rpartition("/")[2]
     shard = hashlib.sha256(name.encode()).hexdigest()[:12]
     if _compression(file.location):
-        yield LinesPiece(shard, 0, None, name, 8 * file.size, 0, file, name, project)
+        yield LinesPiece(shard, 0, None, name, 8 * file.size, 0, file, name, project, key_kind)
         return
     count = max(1, -(-file.size // PART_BYTES))
     for part in range(count):
         end = min((part + 1) * PART_BYTES, file.size)
-        yield LinesPiece(shard, end, end, name, end - part * PART_BYTES, part, file, name, project)
+        yield LinesPiece(shard, end, end, name, end - part * PART_BYTES, part, file, name, project, key_kind)
 
 
 def _compression(location: str) -> str | None:
@@ -252,6 +258,7 @@ def _batch_of_lines(
             raw = whole[:OVERSIZE_PREFIX_BYTES]
             cuts[line] = Cut(line, len(whole), hashlib.sha256(whole).hexdigest())
         place = (source, piece.name, str(number), line)
+        # The operator's file is trusted whatever it counts as, so a server's context.ip is taken.
         stamp = Stamp(_received_at(whole, piece.file.modified_at), "", piece.project, "server")
         cause = unstorable.get((piece.shard, end, position))
         row = (
@@ -261,10 +268,12 @@ def _batch_of_lines(
         )
         if isinstance(row, Rejected):
             marks += DEAD_LETTERED
+            stamp = msgspec.structs.replace(stamp, key_kind=piece.key_kind)
             bad.append((letter_of(raw, stamp, row, place), 0, position, row.reason.value))
         else:
             marks += STORED
-            good.append((row, 0, position, dedup_digest(piece.project, row[0])))
+            row = (*row[:_KEY_KIND], piece.key_kind, *row[_KEY_KIND + 1 :])
+            good.append((row, 0, position, dedup_digest(piece.project, row[0], piece.key_kind)))
     batch = batch_of(source, [(piece.shard, end)], [bytes(marks)], good, bad)
     return replace(batch, begin=begin, end=span.stop)
 
