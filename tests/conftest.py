@@ -60,6 +60,15 @@ def spark(aws_behind_faults: tuple[Aws, FaultyAws], tmp_path_factory: pytest.Tem
         yield parts
 
 
+@pytest.fixture(autouse=True)
+def umask_as_it_was() -> Iterator[None]:
+    """A root of one machine makes its process's files private: the next test's are made as before."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    yield
+    os.umask(mask)
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     """Tests that are coroutines are marked ``anyio``; the product runs on asyncio alone."""

@@ -21,6 +21,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from manymetrics.private_files import write_private
 from manymetrics.settings import Settings
 
 log = logging.getLogger("manymetrics.keys")
@@ -315,10 +316,7 @@ def keys_of(settings: Settings) -> Keys:
 
 def write_keys(path: Path, keys: Iterable[WriteKey]) -> None:
     """Replace the file in one step, readable by its owner alone."""
-    beside = path.with_suffix(".new")
-    beside.touch(mode=0o600)
-    beside.write_bytes(msgspec.json.format(msgspec.json.encode(list(keys)), indent=2) + b"\n")
-    beside.replace(path)
+    write_private(path, msgspec.json.format(msgspec.json.encode(list(keys)), indent=2) + b"\n")
 
 
 def parse_key_list(text: str) -> KeyTable:

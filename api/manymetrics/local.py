@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from manymetrics import private_files
 from manymetrics.collect import Front
 from manymetrics.committer_state import CommitterState, write_state
 from manymetrics.keys import Keys, KeysUnavailableError, WriteKey, keys_of, keys_path, new_key, read_keys, write_keys
@@ -72,7 +73,7 @@ def check_data_dir(data_dir: Path) -> None:
     from manymetrics_insights.folder import metadata_path
 
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
+        private_files.make_private(data_dir)
     except OSError as error:
         raise SettingsError(_unwritable(data_dir)) from error
     try:
@@ -176,6 +177,7 @@ def open_lake(data_dir: Path) -> Lake:
 
     if not (data_dir / "catalog.db").exists():
         raise SettingsError(f"no tables in {data_dir}: start the server first (make run), or name the right --data-dir")
+    private_files.keep_private()
     check_data_dir(data_dir)
     lake = Lake(local_catalog(data_dir))
     lake.ensure_tables()
@@ -259,6 +261,7 @@ def create_local_app(settings: Settings | None = None, on_ready: Callable[[], No
     from manymetrics.sample_page import add_sample_routes
 
     settings = settings or Settings.read(os.environ)
+    private_files.keep_private()
     check_data_dir(settings.data_dir)
     supervisor = Supervisor(settings, on_ready or (lambda: None))
     sdk, keys = read_built_sdk(), ensure_keys(settings)
@@ -381,7 +384,7 @@ def hold_lock(data_dir: Path) -> Iterator[None]:
 def _lock(data_dir: Path, stop: threading.Event) -> Iterator[bool]:
     """Wait for the lock, which goes with the process and names it; False where it is time to stop first."""
     path, begun_at, is_told = lock_path(data_dir), time.time(), False
-    path.parent.mkdir(parents=True, exist_ok=True)
+    private_files.make_private(data_dir)
     with path.open("a+") as file:
         while not stop.is_set():
             try:
@@ -403,6 +406,7 @@ def _lock(data_dir: Path, stop: threading.Event) -> Iterator[bool]:
 
 if __name__ == "__main__":
     log_json_lines()
+    private_files.keep_private()
     for ignored in (signal.SIGINT, signal.SIGTERM):  # the pipe says when to stop, so that a commit is finished
         signal.signal(ignored, signal.SIG_IGN)
     run_committer(Settings.read(os.environ))

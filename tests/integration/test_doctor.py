@@ -6,6 +6,8 @@ import fcntl
 import json
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -238,11 +240,39 @@ def test_a_stream_that_is_all_committed_is_fine(settings: Settings, lake: Lake) 
 @pytest.mark.usefixtures("lake")
 def test_whether_a_committer_runs_is_seen_by_its_lock(settings: Settings) -> None:
     put(settings.data_dir)
-    with (settings.data_dir / "committer.lock").open("w") as lock:
+    with running("manymetrics.local") as committer, (settings.data_dir / "committer.lock").open("w") as lock:
         assert states(doctor.check_stream(settings))[-1] == ("committer", "warn")
 
         fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write(f"{committer}\n")
+        lock.flush()
         assert states(doctor.check_stream(settings))[-1] == ("committer", "ok")
+
+
+@pytest.mark.parametrize("kind", [fcntl.LOCK_EX, fcntl.LOCK_SH], ids=["exclusive", "shared"])
+@pytest.mark.parametrize("says", ["nothing", "ended", "another program", "0", "-1", "text", "9" * 19, "\u0663"])
+@pytest.mark.usefixtures("lake")
+def test_a_lock_that_another_program_holds_is_a_failure(settings: Settings, says: str, kind: int) -> None:
+    put(settings.data_dir)
+    with running("manymetrics.local") as ended:
+        pass
+    with running("another") as another, (settings.data_dir / "committer.lock").open("w") as lock:
+        lock.write({"nothing": "", "ended": f"{ended}\n", "another program": f"{another}\n"}.get(says, f"{says}\n"))
+        lock.flush()
+        fcntl.flock(lock, kind)
+
+        *_, finding = doctor.check_stream(settings)
+
+    assert (finding.state, finding.message) == ("fail", "committer.lock is held by another program")
+    assert "fuser" in finding.cure
+
+
+@contextmanager
+def running(name: str) -> Iterator[int]:
+    """The id of a process with this name among its arguments, while the context is open."""
+    with subprocess.Popen([sys.executable, "-c", "input()", name], stdin=subprocess.PIPE) as process:
+        yield process.pid
+        process.kill()
 
 
 @pytest.mark.usefixtures("lake")
@@ -335,7 +365,7 @@ def test_warnings_alone_end_with_0(settings: Settings, capfd: pytest.CaptureFixt
     assert run(settings) == 0
 
     found = json_lines(capfd)
-    assert [one["check"] for one in found] == ["versions", "disk", "server", "keys", "stream", "tables"]
+    assert [one["check"] for one in found] == ["versions", "disk", "modes", "server", "keys", "stream", "tables"]
     assert {one["state"] for one in found} == {"ok", "warn"}
     assert all(set(one) == {"check", "state", "message", "cure"} for one in found)
 

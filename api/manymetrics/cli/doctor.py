@@ -27,6 +27,7 @@ from manymetrics.settings import Settings
 
 LOW_DISK_BYTES = 1_000_000_000
 LATE_S = 60
+_PID_CHARACTERS, _MAX_PID = 20, 2**31 - 1  # of what a committer writes into its lock
 _MARKS = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
 
 
@@ -125,6 +126,22 @@ def check_disk(settings: Settings) -> Iterator[Finding]:
         yield Finding("disk", "ok", f"{folder.resolve()}, {free // 1_000_000_000} GB free")
 
 
+def check_modes(settings: Settings) -> Iterator[Finding]:
+    """Whether other users of this machine are kept out of the data folder."""
+    from manymetrics.private_files import cure, open_files
+
+    if not settings.data_dir.is_dir():
+        return
+    found = open_files(settings.data_dir)
+    for path in found:
+        is_folder = path == settings.data_dir
+        state: Literal["warn", "fail"] = "fail" if is_folder or path.name == "keys.json" else "warn"
+        what = "hold its data" if is_folder else "read it"
+        yield Finding("modes", state, f"{path} is open: other users may {what}", cure(path))
+    if not found:
+        yield Finding("modes", "ok", "only the owner reads the data folder")
+
+
 def check_port(settings: Settings) -> Iterator[Finding]:
     """Whether our server answers, or the port is free for it."""
     url = f"http://{settings.host}:{settings.port}"
@@ -208,8 +225,29 @@ def _committer(data_dir: Path) -> Finding:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                return Finding("committer", "ok", "running")
+                holder = file.read(_PID_CHARACTERS).strip()
+                if _is_committer(holder):
+                    return Finding("committer", "ok", f"running, process {holder}")
+                cure = f"see who holds it (`fuser -v {path}` or `lsof {path}`) and end that: events wait in the stream"
+                return Finding("committer", "fail", "committer.lock is held by another program", cure)
     return Finding("committer", "warn", "not running: events wait in the stream", "make run, or manymetrics serve")
+
+
+def _is_committer(pid: str) -> bool:
+    """Whether the process that a committer wrote into its lock is there, and of this product."""
+    if not (pid.isascii() and pid.isdecimal() and 0 < int(pid) <= _MAX_PID):
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # another user's
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:  # a system without /proc
+        return not Path("/proc/self/cmdline").exists()
+    return b"manymetrics" in words
 
 
 def check_tables(settings: Settings) -> Iterator[Finding]:
@@ -239,4 +277,12 @@ def check_tables(settings: Settings) -> Iterator[Finding]:
         yield Finding("tables", "ok", f"{received} received, {stored} stored{erased}, in {len(state.files)} files")
 
 
-CHECKS: tuple[Check, ...] = (check_versions, check_disk, check_port, check_keys, check_stream, check_tables)
+CHECKS: tuple[Check, ...] = (
+    check_versions,
+    check_disk,
+    check_modes,
+    check_port,
+    check_keys,
+    check_stream,
+    check_tables,
+)

@@ -221,7 +221,7 @@ def _write(args: argparse.Namespace, columns: Sequence[str], rows: Rows) -> None
             count += 1
             yield row
 
-    with _target(args.to) as target:
+    with _target(args.to, args.data_dir) as target:
         on_terminal = target.isatty()
         write = (
             _write_plan
@@ -259,24 +259,30 @@ def _for_terminal(text: str) -> str:
 
 
 @contextmanager
-def _target(to: Path | None) -> Iterator[IO[str]]:
+def _target(to: Path | None, data_dir: Path | None) -> Iterator[IO[str]]:
     """Standard output, or a file that is whole or isn't there. UTF-8, and line ends as they are written."""
     if to is None:
         sys.stdout.reconfigure(encoding="utf-8", newline="", errors="backslashreplace")  # type: ignore[union-attr]
         yield sys.stdout
         return
-    with _whole_file(to) as part, part.open("w", encoding="utf-8", newline="", errors="backslashreplace") as file:
+    with (
+        _whole_file(to, data_dir) as part,
+        part.open("w", encoding="utf-8", newline="", errors="backslashreplace") as file,
+    ):
         yield file
 
 
 @contextmanager
-def _whole_file(to: Path) -> Iterator[Path]:
+def _whole_file(to: Path, data_dir: Path | None) -> Iterator[Path]:
+    """The file's mode is the umask's, but 0600 within the data folder."""
+    is_private = to.resolve().is_relative_to((data_dir or default_data_dir()).resolve())
     handle, name = tempfile.mkstemp(prefix=f".{to.name}.", dir=to.parent)
     os.close(handle)
     part = Path(name)
     try:
         yield part
-        part.chmod(0o666 & ~_umask())
+        if not is_private:
+            part.chmod(0o666 & ~_umask())
         part.replace(to)
     finally:
         part.unlink(missing_ok=True)
@@ -290,7 +296,7 @@ def _umask() -> int:
 
 def _write_parquet(args: argparse.Namespace, sql: str) -> None:
     if args.to is not None:
-        with _whole_file(args.to) as part:
+        with _whole_file(args.to, args.data_dir) as part:
             _copy_parquet(args, sql, part)
         return
     with tempfile.TemporaryDirectory(prefix="manymetrics-query-") as folder:
