@@ -129,14 +129,14 @@ def _unwritable(data_dir: Path) -> str:
 
 
 def first_key(settings: Settings, keys: Keys, origin: str | None = None) -> WriteKey | None:
-    """A live key to show to whoever starts the server; with ``origin``, one that its pages may use. None if none is."""
+    """A live browser key to show to whoever starts the server; with ``origin``, one that its pages may use, or None."""
     try:
         named = (
             [one.partition(":")[0].strip() for one in settings.write_keys.split(",")]
             if settings.write_keys
             else [key.key for key in read_keys(keys_path(settings.data_dir))]
         )
-        live = [key for key in map(keys.find, named) if key is not None]
+        live = [key for key in map(keys.find, named) if key is not None and key.kind == "browser"]
     except KeysUnavailableError:
         return None
     return next((key for key in live if origin is None or not key.origins or origin in key.origins), None)

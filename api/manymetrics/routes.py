@@ -23,6 +23,7 @@ from manymetrics.collect import ROUTES, Answer, Collector, refusal_answer
 from manymetrics.committer_state import STALLED_S
 from manymetrics.events import EVENT_TYPES
 from manymetrics.intake import Draft, Refusal
+from manymetrics.keys import KeysUnavailableError
 from manymetrics.metrics import BooksReader, render_metrics
 from manymetrics.openapi import REFUSALS, SECURITY, describe
 from manymetrics.outcomes import RequestOutcome
@@ -203,6 +204,14 @@ def _event_of(parameters: Sequence[tuple[str, str]]) -> bytes:
 
 
 def _add_settings(app: FastAPI, collector: Collector) -> None:
+    def is_server_key(key: str) -> bool:
+        """A page that holds one has given it away: it is refused, and not shown again."""
+        try:
+            found = collector.keys.find(key)
+        except KeysUnavailableError:
+            return False
+        return found is not None and found.kind == "server"
+
     def json_answer(request: Request, content: object) -> Response:
         headers = _text(collector.cors(request.scope["headers"], None))
         return Response(msgspec.json.encode(content), media_type="application/json", headers=headers)
@@ -211,20 +220,32 @@ def _add_settings(app: FastAPI, collector: Collector) -> None:
         "/v1/projects/{key}/settings",
         tags=["client settings"],
         response_model=models.SegmentSettings,
-        responses={404: {"model": models.Refused, "description": "A key that needs escapes is none."}},
+        responses={
+            404: {"model": models.Refused, "description": "A key that needs escapes is none."},
+            403: _SERVER_KEY_ANSWER,
+        },
     )
     async def segment_settings(request: Request, key: str) -> Response:
         """What analytics.js asks for at its start: points it here, so that a page need only change its `cdnURL`."""
+        if is_server_key(key):
+            return response_of(refusal_answer(_SERVER_KEY))
         target: dict[str, object] = {"apiKey": key}
         host = request.headers.get("host", "")
         if _HOST.fullmatch(host):
             target |= {"apiHost": f"{host}/v1", "protocol": request.url.scheme}
         return json_answer(request, {"integrations": {"Segment.io": target}})
 
-    @app.get("/sourceConfig/", tags=["client settings"], response_model=models.RudderSettings)
+    @app.get(
+        "/sourceConfig/",
+        tags=["client settings"],
+        response_model=models.RudderSettings,
+        responses={403: _SERVER_KEY_ANSWER},
+    )
     @app.get("/sourceConfig", tags=["client settings"], include_in_schema=False)
     async def rudder_settings(request: Request, key: Annotated[str, Query(alias="writeKey")] = "") -> Response:
         """What RudderStack's browser SDK asks for at its start."""
+        if is_server_key(key):
+            return response_of(refusal_answer(_SERVER_KEY))
         quiet = {"errors": {"enabled": False}, "metrics": {"enabled": False}}
         source = {
             "id": "manymetrics",
@@ -237,6 +258,15 @@ def _add_settings(app: FastAPI, collector: Collector) -> None:
             "dataplanes": {},
         }
         return json_answer(request, {"source": source})
+
+
+_SERVER_KEY = Refusal(
+    403,
+    RequestOutcome.UNAUTHORIZED,
+    "server_key",
+    "this is a server key, which no page may hold: revoke it, and give the page a browser key",
+)
+_SERVER_KEY_ANSWER: dict[str, Any] = {"model": models.Refused, "description": "A server key: no page may hold one."}
 
 
 # --- health -----------------------------------------------------------------------------------------------
@@ -300,7 +330,7 @@ _METRICS_REFUSED = Refusal(
     403,
     RequestOutcome.UNAUTHORIZED,
     "metrics_refused",
-    "only loopback, or a bearer of MANYMETRICS_METRICS_TOKEN, reads this",
+    "only this machine, as 127.0.0.1 or localhost and through no proxy, or a bearer of MANYMETRICS_METRICS_TOKEN",
 )
 
 
@@ -312,9 +342,38 @@ def _may_read_metrics(request: Request, token: str) -> bool:
 
 
 def is_from_this_machine(request: Request) -> bool:
-    """Over loopback, and by no proxy that says that it is one."""
-    proxied = "x-forwarded-for" in request.headers or "forwarded" in request.headers
-    return request.client is not None and request.client.host in {"127.0.0.1", "::1"} and not proxied
+    """Whether the request came over loopback, by a name that is always this machine's, and through no proxy.
+
+    Any other name may be a stranger's, whose page could then read the answer (DNS rebinding). A proxy is known by the
+    headers that proxies add, and by HTTP/1.0: nginx's `proxy_pass` sends it, with the upstream's address as Host and no
+    other header.
+    """
+    hosts = request.headers.getlist("host")
+    return (
+        request.client is not None
+        and request.client.host in {"127.0.0.1", "::1"}
+        and len(hosts) == 1
+        and _OWN_HOST.fullmatch(hosts[0]) is not None
+        and request.scope.get("http_version") != "1.0"
+        and not any(name in _PROXY_HEADERS or name.startswith(_PROXY_PREFIXES) for name in request.headers)
+    )
+
+
+_OWN_HOST = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?", re.IGNORECASE)
+# What proxies, load balancers and CDNs add to a request. Names are in lower case here.
+_PROXY_HEADERS = frozenset(
+    (
+        *("forwarded", "forwarded-for", "via", "client-ip", "true-client-ip", "http-client-ip", "cdn-loop"),
+        *("proxy-connection", "proxy-client-ip", "wl-proxy-client-ip", "x-client-ip", "x-cluster-client-ip"),
+        *("x-host", "x-scheme", "x-rewrite-url", "x-varnish", "x-amzn-trace-id", "x-cloud-trace-context"),
+        *("x-remote-addr", "x-remote-ip", "x-sucuri-clientip", "incap-client-ip", "x-edge-ip", "early-data"),
+    )
+)
+_PROXY_PREFIXES = (
+    *("x-forwarded", "x-original-", "x-real-", "x-proxy", "x-envoy-", "x-amz-cf-", "x-azure-", "x-arr-"),
+    *("x-appengine-", "x-vercel-", "x-nf-", "x-akamai-", "akamai-", "cf-", "cloudfront-", "fastly-", "fly-"),
+    *("tailscale-", "x-ngrok-", "x-traefik-", "x-nginx-", "x-haproxy-"),
+)
 
 
 # --- errors -----------------------------------------------------------------------------------------------

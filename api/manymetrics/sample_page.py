@@ -1,13 +1,12 @@
 """GET /sample: a page where a person clicks, and sees each event go out, be accepted and become a row of the table.
 
-It holds a write key and shows rows, so it answers only a browser on this very machine, not through a proxy, and under a
-name that is always this machine's: any other may be a stranger's, whose page could then read it.
+It holds a browser key and shows rows, so it answers only a browser on this very machine, not through a proxy, and under
+a name that is always this machine's.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
@@ -29,7 +28,6 @@ from manymetrics.static_files import has_already, read_static_files
 
 _PACKAGED = Path(__file__).parent / "sample"  # in a wheel
 _CHECKOUT = Path(__file__).parents[2] / "sample" / "page"
-_OWN_HOST = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?", re.IGNORECASE)
 _HEADERS = {
     "cache-control": "no-store",
     "content-security-policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -44,8 +42,9 @@ _REFUSED = Refusal(403, RequestOutcome.UNAUTHORIZED, "sample_refused", "only a b
 class SampleData:
     """What the page needs of its root.
 
-    ``find_key``: a live key that pages of an origin may use, or None. ``query``: the command that asks the same tables.
-    ``commit``: names what the table is now, cheaply. ``rows``: the newest of a project and anonymous id, newest first.
+    ``find_key``: a live browser key that pages of an origin may use, or None. ``query``: the command that asks the
+    same tables. ``commit``: names what the table is now, cheaply. ``rows``: the newest of a project and anonymous id,
+    newest first.
     """
 
     find_key: Callable[[str], WriteKey | None]
@@ -63,10 +62,15 @@ def add_sample_routes(app: FastAPI, sdk: BuiltSdk, data: SampleData, *, behind_p
 
     def own_origin(request: Request) -> str | None:
         """Of a browser on this machine, as it names it; None for any other."""
-        host = request.headers.get("host", "")
-        if behind_proxies or not is_from_this_machine(request) or not _OWN_HOST.fullmatch(host):
+        if behind_proxies or not is_from_this_machine(request):
             return None
-        return f"{request.url.scheme}://{host}"
+        if "close" in request.headers.get("connection", "").lower():  # nginx's too, with HTTP/1.1, and no browser's
+            return None
+        return f"{request.url.scheme}://{request.headers['host']}"
+
+    def browser_key(origin: str) -> WriteKey | None:
+        key = data.find_key(origin)
+        return key if key is not None and key.kind == "browser" else None
 
     def say(status: int, title: str, text: str) -> Response:
         body = message.substitute(title=escape(title), text=escape(text))
@@ -78,7 +82,7 @@ def add_sample_routes(app: FastAPI, sdk: BuiltSdk, data: SampleData, *, behind_p
         origin = own_origin(request)
         if origin is None:
             return say(403, **_ELSEWHERE)
-        key = data.find_key(origin)
+        key = browser_key(origin)
         if key is None:
             return say(503, **_NO_KEY)
         tag = sdk.script_tag(origin, key.key)
@@ -91,8 +95,9 @@ def add_sample_routes(app: FastAPI, sdk: BuiltSdk, data: SampleData, *, behind_p
     @app.get("/sample/rows", include_in_schema=False)
     async def rows(request: Request, anonymous_id: Annotated[str, Query(max_length=4_096)] = "") -> Response:
         origin = own_origin(request)
-        key = data.find_key(origin) if origin is not None else None
-        if key is None:
+        key = browser_key(origin) if origin is not None else None
+        referer = request.headers.get("referer", f"{origin}/")
+        if key is None or not referer.startswith(f"{origin}/"):  # the page as a proxy shows it has another address
             return response_of(refusal_answer(_REFUSED))
         async with one_at_a_time:  # however many look: what they ask for must not take the machine from the events
             return await asyncio.to_thread(_rows_answer, data, key.project, anonymous_id, request)
@@ -122,9 +127,9 @@ _ELSEWHERE = {
         (MANYMETRICS_TRUSTED_PROXIES must be 0).""",
 }
 _NO_KEY = {
-    "title": "There is no write key that this page may use",
-    "text": """Add one to keys.json in the data folder, without origins or with the address of this page among them. It
-        counts within five seconds: then reload.""",
+    "title": "There is no browser key that this page may use",
+    "text": """Add one to keys.json in the data folder, of the kind browser, without origins or with the address of this
+        page among them. It counts within five seconds: then reload.""",
 }
 _NO_SDK = {
     "title": "The browser SDK is not built",

@@ -7,7 +7,7 @@ import os
 import sys
 
 from manymetrics.cli.data_dir import VARIABLE, add_data_dir
-from manymetrics.keys import keys_of
+from manymetrics.keys import keys_of, keys_path
 from manymetrics.settings import PREFIX, Settings
 
 
@@ -68,12 +68,13 @@ def banner(settings: Settings) -> str:
     host = "127.0.0.1" if settings.host in {"", "0.0.0.0", "::"} else settings.host  # noqa: S104  # it is no address here
     url = f"http://{host}:{settings.port}"
     first = first_key(settings, keys_of(settings))
-    key = first.key if first else "<write key>"
+    key = first.key if first else "WRITE_KEY"
+    shown = key if first else f"none for browsers: those of servers stand in {keys_path(settings.data_dir)}"
     manymetrics = os.path.relpath(sys.argv[0]) if os.sep in sys.argv[0] else "manymetrics"
     return f"""\
 ManyMetrics is ready.
 
-  write key   {key}
+  write key   {shown}
   docs        {url}/docs
   health      {url}/healthz
 
