@@ -33,6 +33,7 @@ __all__ = ["BooksReader", "add_routes", "is_from_this_machine", "response_of"]
 
 PROGRESS_AGE_S = 2.0
 GIF = base64.b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7")
+_REFERRING = re.compile(rb"(https?://[^/?#@\\\s,]+)(?:[/?#]\S*)?")
 _HOST = re.compile(r"[A-Za-z0-9.\-]+(:\d{1,5})?|\[[0-9a-fA-F:]+\](:\d{1,5})?")
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -163,6 +164,7 @@ async def _put_pixel(collector: Collector, request: Request, event_type: str, bo
         return response_of(refusal_answer(collect.NOT_FOUND))
     headers = collect.one_of_each(request.scope["headers"])
     headers.pop(b"content-encoding", None)
+    headers.setdefault(b"origin", _referring_origin(headers.get(b"referer", b"")))
     draft = Draft(
         body,
         headers,
@@ -176,6 +178,15 @@ async def _put_pixel(collector: Collector, request: Request, event_type: str, bo
         return response_of(answer)
     kept = [pair for pair in answer.headers if pair[0].startswith((b"access-", b"vary"))]
     return Response(GIF, media_type="image/gif", headers={"cache-control": "no-store", **_text(kept)})
+
+
+def _referring_origin(referer: bytes) -> bytes:
+    """The origin of the page that an image is in, which browsers name by Referer alone; empty where it is not said.
+
+    A key with origins takes no empty one: whoever leaves the header out would otherwise send from anywhere.
+    """
+    match = _REFERRING.fullmatch(referer)
+    return match[1] if match else b""
 
 
 def _pixel_json(data: str) -> bytes:

@@ -1,5 +1,8 @@
 """Pages may send from the origins of their key, compared exactly; credentials are never allowed."""
 
+from urllib.parse import quote
+
+import msgspec
 import pytest
 
 from manymetrics.keys import FileKeys, KeyTable
@@ -118,3 +121,53 @@ def test_while_keys_can_not_be_read_a_page_may_read_the_503(tmp_path_factory: py
 
     assert error_of(reply) == (503, "keys_unavailable")
     assert reply.headers["access-control-allow-origin"] == HOME
+
+
+@pytest.mark.parametrize("query_key", [True, False])
+@pytest.mark.parametrize("path", ["/v1/pixel/track?data={}", "/pixel/v1/track?userId=u&event=A&{}"])
+@pytest.mark.parametrize(
+    ("headers", "taken"),
+    [
+        ({"referer": "https://shop.example/a?b#c"}, True),
+        ({"referer": "https://shop.example"}, True),
+        ({"referer": "https://shop.example?a"}, True),
+        ({"origin": "https://shop.example"}, True),
+        ({"origin": "https://shop.example", "referer": "https://evil.example/"}, True),  # Origin is the better word
+        ({"origin": "https://evil.example", "referer": "https://shop.example/"}, False),
+        ({"origin": "null", "referer": "https://shop.example/"}, False),
+        ({"referer": "https://evil.example/"}, False),
+        ({"referer": "https://evil.example/https://shop.example/"}, False),
+        ({"referer": "https://shop.example.evil.example/"}, False),
+        ({"referer": "https://shop.example@evil.example/"}, False),
+        ({"referer": "https://shop.example\\@evil.example/"}, False),
+        ({"referer": "https://shop.example:8443/"}, False),
+        ({"referer": "http://shop.example/"}, False),
+        ({"referer": " https://shop.example/"}, False),
+        ({"referer": "about:blank"}, False),
+        ({"referer": ""}, False),
+        ({}, False),
+    ],
+)
+def test_a_pixel_is_taken_from_the_pages_of_its_key_alone(
+    api: Api, path: str, headers: dict[str, str], *, taken: bool, query_key: bool
+) -> None:
+    event = msgspec.json.encode({"userId": "u", "event": "A"} | ({} if query_key else {"writeKey": "wk_page"}))
+    target = path.format(quote(event.decode()) if "data" in path else "")
+    if query_key or "data" not in path:
+        target += "&writeKey=wk_page"
+
+    reply = api.ask("GET", target, headers)
+
+    assert reply.status == (200 if taken else 403)
+    assert bool(api.stored()) == taken
+
+
+@pytest.mark.parametrize("headers", [{}, {"referer": "https://any.example/"}, {"referer": "junk"}, {"origin": "null"}])
+def test_a_key_without_origins_takes_a_pixel_from_anywhere(api: Api, headers: dict[str, str]) -> None:
+    assert api.ask("GET", "/pixel/v1/track?writeKey=wk_shop&userId=u&event=A", headers).status == 200
+
+
+def test_of_two_referers_none_is_believed(api: Api) -> None:
+    pairs = [("referer", "https://shop.example/"), ("referer", "https://evil.example/")]
+
+    assert api.ask("GET", "/pixel/v1/track?writeKey=wk_page&userId=u&event=A", pairs).status == 403
