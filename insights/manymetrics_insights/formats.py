@@ -7,6 +7,7 @@ What a client put into an event is hostile here: it can neither drive a terminal
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,7 +28,13 @@ _NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r")
 _QUOTED_IN_CSV: Final = re.compile(r'[",\r\n]|^\s|\s$|^$')
 _NOT_PLAIN_IN_CSV: Final = re.compile(_QUOTED_IN_CSV.pattern + r"|^[=+\-@\t\r]")
-_JOINERS: Final = "\u200c\u200d"  # Cf too, but emoji and Persian need them, and they move nothing
+# Unicode's Cc, Cf, Cs, Zl and Zp: C0, DEL, C1, surrogates, and what turns the direction of text or is not seen.
+# But for two of Cf, U+200C and U+200D: emoji and Persian need them, and they move nothing.
+_CONTROLS: Final = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b\u200e\u200f\u2028-\u202e"
+    "\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3"
+    "\U0001d173-\U0001d17a\U000e0000-\U000e007f]"
+)
 _JSON: Final = msgspec.json.Encoder(decimal_format="number")
 
 
@@ -50,7 +57,7 @@ def write_ndjson(columns: Sequence[str], rows: Rows) -> Iterator[str]:
     """One object a line. A name that comes twice gets a number."""
     names = _distinct(columns)
     for row in rows:
-        yield _JSON.encode(dict(zip(names, map(_plain, row), strict=True))).decode() + "\n"
+        yield escape_json(_JSON.encode(dict(zip(names, map(_plain, row), strict=True))).decode()) + "\n"
 
 
 def write_table(columns: Sequence[str], rows: Rows, *, widest: int | None = None) -> Iterator[str]:
@@ -71,7 +78,17 @@ def escape_controls(text: str, *, keep: str = "") -> str:
     """Control characters, line ends and what turns the direction of text, written as escapes; ``keep`` as it is."""
     if text.isascii() and text.isprintable():
         return text
-    return "".join(c if c in keep or not _is_control(c) else _escape(c) for c in text)
+    return _CONTROLS.sub(lambda match: match[0] if match[0] in keep else _escape(match[0]), text)
+
+
+def escape_json(text: str) -> str:
+    """JSON text with the same characters as JSON's escapes: it says the same, and can't drive a terminal.
+
+    Line ends between its values stay: within them there are none.
+    """
+    if text.isascii() and "\x7f" not in text:
+        return text
+    return _CONTROLS.sub(lambda match: match[0] if match[0] in "\n\r\t" else json.dumps(match[0])[1:-1], text)
 
 
 def display_width(text: str) -> int:
@@ -140,10 +157,6 @@ def _line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) ->
 def _is_numeric(values: Sequence[object]) -> bool:
     there = [value for value in values if value is not None]
     return bool(there) and all(isinstance(v, int | float | Decimal) and not isinstance(v, bool) for v in there)
-
-
-def _is_control(character: str) -> bool:
-    return character not in _JOINERS and unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
 def _escape(character: str) -> str:

@@ -37,6 +37,8 @@ columns, and ask for a span of `received_at` where you can. `--data-dir` asks th
   taken for each other. `key_kind` tells them apart: count rows, or (`project_id`, `key_kind`, `message_id`).
 - JSON columns are text: `json_extract_scalar(properties, '$.price')` is text too, and null where there is none.
 - To run on both: `CAST(x AS DOUBLE) / y`, since a division of whole numbers differs, and no `QUALIFY`, `::` or `->>`.
+- Characters that could drive a terminal are escaped in tables, in `json` and `ndjson` as JSON escapes them (the values
+  are the same), and in CSV on a terminal.
 - In CSV, null is empty and empty text is `""`; text that a spreadsheet would take for a formula starts with `'`.
 
 Made by `python -m manymetrics_insights.readme > insights/README.md`.

@@ -3,16 +3,21 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
+import unicodedata
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from manymetrics_insights.formats import (
     ROWS_MEASURED,
     display_width,
     escape_controls,
+    escape_json,
     write_csv,
     write_json,
     write_ndjson,
@@ -118,6 +123,35 @@ def test_values_of_other_kinds_are_text_that_can_be_read() -> None:
 
 def test_controls_that_are_kept_stay() -> None:
     assert escape_controls("a\n\x07", keep="\n") == "a\n\\x07"
+
+
+def test_all_that_unicode_calls_a_control_or_a_format_is_escaped_and_nothing_that_is_seen() -> None:
+    every = [chr(code) for code in range(sys.maxunicode + 1)]
+    controls = {c for c in every if unicodedata.category(c) in {"Cc", "Cf", "Cs", "Zl", "Zp"}} - {"\u200c", "\u200d"}
+
+    escaped = {c for c in every if escape_controls(c) != c}
+
+    assert controls <= escaped
+    assert {unicodedata.category(c) for c in escaped - controls} <= {"Cn", "Mn"}  # not assigned, or by newer versions
+
+
+@given(st.recursive(st.text() | st.none() | st.floats(allow_nan=False), lambda inner: st.lists(inner, max_size=3)))
+def test_json_on_a_terminal_says_the_same_and_drives_nothing(value: object) -> None:
+    text = json.dumps(value, ensure_ascii=False)
+
+    shown = escape_json(text)
+
+    assert json.loads(shown) == json.loads(text)
+    assert escape_controls(shown) == shown
+
+
+def test_json_rows_are_escaped_and_say_the_same() -> None:
+    hostile = "\x1b[2J\r\nx\x9b\u202e\u2066\u200f\u061c\u2028\x00\x7f\U000e0001\u00e9\u65e5\U0001f469\u200d"
+
+    for text in (text_of(write_ndjson("a", [(hostile,)])), text_of(write_json("a", [(hostile,)]))):
+        assert escape_controls(text, keep="\n") == text
+        assert "\u00e9\u65e5\U0001f469\u200d" in text
+        assert hostile in str(json.loads(text)["a"] if text.startswith("{") else json.loads(text)[0]["a"])
 
 
 def test_width_counts_columns_of_a_terminal() -> None:

@@ -350,6 +350,20 @@ def json_lines(capfd: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in capfd.readouterr().out.splitlines()]
 
 
+@pytest.mark.parametrize("arguments", [[], ["--json"]])
+def test_a_finding_can_not_drive_the_terminal(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    hostile = "\x1b[2J\x9b\u202e\u2028\x7f\nok    forged"
+    monkeypatch.setattr(doctor, "CHECKS", [lambda _settings: iter([Finding("tables", "fail", hostile, hostile)])])
+
+    assert main(["doctor", "--data-dir", str(settings.data_dir), *arguments]) == 1
+
+    shown = capfd.readouterr().out.splitlines()
+    assert len(shown) == 2 - len(arguments)
+    assert all(line.isprintable() for line in shown)
+
+
 def test_what_a_check_found_before_it_failed_is_said(settings: Settings) -> None:
     def check_halfway(_settings: Settings) -> Iterator[Finding]:
         yield Finding("halfway", "ok", "so far")

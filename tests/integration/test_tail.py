@@ -133,7 +133,10 @@ def run_tail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capt
     return run
 
 
-HOSTILE = "x\n13:13:20.000  stored\r\x1b[2J\x9b2J\u2028\u2029\x85\u202e\0\x7f\t"
+HOSTILE = (
+    "x\n13:13:20.000  stored\r\x1b[2J\x9b2J\u2028\u2029\x85\u202e\0\x7f\t"
+    "\u061c\u200e\u200f\u202a\u202c\u2066\u2069\ufeff\U000e0041"
+)
 
 
 def test_a_hostile_event_forges_no_line(tmp_path: Path, source: LocalSource, run_tail: Any) -> None:  # noqa: ANN401  # called
@@ -155,8 +158,10 @@ def test_json_lines_are_one_object_each_and_equal_to_what_came(
     put(tmp_path, packed([track(HOSTILE, event=HOSTILE, userId=HOSTILE)]))
     source.put_outcomes([(1, b"s")])
 
-    received, committed = (json.loads(line) for line in run_tail("--json"))
+    shown = run_tail("--json")
 
+    assert all(line.isprintable() for line in shown)
+    received, committed = map(json.loads, shown)
     assert (received["at"], committed["at"], committed["outcome"]) == ("received", "committed", "stored")
     assert {committed[name] for name in ("event", "user_id", "message_id")} == {HOSTILE}
 

@@ -60,15 +60,17 @@ def run(args: argparse.Namespace) -> int:
     """1 where something fails."""
     from dataclasses import replace
 
+    from manymetrics_insights.formats import escape_controls, escape_json
+
     settings = replace(Settings.read(os.environ), data_dir=args.data_dir)
     findings = [finding for check in CHECKS for finding in _safely(check, settings)]
     for finding in findings:
         if args.json:
-            print(json.dumps(asdict(finding)))
+            print(escape_json(json.dumps(asdict(finding))))
         else:
-            print(f"{_MARKS[finding.state]}  {finding.check:<12} {finding.message}")
+            print(escape_controls(f"{_MARKS[finding.state]}  {finding.check:<12} {finding.message}"))
             if finding.cure:
-                print(f"      {'':<12} -> {finding.cure}")
+                print(escape_controls(f"      {'':<12} -> {finding.cure}"))
     return int(any(finding.state == "fail" for finding in findings))
 
 

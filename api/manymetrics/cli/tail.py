@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         return 1
     for line in lines(LocalSource(path), follow=True, from_start=args.since_start):
         if _wanted(line, args):
-            print(msgspec.json.encode(line).decode() if args.json else _text(line), flush=True)
+            print(_json(line) if args.json else _text(line), flush=True)
     return 0
 
 
@@ -124,6 +124,12 @@ def _wanted(line: dict[str, Any], args: argparse.Namespace) -> bool:
     return (args.event is None or line.get("event") == args.event) and (
         args.user_id is None or line.get("user_id") == args.user_id
     )
+
+
+def _json(line: dict[str, Any]) -> str:
+    from manymetrics_insights.formats import escape_json
+
+    return escape_json(msgspec.json.encode(line).decode())
 
 
 def _text(line: dict[str, Any]) -> str:
