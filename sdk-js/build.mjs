@@ -8,7 +8,7 @@ import { build } from "esbuild";
 import { minify } from "terser"; // 2 % smaller than what esbuild makes
 
 // None of these may be the name of anything that is sent.
-const INTERNAL = /^_|^(adopt|bytes|callback|changed|choose|dropped|fields|identity|isDenied|isOpen|resume|sender|texts|underWay|waiting|waitMs|wake)$/;
+const INTERNAL = /^_|^(adopt|bytes|callback|changed|choose|dropped|fields|identity|isDenied|isShut|resume|sender|texts|underWay|waiting|waitMs|wake|put|take|drop|mark|gone|back|handOver|live|shared|items|events|look|keep|user|save|clear|renew|seen|next|read|write|erase|names)$/;
 const out = process.argv[2] ?? "dist";
 const common = {
   bundle: true,
@@ -50,7 +50,7 @@ async function make(name, source, format, define = {}, hint = "") {
     {
       module: true,
       ecma: 2020,
-      compress: { passes: 3, keep_fargs: false, unsafe_arrows: true },
+      compress: { passes: 3, keep_fargs: false, unsafe_arrows: true, pure_getters: true, inline: 1, hoist_funs: true },
       format: { preamble: [hint, directive].filter(Boolean).join("\n") },
       sourceMap: { content: map, includeSources: true, url: `${name}.js.map`, filename: `${name}.js` },
     },

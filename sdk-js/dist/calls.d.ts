@@ -1,4 +1,3 @@
-/** The shapes that calls may have, which are those of analytics.js: much may be left out, and a callback may be last. */
 import type { CallOptions, Properties } from "./types.js";
 export type Callback = () => void;
 export interface Call {

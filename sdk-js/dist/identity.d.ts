@@ -2,10 +2,10 @@ import { type Store } from "./storage.js";
 import type { Properties } from "./types.js";
 export declare const ANONYMOUS = "mm_id";
 interface User {
-    readonly id?: string;
-    readonly group?: string;
+    readonly id?: string | null;
+    readonly group?: string | null;
     /** What each event's properties begin with. */
-    readonly properties?: Properties;
+    readonly properties?: Properties | null;
 }
 export declare class Identity {
     private readonly _store;
@@ -19,7 +19,7 @@ export declare class Identity {
     keep(): void;
     set(user: User): void;
     /** Somebody else sits here now. */
-    reset(): void;
+    renew(): void;
     /** Another tab may have changed it. */
     look(): void;
 }

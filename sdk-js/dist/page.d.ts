@@ -6,5 +6,5 @@ export declare class Page {
     private _referrer;
     private _isViewed;
     /** What stands in `context.page`. `isView`: of a page view; a second one of the same path is one of its own. */
-    now(isView?: boolean): Properties;
+    seen(isView?: boolean): Properties;
 }

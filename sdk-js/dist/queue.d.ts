@@ -20,7 +20,7 @@ export interface Batch {
     /** JSON of each event. */
     readonly events: readonly string[];
     readonly bytes: number;
-    readonly entries: readonly Entry[];
+    readonly items: readonly Entry[];
 }
 export interface Shared {
     readonly anonymousId: string;
@@ -57,6 +57,7 @@ export declare class Queue {
     resume(): void;
     /** Takes over the lists of tabs that are gone. Resolves once it has. */
     adopt(): Promise<void>;
+    /** An entry that `save` did not write would stop or spoil each batch that it is in, so it is left out and counted. */
     private _adopt;
     /** Runs it without a lock where there are none: two tabs may then send the same, and the server keeps one. */
     private _lock;

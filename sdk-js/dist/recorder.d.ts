@@ -20,7 +20,7 @@ export declare class Recorder {
     get isDenied(): boolean;
     /** `page`: what stands in the event's `context.page`. */
     put(draft: Draft, options: CallOptions | undefined, page: Properties): void;
-    reset(): void;
+    renew(): void;
     /** What the person says; it is remembered. */
     choose(choice: Consent): void;
     /** A held lock would keep the page out of the back-forward cache. */
@@ -28,7 +28,7 @@ export declare class Recorder {
     /** Out of the back-forward cache. */
     back(): void;
     /** Another tab wrote something. */
-    changed(key: string | null, value: string | null): void;
+    changed({ key, newValue: value }: StorageEvent): void;
     private _decide;
     private _live;
     private _put;

@@ -31,7 +31,7 @@ export declare class Sender {
     /** The page is looked at again. */
     look(): void;
     /** The page may be gone at any time: what a browser still takes is handed over, the rest stays in the queue. */
-    leave(): void;
+    handOver(): void;
     private _plan;
     private _run;
     private _next;

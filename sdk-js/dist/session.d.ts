@@ -19,5 +19,5 @@ export declare class Session {
     constructor(_store: Store);
     /** The place of the next event. `campaign`: what the page's address says, which a later one takes the place of. */
     next(now: number, campaign: Campaign | undefined): Place;
-    reset(): void;
+    renew(): void;
 }

@@ -1,4 +1,5 @@
 /** The shapes that calls may have, which are those of analytics.js: much may be left out, and a callback may be last. */
+import { objectOf } from "./storage.js";
 import type { CallOptions, Properties } from "./types.js";
 
 export type Callback = () => void;
@@ -16,18 +17,14 @@ export interface Call {
 export function readCall(given: readonly unknown[], leading: number): Call {
   const callback = given.find((one) => typeof one === "function") as Callback | undefined;
   const rest = given.filter((one) => one !== callback || !one);
-  const texts = leading ? [] : rest.filter((one) => one && !isObject(one));
-  while (texts.length < leading && !isObject(rest[0])) texts.push(rest.shift()); // identify({ plan: "pro" })
+  const texts = leading ? [] : rest.filter((one) => one && !objectOf(one));
+  while (texts.length < leading && !objectOf(rest[0])) texts.push(rest.shift()); // identify({ plan: "pro" })
   if (leading > 1 && !rest[1]) rest.unshift(undefined); // alias() has no properties
-  const [fields, options] = leading ? rest : rest.filter(isObject);
+  const [fields, options] = leading ? rest : rest.filter(objectOf);
   return {
     texts: texts.map((one) => String(one ?? "")), // ids may come as numbers
     fields: fields as Properties | undefined,
     options: options as CallOptions | undefined,
     callback,
   };
-}
-
-function isObject(value: unknown): boolean {
-  return typeof value === "object" && value !== null;
 }

@@ -57,7 +57,7 @@ function methodsOf(recorder: Recorder): Methods {
     const { texts, fields, options, callback } = readCall(given, leading);
     const event = draft(...texts);
     const name = /identify|group/.test(event.type) ? "traits" : "properties";
-    recorder.put({ ...event, ...(fields && { [name]: fields }) }, options, page.now(event.type === "page"));
+    recorder.put({ ...event, ...(fields && { [name]: fields }) }, options, page.seen(event.type === "page"));
     if (callback) queueMicrotask(callback);
   };
   const view = (type: "page" | "screen", given: unknown[]): void =>
@@ -88,7 +88,7 @@ function methodsOf(recorder: Recorder): Methods {
       }),
     register: (properties: Properties) =>
       identity.set({ properties: { ...identity.user.properties, ...properties } }),
-    reset: () => recorder.reset(),
+    reset: () => recorder.renew(),
     consent: (choice: Consent) => recorder.choose(choice),
     flush: () => recorder.sender.flush(),
     use: (plugin: Plugin) =>
@@ -96,7 +96,7 @@ function methodsOf(recorder: Recorder): Methods {
       plugin({
         track: methods.track,
         page: () => methods.page(),
-        pageNow: () => page.now(),
+        pageNow: () => page.seen(),
         onLeave: (run) => void leaving.push(harmless(run)),
       }),
     anonymousId: () => (recorder.isDenied ? "" : identity.anonymousId),
@@ -112,10 +112,10 @@ function methodsOf(recorder: Recorder): Methods {
   on("visibilitychange", () => {
     if (document.visibilityState === "visible") return recorder.sender.look();
     leave();
-    recorder.sender.leave();
+    recorder.sender.handOver();
   });
   on("online", () => recorder.sender.flush());
-  on("storage", (event) => recorder.changed((event as StorageEvent).key, (event as StorageEvent).newValue));
+  on("storage", (event) => recorder.changed(event as StorageEvent));
   return methods;
 }
 

@@ -9,7 +9,7 @@ export const CONSENT = "mm.consent";
 
 /** What the person said here, what their browser says, what the site says: the first that there is. */
 export function consentOf(store: Store, options: Options): Consent {
-  const said = store.get(CONSENT);
+  const said = store.read(CONSENT);
   if (said) return said as Consent;
   const isPrivate = options.gpc !== false && (navigator as { globalPrivacyControl?: boolean }).globalPrivacyControl;
   return isPrivate ? "denied" : (options.consent ?? "granted");
@@ -17,8 +17,8 @@ export function consentOf(store: Store, options: Options): Consent {
 
 /** Removes all that was kept, but for the choice itself. */
 export function forgetAll(store: Store): void {
-  for (const key of store.keys()) {
-    if (/^mm[._](?!consent)/.test(key)) store.remove(key);
+  for (const key of store.names()) {
+    if (/^mm[._](?!consent)/.test(key)) store.erase(key);
   }
   if (readCookie(ANONYMOUS)) writeCookie(ANONYMOUS, "");
 }

@@ -21,9 +21,9 @@ function siteOf(hostname: string): string {
   const parts = /\d$/.test(hostname) ? [] : hostname.split(".");
   for (let count = 2; count <= parts.length; count++) {
     const domain = parts.slice(-count).join(".");
-    put("mm_probe", "1", domain);
-    const isSet = readCookie("mm_probe");
-    put("mm_probe", "", domain);
+    put("mm_p", "1", domain);
+    const isSet = readCookie("mm_p");
+    put("mm_p", "", domain);
     if (isSet) return domain;
   }
   return "";

@@ -11,7 +11,7 @@ export function envelope(writeKey: string, { shared, events }: Batch, dropped: n
     timezone: timezone(),
     screen: { width: screen.width, height: screen.height },
     ...shared.context,
-    ...(dropped && { droppedEvents: dropped }),
+    droppedEvents: dropped || undefined,
   };
   const head = JSON.stringify({ writeKey, sentAt: Date.now(), anonymousId: shared.anonymousId, context });
   return `${head.slice(0, -1)},"batch":[${events.join(",")}]}`;

@@ -1,17 +1,17 @@
 /** Who this browser is: an id that it was given, and what it was told of its user. All of it outlives the page. */
 import { readCookie, writeCookie } from "./cookie.js";
 import { uuid } from "./id.js";
-import { parse, type Store } from "./storage.js";
+import { MOST, objectOf, parse, textOf, type Kept, type Store } from "./storage.js";
 import type { Properties } from "./types.js";
 
 export const ANONYMOUS = "mm_id"; // the cookie's name, too
 const USER = "mm.user";
 
 interface User {
-  readonly id?: string;
-  readonly group?: string;
+  readonly id?: string | null;
+  readonly group?: string | null;
   /** What each event's properties begin with. */
-  readonly properties?: Properties;
+  readonly properties?: Properties | null;
 }
 
 export class Identity {
@@ -21,14 +21,14 @@ export class Identity {
   constructor(private readonly _store: Store) {}
 
   get user(): User {
-    return (this._user ??= (parse(this._store.get(USER)) as User | null) ?? {});
+    return (this._user ??= userOf(parse(this._store.read(USER), MOST) ?? {}));
   }
 
   /** The cookie's, which all pages of a site share; else localStorage's; else a new one. Both are made to agree. */
   get anonymousId(): string {
     if (!this._anonymousId) {
-      const cookie = this._store.isOpen ? readCookie(ANONYMOUS) : undefined;
-      const known = [cookie, this._store.get(ANONYMOUS)].find((id) => id && /^[\w-]{8,64}$/.test(id));
+      const cookie = this._store.isShut ? undefined : readCookie(ANONYMOUS);
+      const known = [cookie, this._store.read(ANONYMOUS)].find((id) => id && /^[\w-]{8,64}$/.test(id));
       this._anonymousId = known ?? uuid();
       if (cookie !== this._anonymousId) this.keep();
     }
@@ -38,17 +38,17 @@ export class Identity {
   /** Writes all of it again, which makes the id last another year. */
   keep(): void {
     this.set({});
-    this._store.set(ANONYMOUS, this.anonymousId);
-    if (this._store.isOpen) writeCookie(ANONYMOUS, this.anonymousId);
+    this._store.write(ANONYMOUS, this.anonymousId);
+    if (!this._store.isShut) writeCookie(ANONYMOUS, this.anonymousId);
   }
 
   set(user: User): void {
     this._user = { ...this.user, ...user };
-    this._store.set(USER, JSON.stringify(this._user));
+    this._store.write(USER, JSON.stringify(this._user));
   }
 
   /** Somebody else sits here now. */
-  reset(): void {
+  renew(): void {
     this._user = {};
     this._anonymousId = uuid();
     this.keep();
@@ -56,6 +56,10 @@ export class Identity {
 
   /** Another tab may have changed it. */
   look(): void {
-    if (this._store.get(ANONYMOUS)) this._anonymousId = this._user = undefined;
+    if (this._store.read(ANONYMOUS)) this._anonymousId = this._user = undefined;
   }
+}
+
+function userOf({ id, group, properties }: Kept): User {
+  return { id: textOf(id), group: textOf(group), properties: objectOf(properties) as Properties };
 }

@@ -4,14 +4,14 @@ import { mask, maskUrl } from "./mask.js";
 import type { Properties } from "./types.js";
 
 export class Page {
-  private _id = "";
+  private _id!: string;
   private _path: string | undefined;
-  private _url = "";
-  private _referrer = "";
-  private _isViewed = false;
+  private _url!: string;
+  private _referrer!: string;
+  private _isViewed: boolean | undefined;
 
   /** What stands in `context.page`. `isView`: of a page view; a second one of the same path is one of its own. */
-  now(isView?: boolean): Properties {
+  seen(isView?: boolean): Properties {
     const { href, pathname } = location;
     if (pathname !== this._path) {
       this._referrer = this._path === undefined ? maskUrl(document.referrer) : this._url; // the page before it

@@ -7,11 +7,15 @@
  * again, with the same messageId and `attempt` counted up, and the server keeps one.
  */
 import { uuid } from "./id.js";
-import { parse, type Store } from "./storage.js";
+import { MOST, numberOf, parse, textOf, type Store } from "./storage.js";
 import type { Properties } from "./types.js";
 
 export const MAX_EVENTS = 1_000;
 export const MAX_BYTES = 1_000_000; // in UTF-8; a site's pages share five million characters
+
+/** Where the last list that could not be read whole is set aside, or its beginning. */
+const BAD = "mm.bad";
+const BAD_LENGTH = 10_000;
 
 const encoder = new TextEncoder();
 
@@ -34,7 +38,7 @@ export interface Batch {
   /** JSON of each event. */
   readonly events: readonly string[];
   readonly bytes: number;
-  readonly entries: readonly Entry[];
+  readonly items: readonly Entry[];
 }
 
 export interface Shared {
@@ -45,8 +49,8 @@ export interface Shared {
 export class Queue {
   private readonly _key: string;
   private _entries: Entry[] = [];
-  private _willSave = false;
-  private _isKept = false;
+  private _willSave: boolean | undefined;
+  private _isKept: boolean | undefined;
   /** How many events were lost since this was last reported: no room, or the API would not have them. */
   dropped = 0;
 
@@ -71,9 +75,8 @@ export class Queue {
   put(event: string, shared: string): void {
     this._entries.push(entryOf(event, shared, 0));
     this._makeRoom();
-    if (this._willSave) return;
+    if (!this._willSave) queueMicrotask(() => this._willSave && this.save());
     this._willSave = true;
-    queueMicrotask(() => this._willSave && this.save());
   }
 
   /** The oldest that take no more than so many bytes together; the first in any case. */
@@ -86,23 +89,22 @@ export class Queue {
       if (entries.length && bytes > maxBytes) break;
       entries.push(entry);
     }
-    const shared = mostOften(entries.map(({ s }) => s));
+    const shared = entries.map(({ s }) => s).sort()[entries.length >> 1]!; // what most have, where most have the same
     const common = JSON.parse(shared) as Shared;
     const events = entries.map((entry) => whole(entry, shared, common));
     for (const entry of entries) entry.n++;
     this.save();
-    return { shared: common, events, bytes, entries };
+    return { shared: common, events, bytes, items: entries };
   }
 
   /** Whether the batch is in a request that outlives the page. */
   mark(batch: Batch, isUnderWay: boolean): void {
-    for (const entry of batch.entries) entry.f = isUnderWay;
+    for (const entry of batch.items) entry.f = isUnderWay;
   }
 
   /** These are done with. */
   drop(batch: Batch): void {
-    const done = new Set(batch.entries);
-    this._entries = this._entries.filter((entry) => !done.has(entry));
+    this._entries = this._entries.filter((entry) => !batch.items.includes(entry));
     this.save();
   }
 
@@ -116,12 +118,11 @@ export class Queue {
     this._willSave = false;
     const texts = [...new Set(this._entries.map(({ s }) => s))];
     const list = this._entries.map(({ e, s, n }) => [e, texts.indexOf(s), n]);
-    if (list.length || this.dropped) {
-      this._isKept = this._store.set(this._key, JSON.stringify({ d: this.dropped, s: texts, q: list }));
-    } else {
-      this._store.remove(this._key);
-      this._isKept = false;
-    }
+    this._isKept = (
+      list.length || this.dropped
+        ? this._store.write(this._key, JSON.stringify({ d: this.dropped, s: texts, q: list }))
+        : this._store.erase(this._key)
+    ) as boolean;
   }
 
   /** Holds the lock that says this tab is alive; returns what lets it go. */
@@ -134,25 +135,41 @@ export class Queue {
 
   /** The page was frozen, and is back: another may have taken its list over meanwhile. */
   resume(): void {
-    if (this._isKept && this._store.get(this._key) === null) this._entries = [];
+    if (this._isKept && this._store.read(this._key) === null) this._entries = [];
   }
 
   /** Takes over the lists of tabs that are gone. Resolves once it has. */
   async adopt(): Promise<void> {
-    for (const key of this._store.keys()) {
+    for (const key of this._store.names()) {
       if (key.startsWith(this._names) && key !== this._key) {
         await this._lock({ ifAvailable: true }, (lock) => lock && this._adopt(key), key);
       }
     }
   }
 
+  /** An entry that `save` did not write would stop or spoil each batch that it is in, so it is left out and counted. */
   private _adopt(key: string): void {
-    const kept = parse(this._store.get(key)) as { d: number; s: string[]; q: [string, number, number][] } | null;
-    this._entries.unshift(...(kept?.q ?? []).map(([event, shared, n]) => entryOf(event, kept!.s[shared]!, n)));
-    this.dropped += kept?.d ?? 0;
+    const text = this._store.read(key);
+    if (!text) return; // another tab was quicker, where there are no locks
+    const { d, s, q } = (parse(text) ?? {}) as { d?: number; s?: string[]; q?: [string, number, number][] }; // or anything
+    const good: Entry[] = [];
+    const rows = ([] as unknown[]).concat(q); // what is no list is one bad row
+    for (const row of rows.slice(-MAX_EVENTS)) {
+      try {
+        const [e, at, n] = row as [string, number, number];
+        const shared = s![at]!;
+        if (textOf(parse(shared, MOST)!["anonymousId"]) && parse(e)) good.push(entryOf(e, shared, n & 1023));
+      } catch {
+        // As said above.
+      }
+    }
+    const bad = rows.length - good.length;
+    this._entries.unshift(...good);
+    this.dropped += bad + +(numberOf(d) > 0 && d!);
     this._makeRoom();
     this.save(); // before the other list goes: a crash in between leaves both, and the server keeps one of each
-    this._store.remove(key);
+    this._store.erase(key);
+    if (bad) this._store.write(BAD, text.slice(0, BAD_LENGTH));
   }
 
   /** Runs it without a lock where there are none: two tabs may then send the same, and the server keeps one. */
@@ -178,12 +195,6 @@ function entryOf(e: string, s: string, n: number): Entry {
   return { e, s, n, b: encoder.encode(e).length };
 }
 
-function mostOften(texts: readonly string[]): string {
-  const counts = new Map<string, number>();
-  for (const text of texts) counts.set(text, (counts.get(text) ?? 0) + 1);
-  return [...counts].sort((one, other) => other[1] - one[1])[0]![0];
-}
-
 /** The event's JSON with what its batch does not share, and with `attempt`. */
 function whole({ e, s, n }: Entry, shared: string, common: Shared): string {
   const isCommon = s === shared;
@@ -191,7 +202,8 @@ function whole({ e, s, n }: Entry, shared: string, common: Shared): string {
   const event = JSON.parse(e) as { context: Properties };
   const own = JSON.parse(s) as Shared;
   // What the batch has and the event has not is said to be null: the API would add it.
-  const absent = Object.fromEntries(Object.keys(common.context).map((name) => [name, null]));
+  const absent: Record<string, null> = {};
+  for (const name in common.context) absent[name] = null;
   const context = { ...(!isCommon && { ...absent, ...own.context }), ...event.context, ...(n && { attempt: n + 1 }) };
   return JSON.stringify({ ...(!isCommon && { anonymousId: own.anonymousId }), ...event, context });
 }

@@ -63,15 +63,15 @@ export class Recorder {
     else this._queue.dropped++;
   }
 
-  reset(): void {
-    this.identity.reset();
-    this._session.reset();
+  renew(): void {
+    this.identity.renew();
+    this._session.renew();
   }
 
   /** What the person says; it is remembered. */
   choose(choice: Consent): void {
-    this._store.isOpen = true;
-    this._store.set(CONSENT, choice);
+    this._store.isShut = false;
+    this._store.write(CONSENT, (this._choice = choice));
     this._decide(choice);
     this.identity.keep(); // what it was told before
   }
@@ -80,20 +80,20 @@ export class Recorder {
 
   /** A held lock would keep the page out of the back-forward cache. */
   gone(): void {
-    this.sender.leave();
+    this.sender.handOver();
     this._release?.();
   }
 
   /** Out of the back-forward cache. */
   back(): void {
     this._queue.resume();
-    this._store.isOpen = true;
-    this._decide((this._store.get(CONSENT) ?? this._choice) as Consent);
+    this._store.isShut = false;
+    this._decide((this._store.read(CONSENT) ?? this._choice) as Consent);
     this.identity.look();
   }
 
   /** Another tab wrote something. */
-  changed(key: string | null, value: string | null): void {
+  changed({ key, newValue: value }: StorageEvent): void {
     if (key === CONSENT && value) this._decide(value as Consent);
     else this.identity.look();
   }
@@ -104,10 +104,10 @@ export class Recorder {
     const held = this._pending;
     this._choice = choice;
     const isRefused = !/^(granted|pending)$/.test(choice); // whatever else it is
-    this._store.isOpen = true;
+    this._store.isShut = false;
     if (isRefused) forgetAll(this._store);
-    this._store.isOpen = choice === "granted";
-    if (isRefused) this.reset();
+    this._store.isShut = choice !== "granted";
+    if (isRefused) this.renew();
     this._live();
     if (choice === "pending") return;
     this._pending = [];
@@ -116,7 +116,7 @@ export class Recorder {
   }
 
   private _live(): void {
-    if (!this._store.isOpen) return;
+    if (this._store.isShut) return;
     this._release?.();
     this._release = this._queue.live();
     void this._queue.adopt().then(() => this._queue.waiting && this.sender.wake());
@@ -131,18 +131,18 @@ export class Recorder {
       context: {
         page,
         sessionId: place.id,
-        ...(place.campaign && { campaign: place.campaign }),
-        ...(user.group && { groupId: user.group }),
+        campaign: place.campaign,
+        groupId: user.group || undefined,
       },
     };
     const isAction = /track|page|screen/.test(draft.type);
-    const properties = user.properties && isAction ? { ...user.properties, ...draft.properties } : draft.properties;
+    const properties = isAction && user.properties ? { ...user.properties, ...draft.properties } : draft.properties;
     const event = {
       messageId: uuid(now),
       timestamp: +new Date(options?.timestamp ?? now),
       ...(user.id && { userId: user.id }),
       ...draft,
-      ...(properties && { properties }),
+      properties: properties as Properties,
       context: { sessionSequence: place.n, ...options?.context },
     };
     if (!this._options.before) return this._keep(event, shared);

@@ -31,7 +31,7 @@ export class Sender {
   private _due = Infinity;
   private _sending: Promise<void> | undefined;
   private _failures = 0;
-  private _failingSince = 0;
+  private _failingSince!: number;
   /** How many of the failures had no answer at all, in a row. */
   private _unanswered = 0;
   private _notBefore = 0;
@@ -60,7 +60,7 @@ export class Sender {
   }
 
   /** The page may be gone at any time: what a browser still takes is handed over, the rest stays in the queue. */
-  leave(): void {
+  handOver(): void {
     const room = BATCH_BYTES - this._queue.underWay;
     // Not waited for, and beside a request that is under way.
     if (Date.now() >= this._notBefore && room > 0) void this._deliver(room, true).then(() => this._next());
@@ -126,8 +126,7 @@ export class Sender {
     if (this._unanswered >= BLOCKED_TRIES && othersAnswerSince(this._failingSince)) {
       return Math.min(BLOCKED_WAIT_MS * 2 ** (this._unanswered - BLOCKED_TRIES), LONGEST_BLOCKED_WAIT_MS);
     }
-    const patient = FIRST_WAITS_MS[failures - 1] ?? WAIT_MS;
-    const wait = failures <= PATIENT_TRIES ? patient : WAIT_MS * 2 ** (failures - PATIENT_TRIES);
+    const wait = FIRST_WAITS_MS[failures - 1] ?? WAIT_MS * 2 ** Math.max(0, failures - PATIENT_TRIES);
     const jittered = Math.min(wait, LONGEST_WAIT_MS) * (0.9 + Math.random() / 10);
     return Math.max(jittered, this._notBefore - Date.now());
   }

@@ -4,7 +4,7 @@
  */
 import type { Campaign } from "./campaign.js";
 import { uuid } from "./id.js";
-import { parse, type Store } from "./storage.js";
+import { MOST, numberOf, parse, type Store } from "./storage.js";
 
 const KEY = "mm.session";
 export const SESSION_GAP_MS = 30 * 60_000;
@@ -25,15 +25,15 @@ export class Session {
 
   /** The place of the next event. `campaign`: what the page's address says, which a later one takes the place of. */
   next(now: number, campaign: Campaign | undefined): Place {
-    const last = (parse(this._store.get(KEY)) as Place | null) ?? this._last;
-    const goesOn = last && Math.abs(now - last.at) < SESSION_GAP_MS ? last : { id: uuid(now), n: 0 };
+    const last = (parse(this._store.read(KEY), MOST) ?? this._last ?? {}) as unknown as Place; // each field may be anything
+    const goesOn = numberOf(last.n) > 0 && Math.abs(now - numberOf(last.at)) < SESSION_GAP_MS ? last : { id: uuid(now), n: 0 };
     this._last = { ...goesOn, at: now, n: goesOn.n + 1, ...(campaign && { campaign }) };
-    this._store.set(KEY, JSON.stringify(this._last));
+    this._store.write(KEY, JSON.stringify(this._last));
     return this._last;
   }
 
-  reset(): void {
+  renew(): void {
     this._last = undefined;
-    this._store.remove(KEY);
+    this._store.erase(KEY);
   }
 }

@@ -32,7 +32,7 @@ export async function post(url: string, text: string, gzip: boolean): Promise<Ou
       keepalive: body.byteLength <= KEEPALIVE_BYTES,
       credentials: "omit",
       redirect: "error", // one that is followed may end as a GET of some page, whose 200 says nothing
-      signal: AbortSignal.timeout?.(30_000) ?? null,
+      signal: AbortSignal.timeout?.(30_000) as AbortSignal,
     });
     return { status, waitMs: waitOf(headers.get("Retry-After") ?? "0") };
   } catch {

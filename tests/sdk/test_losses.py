@@ -5,12 +5,13 @@ Letters name the cases of a bench that other SDKs were put to, too.
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
 
-from tests.live_server import LiveServer
-from tests.sdk.conftest import Arrived, Browser, Gate, State
+from tests.live_server import LiveServer, eventually
+from tests.sdk.conftest import KEY, Arrived, Browser, Gate, State
 
 pytestmark = pytest.mark.browser
 
@@ -215,3 +216,52 @@ def test_twenty_events_cost_four_requests_and_no_preflight(
     posts = [size for method, size in gate.passed if method == "POST"]
     assert len(posts) == len(gate.passed) <= 4
     assert sum(posts) <= (4_000 if len(posts) == 1 else 4_500)  # with the page view
+
+
+BAD_LISTS = {
+    "no shared text": '{"d":0,"s":[],"q":[["{}",0,0]]}',
+    "cut": '{"d":0,"s":["{}"],"q":[["{}',
+    "no JSON of an event": '{"d":0,"s":["{\\"anonymousId\\":\\"a\\",\\"context\\":{}}"],"q":[["{",0,0]]}',
+    "no object": '{"d":0,"s":["{\\"anonymousId\\":\\"a\\",\\"context\\":{}}"],"q":[["null",0,3]]}',
+    "shared by nobody": '{"d":0,"s":["{}"],"q":[["{}",0,1]]}',
+    "hostile number": '{"d":{"toString":1},"s":[],"q":[]}',
+    "nothing": "null",
+}
+
+
+def test_a_list_of_anything_stops_no_event_and_is_told(
+    browser: Browser, site: str, gate: Gate, mark: str, arrived: Arrived
+) -> None:
+    deep = "[" * 100_000 + "]" * 100_000
+    browser.do("open", page="page", url=site + "/bare")
+    for name, text in {**BAD_LISTS, "deep": json.dumps({"s": [deep], "q": [[deep, 0, 0]]})}.items():
+        browser.run(f"localStorage.setItem('mm.queue.{KEY}.' + {name!r}, {json.dumps(text)})")
+    for name in ("mm.user", "mm.session", "mm_id"):
+        value = json.dumps('{"id":{"a":1},"n":{"toString":1},"at":[],"properties":' + deep[:200] + "}")
+        browser.run(f"localStorage.setItem({name!r}, {value})")
+    good = {"messageId": f"{mark}-0", "timestamp": 0, "type": "track", "event": mark, "properties": {"n": 0}}
+    shared = json.dumps({"anonymousId": "an-id-of-before", "context": {}})
+    mixed = json.dumps({"d": 0, "s": [shared], "q": [[json.dumps(good), 0, 0], ["{", 0, 0], 5]})
+    browser.run(f"localStorage.setItem('mm.queue.{KEY}.mixed', {json.dumps(mixed)})")
+
+    browser.open(site + "/")
+    browser.run(track(mark, 1, 5))
+
+    arrived.all_of(5)
+    eventually(
+        lambda: browser.run("Object.keys(localStorage).filter((key) => /^mm.queue/.test(key)).length == 0") or None
+    )
+    assert browser.run("localStorage.getItem('mm.bad').length <= 10000")
+    told = sum(event["context"].get("droppedEvents", 0) for event in gate.events()[:1])
+    assert told >= len(BAD_LISTS) - 1  # all but the one whose number alone is wrong
+
+
+def test_what_was_set_aside_goes_with_the_consent(browser: Browser, site: str) -> None:
+    browser.do("open", page="page", url=site + "/bare")
+    browser.run(f"localStorage.setItem('mm.queue.{KEY}.bad', '{{')")
+    browser.open(site + "/")
+    eventually(lambda: browser.run("localStorage.getItem('mm.bad')"))
+
+    browser.run("manymetrics.consent('denied')")
+
+    assert browser.run("Object.keys(localStorage)") == ["mm.consent"]

@@ -84,7 +84,7 @@ test("what the API asks to wait is waited, whatever happens meanwhile", async ()
   await after(3_000);
   for (let second = 0; second < 19; second++) {
     put(60);
-    sender.leave();
+    sender.handOver();
     await sender.flush();
     await after(1_000);
   }
@@ -116,7 +116,7 @@ test("what goes as the page goes is bounded, beside what is under way", async ()
   void sender.flush();
   await settle();
   put(60, 1_000);
-  sender.leave();
+  sender.handOver();
   await settle();
   const [first, last] = requests;
   assert.equal(first?.events, 80 - 60);
@@ -129,9 +129,9 @@ test("what goes as the page goes is bounded, beside what is under way", async ()
 test("leaving twice hands nothing over twice", async () => {
   answer = () => new Promise(() => undefined);
   put(3);
-  sender.leave();
+  sender.handOver();
   await settle();
-  sender.leave();
+  sender.handOver();
   await settle();
   assert.deepEqual(requests.map(({ events }) => events), [3]);
 });
@@ -139,7 +139,7 @@ test("leaving twice hands nothing over twice", async () => {
 test("a page that is left and stays tries again", async () => {
   answer = (request) => ({ status: request === 1 ? 503 : 200 });
   put(3);
-  sender.leave();
+  sender.handOver();
   await after(2_000);
   assert.deepEqual(requests.map(({ isLast }) => isLast), [true, false]);
   assert.equal(queue.waiting, 0);

@@ -23,9 +23,9 @@ test("what is set is kept until it is removed", () => {
   put({ value: storage(items) });
   const store = new Store();
 
-  assert.equal(store.set("mm", "2"), true);
-  assert.deepEqual([store.get("mm"), store.get("absent"), store.keys()], ["2", null, ["theirs", "mm"]]);
-  store.remove("mm");
+  assert.equal(store.write("mm", "2"), true);
+  assert.deepEqual([store.read("mm"), store.read("absent"), store.names()], ["2", null, ["theirs", "mm"]]);
+  store.erase("mm");
   assert.deepEqual(items, { theirs: "1" });
 });
 
@@ -37,8 +37,8 @@ test("a full storage keeps nothing, and says so", () => {
   put({ value: new Proxy(full, { get: (kept, name) => (name === "setItem" ? setItem : Reflect.get(kept, name)) }) });
   const store = new Store();
 
-  assert.equal(store.set("mm", "2"), false);
-  assert.deepEqual([store.get("mm"), store.get("before")], [null, "1"]);
+  assert.equal(store.write("mm", "2"), false);
+  assert.deepEqual([store.read("mm"), store.read("before")], [null, "1"]);
 });
 
 test("where storage is denied or absent, nothing is kept and nothing throws", () => {
@@ -51,9 +51,9 @@ test("where storage is denied or absent, nothing is kept and nothing throws", ()
     put(descriptor);
     const store = new Store();
 
-    assert.equal(store.set("mm", "2"), false);
-    assert.deepEqual([store.get("mm"), store.keys()], [null, []]);
-    store.remove("mm");
+    assert.equal(store.write("mm", "2"), false);
+    assert.deepEqual([store.read("mm"), store.names()], [undefined, []]);
+    store.erase("mm");
   }
 });
 
@@ -61,13 +61,26 @@ test("what may not be kept is neither written nor read nor removed", () => {
   const items: Record<string, string> = { mm: "1" };
   put({ value: storage(items) });
   const store = new Store();
-  store.isOpen = false;
+  store.isShut = true;
 
-  assert.equal(store.set("mm", "2"), false);
-  store.remove("mm");
-  assert.deepEqual([store.get("mm"), store.keys(), items], [null, [], { mm: "1" }]);
+  assert.equal(store.write("mm", "2"), false);
+  store.erase("mm");
+  assert.deepEqual([store.read("mm"), store.names(), items], [undefined, [], { mm: "1" }]);
 });
 
-test("text that is no JSON says nothing", () => {
-  assert.deepEqual([parse('{"a":1}'), parse("{"), parse(""), parse(null)], [{ a: 1 }, null, null, null]);
+test("text that is no object of JSON says nothing", () => {
+  assert.deepEqual(parse('{"a":1}'), { a: 1 });
+  for (const text of ["{", "", "1", '"{}"', "null", "true", null, undefined, 1, {}]) assert.equal(parse(text), null);
+});
+
+test("what is too long, or nested too deep to be written again, says nothing", () => {
+  assert.deepEqual([parse("[1]", 3), parse("[12]", 3)], [[1], null]);
+  assert.equal(parse("[".repeat(50_000) + "]".repeat(50_000)), null);
+});
+
+test("names that objects have anyway are fields like any other", () => {
+  const read = parse('{"__proto__":{"isAdmin":true},"constructor":{"prototype":{"isAdmin":true}}}');
+
+  assert.equal(({ ...read } as { isAdmin?: boolean }).isAdmin, undefined);
+  assert.equal(({} as { isAdmin?: boolean }).isAdmin, undefined);
 });
