@@ -8,10 +8,13 @@ that was added later is null in older files; rows that a delete file names are l
 
 from __future__ import annotations
 
-import os
+import atexit
+import shutil
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -180,8 +183,26 @@ def _copy_with_pyiceberg(
     connection.unregister("_rows")
 
 
+@cache
+def _spill_home() -> Path | None:
+    """Make the folder for what queries of this process spill: rows, so nobody else may have made or may enter it.
+
+    None where the temp folder can't be written.
+    """
+    try:
+        home = Path(tempfile.mkdtemp(prefix="manymetrics-query-"))  # 0700, under a name that nobody can foresee
+    except OSError:
+        return None
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    return home
+
+
+_sessions = count()
+
+
 def _lock(connection: duckdb.DuckDBPyConnection, paths: list[str]) -> None:
-    spill = str(Path(tempfile.gettempdir()) / f"manymetrics-query-{os.getpid()}")
+    home = _spill_home()
+    spill = str(home / str(next(_sessions))) if home else ""  # empty: what memory does not hold fails
     connection.execute(f"SET temp_directory = {_text(spill)}")
     connection.execute(f"SET allowed_paths = [{', '.join(map(_text, paths))}]")
     connection.execute("SET enable_external_access = false")
