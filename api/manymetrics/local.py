@@ -261,8 +261,8 @@ def create_local_app(settings: Settings | None = None, on_ready: Callable[[], No
     from manymetrics.sample_page import add_sample_routes
 
     settings = settings or Settings.read(os.environ)
-    private_files.keep_private()
     check_data_dir(settings.data_dir)
+    private_files.keep_private()
     supervisor = Supervisor(settings, on_ready or (lambda: None))
     sdk, keys = read_built_sdk(), ensure_keys(settings)
 

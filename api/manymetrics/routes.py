@@ -341,7 +341,7 @@ _METRICS_REFUSED = Refusal(
     403,
     RequestOutcome.UNAUTHORIZED,
     "metrics_refused",
-    "only this machine, as 127.0.0.1 or localhost and through no proxy, or a bearer of MANYMETRICS_METRICS_TOKEN",
+    "only this machine, by its own name and through no proxy, or a bearer of MANYMETRICS_METRICS_TOKEN, reads this",
 )
 
 

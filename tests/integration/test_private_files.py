@@ -121,6 +121,7 @@ def test_the_root_under_uvicorn_alone_keeps_the_folder_private_too(tmp_path: Pat
 
     create_local_app(Settings(data_dir=tmp_path / "a" / "home"))
 
+    assert mode(tmp_path / "a") == 0o777  # its parents are the user's
     assert mode(tmp_path / "a" / "home") == 0o700
     assert mode(keys_path(tmp_path / "a" / "home")) == 0o600
     assert os.umask(0) == 0o077
