@@ -8,20 +8,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import itertools
 import logging
+import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, NamedTuple
-from urllib.parse import parse_qs
+from urllib.parse import unquote_plus
 
 import msgspec
 
 from manymetrics import intake, telemetry
-from manymetrics.events import MAX_BODY_BYTES, TakesLongError
-from manymetrics.intake import Draft, Refusal
+from manymetrics.admission import SMALL_BODY_BYTES, Body, BodyBytes, LargeBodies, OverloadedError
+from manymetrics.events import MAX_BODY_BYTES, ClientGoneError
+from manymetrics.intake import CLIENT_GONE, OVERLOADED, Client, Draft, Refusal, TakesLongError
 from manymetrics.keys import Keys, KeysUnavailableError, WriteKey
 from manymetrics.outcomes import RequestOutcome
 from manymetrics.sinks import Sink, SinkResult
@@ -34,7 +37,9 @@ HeaderList = list[tuple[bytes, bytes]]
 
 log = logging.getLogger("manymetrics.api")
 
-THREAD_FROM_BYTES = 256_000  # bodies that inflate to more are parsed beside the event loop, so that others don't wait
+QUICK_BODY_BYTES = 8_000  # a body up to here is answered before its client could be seen to go
+MAX_QUERY_FIELDS = 500  # of a query; a field costs a microsecond before any key is looked at
+MAX_ORIGIN_BYTES = 500  # of an Origin that is sent back
 PREFLIGHT_MAX_AGE_S = 86_400
 
 _TYPES = {"track": "t", "identify": "i", "page": "p", "screen": "s", "group": "g", "alias": "a"}
@@ -62,20 +67,13 @@ def _routes() -> dict[bytes, Route]:
 ROUTES = _routes()
 
 
-_CLOSING = frozenset({408, 413})  # what was sent was not read to its end
-
-
 class Answer(NamedTuple):
     """A response, ready to send."""
 
     status: int
     headers: HeaderList
     body: bytes
-
-    @property
-    def closes(self) -> bool:
-        """Whether the connection ends with it."""
-        return self.status in _CLOSING
+    closes: bool = False  # whether the connection ends with it
 
 
 _OK_BODY = b'{"success": true}'
@@ -85,13 +83,17 @@ OK = Answer(200, _OK_HEADERS, _OK_BODY)
 
 
 class Request(NamedTuple):
-    """A request that brings events, whole. ``pairs``: its headers, names in lower case; ``peer``: who sent it."""
+    """A request that brings events, whole. ``pairs``: its headers, names in lower case; ``peer``: who sent it.
+
+    ``client``: whether it still waits, where that is known.
+    """
 
     route: Route
     pairs: HeaderList
     query: bytes
     peer: str | None
     body: bytes
+    client: Client | None = None
 
 
 class Collector:
@@ -105,9 +107,13 @@ class Collector:
         trusted_proxies: int = 0,
         clock: Callable[[], int] = time.time_ns,
         body_timeout_s: float = 30,
+        has_threads: bool = True,
     ) -> None:
+        """``has_threads``: whether large bodies are parsed in threads, as others would wait; not in a function."""
         self.keys, self.sink = keys, sink
         self._trusted_proxies, self._clock, self.body_timeout_s = trusted_proxies, clock, body_timeout_s
+        self.bodies = BodyBytes()
+        self._large = LargeBodies() if has_threads else None
         self._run, self._number = secrets.token_hex(6), itertools.count(1)
 
     async def answer(self, request: Request) -> Answer:
@@ -127,18 +133,42 @@ class Collector:
             telemetry.count_request(RequestOutcome.OK)
             return self._ok(pairs, None) if b"origin" in headers else OK
         query_key = _query_key(request.query) if request.query else None
-        draft = Draft(request.body, headers, self.keys, route.batch, route.default_type, query_key)
+        draft = Draft(
+            request.body, headers, self.keys, route.batch, route.default_type, query_key, client=request.client
+        )
         return await self.put(draft, pairs, request.peer)
 
     async def put(self, draft: Draft, pairs: HeaderList, peer: str | None) -> Answer:
         """Store the events of a draft, and answer once they are. ``pairs``: the request's headers."""
-        draft.in_thread = _takes_long(draft)
+        refusal = intake.find_key_in_header(draft)
+        if refusal is not None:
+            return self.refused(refusal, pairs, None)
+        if self._large is None:
+            draft.in_thread = True
+            return await self._store(draft, pairs, self._accept(draft, peer))
+        if not _is_large(draft):
+            try:
+                accepted = self._accept(draft, peer)
+            except TakesLongError:
+                pass
+            else:
+                return await self._store(draft, pairs, accepted)
+        return await self._put_large(self._large, draft, pairs, peer)
+
+    async def _put_large(self, large: LargeBodies, draft: Draft, pairs: HeaderList, peer: str | None) -> Answer:
+        draft.in_thread = True
+        owner = draft.key.key if draft.key is not None else self.sender(peer, draft.headers)
         try:
-            accepted = None if draft.in_thread else self._accept(draft, peer)
-        except TakesLongError:
-            draft.in_thread, accepted = True, None
-        if accepted is None:
-            accepted = await asyncio.to_thread(self._accept, draft, peer)
+            async with large.turn(owner, draft.client) as turn:
+                accepted = await turn.run(lambda: self._accept(draft, peer))
+                draft.body, draft.events = b"", ()
+                return await self._store(draft, pairs, accepted)
+        except OverloadedError:
+            return self.refused(OVERLOADED, pairs, draft.key)
+        except ClientGoneError:
+            return self.refused(CLIENT_GONE, pairs, draft.key)
+
+    async def _store(self, draft: Draft, pairs: HeaderList, accepted: tuple[list[bytes], WriteKey] | Refusal) -> Answer:
         if isinstance(accepted, Refusal):
             return self.refused(accepted, pairs, draft.key)
         records, key = accepted
@@ -149,12 +179,16 @@ class Collector:
         telemetry.count_request(RequestOutcome.OK)
         return self._ok(pairs, key) if b"origin" in draft.headers else OK
 
+    def sender(self, peer: str | None, headers: Mapping[bytes, bytes]) -> str | None:
+        """The address that sent a request with these headers."""
+        return client_ip(peer, headers, self._trusted_proxies)
+
     def _accept(self, draft: Draft, peer: str | None) -> tuple[list[bytes], WriteKey] | Refusal:
         return intake.accept(
             draft,
             received_at=self._clock() // 1_000,
             request_id=f"{self._run}-{next(self._number):x}",
-            ip=client_ip(peer, draft.headers, self._trusted_proxies),
+            ip=self.sender(peer, draft.headers),
         )
 
     def preflight(self, pairs: HeaderList) -> Answer:
@@ -174,7 +208,11 @@ class Collector:
         if not origins:
             return []
         vary = (b"vary", b"Origin")
-        if len(origins) > 1 or not self._takes_origin(origins[0].decode("latin-1"), key):
+        if (
+            len(origins) > 1
+            or len(origins[0]) > MAX_ORIGIN_BYTES
+            or not self._takes_origin(origins[0].decode("latin-1"), key)
+        ):
             return [vary]
         return [
             (b"access-control-allow-origin", origins[0]),
@@ -231,6 +269,8 @@ class Front:
             answer = await answer_asgi(self.collector, scope, receive, route)
         elif method == "OPTIONS" and any(name == b"access-control-request-method" for name, _ in scope["headers"]):
             answer = self.collector.preflight(scope["headers"])
+        elif scope["query_string"].count(b"&") >= MAX_QUERY_FIELDS:
+            answer = self.collector.refused(QUERY_TOO_LONG, scope["headers"], None)
         elif b"%" in path:  # no path of ours has an escape; one that decodes to ours is not ours
             answer = refusal_answer(NOT_FOUND)
         else:
@@ -248,14 +288,14 @@ def internal_error() -> Answer:
 
 
 def refusal_answer(refusal: Refusal) -> Answer:
-    """Our error body, the same for every refusal. A 413 closes the connection: its body was not read."""
+    """Our error body, the same for every refusal."""
     body = msgspec.json.encode(error_body(refusal))
     headers = [*_JSON, (b"content-length", str(len(body)).encode())]
     if refusal.retry_after_s is not None:
         headers.append((b"retry-after", str(refusal.retry_after_s).encode()))
-    if refusal.status in _CLOSING:
+    if refusal.closes:
         headers.append((b"connection", b"close"))
-    return Answer(refusal.status, headers, body)
+    return Answer(refusal.status, headers, body, refusal.closes)
 
 
 def error_body(refusal: Refusal) -> dict[str, object]:
@@ -274,7 +314,15 @@ def error_body(refusal: Refusal) -> dict[str, object]:
 
 NOT_FOUND = Refusal(404, RequestOutcome.BAD_REQUEST, "not_found", "there is no such route: see /docs")
 INTERNAL = Refusal(503, RequestOutcome.UNAVAILABLE, "internal", "a fault of ours: send it again later")
-BODY_TIMEOUT = Refusal(408, RequestOutcome.BAD_REQUEST, "body_timeout", "the body took too long: send it again")
+BODY_TIMEOUT = Refusal(
+    408, RequestOutcome.BAD_REQUEST, "body_timeout", "the body took too long: send it again", closes=True
+)
+QUERY_TOO_LONG = Refusal(
+    431,
+    RequestOutcome.TOO_LARGE,
+    "query_too_long",
+    f"the query has over {MAX_QUERY_FIELDS} fields: send the event as JSON in the body",
+)
 
 
 def client_ip(peer: str | None, headers: Mapping[bytes, bytes], trusted_proxies: int) -> str | None:
@@ -295,16 +343,42 @@ async def answer_asgi(collector: Collector, scope: Scope, receive: Receive, rout
     Nothing was received then.
     """
     pairs: HeaderList = scope["headers"]
-    try:
-        async with asyncio.timeout(collector.body_timeout_s):
-            body = await _read_body(pairs, receive)
-    except TimeoutError:
-        body = BODY_TIMEOUT
-    if body is None:
-        return None
-    if isinstance(body, Refusal):
-        return collector.refused(body, pairs, None)
-    return await collector.answer(Request(route, pairs, scope["query_string"], peer_of(scope), body))
+    peer, client = peer_of(scope), _AsgiClient(receive)
+    with collector.bodies.body(collector.sender(peer, dict(pairs))) as held:
+        try:
+            async with asyncio.timeout(collector.body_timeout_s):
+                body = await _read_body(pairs, receive, held, collector.bodies)
+        except TimeoutError:
+            body = BODY_TIMEOUT
+        if body is None:
+            return None
+        if isinstance(body, Refusal):
+            return collector.refused(body, pairs, None)
+        request = Request(route, pairs, scope["query_string"], peer, body, client)
+        if len(body) <= QUICK_BODY_BYTES:
+            return await collector.answer(request)
+        async with client.watched():
+            return await collector.answer(request)
+
+
+class _AsgiClient:
+    """Whether a client of an ASGI server still waits; known while it is watched."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self.disconnected = False
+
+    @contextlib.asynccontextmanager
+    async def watched(self) -> AsyncIterator[None]:
+        watch = asyncio.create_task(self._watch())
+        try:
+            yield
+        finally:
+            watch.cancel()
+
+    async def _watch(self) -> None:
+        while not self.disconnected:
+            self.disconnected = (await self._receive())["type"] == "http.disconnect"
 
 
 def peer_of(scope: Scope) -> str | None:
@@ -312,30 +386,52 @@ def peer_of(scope: Scope) -> str | None:
     return scope["client"][0] if scope.get("client") else None
 
 
-async def _read_body(pairs: HeaderList, receive: Receive) -> bytes | Refusal | None:
+async def _read_body(pairs: HeaderList, receive: Receive, held: Body, bodies: BodyBytes) -> bytes | Refusal | None:
     if any(name == b"content-length" and int(value) > MAX_BODY_BYTES for name, value in pairs):
         return intake.TOO_LARGE_BODY
-    parts, room = [], MAX_BODY_BYTES
-    while room >= 0:
+    with bodies.reading(held):
+        try:
+            return await _read_parts(receive, held)
+        except OverloadedError:
+            return OVERLOADED
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not held.refused or task is None or task.uncancel():
+                raise
+            return OVERLOADED
+
+
+async def _read_parts(receive: Receive, held: Body) -> bytes | Refusal | None:
+    """Raises OverloadedError."""
+    body = bytearray()
+    while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             return None
-        parts.append(message.get("body", b""))
-        room -= len(parts[-1])
+        part: bytes = message.get("body", b"")
+        if len(body) + len(part) > MAX_BODY_BYTES:
+            return intake.TOO_LARGE_BODY
+        held.add(len(part))
         if not message.get("more_body"):
-            return b"".join(parts) if room >= 0 else intake.TOO_LARGE_BODY
-    return intake.TOO_LARGE_BODY
+            return bytes(body + part) if body else part
+        body += part
 
 
-def _takes_long(draft: Draft) -> bool:
+def _is_large(draft: Draft) -> bool:
     """Inflates what is small. 19 kB of gzip may be 20 MB, so the size on the wire tells nothing."""
-    if len(draft.body) > THREAD_FROM_BYTES or b"x-strict-mode" in draft.headers:
+    if len(draft.body) > SMALL_BODY_BYTES:
         return True
-    return intake.inflate_body(draft, THREAD_FROM_BYTES) is intake.TOO_LARGE_INFLATED
+    return intake.inflate_body(draft, SMALL_BODY_BYTES) is intake.TOO_LARGE_INFLATED
+
+
+_QUERY_KEY = re.compile(rb"(?:^|&)writeKey=([^&]+)")
+_LONGEST_KEY = 1_000
 
 
 def _query_key(query: bytes) -> str | None:
-    return parse_qs(query.decode("latin-1"), max_num_fields=None).get("writeKey", [None])[-1]
+    """The last that is not empty. Only what follows its name is decoded: a query may have 100,000 fields."""
+    keys = _QUERY_KEY.findall(query)
+    return unquote_plus(keys[-1][:_LONGEST_KEY].decode("latin-1")) if keys else None
 
 
 def _refusal_of(results: list[SinkResult]) -> Refusal | None:

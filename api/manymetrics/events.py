@@ -8,14 +8,18 @@ Two readers, each of which sees an event's bytes once:
 What is wrong with one event never fails its batch: it travels on as it came and becomes a dead letter.
 Only a body that is not JSON at all, or has no batch, is refused.
 
-Both readers have a fast way (msgspec, which is strict) and a careful way for what real clients send and
+Both readers have a fast path (msgspec, which is strict) and a careful one for what real clients send and
 msgspec refuses: bare NaN and Infinity, lone surrogates, nesting beyond its recursion limit.
+
+The careful reader costs a few times the fast one, whatever the body holds: all that visits each byte is C code, and
+what Python code visits is counted and limited (top-level fields, items of `batch`, runs of brackets).
 """
 
 from __future__ import annotations
 
 import re
-from typing import Literal, cast, get_args
+from collections.abc import Callable
+from typing import Literal, get_args
 
 import msgspec
 
@@ -58,11 +62,26 @@ class BatchBody(Envelope, gc=False, frozen=True, rename="camel"):
     batch: list[msgspec.Raw] | None = None
 
 
-QUICK_CARE_BYTES = 16_000  # a body up to here is read with care in a few milliseconds
+class BatchEnvelope(Envelope, gc=False, frozen=True, rename="camel"):
+    """The body of a batch whose events are not taken apart yet: `batch` is its array's own bytes."""
+
+    batch: msgspec.Raw = NO_RAW
 
 
-class TakesLongError(Exception):
-    """The body needs the careful reader, and is large: read it again where nobody waits."""
+QUICK_SPLIT_BYTES = 256_000  # a batch up to here is taken apart in one pass: its items are few enough
+MAX_CAREFUL_FIELDS = 1_000  # top-level fields that the careful reader visits, a microsecond each
+MAX_BRACKET_RUNS = 6_000  # runs of brackets that it visits, and one more each 16 bytes; 0.2 us each
+GONE_CHECK_ITEMS = 256  # how often it asks whether the client is still there
+
+Gone = Callable[[], bool]
+
+
+class NeedsCareError(Exception):
+    """msgspec refuses the body; the careful reader may not."""
+
+
+class ClientGoneError(Exception):
+    """Nobody waits for the answer any more."""
 
 
 class UnreadableBodyError(ValueError):
@@ -122,7 +141,10 @@ class Rejected(msgspec.Struct, gc=False, frozen=True):
 
 
 _batch_decoder = msgspec.json.Decoder(BatchBody)
+_batch_envelope_decoder = msgspec.json.Decoder(BatchEnvelope)
+_items_decoder = msgspec.json.Decoder(list[msgspec.Raw])
 _envelope_decoder = msgspec.json.Decoder(Envelope)
+_text_decoder = msgspec.json.Decoder(str)
 _event_decoder = msgspec.json.Decoder(Event)
 _object_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _raw_decoder = msgspec.json.Decoder(msgspec.Raw)
@@ -132,37 +154,126 @@ _any_decoder = msgspec.json.Decoder()
 _PARSE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-def split_batch(body: bytes, *, may_take_long: bool = True) -> BatchBody:
+def split_batch(body: bytes) -> BatchBody:
     """Find a batch's envelope and each event's bytes.
 
     The bytes of an event are checked to be JSON but not read; invalid UTF-8 anywhere is refused, since
     skipping would let it through.
 
-    Raises UnreadableBodyError; and TakesLongError where it needs care that would take long and must not.
+    Raises NeedsCareError, and TooManyValuesError.
     """
-    _check_values(body)
+    if len(body) > QUICK_SPLIT_BYTES:
+        return split_items(read_batch_envelope(body))
     try:
         if not body.isascii():
             body.decode()
         return _batch_decoder.decode(body)
     except _PARSE_ERRORS:
-        if not may_take_long and len(body) > QUICK_CARE_BYTES:
-            raise TakesLongError from None
-        members = _members_with_care(body)
-        return BatchBody(batch=_items(members.pop("batch", b"null")), **_envelope_fields(members))
+        raise NeedsCareError from None
 
 
-def read_envelope(body: bytes, *, may_take_long: bool = True) -> Envelope:
-    """What a single event's body says for the API. Checked as in split_batch, and raises the same."""
+def read_batch_envelope(body: bytes) -> BatchEnvelope:
+    """Read what a batch says apart from its events, at a cost that its bytes alone decide. Raises as split_batch."""
+    _check_values(body)
+    try:
+        if not body.isascii():
+            body.decode()
+        return _batch_envelope_decoder.decode(body)
+    except _PARSE_ERRORS:
+        raise NeedsCareError from None
+
+
+def split_items(envelope: BatchEnvelope) -> BatchBody:
+    """Take a batch's array apart. Raises as split_batch."""
+    raw = bytes(envelope.batch)
+    fields = {name: getattr(envelope, name) for name in Envelope.__struct_fields__}
+    if raw in {b"", b"null"}:
+        return BatchBody(**fields)
+    if raw[:1] != b"[":
+        raise NeedsCareError  # which says what is wrong
+    if len(raw) > QUICK_SPLIT_BYTES and raw.count(b",") > len(raw) // 16:  # msgspec would make millions of items
+        text = _Careful(raw, _shadow(raw), _never)
+        return BatchBody(batch=[msgspec.Raw(raw[begin:end]) for begin, end in text.items(0)[0]], **fields)
+    try:
+        return BatchBody(batch=_items_decoder.decode(raw), **fields)
+    except _PARSE_ERRORS:
+        raise NeedsCareError from None
+
+
+def read_envelope(body: bytes) -> Envelope:
+    """Read what a single event's body says for the API. Checked as in split_batch, and raises the same."""
     _check_values(body)
     try:
         if not body.isascii():
             body.decode()
         return _envelope_decoder.decode(body)
     except _PARSE_ERRORS:
-        if not may_take_long and len(body) > QUICK_CARE_BYTES:
-            raise TakesLongError from None
-        return Envelope(**_envelope_fields(_members_with_care(body)))
+        raise NeedsCareError from None
+
+
+def split_batch_with_care(body: bytes, gone: Gone | None = None) -> BatchBody:
+    """Do what split_batch does for a body that it refused.
+
+    Raises UnreadableBodyError, and ClientGoneError once ``gone`` says so.
+    """
+    text = _read_with_care(body, gone or _never)
+    items, fields = text.members()
+    batch = None if items is None else [msgspec.Raw(body[begin:end]) for begin, end in items]
+    return BatchBody(batch=batch, **_envelope_fields(body, fields))
+
+
+def read_envelope_with_care(body: bytes, gone: Gone | None = None, *, key_is_known: bool = False) -> Envelope:
+    """Do what read_envelope does for a body that it refused. Raises as split_batch_with_care.
+
+    Where the key is known, nothing else is needed, so that the number of fields is not limited.
+    """
+    text = _read_with_care(body, gone or _never)
+    if key_is_known:
+        text.check_object()
+        return Envelope()
+    _, fields = text.members()
+    return Envelope(**_envelope_fields(body, fields))
+
+
+def written_keys(body: bytes) -> list[str]:
+    """Write keys that stand somewhere in a body, whatever else it holds: the first and last few, unchecked."""
+    found: dict[bytes, None] = {}
+    for name in (b'"writeKey"', b'"api_key"'):
+        at = -1
+        for _ in range(_FEW_KEYS):
+            at = body.find(name, at + 1)
+            if at < 0:
+                break
+            _note_key(body, at + len(name), found)
+        at = len(body)
+        for _ in range(_FEW_KEYS):
+            at = body.rfind(name, 0, at)
+            if at < 0:
+                break
+            _note_key(body, at + len(name), found)
+    return [text for raw in found if (text := text_of(raw))]
+
+
+_FEW_KEYS = 8
+_KEY_VALUE = re.compile(rb'[ \t\r\n]{0,100}:[ \t\r\n]{0,100}("(?:[^"\\]|\\.){1,1000}+")', re.DOTALL)
+
+
+def _note_key(body: bytes, at: int, found: dict[bytes, None]) -> None:
+    match = _KEY_VALUE.match(body, at)
+    if match is not None:
+        found[match[1]] = None
+
+
+def text_of(raw: bytes | msgspec.Raw) -> str | None:
+    """The text that a JSON string holds; None where it is none."""
+    try:
+        return _text_decoder.decode(raw)
+    except _PARSE_ERRORS:
+        return None
+
+
+def _never() -> bool:
+    return False
 
 
 def _check_values(body: bytes) -> None:
@@ -274,35 +385,32 @@ def _peel(brackets: bytes, enough: int) -> int | None:
 
 # --- the careful way --------------------------------------------------------------------------------------
 
-_TOKENS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|-?\bInfinity\b|\bNaN\b', re.DOTALL)
-_ESCAPES = re.compile(
-    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
-)
+_HIGH, _LOW = r"u[dD][89abAB][0-9a-fA-F]{2}", r"u[dD][c-fC-F][0-9a-fA-F]{2}"
+_LONE = re.compile(rf"\\(?={_HIGH}(?!\\{_LOW}))|(?<!\\{_HIGH})\\(?={_LOW})")
+# No text that came as UTF-8 holds a lone surrogate, so these stand for what is put back at the end.
+_BACKSLASHES, _QUOTE = "\udc80\udc80", "\udc81"
 
 
 def mend_json(text: str) -> tuple[str, tuple[str, ...]]:
     """Make JSON of what clients send for JSON; returns the text and what was mended.
 
     Bare NaN and Infinity (Python's json writes them) become null. A lone surrogate becomes its own escape
-    text, so that two ids that differ in it stay two.
+    text, so that two ids that differ in it stay two. What is not JSON for other reasons stays so.
     """
-    repairs: set[str] = set()
-
-    def mend_escape(match: re.Match[str]) -> str:
-        lone = match[1]
-        if lone is None:
-            return match[0]
-        repairs.add("lone_surrogate")
-        return "\\\\" + lone
-
-    def mend_token(match: re.Match[str]) -> str:
-        token = match[0]
-        if token[0] == '"':
-            return _ESCAPES.sub(mend_escape, token) if "\\u" in token else token
-        repairs.add("not_a_number")
-        return "null"
-
-    return _TOKENS.sub(mend_token, text), tuple(sorted(repairs))
+    repairs = []
+    masked = text.replace("\\\\", _BACKSLASHES) if "\\" in text else text
+    if "\\u" in masked:
+        masked, lone = _LONE.subn(_BACKSLASHES, masked)
+        repairs += ["lone_surrogate"] if lone else []
+    if "NaN" in masked or "Infinity" in masked:
+        parts = masked.replace('\\"', _QUOTE).split('"')
+        outside = '"'.join(parts[::2])
+        mended = outside.replace("-Infinity", "null").replace("Infinity", "null").replace("NaN", "null")
+        if mended != outside:
+            repairs.append("not_a_number")
+            parts[::2] = mended.split('"')
+            masked = '"'.join(parts).replace(_QUOTE, '\\"')
+    return masked.replace(_BACKSLASHES, "\\\\"), tuple(repairs)
 
 
 def _parse_with_care(raw: bytes) -> Event | Rejected:
@@ -375,96 +483,214 @@ _NUMBER_STARTS = frozenset(bytes([digit]) for digit in b"-0123456789")
 
 # --- a body that the fast way refused ---------------------------------------------------------------------
 
-MAX_MEMBERS = 10_000  # top-level fields of a body
-_STRUCTURE = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\],:"]', re.DOTALL)
-_CLOSED_BY = {ord("{"): ord("}"), ord("["): ord("]")}
+Span = tuple[int, int]
+
+_SPACE = b" \t\r\n"
+_NAME = re.compile(rb'"([^"]*+)"[ \t\r\n]*+:[ \t\r\n]*+')
+_SCALAR = re.compile(rb'"[^"]*+"|[^ \t\r\n,\]}"\[{:]++')
+_GAP = re.compile(rb"[ \t\r\n]*+")
+# What lies before the next run of brackets, and that run; or the end, or a string that has none. Always matches.
+_RUN = re.compile(rb'(?:[^"{}\[\]]++|"[^"]*+")*+([\[{]++|[\]}]++|"|\Z)')
+_TRAILING = re.compile(r"trailing characters \(byte (\d+)\)")
+_HALF_ESCAPE = re.compile(rb"\\u[dD](?![0-9a-fA-F]{3})")
+_LONGEST_NAME = 200  # bytes, of a field that the API knows, with each letter an escape
 
 
-def _members_with_care(body: bytes) -> dict[str, bytes]:
+def _read_with_care(body: bytes, gone: Gone) -> _Careful:
     try:
         body.decode()
     except UnicodeDecodeError as error:
         raise UnreadableBodyError(f"the body is not UTF-8 at byte {error.start}: send JSON in UTF-8") from None
-    body = body.strip(b" \t\r\n")
-    if not body.startswith(b"{"):
-        raise UnreadableBodyError('the body is not a JSON object: send one event, or {"batch": [...]}')
-    return dict(_member(span) for span in _children(body, MAX_MEMBERS))
+    text = _Careful(body, _shadow(body), gone)
+    text.check()
+    return text
 
 
-def _envelope_fields(members: dict[str, bytes]) -> dict[str, msgspec.Raw]:
-    for value in members.values():
-        _check_json(value)
-    return {
-        _ENVELOPE_FIELDS[name]: msgspec.Raw(_mended(value))
-        for name, value in members.items()
-        if name in _ENVELOPE_FIELDS
-    }
+def _shadow(body: bytes) -> bytes:
+    """A text of the same length, where each value lies where it does in the body, and that msgspec takes.
+
+    It has no escaped quotes, so that a string ends at the next quote. What it holds is never kept.
+    """
+    if b"\\" in body:
+        body = body.replace(b"\\\\", b"__").replace(b'\\"', b"__")
+        half = _HALF_ESCAPE.search(body)
+        if half is not None:
+            raise UnreadableBodyError(f"the body is not JSON: an escape at byte {half.start()} is not whole")
+        body = body.replace(b"\\ud", b"___").replace(b"\\uD", b"___")
+    if b"Infinity" in body:  # an array, which no character before it can make a part of a number
+        body = body.replace(b"-Infinity", b"[5555555]").replace(b"Infinity", b"[555555]")
+    return body.replace(b"NaN", b"[5]")
+
+
+def _envelope_fields(body: bytes, spans: dict[str, Span]) -> dict[str, msgspec.Raw]:
+    return {_ENVELOPE_FIELDS[name]: msgspec.Raw(_mended(body[begin:end])) for name, (begin, end) in spans.items()}
 
 
 def _mended(value: bytes) -> bytes:
-    return mend_json(value.decode())[0].encode() if len(value) <= MAX_EVENT_BYTES else value
+    """A value that a batch shares, as JSON; as it is where it is larger than is taken."""
+    return mend_json(value.decode())[0].encode() if len(value) <= MAX_SHARED_BYTES else value
 
 
-def _items(batch: bytes) -> list[msgspec.Raw] | None:
-    if batch == b"null":
-        return None
-    if not batch.startswith(b"["):
+class _Careful:
+    """Finds where the values of a body are, by its shadow."""
+
+    def __init__(self, body: bytes, shadow: bytes, gone: Gone) -> None:
+        self._body, self._text, self._gone = body, shadow, gone
+        self._view = memoryview(shadow)
+        self._is_checked = False
+        self._runs = MAX_BRACKET_RUNS + len(body) // 16
+
+    def check(self) -> None:
+        """Raise UnreadableBodyError where it is not JSON; what is too deep for msgspec is checked as it is visited."""
+        try:
+            _raw_decoder.decode(self._text)
+            self._is_checked = True
+        except RecursionError:
+            pass
+        except _PARSE_ERRORS as error:
+            raise UnreadableBodyError(f"the body is not JSON: {error}") from None
+        self._ask_client()
+
+    def check_object(self) -> None:
+        """Raise UnreadableBodyError where it is no object."""
+        begin = self._begin()
+        if not self._is_checked:
+            self._check_end(self._value_end(begin))
+
+    def members(self) -> tuple[list[Span] | None, dict[str, Span]]:
+        """Where the items of `batch` are, and the fields that the API knows; of two of a name, the last counts."""
+        items: list[Span] | None = None
+        fields: dict[str, Span] = {}
+        at = self._gap(self._begin() + 1)
+        if self._text[at : at + 1] == b"}":
+            self._check_end(at + 1)
+            return items, fields
+        for _ in range(MAX_CAREFUL_FIELDS):
+            match = _NAME.match(self._text, at)
+            if match is None:
+                raise UnreadableBodyError(f"the body is not JSON: a field has no name at byte {at}")
+            name, begin = self._name(*match.span(1)), match.end()
+            if name == "batch":
+                items, at = self._batch(begin)
+            else:
+                at = self._value_end(begin)
+                if name in _ENVELOPE_FIELDS:
+                    fields[name] = begin, at
+            at = self._gap(at)
+            if self._text[at : at + 1] == b"}":
+                self._check_end(at + 1)
+                return items, fields
+            if self._text[at : at + 1] != b",":
+                raise UnreadableBodyError(f"the body is not JSON: a comma is missing at byte {at}")
+            at = self._gap(at + 1)
+        raise TooManyValuesError(
+            f"over {MAX_CAREFUL_FIELDS} top-level fields in a body with NaN, Infinity, a lone surrogate or deep nesting"
+            ": send the write key as Basic user name, or fewer fields"
+        )
+
+    def items(self, begin: int) -> tuple[list[Span], int]:
+        """Where the items of the array that begins there are, and where it ends."""
+        spans: list[Span] = []
+        at = self._gap(begin + 1)
+        if self._text[at : at + 1] == b"]":
+            return spans, at + 1
+        while True:
+            end = self._value_end(at)
+            spans.append((at, end))
+            if len(spans) > MAX_EVENTS_A_REQUEST:
+                raise TooManyValuesError(f"over {MAX_EVENTS_A_REQUEST} events in one request: send fewer at a time")
+            if len(spans) % GONE_CHECK_ITEMS == 0:
+                self._ask_client()
+            at = self._gap(end)
+            if self._text[at : at + 1] == b"]":
+                return spans, at + 1
+            if self._text[at : at + 1] != b",":
+                raise UnreadableBodyError(f"the body is not JSON: a comma is missing at byte {at}")
+            at = self._gap(at + 1)
+
+    def _batch(self, begin: int) -> tuple[list[Span] | None, int]:
+        if self._text[begin : begin + 1] == b"[" and self._body[begin : begin + 1] == b"[":
+            return self.items(begin)
+        end = self._value_end(begin)
+        if self._body[begin:end] == b"null":
+            return None, end
         raise UnreadableBodyError('`batch` is not an array: send {"batch": [...]}')
-    items = _children(batch, MAX_EVENTS_A_REQUEST)
-    for item in items:
-        _check_json(item)
-    return [msgspec.Raw(item) for item in items]
 
+    def _begin(self) -> int:
+        begin = self._gap(0)
+        if self._text[begin : begin + 1] != b"{":
+            raise UnreadableBodyError('the body is not a JSON object: send one event, or {"batch": [...]}')
+        return begin
 
-def _children(container: bytes, most: int) -> list[bytes]:
-    """What stands between the commas of an object or array, its own brackets being the first and last byte."""
-    spans: list[bytes] = []
-    closers: list[int] = []
-    begin = 1
-    for match in _STRUCTURE.finditer(container):
-        byte = container[match.start()]
-        if byte in _CLOSED_BY:
-            closers.append(_CLOSED_BY[byte])
-        elif byte in b"}]":
-            if not closers or closers.pop() != byte:
-                raise UnreadableBodyError(f"the body is not JSON: a bracket at byte {match.start()} closes nothing")
-            if not closers:
+    def _check_end(self, at: int) -> None:
+        if self._gap(at) != len(self._text):
+            raise UnreadableBodyError(f"the body is not JSON: more follows its end at byte {at}")
+
+    def _gap(self, at: int) -> int:
+        """Where the next character is that is no space."""
+        if self._text[at : at + 1] not in _SPACES:
+            return at
+        match = _GAP.match(self._text, at)
+        return match.end() if match else at
+
+    def _name(self, begin: int, end: int) -> str:
+        """A field's name; for one that the API can't know, any other."""
+        raw = self._body[begin:end] if end - begin <= _LONGEST_NAME else b""
+        return raw.decode() if b"\\" not in raw else text_of(b'"%b"' % raw) or ""
+
+    def _value_end(self, at: int) -> int:
+        """Where the value ends that begins there. Checks it, unless all was checked at the start."""
+        if self._text[at : at + 1] not in _OPENERS:
+            match = _SCALAR.match(self._text, at)
+            if match is None:
+                raise UnreadableBodyError(f"the body is not JSON: a value is missing at byte {at}")
+            if not self._is_checked:
+                self._check_scalar(*match.span())
+            return match.end()
+        try:
+            _raw_decoder.decode(self._view[at:])
+        except RecursionError:
+            return self._deep_end(at)
+        except _PARSE_ERRORS as error:
+            trailing = _TRAILING.search(str(error))
+            if trailing is None:
+                raise UnreadableBodyError(f"the body is not JSON: from byte {at}: {error}") from None
+            return at + len(self._text[at : at + int(trailing[1]) - 1].rstrip(_SPACE))  # it counts from 1
+        return len(self._text.rstrip(_SPACE))
+
+    def _check_scalar(self, begin: int, end: int) -> None:
+        try:
+            _raw_decoder.decode(self._view[begin:end])
+        except _PARSE_ERRORS as error:
+            raise UnreadableBodyError(f"the body is not JSON: at byte {begin}: {error}") from None
+
+    def _deep_end(self, at: int) -> int:
+        """By its brackets, of which only the number is looked at: what is nested so deep becomes a dead letter."""
+        depth = 0
+        for match in _RUN.finditer(self._text, at):
+            run = match[1]
+            if not run or run == b'"':
                 break
-        elif byte == ord(",") and len(closers) == 1:
-            spans.append(container[begin : match.start()].strip())
-            if len(spans) >= most:
-                raise TooManyValuesError(f"over {most} items in one request: send fewer at a time")
-            begin = match.end()
-        elif byte == ord('"') and match.end() == match.start() + 1:
-            raise UnreadableBodyError("the body is not JSON: a string has no end")
-    else:
+            self._runs -= 1
+            if self._runs < 0:
+                raise UnreadableBodyError(
+                    f"the body is nested too deep: send events nested {MAX_EVENT_DEPTH} deep at most"
+                )
+            if run[:1] in _OPENERS:
+                depth += len(run)
+            elif len(run) >= depth:
+                return match.start(1) + depth
+            else:
+                depth -= len(run)
         raise UnreadableBodyError("the body is not JSON: it ends too early")
-    if match.end() != len(container):
-        raise UnreadableBodyError(f"the body is not JSON: more follows its end at byte {match.end()}")
-    last = container[begin : match.start()].strip()
-    return [*spans, last] if last or spans else []
+
+    def _ask_client(self) -> None:
+        if self._gone():
+            raise ClientGoneError
 
 
-def _member(span: bytes) -> tuple[str, bytes]:
-    match = _STRUCTURE.match(span)
-    rest = span[match.end() :].lstrip() if match else b""
-    if match is None or match[0][:1] != b'"' or rest[:1] != b":":
-        raise UnreadableBodyError("the body is not JSON: a field has no name")
-    _check_json(match[0])
-    name, _ = mend_json(match[0].decode())
-    return cast("str", _any_decoder.decode(name)), rest[1:].strip()
-
-
-def _check_json(raw: bytes) -> None:
-    """Pass what is JSON, or would be once mended, or is only too deep or too large (parse_event says so later)."""
-    if len(raw) > MAX_EVENT_BYTES:
-        return
-    try:
-        _raw_decoder.decode(mend_json(raw.decode())[0])
-    except RecursionError:
-        return
-    except _PARSE_ERRORS as error:
-        raise UnreadableBodyError(f"the body is not JSON: {error}") from None
+_OPENERS = frozenset({b"{", b"["})
+_SPACES = frozenset({b" ", b"\t", b"\r", b"\n"})
 
 
 _ENVELOPE_FIELDS = {field.encode_name: field.name for field in msgspec.structs.fields(Envelope)}

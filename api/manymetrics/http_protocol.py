@@ -15,7 +15,8 @@ import asyncio
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from manymetrics import telemetry
-from manymetrics.collect import ROUTES, THREAD_FROM_BYTES, Answer, Collector, Front, Request, Route, refusal_answer
+from manymetrics.admission import SMALL_BODY_BYTES
+from manymetrics.collect import ROUTES, Answer, Collector, Front, Request, Route, refusal_answer
 from manymetrics.intake import Refusal
 from manymetrics.outcomes import RequestOutcome
 
@@ -88,8 +89,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._route = None
         self._stop_waiting()
         peer = self.client[0] if self.client else None
-        request = Request(route, self.headers, self._query, peer, b"".join(self._body))
         self.cycle = cycle = _Cycle()  # type: ignore[assignment]  # it has what uvicorn asks of one
+        request = Request(route, self.headers, self._query, peer, b"".join(self._body), cycle)
         cycle.task = self.loop.create_task(self._answer(self._collector, request, cycle))
         return None
 
@@ -116,7 +117,7 @@ class HttpProtocol(HttpToolsProtocol):
         ):
             return None
         lengths = [value for name, value in self.headers if name == b"content-length"]
-        return route if len(lengths) == 1 and int(lengths[0]) <= THREAD_FROM_BYTES else None
+        return route if len(lengths) == 1 and int(lengths[0]) <= SMALL_BODY_BYTES else None
 
     def _start_cycle(self) -> None:
         url, headers, expect = self.url, self.headers, self.expect_100_continue

@@ -1,8 +1,10 @@
 """From a request's bytes to records for the stream: a list of pure steps. Clock, ids and keys are arguments.
 
-    inflate -> split -> find key -> check origin -> check limits -> (strict mode: check events)
+    find key in header -> inflate -> split, find key -> check origin -> check limits -> (strict mode: check events)
 
-Each step takes the draft and returns None, or the refusal that ends it. A refused request received no event.
+The key is looked at before anything costly: a Basic header decides before the body is inflated; without one, only what
+msgspec does in one pass comes before it. Each step takes the draft and returns None, or the refusal that ends it. A
+refused request received no event.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import binascii
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import msgspec
 
@@ -23,14 +26,23 @@ from manymetrics.events import (
     MAX_SENT_AT_BYTES,
     MAX_SHARED_BYTES,
     MAX_SPREAD_BYTES,
+    BatchBody,
+    ClientGoneError,
     Envelope,
+    NeedsCareError,
     Rejected,
     TooManyValuesError,
     UnreadableBodyError,
     is_deeper_than,
     parse_event,
+    read_batch_envelope,
     read_envelope,
+    read_envelope_with_care,
     split_batch,
+    split_batch_with_care,
+    split_items,
+    text_of,
+    written_keys,
 )
 from manymetrics.keys import Keys, KeysUnavailableError, WriteKey
 from manymetrics.outcomes import RequestOutcome
@@ -39,7 +51,10 @@ from manymetrics.records import Stamp, pack
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 RETRY_AFTER_S = 1  # what a client is asked to wait when we can't store or can't read the keys
 
-MAX_GZIP_MEMBERS = 100  # gzip may come in several; each costs a copy of what follows it
+MAX_GZIP_MEMBERS = 100  # gzip may come in several
+INFLATE_BLOCK_BYTES = 65_536  # what follows a member is copied, so it is handed over in blocks
+QUICK_CARE_BYTES = 64_000  # a body up to here is read with care, or strictly, in a millisecond
+MAX_FAILED_RECORDS = 100  # of strict mode's answer
 
 Headers = Mapping[bytes, bytes]
 
@@ -53,6 +68,7 @@ class Refusal:
     code: str
     message: str
     failed_records: tuple[Mapping[str, object], ...] = ()
+    closes: bool = False  # the connection: what was sent was not read to its end
 
     @property
     def retry_after_s(self) -> int | None:
@@ -76,7 +92,18 @@ class Draft(msgspec.Struct):  # not a dataclass: it is made for each request, in
     events: Sequence[bytes | msgspec.Raw] = ()
     key: WriteKey | None = None
     inflated: bool = False
-    in_thread: bool = False  # whether others wait while this one is read with care
+    in_thread: bool = False  # whether nobody else waits while this one is read
+    client: Client | None = None
+
+
+class Client(Protocol):
+    """Who waits for an answer."""
+
+    disconnected: bool
+
+
+class TakesLongError(Exception):
+    """Others would wait while this body is read: accept it again in a thread."""
 
 
 Step = Callable[[Draft], Refusal | None]
@@ -85,11 +112,16 @@ Step = Callable[[Draft], Refusal | None]
 def accept(
     draft: Draft, *, received_at: int, request_id: str, ip: str | None
 ) -> tuple[list[bytes], WriteKey] | Refusal:
-    """The records to put, and the key that sent them. ``received_at``: microseconds since 1970, UTC."""
+    """The records to put, and the key that sent them. ``received_at``: microseconds since 1970, UTC.
+
+    Raises TakesLongError, unless the draft is ``in_thread``.
+    """
     for step in _steps_for(draft):
         refusal = step(draft)
         if refusal is not None:
             return refusal
+        if draft.in_thread and _is_gone(draft):
+            return CLIENT_GONE
     key, envelope = draft.key, draft.envelope
     if key is None:
         return NO_KEY
@@ -134,43 +166,111 @@ def inflate_body(draft: Draft, most: int = MAX_INFLATED_BYTES) -> Refusal | None
     return None
 
 
+def find_key_in_header(draft: Draft) -> Refusal | None:
+    """A Basic header decides at once, so that no stranger's body is looked at."""
+    authorization = draft.headers.get(b"authorization")
+    if authorization is None or draft.key is not None:
+        return None
+    try:
+        draft.key = draft.keys.known(authorization)
+        if draft.key is not None:
+            return None
+        is_basic, text = _basic_user(authorization)
+        if not is_basic:
+            return None
+        draft.key = draft.keys.find(text) if text else None
+    except KeysUnavailableError:
+        return KEYS_UNAVAILABLE
+    if draft.key is None:
+        return NO_KEY
+    draft.keys.remember(authorization, draft.key)
+    return None
+
+
 def split_events(draft: Draft) -> Refusal | None:
-    """Find the envelope and each event's bytes."""
+    """Find the envelope, with the key where no header decided, and each event's bytes."""
     if draft.body[:3] == BYTE_ORDER_MARK:
         draft.body = draft.body[3:]
     try:
-        if not draft.batch:
-            draft.envelope, draft.events = read_envelope(draft.body, may_take_long=draft.in_thread), (draft.body,)
-            return None
-        body = split_batch(draft.body, may_take_long=draft.in_thread)
+        return _split_quickly(draft)
+    except NeedsCareError:
+        pass
+    except TooManyValuesError as error:
+        return _too_large(str(error))
+    refusal = _may_be_read_with_care(draft)
+    if refusal is not None:
+        return refusal
+    if not draft.in_thread and len(draft.body) > QUICK_CARE_BYTES:
+        raise TakesLongError
+    try:
+        return _split_with_care(draft)
     except TooManyValuesError as error:
         return _too_large(str(error))
     except UnreadableBodyError as error:
         return _refuse(400, "invalid_json", str(error))
+    except ClientGoneError:
+        return CLIENT_GONE
+
+
+def _split_quickly(draft: Draft) -> Refusal | None:
+    """Raises NeedsCareError, TooManyValuesError."""
+    if draft.batch and draft.key is not None:
+        return _take_batch(draft, split_batch(draft.body))
+    if draft.batch:
+        envelope = read_batch_envelope(draft.body)
+        draft.envelope = envelope
+        return find_key(draft) or _take_batch(draft, split_items(envelope))
+    draft.envelope, draft.events = read_envelope(draft.body), (draft.body,)
+    return find_key(draft)
+
+
+def _may_be_read_with_care(draft: Draft) -> Refusal | None:
+    """A stranger's body is not: one of the keys that came with it must be live, whichever decides then."""
+    if draft.key is not None:
+        return None
+    given = [draft.query_key, draft.headers.get(b"x-write-key", b"").decode("latin-1"), *written_keys(draft.body)]
+    try:
+        return None if any(text and draft.keys.find(text) for text in given) else NO_KEY
+    except KeysUnavailableError:
+        return KEYS_UNAVAILABLE
+
+
+def _split_with_care(draft: Draft) -> Refusal | None:
+    """Raises UnreadableBodyError, ClientGoneError."""
+
+    def gone() -> bool:
+        return _is_gone(draft)
+
+    if draft.batch:
+        batch = split_batch_with_care(draft.body, gone)
+        draft.envelope = batch
+        return find_key(draft) or _take_batch(draft, batch)
+    envelope = read_envelope_with_care(draft.body, gone, key_is_known=draft.key is not None)
+    draft.envelope, draft.events = envelope, (draft.body,)
+    return find_key(draft)
+
+
+def _take_batch(draft: Draft, body: BatchBody) -> Refusal | None:
     if body.batch is None:
         return NO_BATCH
     draft.envelope, draft.events = body, body.batch
     return None
 
 
+def _is_gone(draft: Draft) -> bool:
+    return draft.client is not None and draft.client.disconnected
+
+
 def find_key(draft: Draft) -> Refusal | None:
     """By Basic user, the body's writeKey, ?writeKey=, X-Write-Key, the body's api_key; the first given decides."""
-    authorization = draft.headers.get(b"authorization")
+    if draft.key is not None:
+        return None
+    text = _key_elsewhere(draft)
     try:
-        if authorization is not None:
-            draft.key = draft.keys.known(authorization)
-            if draft.key is not None:
-                return None
-        is_basic, text = _basic_user(authorization) if authorization is not None else (False, None)
-        text = text if is_basic else _key_elsewhere(draft)
         draft.key = draft.keys.find(text) if text else None
     except KeysUnavailableError:
         return KEYS_UNAVAILABLE
-    if draft.key is None:
-        return NO_KEY
-    if authorization is not None and is_basic:
-        draft.keys.remember(authorization, draft.key)
-    return None
+    return NO_KEY if draft.key is None else None
 
 
 def check_origin(draft: Draft) -> Refusal | None:
@@ -212,6 +312,8 @@ def check_events_if_strict(draft: Draft) -> Refusal | None:
     """With X-Strict-Mode: 1, a request with any event that would become a dead letter is refused whole."""
     if draft.headers.get(b"x-strict-mode") != b"1":
         return None
+    if not draft.in_thread and sum(map(len, draft.events)) > QUICK_CARE_BYTES:
+        raise TakesLongError
     shared_id = bytes(draft.envelope.anonymous_id) if draft.batch else b""
     parsed = [parse_event(bytes(raw), draft.default_type, shared_id) for raw in draft.events]
     failed = [
@@ -221,17 +323,18 @@ def check_events_if_strict(draft: Draft) -> Refusal | None:
     ]
     if not failed:
         return None
+    first = f" (the first {MAX_FAILED_RECORDS} are named)" if len(failed) > MAX_FAILED_RECORDS else ""
     message = (
         f"{len(failed)} of {len(parsed)} events are refused, so none was taken: "
-        "mend failed_records, or leave out X-Strict-Mode"
+        f"mend failed_records{first}, or leave out X-Strict-Mode"
     )
-    return Refusal(400, RequestOutcome.BAD_REQUEST, "invalid_events", message, tuple(failed))
+    return Refusal(400, RequestOutcome.BAD_REQUEST, "invalid_events", message, tuple(failed[:MAX_FAILED_RECORDS]))
 
 
 STEPS: tuple[Step, ...] = (
+    find_key_in_header,
     inflate_body,
     split_events,
-    find_key,
     check_origin,
     check_limits,
     check_events_if_strict,
@@ -239,7 +342,7 @@ STEPS: tuple[Step, ...] = (
 
 
 # Where no header calls for the others: so it is for most requests.
-_USUAL_STEPS: tuple[Step, ...] = (split_events, find_key, check_limits)
+_USUAL_STEPS: tuple[Step, ...] = (find_key_in_header, split_events, check_limits)
 
 
 def _steps_for(draft: Draft) -> tuple[Step, ...]:
@@ -257,7 +360,7 @@ def _refuse(status: int, code: str, message: str) -> Refusal:
 
 
 def _too_large(message: str) -> Refusal:
-    return Refusal(413, RequestOutcome.TOO_LARGE, "too_large", message)
+    return Refusal(413, RequestOutcome.TOO_LARGE, "too_large", message, closes=True)
 
 
 # One refusal for every way to have no valid key, so that the answer tells nothing about keys.
@@ -286,6 +389,10 @@ KEYS_UNAVAILABLE = Refusal(
 STREAM_UNAVAILABLE = Refusal(
     503, RequestOutcome.UNAVAILABLE, "stream_unavailable", "the events can't be stored just now: send them again later"
 )
+OVERLOADED = Refusal(
+    503, RequestOutcome.UNAVAILABLE, "overloaded", "too many large requests just now: send it again later", closes=True
+)
+CLIENT_GONE = _refuse(408, "client_gone", "the client closed the connection before the body was read: send it again")
 THROTTLED = Refusal(429, RequestOutcome.THROTTLED, "throttled", "too many events just now: send them again later")
 TOO_LARGE_BODY = _too_large(f"the body is over {MAX_BODY_BYTES} bytes: send fewer events at a time")
 TOO_LARGE_INFLATED = _too_large(f"the inflated body is over {MAX_INFLATED_BYTES} bytes: send fewer events at a time")
@@ -302,32 +409,34 @@ def _inflate(body: bytes, most: int) -> bytes:
     """Raises OverflowError past the caps, EOFError for a truncated body, zlib.error for anything else."""
     zlib_or_gzip = body[:2] == b"\x1f\x8b" or (body[:1] == b"\x78" and int.from_bytes(body[:2], "big") % 31 == 0)
     window_bits = 47 if zlib_or_gzip else -15  # 47: gzip or zlib, by its header; -15: deflate without one
+    view, at, room = memoryview(body), 0, most + 1
     parts: list[bytes] = []
-    room = most + 1
-    while body:
-        if len(parts) == MAX_GZIP_MEMBERS:
-            raise OverflowError
+    for _ in range(MAX_GZIP_MEMBERS):
         inflater = zlib.decompressobj(window_bits)
-        part = inflater.decompress(body, room)
-        room -= len(part)
-        if room <= 0:
-            raise OverflowError
-        if not inflater.eof:
-            raise EOFError
-        parts.append(part)
-        body = inflater.unused_data  # gzip may come in several members
-    return b"".join(parts)
+        while not inflater.eof:
+            if at >= len(view):
+                raise EOFError
+            block = view[at : at + INFLATE_BLOCK_BYTES]
+            part = inflater.decompress(block, room)
+            parts.append(part)
+            room -= len(part)
+            if room <= 0:
+                raise OverflowError
+            at += len(block) - len(inflater.unused_data)
+        if at >= len(view):
+            return b"".join(parts)
+    raise OverflowError
 
 
 def _key_elsewhere(draft: Draft) -> str | None:
     if draft.envelope.write_key:
-        return _text(draft.envelope.write_key)
+        return text_of(draft.envelope.write_key)
     if draft.query_key:
         return draft.query_key
     header = draft.headers.get(b"x-write-key")
     if header:
         return header.decode("latin-1")
-    return _text(draft.envelope.api_key) if draft.envelope.api_key else None
+    return text_of(draft.envelope.api_key) if draft.envelope.api_key else None
 
 
 def _basic_user(authorization: bytes) -> tuple[bool, str | None]:
@@ -338,13 +447,6 @@ def _basic_user(authorization: bytes) -> tuple[bool, str | None]:
         return True, base64.b64decode(authorization[6:], validate=True).decode().partition(":")[0]
     except (binascii.Error, ValueError):
         return True, None
-
-
-def _text(raw: msgspec.Raw) -> str | None:
-    try:
-        return msgspec.json.decode(raw, type=str)
-    except msgspec.MsgspecError:
-        return None
 
 
 def _sent_at_header(headers: Headers) -> bytes:

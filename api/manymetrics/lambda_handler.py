@@ -46,7 +46,7 @@ class Root:
 
     def __init__(self, settings: Settings, keys: Keys, sink: Sink) -> None:
         self._settings, self._keys, self._sink = settings, keys, sink
-        self._collector = Collector(keys, sink, trusted_proxies=settings.trusted_proxies)
+        self._collector = Collector(keys, sink, trusted_proxies=settings.trusted_proxies, has_threads=False)
         self._loop = asyncio.new_event_loop()
         self._app: App | None = None
 

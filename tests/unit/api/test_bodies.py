@@ -5,10 +5,12 @@ import json
 import threading
 import time
 import zlib
+from collections.abc import Sequence
 
+import msgspec
 import pytest
 
-from manymetrics import telemetry
+from manymetrics import intake, telemetry
 from manymetrics.events import (
     MAX_BODY_BYTES,
     MAX_EVENT_BYTES,
@@ -19,8 +21,8 @@ from manymetrics.events import (
     MAX_SPREAD_BYTES,
     MAX_VALUES_A_REQUEST,
 )
-from manymetrics.keys import KeyTable, WriteKey
 from manymetrics.outcomes import RequestOutcome
+from manymetrics.records import Stamp, pack
 from manymetrics.settings import Settings
 from tests.events_corpus import outcomes_of
 from tests.in_process import EVENT, Api, basic
@@ -312,38 +314,37 @@ def test_each_request_is_counted_once_by_what_happened_to_it(api: Api) -> None:
 
 
 @pytest.fixture
-def key_threads(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """For each time that a key is looked up, whether it is in the thread of the event loop."""
+def reading_threads(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """For each body that was read, whether that was in the thread of the event loop."""
     threads = []
-    known = KeyTable.known
 
-    def seen(self: KeyTable, authorization: bytes) -> WriteKey | None:
+    def seen(stamp: Stamp, events: Sequence[bytes | msgspec.Raw]) -> list[bytes]:
         threads.append(threading.current_thread() is threading.main_thread())
-        return known(self, authorization)
+        return pack(stamp, events)
 
-    monkeypatch.setattr(KeyTable, "known", seen)
+    monkeypatch.setattr(intake, "pack", seen)
     return threads
 
 
 @pytest.mark.parametrize("inflated_bytes", [1_000, 1_000_000])
 def test_a_body_that_inflates_to_much_is_read_beside_the_event_loop(
-    api: Api, key_threads: list[bool], inflated_bytes: int
+    api: Api, reading_threads: list[bool], inflated_bytes: int
 ) -> None:
     body = gzip.compress(_padded(inflated_bytes))
 
     assert len(body) < 2_000
     assert api.post("/v1/batch", body).status == 200
-    assert key_threads == [inflated_bytes == 1_000]
+    assert reading_threads == [inflated_bytes == 1_000]
 
 
 @pytest.mark.parametrize(("size", "value"), [(1_000, "NaN"), (100_000, "1"), (100_000, "NaN")])
 def test_a_body_that_needs_care_for_long_is_read_beside_the_event_loop(
-    api: Api, key_threads: list[bool], size: int, value: str
+    api: Api, reading_threads: list[bool], size: int, value: str
 ) -> None:
     event = b'{"userId":"u","event":"A","properties":{"n":%s,"text":"%s"}}' % (value.encode(), b"x" * size)
 
     assert api.post("/v1/track", event).status == 200
-    assert key_threads == [size == 1_000 or value == "1"]
+    assert reading_threads == [size == 1_000 or value == "1"]
 
 
 def test_a_header_that_comes_fifty_thousand_times_costs_no_time(api: Api) -> None:
