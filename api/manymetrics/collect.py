@@ -12,7 +12,6 @@ import contextlib
 import ipaddress
 import itertools
 import logging
-import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
@@ -132,7 +131,11 @@ class Collector:
         if route.discard:
             telemetry.count_request(RequestOutcome.OK)
             return self._ok(pairs, None) if b"origin" in headers else OK
-        query_key = _query_key(request.query) if request.query else None
+        query_key = None
+        if request.query:
+            if _has_too_many_fields(request.query):
+                return self.refused(QUERY_TOO_LONG, pairs, None)
+            query_key = _query_key(request.query)
         draft = Draft(
             request.body, headers, self.keys, route.batch, route.default_type, query_key, client=request.client
         )
@@ -269,7 +272,7 @@ class Front:
             answer = await answer_asgi(self.collector, scope, receive, route)
         elif method == "OPTIONS" and any(name == b"access-control-request-method" for name, _ in scope["headers"]):
             answer = self.collector.preflight(scope["headers"])
-        elif scope["query_string"].count(b"&") >= MAX_QUERY_FIELDS:
+        elif _has_too_many_fields(scope["query_string"]):
             answer = self.collector.refused(QUERY_TOO_LONG, scope["headers"], None)
         elif b"%" in path:  # no path of ours has an escape; one that decodes to ours is not ours
             answer = refusal_answer(NOT_FOUND)
@@ -424,14 +427,18 @@ def _is_large(draft: Draft) -> bool:
     return intake.inflate_body(draft, SMALL_BODY_BYTES) is intake.TOO_LARGE_INFLATED
 
 
-_QUERY_KEY = re.compile(rb"(?:^|&)writeKey=([^&]+)")
+_KEY_FIELD = b"writeKey="
 _LONGEST_KEY = 1_000
 
 
 def _query_key(query: bytes) -> str | None:
-    """The last that is not empty. Only what follows its name is decoded: a query may have 100,000 fields."""
-    keys = _QUERY_KEY.findall(query)
-    return unquote_plus(keys[-1][:_LONGEST_KEY].decode("latin-1")) if keys else None
+    """The last that is not empty; nothing else is decoded."""
+    keys = [field for field in query.split(b"&") if field.startswith(_KEY_FIELD) and field != _KEY_FIELD]
+    return unquote_plus(keys[-1][len(_KEY_FIELD) :][:_LONGEST_KEY].decode("latin-1")) if keys else None
+
+
+def _has_too_many_fields(query: bytes) -> bool:
+    return query.count(b"&") >= MAX_QUERY_FIELDS
 
 
 def _refusal_of(results: list[SinkResult]) -> Refusal | None:

@@ -1,0 +1,237 @@
+"""The careful reader: it takes what is JSON but for NaN, Infinity, lone surrogates and depth, and refuses all else."""
+
+import json
+import math
+import re
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from manymetrics import intake
+from manymetrics.events import (
+    MAX_BRACKET_RUNS,
+    MAX_CAREFUL_FIELDS,
+    MAX_EVENT_BYTES,
+    MAX_MENDED_BYTES,
+    BatchBody,
+    ClientGoneError,
+    NeedsCareError,
+    UnreadableBodyError,
+    mend_json,
+    read_envelope,
+    read_envelope_with_care,
+    split_batch,
+    split_batch_with_care,
+    written_keys,
+)
+from tests.in_process import EVENT, Api, basic
+from tests.unit.api.test_routes import error_of
+
+_TOKENS = (
+    *('"', ",", ":", "[", "]", "{", "}", "\\", '\\"', "\\\\", "\\ud83d", "\\ude00", "\\uD800", "\\x", "\\u12", "\\n"),
+    *(
+        "NaN",
+        "-Infinity",
+        "Infinity",
+        "-",
+        "1",
+        "1e9",
+        "0",
+        " ",
+        "\n",
+        "true",
+        "null",
+        '""',
+        "{}",
+        "[]",
+        '"a":',
+        "\u00e9",
+    ),
+    *('"batch":', '"batch":[', '"writeKey":"wk_shop"', '"context":{', "\U0001f600", "\x00", "\ufeff", "[" * 1_500),
+)
+hostile = st.lists(st.sampled_from(_TOKENS), max_size=12).map("".join)
+bodies = st.one_of(
+    hostile, st.builds('{{"batch":[{}],"z":NaN}}'.format, hostile), st.builds('{{"batch":[{{}},{}]}}'.format, hostile)
+)
+_json_values = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(st.characters(exclude_categories=())),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def _with_care(body: bytes) -> BatchBody:
+    return split_batch_with_care(body)
+
+
+@given(bodies)
+def test_hostile_text_raises_nothing_but_what_is_expected(text: str) -> None:
+    body = text.encode()
+    for read in (split_batch, read_envelope):
+        with suppress(NeedsCareError, UnreadableBodyError):
+            read(body)
+    for careful in (split_batch_with_care, read_envelope_with_care):
+        with suppress(UnreadableBodyError):
+            careful(body)
+    written_keys(body)
+    mend_json(text)
+
+
+@given(bodies, st.booleans())
+def test_hostile_text_is_refused_or_taken_but_is_no_fault_of_the_server(text: str, strict: bool) -> None:
+    api = Api(hot=True)
+    headers = basic("wk_shop:") | ({"x-strict-mode": "1"} if strict else {})
+
+    for path in ("/v1/batch", "/v1/track"):
+        assert api.ask("POST", path, headers, text.encode()).status in {200, 400, 413}
+        assert api.ask("POST", path, {}, text.encode()).status in {200, 400, 401, 413}
+
+
+@given(st.lists(_json_values, max_size=5), _json_values, st.booleans())
+def test_each_item_is_found_as_it_was_written(items: list[Any], context: Any, pretty: bool) -> None:  # noqa: ANN401  # JSON
+    text = json.dumps(
+        {"a": math.nan, "batch": items, "context": context, "z": [math.inf]}, indent=1 if pretty else None
+    )
+
+    found = _with_care(text.encode())
+
+    assert found.batch is not None
+    assert repr([json.loads(bytes(raw)) for raw in found.batch]) == repr(items)
+    assert bytes(found.context).decode() == mend_json(bytes(found.context).decode())[0]
+
+
+@given(st.lists(_json_values, max_size=5))
+def test_the_careful_reader_finds_in_json_what_the_fast_one_finds(items: list[Any]) -> None:
+    body = json.dumps({"batch": items, "sentAt": "now", "batch ": 1}).encode()
+    try:
+        fast = split_batch(body)
+    except NeedsCareError:
+        return
+
+    careful = _with_care(body)
+
+    assert list(map(bytes, careful.batch or [])) == list(map(bytes, fast.batch or []))
+    assert bytes(careful.sent_at) == bytes(fast.sent_at)
+
+
+_STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|-?\bInfinity\b|\bNaN\b', re.DOTALL)
+
+
+@given(_json_values)
+def test_what_is_mended_is_json_that_says_the_same(value: Any) -> None:  # noqa: ANN401  # JSON
+    text = json.dumps(value)
+
+    mended, repairs = mend_json(text)
+
+    bare = [token for token in _STRING.findall(text) if token[0] != '"']
+    assert ("not_a_number" in repairs) == bool(bare)
+    json.loads(mended, parse_constant=pytest.fail)
+    assert ("lone_surrogate" in repairs) == bool(
+        re.search("[\ud800-\udfff]", str(json.loads(text, parse_constant=str)))
+    )
+
+
+@pytest.mark.parametrize("number", ["1NaN", "-NaN", "NaNNaN", "1Infinity", "+Infinity", "--Infinity", "NaN1", "aNaN"])
+def test_what_only_looks_like_nan_is_not_taken_for_it(number: str) -> None:
+    with pytest.raises(UnreadableBodyError):
+        _with_care(b'{"batch":[%s]}' % number.encode())
+
+
+def test_the_last_of_two_batches_counts() -> None:
+    assert list(map(bytes, _with_care(b'{"batch":[NaN],"batch":[5],"a":NaN}').batch or [])) == [b"5"]
+
+
+@pytest.mark.parametrize("name", [b'"w\\u0072iteKey"', b'"writeKey"'])
+def test_a_field_is_known_with_escapes_in_its_name(name: bytes) -> None:
+    assert bytes(_with_care(b'{%s : "k\\"" ,"batch":[NaN]}' % name).write_key) == b'"k\\""'
+
+
+@pytest.mark.parametrize("value", [b"1", b"NaN"])
+def test_an_escape_that_is_none_in_a_long_name_is_a_refusal_and_no_error(
+    api: Api, caplog: pytest.LogCaptureFixture, value: bytes
+) -> None:
+    name = b'"%s\\x"' % (b"a" * (MAX_EVENT_BYTES + 1))
+
+    for path in ("/v1/batch", "/v1/track"):
+        refused = api.post(path, b'{%s:%s,"batch":[]}' % (name, value))
+        assert error_of(refused) == (400, "invalid_json")
+    assert caplog.records == []
+
+
+def test_the_number_of_fields_that_are_visited_is_limited(api: Api) -> None:
+    def of(fields: int) -> bytes:
+        return b'{%s"userId":"u","event":"A","writeKey":"wk_shop"}' % (b'"a":NaN,' * (fields - 3))
+
+    assert api.ask("POST", "/v1/track", {}, of(MAX_CAREFUL_FIELDS)).status == 200
+    assert error_of(api.ask("POST", "/v1/track", {}, of(MAX_CAREFUL_FIELDS + 1))) == (413, "too_large")
+    assert api.post("/v1/track", of(MAX_CAREFUL_FIELDS + 1)).status == 200  # the key is known, and nothing else needed
+
+
+def test_the_size_of_what_a_batch_shares_and_is_mended_is_limited(api: Api) -> None:
+    def of(size: int) -> bytes:
+        return b'{"context":{"a":NaN,"b":"%s"},"batch":[%s]}' % (b"x" * (size - len(b'{"a":NaN,"b":""}')), EVENT)
+
+    assert api.post("/v1/batch", of(MAX_MENDED_BYTES)).status == 200
+    assert error_of(api.post("/v1/batch", of(MAX_MENDED_BYTES + 1))) == (413, "too_large")
+
+
+def test_the_number_of_brackets_that_are_visited_is_limited(api: Api) -> None:
+    def of(depth: int) -> bytes:
+        return b'{"batch":[%s1%s,%s]}' % (b'{"a":' * depth, b"}" * depth, EVENT)
+
+    assert api.post("/v1/batch", of(MAX_BRACKET_RUNS - 1)).status == 200
+    assert error_of(api.post("/v1/batch", of(2 * MAX_BRACKET_RUNS))) == (400, "invalid_json")
+
+
+def test_a_client_that_is_gone_ends_the_reading() -> None:
+    body = b'{"batch":[NaN%s]}' % (b",1" * 5_000)
+    asked = []
+
+    def gone() -> bool:
+        asked.append(True)
+        return len(asked) > 3
+
+    with pytest.raises(ClientGoneError):
+        split_batch_with_care(body, gone)
+    assert len(asked) == 4
+
+
+@pytest.mark.parametrize("path", ["/v1/batch", "/v1/track"])
+@pytest.mark.parametrize("key", ["", "?writeKey=wk_nobody"])
+def test_a_strangers_body_is_not_read_with_care(api: Api, monkeypatch: pytest.MonkeyPatch, path: str, key: str) -> None:
+    monkeypatch.setattr(intake, "split_batch_with_care", pytest.fail)
+    monkeypatch.setattr(intake, "read_envelope_with_care", pytest.fail)
+    body = b'{"batch":[NaN],"writeKey":"wk_nobody"}'
+
+    assert error_of(api.ask("POST", path + key, {}, body)) == (401, "invalid_write_key")
+
+
+@pytest.mark.parametrize("path", ["/v1/batch", "/v1/track"])
+def test_a_body_is_not_inflated_for_a_wrong_basic_key(api: Api, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    monkeypatch.setattr(intake, "_inflate", pytest.fail)
+    headers = basic("wk_nobody:") | {"content-encoding": "gzip"}
+
+    assert error_of(api.ask("POST", path, headers, b"\x1f\x8bx")) == (401, "invalid_write_key")
+
+
+@pytest.mark.parametrize(
+    ("query", "body"),
+    [
+        ("?writeKey=wk_shop", b'{"batch":[NaN]}'),
+        ("", b'{"batch":[NaN],"writeKey":"wk_shop"}'),
+        ("", b'{"writeKey": "wk_shop","batch":[NaN,%s]}' % b",".join([b'{"writeKey":"wk_nobody"}'] * 100)),
+        ("", b'{"batch":[NaN,%s],"writeKey":"wk_shop"}' % b",".join([b'{"writeKey":"wk_nobody"}'] * 100)),
+        ("", b'{"batch":[NaN],"api_key":"wk_shop"}'),
+    ],
+)
+def test_a_body_with_nan_is_taken_with_its_key_wherever_that_is(api: Api, query: str, body: bytes) -> None:
+    assert api.ask("POST", f"/v1/batch{query}", {}, body).status == 200
+
+
+def test_the_bodys_key_wins_over_the_querys_in_a_body_with_nan_too(api: Api) -> None:
+    body = b'{"batch":[NaN],"writeKey":"wk_nobody"}'
+
+    assert error_of(api.ask("POST", "/v1/batch?writeKey=wk_shop", {}, body)) == (401, "invalid_write_key")
