@@ -37,6 +37,7 @@ HeaderList = list[tuple[bytes, bytes]]
 log = logging.getLogger("manymetrics.api")
 
 QUICK_BODY_BYTES = 8_000  # a body up to here is answered before its client could be seen to go
+MAX_STORING_BYTES = 64_000_000  # inflated, of small bodies whose events are being stored
 MAX_QUERY_FIELDS = 500  # of a query; a field costs a microsecond before any key is looked at
 MAX_ORIGIN_BYTES = 500  # of an Origin that is sent back
 PREFLIGHT_MAX_AGE_S = 86_400
@@ -95,6 +96,9 @@ class Request(NamedTuple):
     client: Client | None = None
 
 
+Accepted = tuple[list[bytes], WriteKey] | Refusal
+
+
 class Collector:
     """Answers requests that bring events."""
 
@@ -112,6 +116,7 @@ class Collector:
         self.keys, self.sink = keys, sink
         self._trusted_proxies, self._clock, self.body_timeout_s = trusted_proxies, clock, body_timeout_s
         self.bodies = BodyBytes()
+        self._storing = 0  # bytes of small bodies whose events are being stored
         self._large = LargeBodies() if has_threads else None
         self._run, self._number = secrets.token_hex(6), itertools.count(1)
 
@@ -155,8 +160,18 @@ class Collector:
             except TakesLongError:
                 pass
             else:
-                return await self._store(draft, pairs, accepted)
+                return await self._store_small(draft, pairs, accepted)
         return await self._put_large(self._large, draft, pairs, peer)
+
+    async def _store_small(self, draft: Draft, pairs: HeaderList, accepted: Accepted) -> Answer:
+        size = len(draft.body)
+        if self._storing + size > MAX_STORING_BYTES:
+            return self.refused(OVERLOADED, pairs, draft.key)
+        self._storing += size
+        try:
+            return await self._store(draft, pairs, accepted)
+        finally:
+            self._storing -= size
 
     async def _put_large(self, large: LargeBodies, draft: Draft, pairs: HeaderList, peer: str | None) -> Answer:
         draft.in_thread = True
@@ -171,7 +186,7 @@ class Collector:
         except ClientGoneError:
             return self.refused(CLIENT_GONE, pairs, draft.key)
 
-    async def _store(self, draft: Draft, pairs: HeaderList, accepted: tuple[list[bytes], WriteKey] | Refusal) -> Answer:
+    async def _store(self, draft: Draft, pairs: HeaderList, accepted: Accepted) -> Answer:
         if isinstance(accepted, Refusal):
             return self.refused(accepted, pairs, draft.key)
         records, key = accepted
@@ -186,7 +201,7 @@ class Collector:
         """The address that sent a request with these headers."""
         return client_ip(peer, headers, self._trusted_proxies)
 
-    def _accept(self, draft: Draft, peer: str | None) -> tuple[list[bytes], WriteKey] | Refusal:
+    def _accept(self, draft: Draft, peer: str | None) -> Accepted:
         return intake.accept(
             draft,
             received_at=self._clock() // 1_000,

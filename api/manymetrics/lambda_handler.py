@@ -17,7 +17,8 @@ from urllib.parse import urlencode
 
 from manymetrics.aws import keys_of, sink_of
 from manymetrics.collect import NOT_FOUND, ROUTES, Answer, Collector, HeaderList, Request, refusal_answer
-from manymetrics.intake import INVALID_ENCODING
+from manymetrics.events import MAX_BODY_BYTES
+from manymetrics.intake import INVALID_ENCODING, TOO_LARGE_BODY
 from manymetrics.keys import Keys
 from manymetrics.keys_parameter import READ_TIMEOUT_S
 from manymetrics.settings import Settings
@@ -60,6 +61,8 @@ class Root:
             body = _body_of(payload)
         except ValueError:
             return form.write(self._collector.refused(INVALID_ENCODING, asked.pairs, None))
+        if len(body) > MAX_BODY_BYTES:
+            return form.write(self._collector.refused(TOO_LARGE_BODY, asked.pairs, None))
         route = ROUTES.get(asked.path.encode()) if asked.method == "POST" else None
         if route is None:
             return self.answer_with_app(form.put(payload, asked), context)

@@ -319,3 +319,167 @@ def test_an_idle_connection_is_closed_after_a_while() -> None:
         assert closed(connection)
     server.stop()
     server.wait()
+
+
+class FewConnections(HttpProtocol):
+    """With room for eight."""
+
+    max_connections = 8
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setattr(http_protocol, "connection_log", http_protocol._Log())
+    with running(FewConnections) as one:
+        yield one
+
+
+def _works(connection: socket.socket) -> bool:
+    try:
+        connection.sendall(request(event(1)))
+        return statuses(connection, 1) == [200]
+    except OSError:
+        return False
+
+
+def _many(server: Server, count: int, sent: bytes = b"") -> list[socket.socket]:
+    """So many connections, one after the other, each with its bytes sent."""
+    connections = []
+    for _ in range(count):
+        connections.append(server.connect())
+        connections[-1].sendall(sent)
+        time.sleep(0.002)  # so that the server sees them in this order
+    return connections
+
+
+def test_past_the_limit_the_connections_that_are_idle_longest_are_closed_for_new_ones(
+    few: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    connections = _many(few, 30)
+
+    new = few.connect()
+    assert _works(new)
+    working = [_works(connection) for connection in connections]
+    assert working == [False] * 23 + [True] * 7
+    assert [record.getMessage()[:20] for record in caplog.records] == ["too many connections"]
+    for connection in (*connections, new):
+        connection.close()
+
+
+def test_a_connection_that_was_used_a_moment_ago_stays(few: Server) -> None:
+    connections = _many(few, 8)
+    assert _works(connections[0])
+
+    new = few.connect()
+
+    assert _works(new)
+    assert _works(connections[0])
+    assert not _works(connections[1])
+    for connection in (*connections, new):
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [request(event(1))[:-5], request(event(1))[:20], request(b" " * 300_000)[:-5]],
+    ids=["body", "head", "large-body"],
+)
+def test_where_none_is_idle_those_whose_request_is_not_here_come_again(few: Server, sent: bytes) -> None:
+    connections = _many(few, 8, sent)
+
+    new = few.connect()
+
+    assert _works(new)
+    assert statuses(connections[0], 1) == [503]
+    assert closed(connections[0])
+    for connection in (*connections, new):
+        connection.close()
+
+
+def test_a_request_that_is_being_answered_is_never_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "connection_log", http_protocol._Log())
+    sink = HeldSink()
+    with running(FewConnections, sink) as server:
+        busy = _many(server, 8, request(event(1)))
+        eventually(lambda: sink.waiting == 8 or None, within_s=10)
+        new = server.connect()
+        assert statuses(new, 1) == [503]
+        assert closed(new)
+        sink.open.set()
+        assert [statuses(connection, 1) for connection in busy] == [[200]] * 8
+        for connection in (*busy, new):
+            connection.close()
+
+
+@pytest.mark.parametrize("first", [b"", request(event(1))], ids=["first", "second"])
+def test_a_head_that_is_slow_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch, first: bytes) -> None:
+    monkeypatch.setattr(http_protocol, "HEAD_WAIT_S", 0.05)
+    with server.connect() as connection:
+        if first:
+            connection.sendall(first)
+            assert statuses(connection, 1) == [200]
+        connection.sendall(request(event(2))[:20])
+
+        assert statuses(connection, 1) == [408]
+        assert closed(connection)
+
+
+def test_a_connection_that_says_nothing_is_closed(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "HEAD_WAIT_S", 0.05)
+    with server.connect() as connection:
+        assert closed(connection)
+
+
+def test_the_number_of_headers_is_limited(server: Server) -> None:
+    def of(headers: int) -> bytes:
+        more = b"a: 1\r\n" * (headers - 3)  # host, authorization and content-length are there
+        return request(event(1)).replace(b"host: x\r\n", b"host: x\r\n" + more)
+
+    with server.connect() as connection:
+        connection.sendall(of(http_protocol.MAX_HEADERS))
+        assert statuses(connection, 1) == [200]
+        connection.sendall(of(http_protocol.MAX_HEADERS + 1))
+        assert statuses(connection, 1) == [431]
+        assert closed(connection)
+    assert server.events() == [event(1)]
+
+
+def test_a_body_in_chunks_of_a_byte_is_refused_and_one_in_small_tcp_segments_is_not(server: Server) -> None:
+    head = request(b"", headers=basic("wk_shop:") | {"transfer-encoding": "chunked"}).replace(
+        b"content-length: 0\r\n", b""
+    )
+    with server.connect() as connection:
+        connection.sendall(head + b"1\r\n \r\n" * http_protocol.MAX_PIECES)
+        connection.sendall(b"%x\r\n%b\r\n0\r\n\r\n" % (len(event(1)), event(1)))
+        assert statuses(connection, 1) == [400]
+        assert closed(connection)
+    with server.connect() as connection:
+        pieces = b"".join(b"400\r\n%b\r\n" % (b" " * 1_024) for _ in range(http_protocol.MAX_PIECES + 100))
+        connection.sendall(head + pieces + b"%x\r\n%b\r\n0\r\n\r\n" % (len(event(1)), event(1)))
+        assert statuses(connection, 1) == [200]
+
+
+def test_bodies_that_come_in_on_the_fast_path_are_counted_while_they_are_not_whole(server: Server) -> None:
+    with server.connect() as connection, server.connect() as gone:
+        sent = request(event(1))
+        connection.sendall(sent[:-5])
+        gone.sendall(sent[:-5])
+        eventually(lambda: http_protocol._of_fast_path.held == 2 * (len(sent) - 5) or None, within_s=10)
+        connection.sendall(sent[-5:])
+        assert statuses(connection, 1) == [200]
+        gone.close()
+        eventually(lambda: http_protocol._of_fast_path.held == 0 or None, within_s=10)
+
+
+def test_past_their_bound_bodies_leave_the_fast_path(
+    server: Server, cycles: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_protocol, "MAX_SMALL_BODIES_BYTES", 10)
+    with server.connect() as connection:
+        sent = request(event(1))
+        connection.sendall(sent[:-5])
+        eventually(lambda: cycles or None, within_s=10)
+        connection.sendall(sent[-5:])
+
+        assert statuses(connection, 1) == [200]
+    assert http_protocol._of_fast_path.held == 0

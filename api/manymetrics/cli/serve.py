@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     """Serve until interrupted."""
     import uvicorn
 
-    from manymetrics.http_protocol import HttpProtocol
+    from manymetrics.http_protocol import BACKLOG, HttpProtocol
     from manymetrics.local import create_local_app
     from manymetrics.telemetry import log_json_lines
 
@@ -49,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
             server_header=False,
             proxy_headers=False,  # whom to believe is MANYMETRICS_TRUSTED_PROXIES' to say
             ws="none",
+            backlog=BACKLOG,
             timeout_graceful_shutdown=8,
         )
     )
