@@ -160,18 +160,8 @@ class Collector:
             except TakesLongError:
                 pass
             else:
-                return await self._store_small(draft, pairs, accepted)
+                return await self._store(draft, pairs, accepted)
         return await self._put_large(self._large, draft, pairs, peer)
-
-    async def _store_small(self, draft: Draft, pairs: HeaderList, accepted: Accepted) -> Answer:
-        size = len(draft.body)
-        if self._storing + size > MAX_STORING_BYTES:
-            return self.refused(OVERLOADED, pairs, draft.key)
-        self._storing += size
-        try:
-            return await self._store(draft, pairs, accepted)
-        finally:
-            self._storing -= size
 
     async def _put_large(self, large: LargeBodies, draft: Draft, pairs: HeaderList, peer: str | None) -> Answer:
         draft.in_thread = True
@@ -190,10 +180,16 @@ class Collector:
         if isinstance(accepted, Refusal):
             return self.refused(accepted, pairs, draft.key)
         records, key = accepted
-        if records:
-            refusal = _refusal_of(await self.sink.put(records))
-            if refusal is not None:
-                return self.refused(refusal, pairs, key)
+        size = len(draft.body)
+        if self._storing + size > MAX_STORING_BYTES:
+            return self.refused(OVERLOADED, pairs, key)
+        self._storing += size
+        try:
+            refusal = _refusal_of(await self.sink.put(records)) if records else None
+        finally:
+            self._storing -= size
+        if refusal is not None:
+            return self.refused(refusal, pairs, key)
         telemetry.count_request(RequestOutcome.OK)
         return self._ok(pairs, key) if b"origin" in draft.headers else OK
 

@@ -18,7 +18,7 @@ what Python code visits is counted and limited (top-level fields, items of `batc
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal, get_args
 
 import msgspec
@@ -236,33 +236,40 @@ def read_envelope_with_care(body: bytes, gone: Gone | None = None, *, key_is_kno
     return Envelope(**_envelope_fields(body, fields))
 
 
-def written_keys(body: bytes) -> list[str]:
-    """Write keys that stand somewhere in a body, whatever else it holds: the first and last few, unchecked."""
-    found: dict[bytes, None] = {}
-    for name in (b'"writeKey"', b'"api_key"'):
-        at = -1
-        for _ in range(_FEW_KEYS):
-            at = body.find(name, at + 1)
-            if at < 0:
-                break
-            _note_key(body, at + len(name), found)
-        at = len(body)
-        for _ in range(_FEW_KEYS):
-            at = body.rfind(name, 0, at)
-            if at < 0:
-                break
-            _note_key(body, at + len(name), found)
-    return [text for raw in found if (text := text_of(raw))]
+def written_keys(body: bytes) -> Iterator[str]:
+    """Write keys that stand somewhere in a body, whatever else it holds, unchecked: near its ends first, then a few."""
+    size = len(body)
+    seen: set[bytes] = set()
+    for begin, end in ((0, _NEAR_BYTES), (max(0, size - _NEAR_BYTES), size), (0, size)):
+        for name in (b'"writeKey"', b'"api_key"'):
+            for at in _places(body, name, begin, end):
+                match = _KEY_VALUE.match(body, at + len(name))
+                if match is not None and match[1] not in seen:
+                    seen.add(match[1])
+                    text = text_of(match[1])
+                    if text:
+                        yield text
 
 
+_NEAR_BYTES = 500
 _FEW_KEYS = 8
 _KEY_VALUE = re.compile(rb'[ \t\r\n]{0,100}:[ \t\r\n]{0,100}("(?:[^"\\]|\\.){1,1000}+")', re.DOTALL)
 
 
-def _note_key(body: bytes, at: int, found: dict[bytes, None]) -> None:
-    match = _KEY_VALUE.match(body, at)
-    if match is not None:
-        found[match[1]] = None
+def _places(body: bytes, name: bytes, begin: int, end: int) -> Iterator[int]:
+    """Where a name is: the first few times, and the last."""
+    at = begin - 1
+    for _ in range(_FEW_KEYS):
+        at = body.find(name, at + 1, end)
+        if at < 0:
+            return
+        yield at
+    at = end
+    for _ in range(_FEW_KEYS):
+        at = body.rfind(name, begin, at)
+        if at < 0:
+            return
+        yield at
 
 
 def text_of(raw: bytes | msgspec.Raw) -> str | None:

@@ -14,6 +14,7 @@ error bodies What is not HTTP at all is refused with ours, counted, and leaves n
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import resource
 from collections.abc import Iterable
@@ -84,12 +85,13 @@ class HttpProtocol(HttpToolsProtocol):
     _held = 0  # bytes of it that are counted as a small body's
     _refusal = NOT_HTTP  # of what the parser does not take
     _since = 0.0  # when the connection was made
+    _number = 0  # and as which
     max_connections: int | None = None  # None: by the limit of file descriptors
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         """As uvicorn's, with the limit on connections."""
         super().connection_made(transport)
-        self._since = self.loop.time()
+        self._since, self._number = self.loop.time(), next(_numbers)
         self._head_timer = self.loop.call_later(HEAD_WAIT_S, self._head_is_late)
         most = self.max_connections or max_connections()
         if len(self.connections) > most:
@@ -127,7 +129,10 @@ class HttpProtocol(HttpToolsProtocol):
         if len(self.headers) >= MAX_HEADERS:
             self._refusal = HEAD_TOO_LARGE
             raise ValueError
-        super().on_header(name, value)
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """As uvicorn's, or the fast path's start."""
@@ -181,10 +186,10 @@ class HttpProtocol(HttpToolsProtocol):
         self._refuse(OVERLOADED)
 
     @property
-    def idle_since(self) -> float:
-        """When the last answer was sent, or the connection made."""
+    def idle_since(self) -> tuple[float, int]:
+        """When the last answer was sent, or the connection made: to sort by."""
         timer = self.timeout_keep_alive_task
-        return timer.when() - self.timeout_keep_alive if timer is not None else self._since
+        return (timer.when() - self.timeout_keep_alive if timer is not None else self._since), self._number
 
     def is_idle(self) -> bool:
         """Whether no request is being answered or comes in, as far as is known."""
@@ -310,6 +315,7 @@ class _FastPath:
 
 
 _of_fast_path = _FastPath()
+_numbers = itertools.count()
 
 
 class _Log:

@@ -114,7 +114,7 @@ def accept(
 ) -> tuple[list[bytes], WriteKey] | Refusal:
     """The records to put, and the key that sent them. ``received_at``: microseconds since 1970, UTC.
 
-    Raises TakesLongError, unless the draft is ``in_thread``.
+    The draft is one that find_key_in_header has not refused. Raises TakesLongError, unless the draft is ``in_thread``.
     """
     for step in _steps_for(draft):
         refusal = step(draft)
@@ -169,7 +169,7 @@ def inflate_body(draft: Draft, most: int = MAX_INFLATED_BYTES) -> Refusal | None
 def find_key_in_header(draft: Draft) -> Refusal | None:
     """A Basic header decides at once, so that no stranger's body is looked at."""
     authorization = draft.headers.get(b"authorization")
-    if authorization is None or draft.key is not None:
+    if authorization is None:
         return None
     try:
         draft.key = draft.keys.known(authorization)
@@ -197,9 +197,13 @@ def split_events(draft: Draft) -> Refusal | None:
         pass
     except TooManyValuesError as error:
         return _too_large(str(error))
-    refusal = _may_be_read_with_care(draft)
-    if refusal is not None:
-        return refusal
+    except KeysUnavailableError:
+        return KEYS_UNAVAILABLE
+    try:
+        if not _holds_live_key(draft):
+            return NO_KEY
+    except KeysUnavailableError:
+        return KEYS_UNAVAILABLE
     if not draft.in_thread and len(draft.body) > QUICK_CARE_BYTES:
         raise TakesLongError
     try:
@@ -213,26 +217,29 @@ def split_events(draft: Draft) -> Refusal | None:
 
 
 def _split_quickly(draft: Draft) -> Refusal | None:
-    """Raises NeedsCareError, TooManyValuesError."""
-    if draft.batch and draft.key is not None:
-        return _take_batch(draft, split_batch(draft.body))
-    if draft.batch:
-        envelope = read_batch_envelope(draft.body)
-        draft.envelope = envelope
-        return find_key(draft) or _take_batch(draft, split_items(envelope))
-    draft.envelope, draft.events = read_envelope(draft.body), (draft.body,)
-    return find_key(draft)
+    """Raises NeedsCareError, TooManyValuesError, KeysUnavailableError."""
+    if not draft.batch:
+        draft.envelope, draft.events = read_envelope(draft.body), (draft.body,)
+        return find_key(draft)
+    if _holds_live_key(draft):
+        body = split_batch(draft.body)
+        draft.envelope = body
+        return find_key(draft) or _take_batch(draft, body)
+    envelope = read_batch_envelope(draft.body)
+    draft.envelope = envelope
+    return find_key(draft) or _take_batch(draft, split_items(envelope))
 
 
-def _may_be_read_with_care(draft: Draft) -> Refusal | None:
-    """A stranger's body is not: one of the keys that came with it must be live, whichever decides then."""
+def _holds_live_key(draft: Draft) -> bool:
+    """Whether any key that came with it is live, whichever decides then. Raises KeysUnavailableError."""
     if draft.key is not None:
-        return None
-    given = [draft.query_key, draft.headers.get(b"x-write-key", b"").decode("latin-1"), *written_keys(draft.body)]
-    try:
-        return None if any(text and draft.keys.find(text) for text in given) else NO_KEY
-    except KeysUnavailableError:
-        return KEYS_UNAVAILABLE
+        return True
+    if draft.query_key and draft.keys.find(draft.query_key):
+        return True
+    header = draft.headers.get(b"x-write-key")
+    if header and draft.keys.find(header.decode("latin-1")):
+        return True
+    return any(draft.keys.find(text) for text in written_keys(draft.body))
 
 
 def _split_with_care(draft: Draft) -> Refusal | None:
@@ -332,7 +339,6 @@ def check_events_if_strict(draft: Draft) -> Refusal | None:
 
 
 STEPS: tuple[Step, ...] = (
-    find_key_in_header,
     inflate_body,
     split_events,
     check_origin,
@@ -342,7 +348,7 @@ STEPS: tuple[Step, ...] = (
 
 
 # Where no header calls for the others: so it is for most requests.
-_USUAL_STEPS: tuple[Step, ...] = (find_key_in_header, split_events, check_limits)
+_USUAL_STEPS: tuple[Step, ...] = (split_events, check_limits)
 
 
 def _steps_for(draft: Draft) -> tuple[Step, ...]:

@@ -73,6 +73,10 @@ class Server:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection
 
+    def connections(self) -> list[HttpProtocol]:
+        """Those that are open."""
+        return [one for one in self._server.server_state.connections.copy() if isinstance(one, HttpProtocol)]
+
     def events(self) -> list[bytes]:
         """What the sink holds, in order."""
         return [event for record in self.sink.records for event in unpack(record).events]
@@ -386,6 +390,7 @@ def test_a_connection_that_was_used_a_moment_ago_stays(few: Server) -> None:
 )
 def test_where_none_is_idle_those_whose_request_is_not_here_come_again(few: Server, sent: bytes) -> None:
     connections = _many(few, 8, sent)
+    eventually(lambda: [one.is_waiting() for one in few.connections()] == [True] * 8 or None, within_s=10)
 
     new = few.connect()
 

@@ -14,7 +14,7 @@ from manymetrics.admission import SMALL_BODY_BYTES, WORKERS, BodyBytes, LargeBod
 from manymetrics.collect import MAX_STORING_BYTES
 from manymetrics.events import ClientGoneError
 from manymetrics.http_protocol import max_connections
-from manymetrics.intake import CLIENT_GONE, Draft, accept
+from manymetrics.intake import CLIENT_GONE, Draft, accept, find_key_in_header
 from manymetrics.keys import KeyTable
 from tests.in_process import EVENT, KEYS, Api, basic
 from tests.unit.api.test_routes import error_of
@@ -310,6 +310,7 @@ def test_a_client_that_goes_while_its_body_is_read_costs_no_further_step(monkeyp
     headers = {name.encode(): value.encode() for name, value in basic("wk_shop:").items()}
     draft = Draft(gzip.compress(b"{}"), headers, KeyTable(KEYS), True, None, None, in_thread=True, client=client)  # noqa: FBT003  # as intake makes it
 
+    assert find_key_in_header(draft) is None
     assert accept(draft, received_at=0, request_id="r", ip=None) is CLIENT_GONE
 
 
