@@ -85,7 +85,10 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     ),
     429: _refusals(intake.THROTTLED, description="The stream is throttled."),
     503: _refusals(
-        intake.STREAM_UNAVAILABLE, intake.KEYS_UNAVAILABLE, description="The events can't be stored, or the keys read."
+        intake.STREAM_UNAVAILABLE,
+        intake.KEYS_UNAVAILABLE,
+        intake.OVERLOADED,
+        description="The events can't be stored, the keys can't be read, or too many large requests come at once.",
     ),
 }
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from manymetrics import admission, collect, events, http_protocol, intake
 from manymetrics.cli import COMMANDS
 from manymetrics.collect import ROUTES
 from manymetrics.outcomes import REASON_DOCS, Reason, RequestOutcome
@@ -80,6 +81,45 @@ def test_every_route_that_takes_events_is_in_the_api_readme(path: str) -> None:
 @pytest.mark.parametrize("outcome", sorted({*map(str, Reason), *map(str, RequestOutcome)}))
 def test_every_outcome_is_in_the_api_readme(outcome: str) -> None:
     assert re.search(rf"^\|.*`{outcome}`.*\|", API_README.read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "limit",
+    sorted(
+        {
+            *(
+                events.MAX_BODY_BYTES,
+                events.MAX_INFLATED_BYTES,
+                events.MAX_VALUES_A_REQUEST,
+                events.MAX_EVENTS_A_REQUEST,
+            ),
+            *(events.MAX_SHARED_BYTES, events.MAX_SPREAD_BYTES, events.MAX_SENT_AT_BYTES, events.MAX_EVENT_BYTES),
+            *(events.MAX_EVENT_DEPTH, events.MAX_BRACKET_RUNS, events.MAX_CAREFUL_FIELDS, events.MAX_MENDED_BYTES),
+            *(intake.MAX_GZIP_MEMBERS, intake.MAX_FAILED_RECORDS, collect.MAX_QUERY_FIELDS),
+            *(http_protocol.MAX_HEADERS, http_protocol.MAX_HEAD_BYTES, http_protocol.MAX_PIECES),
+            *(http_protocol.LEAST_PIECE_BYTES, int(http_protocol.HEAD_WAIT_S)),
+        }
+    ),
+)
+def test_every_limit_of_a_request_is_in_the_api_readme(limit: int) -> None:
+    limits = API_README.read_text().partition("## Limits")[2].partition("## Load")[0]
+
+    assert re.search(rf"(?<![\d,]){limit:,}(?![\d,]*\d)", limits)
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [
+        f"{admission.MAX_SMALL_BODIES_BYTES // 1_000_000} MB of those up to {admission.SMALL_BODY_BYTES:,} bytes",
+        f"{admission.MAX_LARGE_BODIES_BYTES // 1_000_000} MB of larger ones",
+        f"{collect.MAX_STORING_BYTES // 1_000_000} MB inflated",
+        f"| {admission.MAX_LARGE_AT_ONCE}, of 20 MB each; {admission.WORKERS} are parsed at once",
+        f"{admission.MAX_WAITING}, taken in turn by sender; {admission.MAX_WAIT_S:.0f} s each",
+        f"at most {http_protocol.MOST_FILES:,}) less {http_protocol.RESERVED_FILES}",
+    ],
+)
+def test_every_limit_of_a_server_is_in_the_api_readme(limit: str) -> None:
+    assert limit in API_README.read_text().partition("## Load")[2]
 
 
 def test_the_readme_names_every_command() -> None:
