@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
@@ -10,6 +11,9 @@ from typing import Any
 
 import pytest
 
+from manymetrics import intake
+from manymetrics.admission import SMALL_BODY_BYTES, LargeBodies
+from manymetrics.events import MAX_BODY_BYTES
 from manymetrics.keys import KeyTable
 from manymetrics.lambda_handler import Root
 from manymetrics.records import unpack
@@ -118,6 +122,35 @@ def test_only_so_many_proxies_are_believed(form: Make, trusted: int, forwarded: 
 
     function.root.close()
     assert [sender for _, sender, _ in function.stored()] == [ip, ip]
+
+
+def test_a_large_body_is_read_without_a_thread(function: Function, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LargeBodies, "turn", pytest.fail)
+    body = gzip.compress(b'{"batch":[%s],"pad":"%s"}' % (EVENT, b" " * (2 * SMALL_BODY_BYTES)))
+
+    answer = function.root.answer(http_api("POST", "/v1/batch", basic("wk_shop:"), body), None)
+
+    assert answer["statusCode"] == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "status"),
+    [
+        (basic("wk_shop:"), b" " * (MAX_BODY_BYTES + 1), 413),
+        (basic("wk_nobody:"), b"\x1f\x8bx", 401),
+        ({}, b'{"batch":[NaN],"writeKey":"wk_nobody"}', 401),
+    ],
+    ids=["too-large", "not-inflated", "not-read-with-care"],
+)
+def test_a_body_has_the_bounds_that_it_has_on_a_server(
+    function: Function, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str], body: bytes, status: int
+) -> None:
+    monkeypatch.setattr(intake, "_inflate", pytest.fail)
+    monkeypatch.setattr(intake, "split_batch_with_care", pytest.fail)
+
+    answer = function.root.answer(http_api("POST", "/v1/batch", headers, body), None)
+
+    assert answer["statusCode"] == status
 
 
 def test_what_can_not_be_stored_is_not_acknowledged(function: Function) -> None:

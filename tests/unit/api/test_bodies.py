@@ -20,6 +20,8 @@ from manymetrics.events import (
     MAX_SHARED_BYTES,
     MAX_SPREAD_BYTES,
     MAX_VALUES_A_REQUEST,
+    TooManyValuesError,
+    split_batch,
 )
 from manymetrics.outcomes import RequestOutcome
 from manymetrics.records import Stamp, pack
@@ -282,6 +284,61 @@ def test_strict_mode_names_every_event_that_is_wrong_and_takes_none(api: Api) ->
     ]
     assert api.stored() == []
     assert api.post("/v1/batch", body).status == 200
+
+
+def test_strict_mode_names_the_first_events_only_and_says_how_many_there_are(api: Api) -> None:
+    reply = api.post("/v1/batch", b'{"batch":[%s]}' % b",".join([b"5"] * MAX_EVENTS_A_REQUEST), x_strict_mode="1")
+
+    assert error_of(reply) == (400, "invalid_events")
+    assert [failed["index"] for failed in reply.json()["failed_records"]] == list(range(intake.MAX_FAILED_RECORDS))
+    assert f"{MAX_EVENTS_A_REQUEST} of {MAX_EVENTS_A_REQUEST} events" in reply.json()["message"]
+    assert len(reply.body) < 10_000
+
+
+def test_an_origin_too_long_to_be_one_is_not_sent_back(api: Api) -> None:
+    origin = "https://" + "x" * 600
+
+    assert origin not in str(api.post("/v1/track", origin=origin).headers)
+
+
+def test_items_beyond_the_number_of_events_are_not_even_found(api: Api) -> None:
+    body = b'{"batch":[%s1]}' % (b"1," * 200_000)
+
+    with pytest.raises(TooManyValuesError):
+        split_batch(body)
+    assert error_of(api.post("/v1/batch", body)) == (413, "too_large")
+
+
+class _CountingInflater:
+    """Of zlib, with the bytes that it was handed, and those that it gave back as a copy."""
+
+    copied = 0
+
+    def __init__(self, inflater: "zlib._Decompress") -> None:
+        self._inflater = inflater
+
+    def decompress(self, data: bytes, most: int) -> bytes:
+        part = self._inflater.decompress(data, most)
+        _CountingInflater.copied += len(self._inflater.unused_data) + len(self._inflater.unconsumed_tail)
+        return part
+
+    @property
+    def eof(self) -> bool:
+        return self._inflater.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._inflater.unused_data
+
+
+def test_members_of_gzip_cost_no_copies_of_all_that_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = gzip.compress(b" ") * 90 + gzip.compress(bytes(2_000_000), 0)
+    make = zlib.decompressobj
+    monkeypatch.setattr(zlib, "decompressobj", lambda bits: _CountingInflater(make(bits)))
+
+    assert len(intake._inflate(body, MAX_INFLATED_BYTES)) == 2_000_090
+
+    assert _CountingInflater.copied <= 91 * intake.INFLATE_BLOCK_BYTES
 
 
 def test_strict_mode_knows_what_an_event_has_from_its_batch(api: Api) -> None:
