@@ -93,6 +93,10 @@ def test_unfinished_bodies_are_bounded_and_who_sends_most_is_asked_to_come_again
         assert refused.header(b"retry-after") == b"1"
         assert refused.header(b"connection") == b"close"
 
+        before = [sent.status for sent in many].count(503)
+        real.part(b" " * 400_000)  # for which there is room once one of the many is refused
+        await settle()
+        assert [sent.status for sent in many].count(503) == before + 1
         real.part(LARGE[-10:], more=False)
         await real.task
         assert real.status == 200
