@@ -100,7 +100,7 @@ class BodyBytes:
 
     def _newest_of_the_largest(self, body: Body, *, is_large: bool) -> Body:
         owners = self._by_owner[is_large]
-        largest = max({other.owner for other in self._reading} | {body.owner}, key=lambda owner: owners[owner])
+        largest = max(owners, key=owners.__getitem__)
         if owners[body.owner] == owners[largest]:
             return body
         others = (other for other in reversed(self._reading) if other.owner == largest)

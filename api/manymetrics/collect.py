@@ -36,7 +36,6 @@ HeaderList = list[tuple[bytes, bytes]]
 
 log = logging.getLogger("manymetrics.api")
 
-QUICK_BODY_BYTES = 8_000  # a body up to here is answered before its client could be seen to go
 MAX_STORING_BYTES = 64_000_000  # inflated, of small bodies whose events are being stored
 MAX_QUERY_FIELDS = 500  # of a query; a field costs a microsecond before any key is looked at
 MAX_ORIGIN_BYTES = 500  # of an Origin that is sent back
@@ -167,7 +166,7 @@ class Collector:
         draft.in_thread = True
         owner = draft.key.key if draft.key is not None else self.sender(peer, draft.headers)
         try:
-            async with large.turn(owner, draft.client) as turn:
+            async with _watched(draft.client), large.turn(owner, draft.client) as turn:
                 accepted = await turn.run(lambda: self._accept(draft, peer))
                 draft.body, draft.events = b"", ()
                 return await self._store(draft, pairs, accepted)
@@ -369,10 +368,11 @@ async def answer_asgi(collector: Collector, scope: Scope, receive: Receive, rout
         if isinstance(body, Refusal):
             return collector.refused(body, pairs, None)
         request = Request(route, pairs, scope["query_string"], peer, body, client)
-        if len(body) <= QUICK_BODY_BYTES:
-            return await collector.answer(request)
-        async with client.watched():
-            return await collector.answer(request)
+        return await collector.answer(request)
+
+
+def _watched(client: Client | None) -> contextlib.AbstractAsyncContextManager[None]:
+    return client.watched() if isinstance(client, _AsgiClient) else contextlib.nullcontext()
 
 
 class _AsgiClient:
