@@ -236,37 +236,44 @@ def read_envelope_with_care(body: bytes, gone: Gone | None = None, *, key_is_kno
     return Envelope(**_envelope_fields(body, fields))
 
 
+def near_key(body: bytes) -> str | None:
+    """A write key that stands near an end of a body, where clients write it."""
+    at = body.find(_WRITE_KEY, -_NEAR_BYTES)
+    if at < 0:
+        at = body.find(_WRITE_KEY, 0, _NEAR_BYTES)
+    return _key_after(body, at + len(_WRITE_KEY)) if at >= 0 else None
+
+
 def written_keys(body: bytes) -> Iterator[str]:
-    """Write keys that stand somewhere in a body, whatever else it holds, unchecked: near its ends first, then a few."""
-    size = len(body)
-    seen: set[bytes] = set()
-    for begin, end in ((0, _NEAR_BYTES), (max(0, size - _NEAR_BYTES), size), (0, size)):
-        for name in (b'"writeKey"', b'"api_key"'):
-            for at in _places(body, name, begin, end):
-                match = _KEY_VALUE.match(body, at + len(name))
-                if match is not None and match[1] not in seen:
-                    seen.add(match[1])
-                    text = text_of(match[1])
-                    if text:
-                        yield text
+    """Write keys that stand somewhere in a body, whatever else it holds: of each name the first and last few."""
+    for name in (_WRITE_KEY, b'"api_key"'):
+        for at in _places(body, name):
+            text = _key_after(body, at + len(name))
+            if text:
+                yield text
 
 
+_WRITE_KEY = b'"writeKey"'
 _NEAR_BYTES = 500
 _FEW_KEYS = 8
 _KEY_VALUE = re.compile(rb'[ \t\r\n]{0,100}:[ \t\r\n]{0,100}("(?:[^"\\]|\\.){1,1000}+")', re.DOTALL)
 
 
-def _places(body: bytes, name: bytes, begin: int, end: int) -> Iterator[int]:
-    """Where a name is: the first few times, and the last."""
-    at = begin - 1
+def _key_after(body: bytes, at: int) -> str | None:
+    match = _KEY_VALUE.match(body, at)
+    return text_of(match[1]) if match is not None else None
+
+
+def _places(body: bytes, name: bytes) -> Iterator[int]:
+    at = -1
     for _ in range(_FEW_KEYS):
-        at = body.find(name, at + 1, end)
+        at = body.find(name, at + 1)
         if at < 0:
             return
         yield at
-    at = end
+    at = len(body)
     for _ in range(_FEW_KEYS):
-        at = body.rfind(name, begin, at)
+        at = body.rfind(name, 0, at)
         if at < 0:
             return
         yield at

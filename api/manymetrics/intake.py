@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import binascii
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -34,6 +34,7 @@ from manymetrics.events import (
     TooManyValuesError,
     UnreadableBodyError,
     is_deeper_than,
+    near_key,
     parse_event,
     read_batch_envelope,
     read_envelope,
@@ -197,8 +198,6 @@ def split_events(draft: Draft) -> Refusal | None:
         pass
     except TooManyValuesError as error:
         return _too_large(str(error))
-    except KeysUnavailableError:
-        return KEYS_UNAVAILABLE
     try:
         if not _holds_live_key(draft):
             return NO_KEY
@@ -217,11 +216,15 @@ def split_events(draft: Draft) -> Refusal | None:
 
 
 def _split_quickly(draft: Draft) -> Refusal | None:
-    """Raises NeedsCareError, TooManyValuesError, KeysUnavailableError."""
+    """Raises NeedsCareError, TooManyValuesError."""
     if not draft.batch:
         draft.envelope, draft.events = read_envelope(draft.body), (draft.body,)
         return find_key(draft)
-    if _holds_live_key(draft):
+    try:
+        is_trusted = _holds_live_key(draft)
+    except KeysUnavailableError:
+        is_trusted = False  # find_key says so, where it is this batch's own key
+    if is_trusted:
         body = split_batch(draft.body)
         draft.envelope = body
         return find_key(draft) or _take_batch(draft, body)
@@ -231,15 +234,29 @@ def _split_quickly(draft: Draft) -> Refusal | None:
 
 
 def _holds_live_key(draft: Draft) -> bool:
-    """Whether any key that came with it is live, whichever decides then. Raises KeysUnavailableError."""
+    """Whether any key that came with it is live, whichever decides then.
+
+    Raises KeysUnavailableError where none is known to be, and one may be.
+    """
     if draft.key is not None:
         return True
-    if draft.query_key and draft.keys.find(draft.query_key):
-        return True
-    header = draft.headers.get(b"x-write-key")
-    if header and draft.keys.find(header.decode("latin-1")):
-        return True
-    return any(draft.keys.find(text) for text in written_keys(draft.body))
+    unavailable: KeysUnavailableError | None = None
+    for text in _keys_that_came(draft):
+        try:
+            if text and draft.keys.find(text) is not None:
+                return True
+        except KeysUnavailableError as error:
+            unavailable = error
+    if unavailable is not None:
+        raise unavailable
+    return False
+
+
+def _keys_that_came(draft: Draft) -> Iterator[str | None]:
+    yield near_key(draft.body)
+    yield draft.query_key
+    yield draft.headers.get(b"x-write-key", b"").decode("latin-1")
+    yield from written_keys(draft.body)
 
 
 def _split_with_care(draft: Draft) -> Refusal | None:

@@ -28,7 +28,8 @@ from manymetrics.events import (
     split_batch_with_care,
     written_keys,
 )
-from tests.in_process import EVENT, Api, basic
+from manymetrics.keys import KeysUnavailableError, KeyTable, WriteKey
+from tests.in_process import EVENT, KEYS, Api, basic
 from tests.unit.api.test_routes import error_of
 
 _TOKENS = (
@@ -231,6 +232,27 @@ def test_a_body_is_not_inflated_for_a_wrong_basic_key(api: Api, monkeypatch: pyt
 )
 def test_a_body_with_nan_is_taken_with_its_key_wherever_that_is(api: Api, query: str, body: bytes) -> None:
     assert api.ask("POST", f"/v1/batch{query}", {}, body).status == 200
+
+
+class _Unsure(KeyTable):
+    """As keys read over the network: an unknown one may be new."""
+
+    def find(self, key: str) -> WriteKey | None:
+        found = super().find(key)
+        if found is None:
+            raise KeysUnavailableError("not just now")
+        return found
+
+
+@pytest.mark.parametrize("value", [b"1", b"NaN"])
+def test_keys_that_may_be_new_decide_only_where_they_are_the_requests_own(value: bytes) -> None:
+    api = Api(_Unsure(KEYS), hot=True)
+    events = b'{"userId":"u","event":"A","writeKey":"wk_other","n":%s}' % value
+
+    assert api.ask("POST", "/v1/batch", {}, b'{"batch":[%s],"writeKey":"wk_shop"}' % events).status == 200
+    assert api.ask("POST", "/v1/batch", {}, b'{"writeKey":"wk_shop","batch":[%s]}' % events).status == 200
+    own = api.ask("POST", "/v1/batch", {}, b'{"writeKey":"wk_new","batch":[%s]}' % events)
+    assert error_of(own) == (503, "keys_unavailable")
 
 
 def test_the_bodys_key_wins_over_the_querys_in_a_body_with_nan_too(api: Api) -> None:
