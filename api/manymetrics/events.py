@@ -34,7 +34,9 @@ MAX_VALUES_A_REQUEST = 2_000_000  # JSON values: 20 MB of `1,1,1` are 10 million
 MAX_EVENTS_A_REQUEST = 10_000  # Segment documents 2,500; its Node client was seen above that
 MAX_SHARED_BYTES = 128_000  # each of what a batch says for its events: it rides on every one of its stream records
 MAX_SENT_AT_BYTES = 1_000
-MAX_SPREAD_BYTES = 64_000_000  # all of it, times the events: each gets its own copy in the tables
+MIN_EVENT_WEIGHT = 512  # bytes that an event counts as at least (records.weight): a row costs that, however short
+# What a body weighs at most that shares nothing, so that no other weighs more: each event gets a copy of what is shared
+MAX_WEIGHT_BYTES = MAX_INFLATED_BYTES + MAX_EVENTS_A_REQUEST * MIN_EVENT_WEIGHT
 MAX_EVENT_BYTES = 512_000  # Segment documents 32 kB; real clients send 60 kB and more
 MAX_EVENT_DEPTH = 64  # objects and arrays inside each other, the event itself being 1
 MAX_MESSAGE_ID_BYTES = 512

@@ -25,7 +25,8 @@ from manymetrics.events import (
     MAX_INFLATED_BYTES,
     MAX_SENT_AT_BYTES,
     MAX_SHARED_BYTES,
-    MAX_SPREAD_BYTES,
+    MAX_WEIGHT_BYTES,
+    MIN_EVENT_WEIGHT,
     BatchBody,
     ClientGoneError,
     Envelope,
@@ -47,7 +48,7 @@ from manymetrics.events import (
 )
 from manymetrics.keys import Keys, KeysUnavailableError, WriteKey
 from manymetrics.outcomes import RequestOutcome
-from manymetrics.records import Stamp, pack
+from manymetrics.records import Stamp, pack, weight_of
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 RETRY_AFTER_S = 1  # what a client is asked to wait when we can't store or can't read the keys
@@ -316,20 +317,26 @@ def check_limits(draft: Draft) -> Refusal | None:
         return _too_large(f"over {MAX_EVENTS_A_REQUEST} events in one request: send fewer at a time")
     if len(envelope.sent_at) > MAX_SENT_AT_BYTES:
         return _too_large(f"the batch's sentAt is over {MAX_SENT_AT_BYTES} bytes: send the time")
+    shared = {"context": envelope.context, "integrations": envelope.integrations, "anonymousId": envelope.anonymous_id}
+    if _weighs_too_much(draft, sum(map(len, shared.values())) + len(envelope.sent_at)):
+        return _too_large(
+            f"the batch's events, each of at least {MIN_EVENT_WEIGHT} bytes and with a copy of the batch's "
+            f"{', '.join(shared)}, are over {MAX_WEIGHT_BYTES} bytes: send fewer events at a time, or share less"
+        )
     if not envelope.context and not envelope.integrations and not envelope.anonymous_id:
         return None
-    shared = {"context": envelope.context, "integrations": envelope.integrations, "anonymousId": envelope.anonymous_id}
-    if len(draft.events) * sum(map(len, shared.values())) > MAX_SPREAD_BYTES:
-        return _too_large(
-            f"the batch's {', '.join(shared)}, times its events, are over {MAX_SPREAD_BYTES} bytes: send less of them, "
-            "or fewer events"
-        )
     for name, raw in shared.items():
         if len(raw) > MAX_SHARED_BYTES:
             return _too_large(f"the batch's {name} is over {MAX_SHARED_BYTES} bytes: send less of it")
         if is_deeper_than(bytes(raw), MAX_EVENT_DEPTH - 1):
             return _refuse(400, "too_deep", f"the batch's {name} is nested over {MAX_EVENT_DEPTH - 1} deep")
     return None
+
+
+def _weighs_too_much(draft: Draft, shared: int) -> bool:
+    events = draft.events
+    most = len(draft.body) + (MIN_EVENT_WEIGHT + shared) * len(events)  # quick, and mostly enough
+    return most > MAX_WEIGHT_BYTES and weight_of([len(event) for event in events], shared) > MAX_WEIGHT_BYTES
 
 
 def check_events_if_strict(draft: Draft) -> Refusal | None:

@@ -1,12 +1,15 @@
 """The stream record: many events and what the API alone knew of them, in one blob under 1,000,000 bytes.
 
+What a record costs after the API goes by its weight, in bytes: each event's length, at least MIN_EVENT_WEIGHT, and
+once more for each event what its batch says for all of them, since each row and dead letter holds its own copy.
+
     byte 0      format: 0x01 plain, 0x02 zstd (what follows byte 8 is compressed)
     bytes 1-4   number of events, big-endian: readable even where the rest is damaged
     bytes 5-8   length of the header (after decompression), big-endian
     header      msgpack, the fields of ``Stamp`` and the lengths of the events, in order
     events      their own bytes as they came, one after the other
 
-``pack``, ``compress``, ``unpack`` and ``without`` are the only code that knows this layout.
+``pack``, ``compress``, ``unpack``, ``weight`` and ``without`` are the only code that knows this layout.
 """
 
 from __future__ import annotations
@@ -14,18 +17,18 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Collection, Sequence
-from itertools import accumulate, pairwise
+from itertools import accumulate, pairwise, repeat
 
 import msgspec
 import zstandard
 
-from manymetrics.events import MAX_EVENT_BYTES, OVERSIZE_PREFIX_BYTES, Rejected, parse_event
+from manymetrics.events import MAX_EVENT_BYTES, MIN_EVENT_WEIGHT, OVERSIZE_PREFIX_BYTES, Rejected, parse_event
 
 MAX_RECORD_BYTES = 1_000_000  # ours; Kinesis takes 1 MiB with the partition key
+MAX_RECORD_WEIGHT = 8_000_000  # of what pack makes, unless it is one event: what is taken apart at once stays small
 PLAIN, ZSTD = 0x01, 0x02
 ZSTD_LEVEL = 1  # level 3 was no smaller on real events, and dearer (2026-11-23)
 _PREFIX = 9
-_FRAME_HEADER_BYTES = 18  # of zstd, at most (RFC 8878): it holds the inflated size
 _HEADER_BYTES = (
     4_000  # more than a header takes without its envelope and lengths: 1,024 of user agent are 2,048 in UTF-8
 )
@@ -90,10 +93,16 @@ _decompressor = zstandard.ZstdDecompressor()
 
 
 def pack(stamp: Stamp, events: Sequence[bytes | msgspec.Raw]) -> list[bytes]:
-    """Plain records that hold the events in order, each under MAX_RECORD_BYTES; none for no events."""
+    """Plain records that hold the events in order; none for no events.
+
+    Each is under MAX_RECORD_BYTES, and weighs no more than MAX_RECORD_WEIGHT where it holds more than one event.
+    """
     lengths = list(map(len, events))
-    if sum(lengths) + _envelope_bytes(stamp) + 8 * len(lengths) < MAX_RECORD_BYTES and (
-        not lengths or max(lengths) <= MAX_EVENT_BYTES
+    size, shared = sum(lengths), _shared_bytes(stamp)
+    if (
+        size + shared + _HEADER_BYTES + 8 * len(lengths) < MAX_RECORD_BYTES
+        and size + (MIN_EVENT_WEIGHT + shared) * len(lengths) <= MAX_RECORD_WEIGHT
+        and (not lengths or max(lengths) <= MAX_EVENT_BYTES)
     ):
         return [_pack_one(_Header(stamp, lengths), events)] if lengths else []
     return [_pack_one(_Header(stamp, *header), chunk) for header, chunk in _chunks(stamp, events)]
@@ -151,27 +160,35 @@ def count_events(data: bytes) -> int:
     return int.from_bytes(data[1:5], "big")
 
 
-def decoded_bytes(data: bytes) -> int:
-    """About what a record's rows take: its own bytes, and its envelope's once for each event but the first."""
+def weight(data: bytes) -> int:
+    """What a record weighs, without inflating its events. Of what is no record, its length: it becomes one letter."""
     if len(data) < _PREFIX or data[0] not in {PLAIN, ZSTD}:
-        return len(data)
-    events = count_events(data)
-    envelope = _header_bytes(data) - 5 * events - _HEADER_BYTES
-    size = len(data) if data[0] == PLAIN else _inflated_bytes(data)
-    return size + min(max(0, envelope), MAX_RECORD_BYTES) * max(0, events - 1)
+        return MIN_EVENT_WEIGHT + len(data)
+    try:
+        header = _decoder.decode(_first_bytes(data, _header_bytes(data)))
+    except (msgspec.DecodeError, UnicodeDecodeError, zstandard.ZstdError, MemoryError):
+        return MIN_EVENT_WEIGHT + len(data)
+    return weight_of(header.lengths, _shared_bytes(header.stamp))
+
+
+def weight_of(lengths: Collection[int], shared: int) -> int:
+    """What events of these lengths weigh, each of which gets ``shared`` bytes of its batch."""
+    return sum(map(max, lengths, repeat(MIN_EVENT_WEIGHT))) + shared * len(lengths)
+
+
+decoded_bytes = weight  # as the committer and the local stream name it
 
 
 def _header_bytes(data: bytes) -> int:
     return int.from_bytes(data[5:_PREFIX], "big")
 
 
-def _inflated_bytes(data: bytes) -> int:
-    """As the record itself says; its own length where it says nothing that could be."""
-    try:
-        size = zstandard.frame_content_size(data[_PREFIX : _PREFIX + _FRAME_HEADER_BYTES])
-    except zstandard.ZstdError:
-        return len(data)
-    return size if 0 <= size <= 2 * MAX_RECORD_BYTES else len(data)
+def _first_bytes(data: bytes, length: int) -> bytes:
+    """Of what follows the prefix, inflated."""
+    if data[0] == PLAIN:
+        return data[_PREFIX : _PREFIX + length]
+    with _decompressor.stream_reader(memoryview(data)[_PREFIX:]) as reader:
+        return reader.read(min(length, 2 * MAX_RECORD_BYTES))
 
 
 def _inflate(data: bytes) -> bytes:
@@ -183,9 +200,9 @@ def _inflate(data: bytes) -> bytes:
     return _decompressor.decompress(frame, max_output_size=2 * MAX_RECORD_BYTES)
 
 
-def _envelope_bytes(stamp: Stamp) -> int:
-    shared = stamp.sent_at, stamp.context, stamp.integrations, stamp.anonymous_id
-    return _HEADER_BYTES + sum(map(len, shared))
+def _shared_bytes(stamp: Stamp) -> int:
+    agent = len(stamp.user_agent) if stamp.user_agent else 0
+    return agent + len(stamp.sent_at) + len(stamp.context) + len(stamp.integrations) + len(stamp.anonymous_id)
 
 
 def _pack_one(header: _Header, events: Sequence[bytes | msgspec.Raw]) -> bytes:
@@ -198,18 +215,20 @@ def _chunks(
     stamp: Stamp, events: Sequence[bytes | msgspec.Raw]
 ) -> list[tuple[tuple[list[int], list[Cut]], list[bytes]]]:
     chunks: list[tuple[tuple[list[int], list[Cut]], list[bytes]]] = []
-    room = 0
+    shared = _shared_bytes(stamp)
+    room = lift = 0
     for event in events:
         raw = bytes(event)
         kept = raw if len(raw) <= MAX_EVENT_BYTES else raw[:OVERSIZE_PREFIX_BYTES]
-        if len(kept) + 8 > room:
+        weighs = max(len(kept), MIN_EVENT_WEIGHT) + shared
+        if len(kept) + 8 > room or weighs > lift:
             chunks.append((([], []), []))
-            room = MAX_RECORD_BYTES - _envelope_bytes(stamp)
+            room, lift = MAX_RECORD_BYTES - _HEADER_BYTES - shared, MAX_RECORD_WEIGHT
         (lengths, cuts), chunk = chunks[-1]
         if kept is not raw:
             cuts.append(Cut(len(lengths), len(raw), hashlib.sha256(raw).hexdigest()))
             room -= 100
         lengths.append(len(kept))
         chunk.append(kept)
-        room -= len(kept) + 8
+        room, lift = room - len(kept) - 8, lift - weighs
     return chunks

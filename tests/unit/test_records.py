@@ -9,18 +9,19 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from manymetrics.events import MAX_EVENT_BYTES, OVERSIZE_PREFIX_BYTES
+from manymetrics.events import MAX_EVENT_BYTES, MIN_EVENT_WEIGHT, OVERSIZE_PREFIX_BYTES
 from manymetrics.records import (
     MAX_RECORD_BYTES,
+    MAX_RECORD_WEIGHT,
     Cut,
     Record,
     Stamp,
     UnreadableRecordError,
     compress,
     count_events,
-    decoded_bytes,
     pack,
     unpack,
+    weight,
     without,
 )
 
@@ -191,21 +192,41 @@ def test_what_is_no_record_counts_as_one_event_since_it_becomes_one_dead_letter(
     assert count_events(data) == 1
 
 
+@given(stamp=stamps, sizes=st.lists(st.integers(0, 2_000), min_size=1, max_size=200), zstd=st.booleans())
+@example(stamp=Stamp(1, "r", "p", "browser", context=b"x" * 18_200), sizes=[2] * 40, zstd=True)
+@example(stamp=Stamp(1, "r", "p", "browser", user_agent="M" * 1_024), sizes=[900] * 40, zstd=True)
+def test_a_record_weighs_its_events_and_for_each_of_them_what_they_share(
+    stamp: Stamp, sizes: list[int], *, zstd: bool
+) -> None:
+    packed = packed_of(stamp, [b"e" * size for size in sizes], zstd=zstd)
+
+    shared = len(stamp.sent_at + stamp.context + stamp.integrations + stamp.anonymous_id) + len(stamp.user_agent or "")
+    assert sum(map(weight, packed)) == sum(max(MIN_EVENT_WEIGHT, size) + shared for size in sizes)
+
+
 @pytest.mark.parametrize("zstd", [False, True])
-def test_a_long_envelope_weighs_once_for_each_event(*, zstd: bool) -> None:
-    stamp = Stamp(1, "r-1", "shop", "browser", context=b"x" * 100_000)
+@pytest.mark.parametrize(("events", "context"), [(3_500, 18_200), (1_000, 60_000), (10_000, 2_000), (20, 700_000)])
+def test_what_a_request_shares_splits_it_into_records_of_a_bounded_weight(
+    events: int, context: int, *, zstd: bool
+) -> None:
+    stamp = Stamp(1, "r-1", "shop", "browser", context=b"x" * context)
 
-    [one] = packed_of(stamp, [b"{}"], zstd=zstd)
-    [many] = packed_of(stamp, [b"{}"] * 50, zstd=zstd)
+    packed = packed_of(stamp, [b"{}"] * events, zstd=zstd)
 
-    assert 100_000 < decoded_bytes(one) < 100_200
-    assert 50 * 95_000 < decoded_bytes(many) < 50 * 102_000
+    assert max(map(weight, packed)) <= MAX_RECORD_WEIGHT
+    assert sum(map(count_events, packed)) == events
+    assert len(packed) <= 2 + events * (context + MIN_EVENT_WEIGHT) / (MAX_RECORD_WEIGHT * 0.9)
+
+
+def test_many_short_events_are_still_one_record() -> None:
+    assert len(pack(STAMP, [b"{}"] * 10_000)) == 1
 
 
 @given(st.binary(max_size=30), st.sampled_from([b"", b"\x02\0\0\0\x02", b"\x02\0\0\0\x02\0\0\0\0\x28\xb5\x2f\xfd"]))
 @example(b"\xff" * 10, b"\x02\0\0\0\x02\0\0\0\0\x28\xb5\x2f\xfd\xc0\0")
-def test_what_is_no_record_weighs_no_more_than_one(data: bytes, start: bytes) -> None:
-    assert 0 <= decoded_bytes(start + data) <= count_events(start + data) * 2 * MAX_RECORD_BYTES
+@example(b"\xff" * 10, b"\x01\xff\xff\xff\xff\xff\xff\xff\xff")
+def test_what_is_no_record_weighs_what_its_one_letter_does(data: bytes, start: bytes) -> None:
+    assert 0 <= weight(start + data) <= MIN_EVENT_WEIGHT + 50
 
 
 def test_no_user_agent_makes_a_record_too_large() -> None:

@@ -18,8 +18,9 @@ from manymetrics.events import (
     MAX_INFLATED_BYTES,
     MAX_SENT_AT_BYTES,
     MAX_SHARED_BYTES,
-    MAX_SPREAD_BYTES,
     MAX_VALUES_A_REQUEST,
+    MAX_WEIGHT_BYTES,
+    MIN_EVENT_WEIGHT,
     TooManyValuesError,
     split_batch,
 )
@@ -184,13 +185,38 @@ def test_what_a_batch_says_for_its_events_has_a_limit_too(api: Api, name: bytes)
 
 def test_what_a_batch_says_of_all_its_events_is_limited_by_their_number(api: Api) -> None:
     context, device = b'{"a":"%s"}' % (b"x" * 100_000), b'"%s"' % (b"y" * 100_000)
-    fit = MAX_SPREAD_BYTES // (len(context) + len(device))
+    fit = MAX_WEIGHT_BYTES // (MIN_EVENT_WEIGHT + len(context) + len(device))
 
     def of(events: int) -> bytes:
         return b'{"context":%s,"anonymousId":%s,"batch":[%s]}' % (context, device, b",".join([b"{}"] * events))
 
     assert api.post("/v1/batch", of(fit)).status == 200
     assert error_of(api.post("/v1/batch", of(fit + 1))) == (413, "too_large")
+
+
+def test_ten_thousand_events_may_share_what_real_clients_share(api: Api) -> None:
+    context = b'{"a":"%s"}' % (b"x" * 1_500)
+    body = b'{"context":%s,"sentAt":"2026-11-25T12:00:00Z","batch":[%s]}'
+
+    assert api.post("/v1/batch", body % (context, b",".join([EVENT] * MAX_EVENTS_A_REQUEST))).status == 200
+
+
+@pytest.mark.parametrize(
+    ("events", "shared"),
+    [
+        (3_500, {"context": {"x": "a" * 18_200}}),
+        (165, {"context": {"x": "a" * 127_900}, "integrations": {"x": "a" * 127_900}}),
+    ],
+)
+def test_a_hundred_bytes_on_the_wire_do_not_weigh_sixty_million(
+    api: Api, events: int, shared: dict[str, object]
+) -> None:
+    body = gzip.compress(json.dumps({"batch": [{}] * events, **shared}).encode())
+
+    answer = api.post("/v1/batch", body)
+
+    assert error_of(answer) == (413, "too_large")
+    assert "send fewer events at a time, or share less" in str(answer.json())
 
 
 def test_a_long_sent_at_can_not_be_multiplied_by_the_events_of_its_batch(api: Api) -> None:
