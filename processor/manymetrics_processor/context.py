@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import msgspec
 
@@ -86,19 +87,82 @@ class _Context(_Strict):
     user_agent_data: msgspec.Raw = NO_RAW  # the one field without a column that about every browser sends
 
 
+class BatchContext(NamedTuple):
+    """What a batch's context says for its events: ``outer``, or ``outer_text`` where it is no object.
+
+    The rest is made once, and is that of each event without a context of its own. ``columns`` is not to be changed, and
+    None where they can't be read: then each event finds that out. ``rest`` is the JSON text of what has no column,
+    ``rest_of_identify`` without ``traits``, which become the event's.
+    """
+
+    outer: Raws
+    outer_text: bytes
+    columns: list[object] | None
+    rest: str | None
+    rest_of_identify: str | None
+    traits: msgspec.Raw | None
+
+
 _strict_context = msgspec.json.Decoder(_Context)
 _INT32, _INT64 = 2**31, 2**63
 
 
-def context_columns(event: Event, stamp: Stamp, outer: Raws, outer_text: bytes) -> Columns:
-    """The columns of an event's context over that of its batch: ``outer``, or ``outer_text`` where it is no object."""
-    if not outer and not outer_text:
+def read_batch_context(stamp: Stamp) -> BatchContext:
+    """Read what the batch's context says, once for all of its events. Raises msgspec.DecodeError."""
+    if not stamp.context:
+        return NO_BATCH_CONTEXT
+    outer = read_object(stamp.context)
+    if outer is None:
+        text = stamp.context.decode()
+        return BatchContext({}, stamp.context, _columns_with_care({}, stamp), text, text, None)
+    left = dict(outer)
+    try:
+        columns = _columns_with_care(left, stamp)
+    except msgspec.DecodeError:
+        return BatchContext(outer, b"", None, None, None, None)
+    rest = _text_of(left)
+    traits = left.pop("traits", None)
+    return BatchContext(outer, b"", columns, rest, rest if traits is None else _text_of(left), traits)
+
+
+NO_BATCH_CONTEXT = BatchContext({}, b"", [], None, None, None)
+
+
+def context_columns(event: Event, stamp: Stamp, batch: BatchContext) -> Columns:
+    """The columns of an event's context over that of its batch."""
+    if not batch.outer and not batch.outer_text:
         quick = _quick_columns(event, stamp)
         if quick is not None:
             return quick
-    context, rest = _merged_context(event, outer, outer_text)
-    columns, traits = _columns_with_care(context, event, stamp)
-    return columns, traits, rest if rest is not None else (_encode(context).decode() if context else None)
+    elif not event.context and batch.columns is not None:
+        return _columns_of_batch(batch.columns.copy(), event, batch)
+    context, rest = _merged_context(event, batch)
+    columns = _columns_with_care(context, stamp)
+    traits = json_text(event.traits)
+    if traits is None and event.type == "identify" and "traits" in context:  # rudder-sdk-python has them there
+        traits = json_text(context.pop("traits"))
+    return _of_event(columns, event), traits, rest if rest is not None else _text_of(context)
+
+
+def _columns_of_batch(columns: list[object], event: Event, batch: BatchContext) -> Columns:
+    """As context_columns, for an event without a context of its own: nothing that is long is made again."""
+    traits, rest = json_text(event.traits), batch.rest
+    if traits is None and event.type == "identify" and batch.traits is not None:
+        traits, rest = json_text(batch.traits), batch.rest_of_identify
+    return _of_event(columns, event), traits, rest
+
+
+def _of_event(columns: list[object], event: Event) -> list[object]:
+    """What the event says outside of a context, where that says nothing."""
+    if columns[_CHANNEL_AT] is None:
+        columns[_CHANNEL_AT] = event.channel
+    if event.type == "page":
+        _fill_page(columns, event.properties)
+    return columns
+
+
+def _text_of(context: Raws) -> str | None:
+    return _encode(context).decode() if context else None
 
 
 def _quick_columns(event: Event, stamp: Stamp) -> Columns | None:
@@ -168,32 +232,31 @@ def _fits(value: int | None, limit: int) -> bool:
     return value is None or -limit <= value < limit
 
 
-def _merged_context(event: Event, outer: Raws, outer_text: bytes) -> tuple[Raws, str | None]:
+def _merged_context(event: Event, batch: BatchContext) -> tuple[Raws, str | None]:
     """The event's context over its batch's; and the text itself where it is no object."""
     own = event.context
     if not own:
-        return dict(outer), outer_text.decode() or None
+        return dict(batch.outer), None
     context = read_object(bytes(own))
     if context is None:
-        return dict(outer), bytes(own).decode()
-    return {**outer, **context}, None
+        return dict(batch.outer), bytes(own).decode()
+    return {**batch.outer, **context}, None
 
 
-def _columns_with_care(context: Raws, event: Event, stamp: Stamp) -> tuple[list[object], str | None]:
-    """As context_columns, for any context; takes what has a column out of ``context``."""
+def _columns_with_care(context: Raws, stamp: Stamp) -> list[object]:
+    """The columns of any context, which are taken out of it."""
     ip = stamp.ip
     if stamp.key_kind == "server":
         ip = _take_text(context, "ip") or ip
     agent = _take_text(context, "userAgent")
     if agent is None and stamp.key_kind == "browser":
         agent = stamp.user_agent
-    channel = _take_text(context, "channel")
     columns: list[object] = [
         ip,
         agent,
         _take_text(context, "locale"),
         _take_text(context, "timezone"),
-        event.channel if channel is None else channel,
+        _take_text(context, "channel"),
     ]
     for group, names in _GROUPS.items():
         raw = bytes(context.get(group, NO_RAW))
@@ -204,17 +267,13 @@ def _columns_with_care(context: Raws, event: Event, stamp: Stamp) -> tuple[list[
             context[group] = msgspec.Raw(rest)
         elif raw:
             del context[group]
-    if event.type == "page":
-        _fill_page(columns, event.properties)
     columns.append(_take_text(context, "sessionId"))
     columns.append(_take_int(context, "sessionSequence", _INT64))
     columns.append(_take_int(context, "attempt", _INT32))
-    traits = json_text(event.traits)
-    if traits is None and event.type == "identify" and "traits" in context:  # rudder-sdk-python has them there
-        traits = json_text(context.pop("traits"))
-    return columns, traits
+    return columns
 
 
+_CHANNEL_AT = 4
 # What a context's objects hold, in the order of the columns.
 _GROUPS: dict[str, tuple[str, ...]] = {
     "library": ("name", "version"),

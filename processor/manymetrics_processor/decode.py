@@ -186,7 +186,7 @@ def _decode_record(
         bad.append((letter, number, 0, Reason.UNREADABLE_RECORD.value))
         return DEAD_LETTERED
     stamp, cuts = unpacked.stamp, unpacked.cuts
-    request = read_request(stamp)
+    request, facts = read_request(stamp), ""
     events = unpacked.events[span]
     outcomes = bytearray(STORED * len(events))
     for position, raw in enumerate(events, span.start):
@@ -197,7 +197,8 @@ def _decode_record(
         )
         if isinstance(row, Rejected):
             outcomes[position - span.start] = DEAD_LETTERED[0]
-            bad.append((letter_of(raw, stamp, row, place), number, position, row.reason.value))
+            facts = facts or facts_of(stamp)
+            bad.append((letter_of(raw, stamp, row, place, facts), number, position, row.reason.value))
         else:
             good.append((row, number, position, dedup_digest(stamp.project_id, row[0], stamp.key_kind)))
     return bytes(outcomes)
@@ -219,18 +220,20 @@ def row_or_rejected(raw: bytes, request: Request, place: Place, cuts: dict[int, 
         return Rejected(Reason.TOO_LARGE, f"{len(raw)} bytes, and its batch's context with them")
     try:
         event = parse_event(raw, request.stamp.default_type, request.stamp.anonymous_id)
-        return event if isinstance(event, Rejected) else row_of(event, request, place)
+        if isinstance(event, Rejected):
+            return event
+        return Rejected(Reason.UNPROCESSABLE, request.failure) if request.failure else row_of(event, request, place)
     except Exception as error:  # noqa: BLE001  # a fault of ours in one event must not stop all others
         return Rejected(Reason.UNPROCESSABLE, type(error).__name__)
 
 
-def letter_of(raw: bytes, stamp: Stamp, rejected: Rejected, place: Place) -> Row:
+def letter_of(raw: bytes, stamp: Stamp, rejected: Rejected, place: Place, facts: str = "") -> Row:
+    """The dead letter of an event. ``facts``: facts_of(stamp), where the caller has it: it may be long."""
     # What the table couldn't hold as text, it holds as base64.
     text, encoding = _text_of(raw) if rejected.reason != Reason.UNSTORABLE else _base64_of(raw)
     whole = 0 if rejected.detail.partition(" sha256 ")[1] or rejected.reason == Reason.ERASED else 1
     if rejected.reason == Reason.ERASED:
-        stamp = Stamp(stamp.received_at, "", stamp.project_id, stamp.key_kind)
-    facts = msgspec.json.encode(msgspec.structs.asdict(stamp)).decode()
+        stamp, facts = Stamp(stamp.received_at, "", stamp.project_id, stamp.key_kind), ""
     return (
         place_digest(place).hex(),
         stamp.received_at,
@@ -241,9 +244,14 @@ def letter_of(raw: bytes, stamp: Stamp, rejected: Rejected, place: Place) -> Row
         text,
         encoding,
         whole,
-        facts,
+        facts or facts_of(stamp),
         *place,
     )
+
+
+def facts_of(stamp: Stamp) -> str:
+    """A stamp as a dead letter keeps it: JSON, with its byte strings in base64."""
+    return msgspec.json.encode(msgspec.structs.asdict(stamp)).decode()
 
 
 def _unreadable(record: StreamRecord, place: Place, detail: str) -> Row:

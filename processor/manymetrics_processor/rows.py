@@ -13,9 +13,17 @@ from typing import NamedTuple
 
 import msgspec
 
-from manymetrics.events import Event
+from manymetrics.events import NO_RAW, Event
 from manymetrics.records import Stamp
-from manymetrics_processor.context import Raws, context_columns, json_text, read_object
+from manymetrics_processor.context import (
+    NO_BATCH_CONTEXT,
+    BatchContext,
+    Raws,
+    context_columns,
+    json_text,
+    read_batch_context,
+    read_object,
+)
 
 DAY_US = 86_400_000_000
 MAX_AHEAD_US = DAY_US  # an event_time further ahead of received_at than this is a wrong clock
@@ -39,14 +47,20 @@ def place_digest(place: Place) -> bytes:
 
 
 class Request(NamedTuple):
-    """A record's stamp with its envelope read: done once for all events of the record."""
+    """A record's stamp with its envelope read: done once for all events of the record, however long it is.
+
+    ``integrations``: the members of what the batch says, None where it is no object. ``extra``: the column of an event
+    that adds nothing to ``shared_integrations``. ``failure``: why none of its events has a row; empty mostly.
+    """
 
     stamp: Stamp
     sent_at: int | None
     sent_at_unreadable: bytes
-    context: Raws
-    context_text: bytes
-    integrations: bytes
+    context: BatchContext
+    integrations: Raws | None
+    shared_integrations: msgspec.Raw
+    extra: str
+    failure: str = ""
 
 
 _any = msgspec.json.Decoder()
@@ -59,9 +73,15 @@ def read_request(stamp: Stamp) -> Request:
     if stamp.sent_at and stamp.sent_at != b"null":
         time = parse_time(_scalar(stamp.sent_at))
         unreadable = stamp.sent_at if time is None else b""
-    context = read_object(stamp.context)
-    rest = stamp.context if context is None else b""
-    return Request(stamp, time, unreadable, context or {}, rest, stamp.integrations)
+    try:
+        context, integrations, shared = read_batch_context(stamp), None, NO_RAW
+        if stamp.integrations:
+            integrations = read_object(stamp.integrations)
+            shared = msgspec.Raw(stamp.integrations if integrations is None else _encode(integrations))
+        extra = _encode({"integrations": shared}).decode() if shared else ""
+    except (ValueError, RecursionError) as error:  # what can't be decoded: every event would say so
+        return Request(stamp, time, unreadable, NO_BATCH_CONTEXT, None, NO_RAW, "", type(error).__name__)
+    return Request(stamp, time, unreadable, context, integrations, shared, extra)
 
 
 def row_of(event: Event, request: Request, place: Place) -> Row:
@@ -89,7 +109,7 @@ def row_of(event: Event, request: Request, place: Place) -> Row:
         message_id = str(uuid.UUID(bytes=place_digest(place)))
         repairs.append("message_id_missing")
 
-    columns, traits, context_rest = context_columns(event, stamp, request.context, request.context_text)
+    columns, traits, context_rest = context_columns(event, stamp, request.context)
     return (
         message_id,
         stamp.project_id,
@@ -107,7 +127,7 @@ def row_of(event: Event, request: Request, place: Place) -> Row:
         json_text(event.properties),
         traits,
         context_rest,
-        _encode(extra).decode() if extra else None,
+        _extra_text(extra, request) if extra else None,
         ",".join(sorted(set(repairs))) if repairs else None,
         stamp.key_kind,
         stamp.request_id,
@@ -172,8 +192,10 @@ def parse_time(value: object) -> int | None:
 def _extra(event: Event, request: Request) -> Raws:
     """Top-level fields that have no column. The write key is not one: it's a credential."""
     extra: Raws = dict(event.extra) if event.extra else {}
-    if event.integrations or request.integrations:
-        extra["integrations"] = _merged(event.integrations, request.integrations)
+    if event.integrations:
+        extra["integrations"] = _merged(event.integrations, request)
+    elif request.shared_integrations:
+        extra["integrations"] = request.shared_integrations
     for name, raw in (("category", event.category), ("_metadata", event.metadata), ("rudderId", event.rudder_id)):
         if raw:
             extra[name] = raw
@@ -185,14 +207,18 @@ def _extra(event: Event, request: Request) -> Raws:
     return extra
 
 
-def _merged(own: msgspec.Raw, envelope: bytes) -> msgspec.Raw:
-    """Both are objects: the event's keys win. Else: the event's, where it has any."""
-    if not envelope:
+def _merged(own: msgspec.Raw, request: Request) -> msgspec.Raw:
+    """Both are objects: the event's keys win. Else: the event's."""
+    inner = read_object(bytes(own)) if request.integrations is not None else None
+    if request.integrations is None or inner is None:
         return own
-    outer, inner = read_object(envelope), read_object(bytes(own))
-    if own and (outer is None or inner is None):
-        return own
-    return msgspec.Raw(_encode({**outer, **(inner or {})})) if outer is not None else msgspec.Raw(envelope)
+    return msgspec.Raw(_encode({**request.integrations, **inner}))
+
+
+def _extra_text(extra: Raws, request: Request) -> str:
+    if len(extra) == 1 and extra.get("integrations") is request.shared_integrations:
+        return request.extra
+    return _encode(extra).decode()
 
 
 def _scalar(raw: bytes) -> object:

@@ -6,6 +6,7 @@ import math
 import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest.mock import patch
 
 import msgspec
 import pytest
@@ -13,10 +14,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from manymetrics.events import Rejected, parse_event
-from manymetrics.records import Stamp
+from manymetrics.outcomes import Reason
+from manymetrics.records import Stamp, pack
 from manymetrics.tables import EVENTS
 from manymetrics_processor import context as reading
 from manymetrics_processor import rows
+from manymetrics_processor.decode import StreamRecord, decode, facts_of, row_or_rejected
 from manymetrics_processor.rows import Row, place_digest, read_request, row_of
 
 PLACE = ("local:1", "shard-0", "7", 3)
@@ -384,3 +387,90 @@ def test_ids_are_told_apart_by_project_and_to_the_letter() -> None:
     pairs = [("a", "m"), ("b", "m"), ("a", "M"), ("a", " m"), ("a", "m "), ("a", "\u00e9"), ("a", "e\u0301")]
 
     assert len({rows.dedup_digest(project, message, "browser") for project, message in pairs}) == len(pairs)
+
+
+# --- what a batch shares ----------------------------------------------------------------------------------
+
+shared_values = (
+    st.none() | st.booleans() | st.integers() | st.text(max_size=4) | st.just({"name": "n", "z": 1, "url": "u"})
+)
+shared_contexts = st.dictionaries(
+    st.sampled_from(["ip", "userAgent", "locale", "channel", "device", "page", "sessionSequence", "traits", "z"]),
+    shared_values,
+)
+
+
+@given(
+    shared=shared_contexts | shared_values,
+    integrations=st.none() | shared_contexts | shared_values,
+    event=st.fixed_dictionaries(
+        {
+            "type": st.sampled_from(["track", "identify", "page", "group"]),
+            "event": st.just("E"),
+            "userId": st.just("u"),
+        },
+        optional={
+            "channel": st.text(max_size=3),
+            "traits": shared_values,
+            "properties": shared_values,
+            "category": shared_values,
+        },
+    ),
+    kind=st.sampled_from(["browser", "server"]),
+)
+@example(shared={"traits": {"a": 1}}, integrations=None, event={"type": "identify", "userId": "u"}, kind="server")
+@example(shared={"page": {"z": 1}}, integrations=None, event={"type": "page", "userId": "u"}, kind="server")
+def test_what_a_batch_shares_is_as_if_each_event_had_sent_it(
+    shared: object, integrations: object, event: dict[str, Any], kind: str
+) -> None:
+    own = {**event, "context": shared, **({"integrations": integrations} if integrations is not None else {})}
+    stamp = {"key_kind": kind, "user_agent": "Mozilla", "ip": "192.0.2.1"}
+
+    spread = row_of_event(
+        event,
+        **stamp,
+        context=msgspec.json.encode(shared),
+        integrations=b"" if integrations is None else msgspec.json.encode(integrations),
+    )
+
+    assert by_column(spread) == by_column(row_of_event(own, **stamp))
+
+
+def test_what_a_batch_shares_is_made_once_for_all_its_events() -> None:
+    text = msgspec.json.encode({"x": "a" * 100_000, "locale": "b" * 100_000})
+    request = read_request(Stamp(1, "r", "p", "server", context=text, integrations=text))
+    events = [parse_event(b'{"type":"%s","event":"E","name":"E","userId":"u"}' % kind) for kind in (b"page", b"page")]
+
+    one, other = (
+        by_column(row_of(event, request, (*PLACE[:3], at)))
+        for at, event in enumerate(event for event in events if not isinstance(event, Rejected))
+    )
+
+    assert len(str(one["context"])) > 100_000
+    assert all(one[name] is other[name] for name in ("context", "context_locale"))
+    alone = [parse_event(b'{"type":"page","name":"E","userId":"u"}') for _ in range(2)]
+    extra, again = (row_of(event, request, PLACE) for event in alone if not isinstance(event, Rejected))
+    assert by_column(extra)["extra"] is by_column(again)["extra"]
+
+
+@pytest.mark.parametrize("shared", [{"context": b'{"\xff":1}'}, {"integrations": b'{"\\ud800":1}'}, {"context": b"{"}])
+def test_what_a_batch_shares_that_cannot_be_read_costs_its_events_alone(shared: dict[str, bytes]) -> None:
+    request = read_request(
+        Stamp(1, "r", "p", "server", context=shared.get("context", b""), integrations=shared.get("integrations", b""))
+    )
+
+    found = row_or_rejected(b'{"type":"track","event":"E","userId":"u"}', request, PLACE, {})
+
+    assert isinstance(found, Rejected)
+    assert found.reason is Reason.UNPROCESSABLE
+
+
+def test_the_letters_of_a_record_keep_its_stamp_once() -> None:
+    stamp = Stamp(1, "r", "p", "server", context=b'{"x":"%s"}' % (b"a" * 100_000))
+    [record] = pack(stamp, [b"{}", b"[]"])
+
+    with patch("manymetrics_processor.decode.facts_of", wraps=facts_of) as made:
+        batch = decode([StreamRecord("s", 1, record, 1)], "local:1")
+
+    assert made.call_count == 1
+    assert batch.letters.table["stamp"].to_pylist() == [facts_of(stamp)] * 2
