@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyiceberg.io import FileIO
 from pyiceberg.manifest import DataFile, ManifestFile
 from pyiceberg.table import Table as IcebergTable
 from pyiceberg.table.snapshots import Snapshot
@@ -25,6 +26,7 @@ from pyiceberg.table.snapshots import Snapshot
 from manymetrics.tables import TABLES, Table
 from manymetrics_processor.arrow_engine import MERGED_ZSTD_LEVEL, stage_day
 from manymetrics_processor.commits import ConflictError
+from manymetrics_processor.file_memory import memory_bytes
 from manymetrics_processor.lake import (
     MAX_ATTEMPTS,
     Lake,
@@ -43,6 +45,7 @@ MERGE_FROM_FILES = 8  # of one tier and day
 TIER_BYTES = (64_000, 512_000, 4_000_000)  # a file's tier is how many of these it reaches
 MERGED_BYTES = 8_000_000  # files of this size are left alone, and a merge takes no more than this
 MERGED_ROWS = 100_000  # and a merge takes no more than this many: it holds them in memory
+MERGED_MEMORY = 128_000_000  # bytes of Arrow that they take there; a file that takes half of it alone is left alone
 QUERY_GRACE_S = 60.0  # how long a file that only an expired snapshot held is left for queries that began before
 READS_AT_ONCE = 16  # from S3 each takes some 20 ms of waiting
 ORPHANS_EVERY_S = 3_600.0
@@ -137,7 +140,7 @@ def merge_small_files(lake: Lake, table: Table) -> None:
     """Merge the files of one day and tier where there are enough of them, until there are not."""
     lost = 0
     while True:
-        group = _group_to_merge(list(live_files(lake.load(table))))
+        group = _group_to_merge(list(live_files(lake.load(table))), lake.io)
         if group is None:
             return
         try:
@@ -181,12 +184,13 @@ def stage_rewritten(
     ``without``: rows that go, by their positions.
     """
     rows = read_files(table, iceberg, files, without=without)
-    left = kept(rows)
-    new = []
-    if left.num_rows:
-        day = files[0].partition[0]
-        new.append(stage_day(table, iceberg, sort_rows(table, left), day, zstd_level=MERGED_ZSTD_LEVEL))
-    return Rewritten(files, new, rows.num_rows - left.num_rows, fence_of(iceberg))
+    before = rows.num_rows
+    rows = kept(rows)
+    dropped, new = before - rows.num_rows, []
+    if rows.num_rows:
+        rows = sort_rows(table, rows)  # in one name, so that no more than two copies are held
+        new.append(stage_day(table, iceberg, rows, files[0].partition[0], zstd_level=MERGED_ZSTD_LEVEL))
+    return Rewritten(files, new, dropped, fence_of(iceberg))
 
 
 def swap(
@@ -236,7 +240,7 @@ def sort_rows(table: Table, rows: pa.Table) -> pa.Table:
     return rows.take(pc.sort_indices(rows, sort_keys=keys))
 
 
-def _group_to_merge(files: Sequence[DataFile]) -> list[DataFile] | None:
+def _group_to_merge(files: Sequence[DataFile], io: FileIO) -> list[DataFile] | None:
     groups: dict[tuple[int, int], list[DataFile]] = defaultdict(list)
     for file in files:
         if file.file_size_in_bytes < MERGED_BYTES and file.record_count < MERGED_ROWS // 2:
@@ -244,15 +248,23 @@ def _group_to_merge(files: Sequence[DataFile]) -> list[DataFile] | None:
             groups[file.partition[0], tier].append(file)
     for group in groups.values():
         if len(group) >= MERGE_FROM_FILES:
-            chosen, size, rows = [], 0, 0
-            for file in sorted(group, key=lambda one: one.file_size_in_bytes):
-                size, rows = size + file.file_size_in_bytes, rows + file.record_count
-                if size > MERGED_BYTES or rows > MERGED_ROWS:
-                    break
-                chosen.append(file)
+            light = [file for file in group if memory_bytes(io, file.file_path) < MERGED_MEMORY // 2]
+            chosen = _as_many_as_fit(light, io) if len(light) >= MERGE_FROM_FILES else []
             if len(chosen) > 1:
                 return chosen
     return None
+
+
+def _as_many_as_fit(files: Sequence[DataFile], io: FileIO) -> list[DataFile]:
+    chosen: list[DataFile] = []
+    size = rows = memory = 0
+    for file in sorted(files, key=lambda one: (memory_bytes(io, one.file_path), one.file_size_in_bytes)):
+        size, rows = size + file.file_size_in_bytes, rows + file.record_count
+        memory += memory_bytes(io, file.file_path)
+        if size > MERGED_BYTES or rows > MERGED_ROWS or memory > MERGED_MEMORY:
+            break
+        chosen.append(file)
+    return chosen
 
 
 # --- expire and remove ------------------------------------------------------------------------------------

@@ -1,0 +1,113 @@
+"""Work and memory after the API follow what was sent, inflated, not its compressed size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from manymetrics.records import Stamp, pack
+from manymetrics.tables import DEAD_LETTERS, EVENTS, Table
+from manymetrics_processor import maintenance, pipeline
+from manymetrics_processor.decode import StreamRecord
+from manymetrics_processor.file_memory import memory_bytes
+from manymetrics_processor.lake import Lake, live_files
+from manymetrics_processor.maintenance import MERGED_MEMORY, merge_small_files
+from manymetrics_processor.reading import read_file
+from manymetrics_processor.window import Window
+from tests.integration.micro_batches import NOW, SHARD, STREAM, file_paths, make_lake, rows, track
+
+LONG = b'{"x":"%s"}' % (b"a" * 127_900)
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    return make_lake(tmp_path)
+
+
+def requests(number: int, events: list[bytes], **shared: bytes) -> Iterator[list[StreamRecord]]:
+    """The records of so many requests."""
+    stamp = Stamp(NOW, "r", "shop", "server", **shared)  # type: ignore[arg-type]  # the envelope's parts
+    sequences = count(1)
+    for _ in range(number):
+        yield [StreamRecord(SHARD, next(sequences), one, NOW) for one in pack(stamp, events)]
+
+
+def commit(lake: Lake, given: Iterator[list[StreamRecord]]) -> None:
+    window = Window()
+    for records in given:
+        pipeline.run(records, STREAM, lake, window)
+
+
+def memory_of(lake: Lake, table: Table) -> list[int]:
+    files = live_files(lake.load(table))
+    return sorted(read_file(table, lake.io, file.file_path).nbytes for file in files)
+
+
+# --- merges -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("event", "table"), [(msgspec.json.encode(track(None)), EVENTS), (b"{}", DEAD_LETTERS)])
+def test_a_merge_takes_no_more_than_its_memory_however_small_the_files_are(
+    lake: Lake, tmp_path: Path, event: bytes, table: Table
+) -> None:
+    commit(lake, requests(10, [event] * 90, context=LONG, integrations=LONG))
+    before = memory_of(lake, table)
+    sizes = [path.stat().st_size for path in file_paths(tmp_path) if path.suffix == ".parquet"]
+    assert max(sizes) < 500_000 < MERGED_MEMORY < sum(before)
+
+    merge_small_files(lake, table)
+
+    after = memory_of(lake, table)
+    assert max(after) <= MERGED_MEMORY
+    assert len(after) < len(before)
+    assert len(rows(lake, table)) == 900
+
+
+def test_files_that_take_much_memory_do_not_keep_others_from_being_merged(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maintenance, "MERGED_MEMORY", 12_000_000)
+    commit(lake, requests(10, [msgspec.json.encode(track(None, properties={"a": "a" * 490_000}))] * 15))
+    heavy = {file.file_path for file in live_files(lake.load(EVENTS))}
+    window = Window()
+    for sequence in range(1_000, 1_020):
+        [one] = pack(Stamp(NOW, "r", "shop", "server"), [msgspec.json.encode(track(f"m{sequence}"))])
+        pipeline.run([StreamRecord(SHARD, sequence, one, NOW)], STREAM, lake, window)
+
+    merge_small_files(lake, EVENTS)
+
+    files = {file.file_path for file in live_files(lake.load(EVENTS))}
+    assert len(files - heavy) == 1
+    assert heavy < files
+
+
+def test_the_memory_of_a_file_is_known_without_holding_it(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    events = [track(f"m{number}", event=None if number % 3 else f"e{number}" * 9) for number in range(700)]
+    commit(lake, requests(1, list(map(msgspec.json.encode, events)), context=b'{"x":"%s"}' % (b"a" * 9_000)))
+    monkeypatch.setattr("manymetrics_processor.file_memory.SURELY_SMALL", 0)
+
+    for table in (EVENTS, DEAD_LETTERS):
+        [file] = live_files(lake.load(table))
+        actual = read_file(table, lake.io, file.file_path).nbytes
+        assert actual <= memory_bytes(lake.io, file.file_path) <= 1.2 * actual
+
+
+def test_a_small_file_is_not_read_to_know_what_it_takes(lake: Lake) -> None:
+    commit(lake, requests(1, [msgspec.json.encode(track("m"))]))
+    [file] = live_files(lake.load(EVENTS))
+
+    assert memory_bytes(lake.io, file.file_path) < 100_000
+
+
+def test_rows_that_take_much_memory_are_merged_where_they_fit(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit(lake, requests(12, [msgspec.json.encode(track(None))] * 4, context=LONG))
+    monkeypatch.setattr(maintenance, "MERGED_MEMORY", 3_000_000)
+
+    merge_small_files(lake, EVENTS)
+
+    assert max(memory_of(lake, EVENTS)) <= 3_000_000
+    assert len(memory_of(lake, EVENTS)) == 8  # 5 are one, and 7 are left
