@@ -27,6 +27,7 @@ from pyiceberg.typedef import Record
 from manymetrics.tables import Table
 from manymetrics_processor import commits
 from manymetrics_processor.decode import Rows
+from manymetrics_processor.file_memory import MEMORY_KEY, row_groups
 from manymetrics_processor.storage import delete_files, locate, make_folder, note_written
 
 ROW_GROUP_ROWS = 50_000  # small enough that min and max of the sort columns let queries skip
@@ -96,7 +97,9 @@ def stage_day(
                 store_schema=False,
             )
             with writer:
-                writer.write_table(data, row_group_size=ROW_GROUP_ROWS)
+                for group in row_groups(data, ROW_GROUP_ROWS):
+                    writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
+                writer.add_key_value_metadata({MEMORY_KEY: str(data.nbytes)})
             size = sink.tell()
         note_written(iceberg.io, location)
     except BaseException:  # a full disk, mostly: what is half written would fill it at each attempt

@@ -5,8 +5,10 @@ A dictionary keeps a value that repeats once: 165 rows of 128 kB are 480 bytes i
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -14,10 +16,35 @@ from pyiceberg.io import FileIO
 
 from manymetrics_processor.storage import locate
 
+ROW_GROUP_MEMORY = 32_000_000  # bytes of Arrow: what a reader holds of a file at once, and each of its threads
 MEMORY_KEY = "manymetrics.memory_bytes"  # of a Parquet file's own metadata, where its writer knew
 SURELY_SMALL = 32_000  # bytes: a column chunk that can't take more isn't looked at closer
 _DICTIONARIES = frozenset({"PLAIN_DICTIONARY", "RLE_DICTIONARY"})
 _OFFSET_BYTES = 4  # Arrow's, for each text
+
+
+def row_groups(rows: pa.Table, most_rows: int) -> Iterator[pa.Table]:
+    """The rows in groups for a file, each of at most so many rows, and of ROW_GROUP_MEMORY where it has two or more."""
+    if rows.nbytes <= ROW_GROUP_MEMORY:
+        for start in range(0, rows.num_rows, most_rows):
+            yield rows.slice(start, most_rows)
+        return
+    ends = np.cumsum(_row_bytes(rows))
+    start = 0
+    while start < rows.num_rows:
+        before = ends[start - 1] if start else 0
+        stop = int(np.searchsorted(ends, before + ROW_GROUP_MEMORY, side="right"))
+        stop = min(max(stop, start + 1), start + most_rows)
+        yield rows.slice(start, stop - start)
+        start = stop
+
+
+def _row_bytes(rows: pa.Table) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    sizes = np.full(rows.num_rows, 8 * rows.num_columns, dtype=np.int64)
+    for column in rows.columns:
+        if pa.types.is_string(column.type):
+            sizes += pc.fill_null(pc.binary_length(column), 0).to_numpy()
+    return sizes
 
 
 @lru_cache(maxsize=10_000)  # a data file never changes

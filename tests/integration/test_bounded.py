@@ -7,16 +7,18 @@ from itertools import count
 from pathlib import Path
 
 import msgspec
+import pyarrow as pa
 import pytest
 
 from manymetrics.records import Stamp, pack
 from manymetrics.tables import DEAD_LETTERS, EVENTS, Table
 from manymetrics_processor import maintenance, pipeline
 from manymetrics_processor.decode import StreamRecord
-from manymetrics_processor.file_memory import memory_bytes
+from manymetrics_processor.file_memory import MEMORY_KEY, ROW_GROUP_MEMORY, memory_bytes, row_groups
 from manymetrics_processor.lake import Lake, live_files
 from manymetrics_processor.maintenance import MERGED_MEMORY, merge_small_files
 from manymetrics_processor.reading import read_file
+from manymetrics_processor.storage import open_parquet
 from manymetrics_processor.window import Window
 from tests.integration.micro_batches import NOW, SHARD, STREAM, file_paths, make_lake, rows, track
 
@@ -90,10 +92,36 @@ def test_the_memory_of_a_file_is_known_without_holding_it(lake: Lake, monkeypatc
     commit(lake, requests(1, list(map(msgspec.json.encode, events)), context=b'{"x":"%s"}' % (b"a" * 9_000)))
     monkeypatch.setattr("manymetrics_processor.file_memory.SURELY_SMALL", 0)
 
+    monkeypatch.setattr("manymetrics_processor.file_memory.MEMORY_KEY", "not what the file says of itself")
+    memory_bytes.cache_clear()
+
     for table in (EVENTS, DEAD_LETTERS):
         [file] = live_files(lake.load(table))
         actual = read_file(table, lake.io, file.file_path).nbytes
         assert actual <= memory_bytes(lake.io, file.file_path) <= 1.2 * actual
+
+
+def test_a_file_says_what_memory_it_takes(lake: Lake) -> None:
+    commit(lake, requests(1, [msgspec.json.encode(track("m"))] * 90, context=LONG))
+
+    [file] = live_files(lake.load(EVENTS))
+
+    with open_parquet(lake.io, file.file_path) as parquet:
+        said = int(parquet.metadata.metadata[MEMORY_KEY.encode()])
+    assert said == memory_bytes(lake.io, file.file_path)
+    assert said == pytest.approx(read_file(EVENTS, lake.io, file.file_path).nbytes, rel=0.01)
+
+
+@pytest.mark.parametrize("sizes", [[400_000] * 200, [10] * 5_000 + [500_000] * 150 + [10] * 5_000, [50_000_000, 10]])
+def test_a_row_group_takes_no_more_than_its_memory_however_the_rows_differ(sizes: list[int]) -> None:
+    rows = pa.table({"text": ["a" * size for size in sizes], "number": list(range(len(sizes)))})
+
+    groups = list(row_groups(rows, 6_000))
+
+    assert pa.concat_tables(groups).equals(rows)
+    assert max(group.num_rows for group in groups) <= 6_000
+    assert all(group.nbytes <= ROW_GROUP_MEMORY or group.num_rows == 1 for group in groups)
+    assert len(groups) <= 2 + rows.nbytes // (ROW_GROUP_MEMORY - 500_000) + len(sizes) // 6_000
 
 
 def test_a_small_file_is_not_read_to_know_what_it_takes(lake: Lake) -> None:
