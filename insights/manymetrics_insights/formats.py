@@ -22,6 +22,7 @@ Rows = Iterable[Sequence[object]]
 Writer = Callable[[Sequence[str], Rows], Iterator[str]]
 
 ROWS_MEASURED: Final = 1000  # the table's widths come from these; a wider cell further down moves its own line only
+CHARACTERS_MEASURED: Final = 4_000_000  # or from fewer rows: they are held in memory
 WIDEST_CELL: Final = 60  # columns of a terminal; a longer text ends in an ellipsis there
 
 _NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -63,7 +64,7 @@ def write_ndjson(columns: Sequence[str], rows: Rows) -> Iterator[str]:
 def write_table(columns: Sequence[str], rows: Rows, *, widest: int | None = None) -> Iterator[str]:
     """Aligned, for people: numbers to the right, null as NULL. ``widest`` cuts cells."""
     waiting = iter(rows)
-    measured = list(islice(waiting, ROWS_MEASURED))
+    measured = _first_rows(waiting)
     names = [_table_cell(name, widest) for name in columns]
     cells = [[_table_cell(value, widest) for value in row] for row in measured]
     widths = [max(map(display_width, column)) for column in zip(names, *cells, strict=True)]
@@ -94,6 +95,18 @@ def escape_json(text: str) -> str:
 def display_width(text: str) -> int:
     """How many columns of a terminal ``text`` takes, nearly: 2 for wide characters, none for combining ones."""
     return len(text) if text.isascii() else sum(map(_character_width, text))
+
+
+def _first_rows(rows: Iterator[Sequence[object]]) -> list[Sequence[object]]:
+    """The rows that the table's widths come from."""
+    first: list[Sequence[object]] = []
+    size = 0
+    for row in islice(rows, ROWS_MEASURED):
+        first.append(row)
+        size += sum(len(value) for value in row if isinstance(value, str))
+        if size > CHARACTERS_MEASURED:
+            break
+    return first
 
 
 def _csv_cell(value: object) -> str:

@@ -46,6 +46,8 @@ _CONTRACT_TYPES: Final[dict[ColumnType, str]] = {
     "int": "INTEGER",
     "long": "BIGINT",
 }
+# What a query holds before it spills to the disk. Beside it are DuckDB's vectors of 2,048 rows, and the answer's rows.
+MEMORY_LIMIT: Final = "1GB"
 _HIDDEN: Final = "_manymetrics"  # the schema of what no query should name
 _ABSENT_FIELD_ID: Final = 1_000_000_000  # from here on: ids of the contract's columns that the table hasn't yet
 
@@ -78,6 +80,7 @@ def open_session(source: Source, *, writable: Path | None = None) -> Session:
     states = {table: read_table(source, table.name) for table in TABLES}
     connection = duckdb.connect()
     connection.execute("SET TimeZone = 'UTC'")
+    connection.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
     files = [file for state in states.values() if state for file in state.files]
     deletes = [file for state in states.values() if state for file in state.deletes]
     failure = source.attach(connection, [*files, *deletes])

@@ -74,12 +74,13 @@ class Maintenance:
     def __init__(self, lake: Lake) -> None:
         self._lake = lake
         self._commits = 0
+        self._merges_wait = False  # more than can be done between two commits
         self._last_orphans = float("-inf")
         self._dead: deque[tuple[float, set[str]]] = deque()  # and since when
 
     def after_commit(self, *, may_merge: bool = True) -> None:
         """Count a commit, and do what is due. Never raises: it is tried again after as many commits."""
-        if self._commits % EVERY_COMMITS == 0:
+        if self._commits % EVERY_COMMITS == 0 or (self._merges_wait and may_merge):
             try:
                 self._tidy(may_merge=may_merge)
             except Exception as error:  # nothing depends on it
@@ -98,11 +99,12 @@ class Maintenance:
 
     def _tidy(self, *, may_merge: bool) -> None:
         self.delete_dead_files()
+        self._merges_wait = self._merges_wait and not may_merge
         for table in TABLES:
             iceberg = self._lake.load(table)
             if len(iceberg.metadata.snapshots) > KEEP_SNAPSHOTS:
-                if may_merge:
-                    merge_small_files(self._lake, table)
+                if may_merge and not self._merges_wait:
+                    self._merges_wait = not merge_small_files(self._lake, table, most_memory=MERGED_MEMORY // 2)
                 self._dead.append((time.monotonic(), expire_snapshots(self._lake, table)[1]))
 
 
@@ -136,13 +138,17 @@ def maintain(
 # --- rewrite ----------------------------------------------------------------------------------------------
 
 
-def merge_small_files(lake: Lake, table: Table) -> None:
-    """Merge the files of one day and tier where there are enough of them, until there are not."""
-    lost = 0
+def merge_small_files(lake: Lake, table: Table, *, most_memory: float = float("inf")) -> bool:
+    """Merge the files of one day and tier where there are enough of them, until there are not.
+
+    Returns False where it ended before, since rows that take ``most_memory`` bytes or more were merged.
+    """
+    lost, memory = 0, 0
     while True:
-        group = _group_to_merge(list(live_files(lake.load(table))), lake.io)
-        if group is None:
-            return
+        group = _group_to_merge(list(live_files(lake.load(table))), lake.io) if memory < most_memory else []
+        if not group:
+            return group is None
+        memory += sum(memory_bytes(lake.io, file.file_path) for file in group)
         try:
             rewrite(lake, table, group, "compact")
             pa.default_memory_pool().release_unused()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 
 import msgspec
@@ -16,11 +16,11 @@ from manymetrics_processor import maintenance, pipeline
 from manymetrics_processor.decode import StreamRecord
 from manymetrics_processor.file_memory import MEMORY_KEY, ROW_GROUP_MEMORY, memory_bytes, row_groups
 from manymetrics_processor.lake import Lake, live_files
-from manymetrics_processor.maintenance import MERGED_MEMORY, merge_small_files
+from manymetrics_processor.maintenance import MERGED_MEMORY, Maintenance, merge_small_files
 from manymetrics_processor.reading import read_file
 from manymetrics_processor.storage import open_parquet
 from manymetrics_processor.window import Window
-from tests.integration.micro_batches import NOW, SHARD, STREAM, file_paths, make_lake, rows, track
+from tests.integration.micro_batches import NOW, SHARD, STREAM, file_paths, make_lake, record, rows, track
 
 LONG = b'{"x":"%s"}' % (b"a" * 127_900)
 
@@ -139,3 +139,22 @@ def test_rows_that_take_much_memory_are_merged_where_they_fit(lake: Lake, monkey
 
     assert max(memory_of(lake, EVENTS)) <= 3_000_000
     assert len(memory_of(lake, EVENTS)) == 8  # 5 are one, and 7 are left
+
+
+def test_what_is_to_be_merged_after_a_flood_is_merged_bit_by_bit_between_commits(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maintenance, "MERGED_MEMORY", 6_000_000)
+    commit(lake, requests(40, [msgspec.json.encode(track(None))] * 8, context=LONG))
+    small = Maintenance(lake)
+
+    files = [len(memory_of(lake, EVENTS))]
+    for _ in range(10):
+        commit(lake, iter([[record(10_000 + len(files), track(f"m{len(files)}"))]]))
+        small.after_commit()
+        files.append(len(memory_of(lake, EVENTS)))
+
+    merged = [before + 1 - after for before, after in pairwise(files)]
+    assert max(merged) <= 5
+    assert sum(one > 0 for one in merged) >= 5
+    assert merged[-1] == 0

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 WAREHOUSE_VARIABLE: Final = "MANYMETRICS_WAREHOUSE"
 FORMATS: Final = ("table", "csv", "json", "ndjson", "parquet")
 ATTEMPTS: Final = 3  # sessions opened for one query, each over a newer snapshot
-ROWS_A_FETCH: Final = 2000
+ROWS_A_FETCH: Final = 100  # an event may be half a megabyte
 _PLAN_COLUMNS: Final = ["explain_key", "explain_value"]
 
 _EXAMPLES: Final = """\
