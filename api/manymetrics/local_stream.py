@@ -3,6 +3,8 @@
     LocalStream   the API's end: a sink whose 200 means on the disk
     LocalSource   the committer's end: reads in order, notes outcomes for `tail`, drops what is long committed
 
+What is heavy (lanes) waits in a table of its own, without a sequence number, until the committer has read all else.
+
 A sequence number is never used twice, and numbers are committed in order, since SQLite has one writer. The file holds
 an incarnation of its own: one that is deleted and made again is another stream, whose numbers start again.
 
@@ -26,7 +28,8 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
-from manymetrics.records import compress, count_events, decoded_bytes
+from manymetrics.lanes import Lanes
+from manymetrics.records import MAX_RECORD_WEIGHT, compress, count_events, weight
 from manymetrics.sinks import SinkResult
 
 log = logging.getLogger("manymetrics.stream")
@@ -35,6 +38,7 @@ SHARD = "shard-000000000000"  # the one shard, named as Kinesis names its first
 PUT_TIMEOUT_S = 1.5  # from put to "can't store": with parsing, a request is answered within 2 s
 COMPRESS_OVER_BYTES = 4_096  # a page: what takes several costs more CPU to write than to compress (2026-11-25)
 _LOCK_WAIT_S = 1.0
+ADMIT_EVERY_S = 5.0  # under a backlog that has no end, what is heavy gets its share
 KEEP_COMMITTED_S = 60  # how long a committed record stays, so that `tail` can show what became of it
 
 _SCHEMA = """
@@ -42,6 +46,7 @@ create table if not exists stream (incarnation text not null, probe integer not 
 create table if not exists records (
     sequence integer primary key autoincrement, arrived_at integer not null, data blob not null
 );
+create table if not exists heavy (place integer primary key, arrived_at integer not null, data blob not null);
 create table if not exists outcomes (
     sequence integer primary key, committed_at integer not null, outcomes blob not null
 );
@@ -62,7 +67,8 @@ def open_stream(path: Path) -> sqlite3.Connection:
         connection.execute("pragma auto_vacuum=incremental")
         connection.execute("pragma journal_mode=wal")
         connection.execute("pragma synchronous=full")
-        if not connection.execute("select 1 from sqlite_master where name = 'seen'").fetchone():
+        tables = "select count(*) from sqlite_master where name in ('heavy', 'seen')"
+        if connection.execute(tables).fetchone() != (2,):
             incarnation = f"insert into stream select '{uuid.uuid4()}', 0 where not exists (select 1 from stream);"  # noqa: S608  # ours
             connection.executescript(f"begin immediate;{_SCHEMA}{incarnation}commit;")
     except sqlite3.Error:
@@ -121,6 +127,7 @@ class LocalStream:
         self._thread: threading.Thread | None = None
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
+        self._lanes = Lanes()
 
     async def put(self, records: Sequence[bytes]) -> list[SinkResult]:
         """As Sink.put. Answers within PUT_TIMEOUT_S; what it then still finds waiting is never stored."""
@@ -179,12 +186,20 @@ class LocalStream:
     def _commit(self, puts: list[_Put]) -> None:
         connection = self._live_connection()
         now = time.time_ns() // 1_000
-        rows = [(now, _smaller(record)) for put in puts for record in put.records if record]
+        rows: list[tuple[int, bytes]] = []
+        heavy: list[tuple[int, bytes]] = []
+        for put in puts:
+            records = list(filter(None, put.records))
+            lane = heavy if records and self._lanes.is_heavy(records) else rows
+            lane += [(now, _smaller(record)) for record in records]
         connection.execute("begin immediate")
         try:
-            if len(rows) < sum(len(put.records) for put in puts):  # somebody asks whether it can be written
+            if len(rows) + len(heavy) < sum(
+                len(put.records) for put in puts
+            ):  # somebody asks whether it can be written
                 connection.execute("update stream set probe = probe + 1")
             connection.executemany("insert into records (arrived_at, data) values (?, ?)", rows)
+            connection.executemany("insert into heavy (arrived_at, data) values (?, ?)", heavy)
             connection.execute("commit")
         except sqlite3.Error:
             if connection.in_transaction:
@@ -242,26 +257,31 @@ class SeenTable(NamedTuple):
 
 
 class LocalRecord(NamedTuple):
-    """A record of the stream. ``arrived_at``: microseconds since 1970, UTC."""
+    """A record of the stream. ``arrived_at``: microseconds since 1970, UTC. ``weight``: of records.weight."""
 
     sequence: int
     data: bytes
     arrived_at: int
+    weight: int
 
 
 class LocalSource:
     """The committer's end. Opened per call where it writes, so that it never holds a lock the API waits for.
+
+    ``admits``: a read puts heavy records into the stream, behind all others, as far as it has room for more. So an
+    event waits for no more of them than one read takes.
 
     ``read``, ``put_outcomes`` and ``drop_committed`` are about the stream that ``name`` last named. When its file was
     deleted and made again, ``name`` names the old one, which is still open here, until a ``read`` that came after found
     no more in it: what it still held had been acknowledged.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, *, admits: bool = True) -> None:
+        self._path, self._admits = path, admits
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
         self._replaced = self._emptied = False
+        self._admitted_at = float("-inf")
 
     def name(self) -> str:
         """The stream's name, with its incarnation. Raises sqlite3.Error or OSError."""
@@ -276,19 +296,48 @@ class LocalSource:
 
         Raises sqlite3.Error or OSError.
         """
+        records = self._read(after, max_events, max_bytes)
+        room = max_bytes - sum(record.weight for record in records)
+        room = room if sum(count_events(record.data) for record in records) < max_events else 0
+        if self._admits and room > 0 and self._admit(room, max_events):
+            records += self._read(records[-1].sequence if records else after, max_events, room)
+        elif self._admits and room <= 0 and time.monotonic() - self._admitted_at > ADMIT_EVERY_S:
+            self._admit(MAX_RECORD_WEIGHT, max_events)  # behind what waits already
+        self._emptied = self._replaced and not records
+        return records
+
+    def _read(self, after: int, max_events: int, max_bytes: int) -> list[LocalRecord]:
         records: list[LocalRecord] = []
         events = size = 0
         query = "select sequence, data, arrived_at from records where sequence > ? order by sequence"
         with contextlib.closing(self._named().execute(query, (after,))) as cursor:
-            for row in cursor:
-                record = LocalRecord(*row)
+            for sequence, data, arrived_at in cursor:
+                record = LocalRecord(sequence, data, arrived_at, weight(data))
                 records.append(record)
-                events += count_events(record.data)
-                size += decoded_bytes(record.data)
+                events += count_events(data)
+                size += record.weight
                 if events >= max_events or size >= max_bytes:
                     break
-        self._emptied = self._replaced and not records
         return records
+
+    def _admit(self, max_bytes: int, max_events: int) -> bool:
+        """Move heavy records to the end of the stream, the first that came first. Whether there were any."""
+        connection = self._named()
+        last = events = size = 0
+        with contextlib.closing(connection.execute("select place, data from heavy order by place")) as cursor:
+            for place, data in cursor:
+                last, events, size = place, events + count_events(data), size + weight(data)
+                if events >= max_events or size >= max_bytes:
+                    break
+        self._admitted_at = time.monotonic()
+        if not last:
+            return False
+        with connection:
+            connection.execute("begin immediate")
+            chosen = "select arrived_at, data from heavy where place <= ? order by place"
+            connection.execute(f"insert into records (arrived_at, data) {chosen}", (last,))
+            connection.execute("delete from heavy where place <= ?", (last,))
+        return True
 
     def outcomes(self, after: int) -> list[tuple[int, bytes]]:
         """Sequence number and, for each event, what became of it; in order. Raises sqlite3.Error or OSError."""
@@ -302,7 +351,11 @@ class LocalSource:
         """How many records wait past a sequence number, and when the oldest arrived (microseconds since 1970)."""
         row = (
             self._open()
-            .execute("select count(*), min(arrived_at) from records where sequence > ?", (after,))
+            .execute(
+                "select count(*), min(arrived_at) from (select arrived_at from records where sequence > ? "
+                "union all select arrived_at from heavy)",
+                (after,),
+            )
             .fetchone()
         )
         return row[0], row[1]

@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
-from manymetrics.records import count_events, decoded_bytes
+from manymetrics.records import count_events
 from manymetrics.tables import DEAD_LETTERS, EVENTS
 from manymetrics_processor import pipeline
-from manymetrics_processor.decode import Batch, StreamRecord
+from manymetrics_processor.decode import Batch, StreamRecord, decode
 from manymetrics_processor.decoders import Decoders
 from manymetrics_processor.lake import Lake, Version, current_books
 from manymetrics_processor.maintenance import Maintenance
@@ -20,7 +20,7 @@ from manymetrics_processor.rollback import metadata_number
 from manymetrics_processor.window import Window
 
 MAX_EVENTS = 20_000  # a micro-batch under backlog: enough that the fixed cost of a commit is small beside it
-MAX_BYTES = 32_000_000  # of records.decoded_bytes: a batch's context stands in the row of each of its events
+MAX_BYTES = 20_000_000  # of records.weight: what two decoders and a commit hold at once stays under a gigabyte
 POLL_S = 0.05
 FAILURES_BEFORE_RESTART = 8  # in a row; half a minute or so
 FEWER = 8  # by so much less is read after a failure, and more after a commit
@@ -40,6 +40,8 @@ class SourceRecord(Protocol):
     def data(self) -> bytes: ...
     @property
     def arrived_at(self) -> int: ...
+    @property
+    def weight(self) -> int: ...
 
 
 class Source(Protocol):
@@ -157,7 +159,11 @@ class Committer:
         """Commit a backlog, or as much of it as there is time for: the next are decoded while one is committed."""
         decoders, ready = self._decoders, None
         while records or decoders.waiting or ready is not None:
-            while records and decoders.has_room:
+            if records and not decoders.waiting and ready is None and not decoders.are_ready:
+                with pipeline.no_collection():  # nobody is to wait for them to start
+                    ready = decode(records, stream)
+                records = self._read(records[-1].sequence) if self._is_full(records) else []
+            while records and decoders.are_ready and decoders.has_room:
                 decoders.put(records, stream)
                 records = self._read(records[-1].sequence) if self._is_full(records) else []
             if ready is not None:
@@ -195,7 +201,10 @@ class Committer:
 
     def _read(self, after: int) -> list[StreamRecord]:
         found = self._source.read(after, self._max_events, MAX_BYTES)
-        return [StreamRecord(self._shard, record.sequence, record.data, record.arrived_at) for record in found]
+        return [
+            StreamRecord(self._shard, record.sequence, record.data, record.arrived_at, record.weight)
+            for record in found
+        ]
 
     def _position_now(self) -> _Position:
         stream = self._source.name()
@@ -224,4 +233,4 @@ class Committer:
     def _is_full(self, records: list[StreamRecord]) -> bool:
         """Whether a read stopped at its limits, so that more is likely behind it."""
         events = sum(count_events(record.data) for record in records)
-        return events >= self._max_events or sum(decoded_bytes(record.data) for record in records) >= MAX_BYTES
+        return events >= self._max_events or sum(record.weight for record in records) >= MAX_BYTES

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from manymetrics.events import MAX_EVENT_BYTES, OVERSIZE_PREFIX_BYTES, Rejected, parse_event
 from manymetrics.outcomes import Reason
-from manymetrics.records import Cut, Stamp, UnreadableRecordError, unpack
+from manymetrics.records import Cut, Stamp, UnreadableRecordError, unpack, weight
 from manymetrics.tables import DEAD_LETTERS, EVENTS, Table
 from manymetrics_processor.columns import sort_keys, to_arrow
 from manymetrics_processor.dedup import Ids, ids_of
@@ -39,12 +39,21 @@ Ints = npt.NDArray[np.int64]
 
 
 class StreamRecord(NamedTuple):
-    """A record as its stream gave it. ``arrived_at``: microseconds since 1970, UTC."""
+    """A record as its stream gave it. ``arrived_at``: microseconds since 1970, UTC.
+
+    ``known_weight``: of records.weight, None where it wasn't looked at.
+    """
 
     shard: str
     sequence: int
     data: bytes
     arrived_at: int
+    known_weight: int | None = None
+
+    @property
+    def weight(self) -> int:
+        """As records.weight."""
+        return weight(self.data) if self.known_weight is None else self.known_weight
 
 
 class Rows(NamedTuple):

@@ -6,12 +6,16 @@ It ends by itself when this process is gone, however it went: its pipe closes.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import multiprocessing
+import pickle
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
+
+import pyarrow as pa
 
 from manymetrics_processor.commits import RetryableError
 from manymetrics_processor.decode import Batch, StreamRecord, decode
@@ -32,6 +36,7 @@ class Decoders:
         self._pipes: list[Connection] = []
         self._processes: list[multiprocessing.process.BaseProcess] = []
         self._busy: deque[Connection] = deque()
+        self._starting: set[Connection] = set()
         self._used_at = 0.0
 
     @property
@@ -43,6 +48,19 @@ class Decoders:
     def has_room(self) -> bool:
         """Whether a worker is free. One batch at a time each: two ends that both send would wait for each other."""
         return len(self._busy) < self._count
+
+    @property
+    def are_ready(self) -> bool:
+        """Whether a worker would begin at once. They are started where there are none, which takes a second or more."""
+        if not self._pipes:
+            self._start()
+        self._used_at = self._clock()
+        try:
+            for pipe in [one for one in self._starting if one.poll()]:
+                self._hear_start(pipe)
+        except DecodeError:
+            return False
+        return not self._starting
 
     def put(self, records: Sequence[StreamRecord], stream: str) -> None:
         """Start to decode one more. Raises DecodeError, as take."""
@@ -61,7 +79,9 @@ class Decoders:
         """The oldest that was put. Raises DecodeError; then all that was put is forgotten."""
         pipe = self._busy.popleft()
         try:
-            answer = pipe.recv()
+            if pipe in self._starting:
+                self._hear_start(pipe)
+            answer = _receive(pipe)
         except (EOFError, OSError) as error:
             self.close()
             raise DecodeError("a decoder ended early") from error
@@ -83,7 +103,16 @@ class Decoders:
             process.join(timeout=2)
             process.kill()
         self._pipes, self._processes = [], []
+        self._starting.clear()
         self._busy.clear()
+
+    def _hear_start(self, pipe: Connection) -> None:
+        try:
+            pipe.recv()
+        except (EOFError, OSError) as error:
+            self.close()
+            raise DecodeError("a decoder ended as it started") from error
+        self._starting.discard(pipe)
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")  # this process has threads: a fork would copy their locks
@@ -93,20 +122,36 @@ class Decoders:
             process.start()
             theirs.close()
             self._pipes.append(ours)
+            self._starting.add(ours)
             self._processes.append(process)
+
+
+def _send(pipe: Connection, answer: Batch | str) -> None:
+    """Arrow's buffers go as they are: pickled with the rest, they would be held twice."""
+    buffers: list[pickle.PickleBuffer] = []
+    head = pickle.dumps(answer, protocol=5, buffer_callback=buffers.append)
+    pipe.send((len(buffers), head))
+    for buffer in buffers:
+        pipe.send_bytes(buffer.raw())
+
+
+def _receive(pipe: Connection) -> Batch | str:
+    count, head = pipe.recv()
+    answer: Batch | str = pickle.loads(head, buffers=[pipe.recv_bytes() for _ in range(count)])  # noqa: S301  # our own process
+    return answer
 
 
 def _work(pipe: Connection) -> None:
     gc.freeze()
     gc.disable()  # a batch is no garbage, and there are no cycles in it
-    while True:
-        try:
+    with contextlib.suppress(EOFError, OSError):  # nobody is there any more
+        pipe.send(None)  # it has begun
+        while True:
             records, stream = pipe.recv()
-        except EOFError:
-            return
-        try:
-            answer: Batch | str = decode(records, stream)
-        except Exception as error:  # noqa: BLE001  # told to the parent, which decides
-            answer = f"{type(error).__name__} while decoding"
-        pipe.send(answer)
-        del records, answer
+            try:
+                answer: Batch | str = decode(records, stream)
+            except Exception as error:  # noqa: BLE001  # told to the parent, which decides
+                answer = f"{type(error).__name__} while decoding"
+            _send(pipe, answer)
+            del records, answer
+            pa.default_memory_pool().release_unused()  # the next may be much smaller, and others need it

@@ -6,7 +6,7 @@ import base64
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from manymetrics.records import count_events, weight
+from manymetrics.records import count_events
 from manymetrics_processor.decode import StreamRecord
 
 MAX_EVENTS = 20_000  # a commit: what a 2 GB function holds in memory with ease
@@ -26,7 +26,7 @@ def parts_of(records: Sequence[StreamRecord]) -> Iterator[list[StreamRecord]]:
     part: list[StreamRecord] = []
     events = size = 0
     for record in records:
-        more, larger = count_events(record.data), weight(record.data)
+        more, larger = count_events(record.data), record.weight
         if part and (events + more > MAX_EVENTS or size + larger > MAX_BYTES):
             yield part
             part, events, size = [], 0, 0

@@ -74,8 +74,8 @@ class Side:
         assert not thread.is_alive()
 
     def until_committed(self, within_s: float = 60) -> None:
-        last, until = self.source.last_sequence(), time.monotonic() + within_s
-        while books(self.lake, self.source.name()).watermark(SHARD) < last:
+        until = time.monotonic() + within_s
+        while self.source.pending(books(self.lake, self.source.name()).watermark(SHARD))[0]:
             assert time.monotonic() < until, "the stream was not committed in time"
             time.sleep(0.05)
 
@@ -145,13 +145,29 @@ def test_a_decoder_that_is_killed_in_a_backlog_loses_nothing(
             killed.append(pid)
         return real(decoders)
 
+    def start(decoders: Decoders) -> bool:  # else the backlog may be committed before they are ready
+        if not decoders._pipes:
+            decoders._start()
+        return True
+
     monkeypatch.setattr(Decoders, "take", take)
+    monkeypatch.setattr(Decoders, "are_ready", property(start))
     with side.running():
         side.until_committed()
 
     assert len(killed) == 2
     assert_backlog_is_committed(side, 60, 100)
     assert {one.getMessage() for one in caplog.records} <= {"a commit failed and will be tried again"}
+
+
+def test_a_backlog_is_committed_while_the_decoders_start(side: Side, monkeypatch: pytest.MonkeyPatch) -> None:
+    side.put_backlog(60, 100)
+    monkeypatch.setattr(Decoders, "are_ready", False)
+
+    with side.running():
+        side.until_committed()
+
+    assert_backlog_is_committed(side, 60, 100)
 
 
 class FaultError(Exception):

@@ -7,12 +7,16 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from random import Random
 
+import msgspec
 import pytest
 
+from manymetrics.lanes import HEAVY_PROJECT, Lanes
 from manymetrics.local_stream import KEEP_COMMITTED_S, LocalSource, LocalStream
+from manymetrics.records import Stamp, count_events, pack, weight
 from manymetrics.sinks import SinkResult
-from tests.integration.micro_batches import packed, track
+from tests.integration.micro_batches import NOW, packed, track
 
 SECRET = "jane@example.com"
 
@@ -68,7 +72,7 @@ def test_a_read_stops_once_it_has_enough_events(
 
 def test_a_read_stops_once_it_has_enough_bytes_but_has_one_record_at_least(path: Path, source: LocalSource) -> None:
     put(path, 9, 9, 9)
-    size = len(source.read(0, 1, 1)[0].data)
+    size = source.read(0, 1, 1)[0].weight
 
     assert sequences(source, 0, max_bytes=1) == [1]
     assert sequences(source, 0, max_bytes=size + 1) == [1, 2]
@@ -132,7 +136,8 @@ def test_a_number_is_never_used_twice_even_when_all_was_dropped(path: Path, sour
 
 
 def test_the_room_of_dropped_records_is_given_back(path: Path, source: LocalSource) -> None:
-    put(path, *[50] * 400)  # records that are too small to be compressed
+    for _ in range(20):
+        put(path, *[50] * 20)  # records that are too small to be compressed
     source.put_outcomes([(number, b"s") for number in range(1, 401)])
     before = path.stat().st_size
 
@@ -223,3 +228,139 @@ def test_noting_a_thousand_outcomes_waits_for_the_disk_but_once(path: Path, sour
         "commit",
     ]
     assert len(source.outcomes(-1)) == 1_000
+
+
+# --- what is heavy ----------------------------------------------------------------------------------------
+
+HEAVY = Stamp(NOW, "r", "shop", "server", context=b'{"x":"%s"}' % (b"a" * 100_000))
+
+
+def put_heavy(path: Path, *events_of_each: int, stamp: Stamp = HEAVY) -> None:
+    """A request for each number, of so many events that weigh 100 kB each."""
+
+    async def store() -> list[SinkResult]:
+        stream = LocalStream(path)
+        try:
+            results = [await stream.put(pack(stamp, [b"{}"] * events)) for events in events_of_each]
+            return [one for of_request in results for one in of_request]
+        finally:
+            await stream.close()
+
+    assert set(asyncio.run(store())) == {SinkResult.STORED}
+
+
+def counts(source: LocalSource, after: int, max_bytes: int = 10**9) -> list[int]:
+    return [count_events(record.data) for record in source.read(after, 10**6, max_bytes)]
+
+
+def test_a_heavy_request_waits_behind_lighter_ones_that_came_after_it(path: Path, source: LocalSource) -> None:
+    put_heavy(path, 11, 12)
+    put(path, 1, 2)
+    put_heavy(path, 13)
+    put(path, 3)
+
+    assert source.pending(-1)[0] == 6
+    assert counts(source, -1) == [1, 2, 3, 11, 12, 13]
+    assert sequences(source, -1) == [1, 2, 3, 4, 5, 6]
+    assert source.pending(-1)[0] == 6
+
+
+def test_an_event_waits_for_no_more_heavy_ones_than_a_read_takes(path: Path, source: LocalSource) -> None:
+    put_heavy(path, *[11] * 5)
+
+    first = source.read(-1, 10**6, 2_000_000)
+    put(path, 1)
+
+    assert [count_events(one.data) for one in first] == [11, 11]
+    assert counts(source, first[-1].sequence, 2_000_000) == [1, 11, 11]
+    assert counts(source, 5, 2_000_000) == [11]
+
+
+def test_heavy_requests_get_their_share_under_a_backlog_without_end(
+    path: Path, source: LocalSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_heavy(path, 11)
+    put(path, *[1] * 9)
+    read: list[int] = []
+    monkeypatch.setattr("manymetrics.local_stream.ADMIT_EVERY_S", 0)
+
+    while 11 not in read:
+        put(path, 1)
+        last = len(read)
+        read += [count_events(one.data) for one in source.read(last, 1, 10**9)]
+
+    assert len(read) < 15
+
+
+def test_who_only_looks_admits_nothing(path: Path, source: LocalSource) -> None:
+    put_heavy(path, 11)
+
+    with closing(LocalSource(path, admits=False)) as looking:
+        assert counts(looking, -1) == []
+    assert counts(source, -1) == [11]
+
+
+def test_a_stream_of_an_older_version_takes_heavy_requests_too(path: Path, source: LocalSource) -> None:
+    put(path, 1)
+    with closing(sqlite3.connect(path)) as older:
+        older.execute("drop table heavy")
+
+    put_heavy(path, 11)
+
+    assert counts(source, -1) == [1, 11]
+
+
+def test_no_record_is_lost_or_read_twice_whatever_comes_between_reads(path: Path, source: LocalSource) -> None:
+    chance, sent, found, last = Random(5), 0, list[int](), -1
+    for _ in range(60):
+        events = chance.choice([1, 2, 3, 11, 12])
+        (put_heavy if events > 10 else put)(path, events)
+        sent += events
+        if chance.random() < 0.5:
+            records = source.read(last, chance.choice([1, 20, 10**6]), chance.choice([1, 10**6, 10**9]))
+            found += [count_events(one.data) for one in records]
+            last = max([last, *(one.sequence for one in records)])
+    while records := source.read(last, 20, 10**9):
+        found += [count_events(one.data) for one in records]
+        last = records[-1].sequence
+
+    assert sum(found) == sent
+
+
+def test_a_heavy_request_survives_the_file_being_deleted_while_the_committer_has_it(
+    path: Path, source: LocalSource
+) -> None:
+    put(path, 1)
+    put_heavy(path, 11)
+    name = source.name()
+    path.unlink()
+    put(path, 2)
+
+    assert source.name() == name
+    assert counts(source, -1) == [1, 11]
+    assert counts(source, 2) == []
+    assert source.name() != name
+    assert counts(source, -1) == [2]
+
+
+def test_what_a_project_sends_in_many_requests_is_heavy_too() -> None:
+    now = 0.0
+    lanes = Lanes(clock=lambda: now)
+    [one] = pack(HEAVY, [b"{}"] * 9)
+    [other] = pack(msgspec.structs.replace(HEAVY, project_id="other"), [b"{}"])
+
+    verdicts = [lanes.is_heavy([one]) for _ in range(60)]
+
+    assert verdicts.index(True) == HEAVY_PROJECT // weight(one)
+    assert all(verdicts[verdicts.index(True) :])
+    assert not lanes.is_heavy([other])
+    now = 2.5
+    assert not lanes.is_heavy([one])
+
+
+def test_usual_requests_are_not_heavy() -> None:
+    lanes = Lanes()
+    usual = Stamp(NOW, "r", "shop", "browser", context=b'{"x":"%s"}' % (b"a" * 1_500))
+
+    assert not lanes.is_heavy(pack(usual, [b" " * 1_000] * 250))
+    assert lanes.is_heavy(pack(usual, [b"{}"] * 10_000))

@@ -249,7 +249,7 @@ def test_maintenance_beside_maintenance_is_no_error(
     assert file_count(lake, EVENTS) == 1
 
 
-def overtake_once(monkeypatch: pytest.MonkeyPatch, lake: Lake, other: Callable[[], None]) -> None:
+def overtake_once(monkeypatch: pytest.MonkeyPatch, lake: Lake, other: Callable[[], object]) -> None:
     """Let ``other`` go first, between the lake's last look at a table and its swap of files."""
     real, raced = lake.replace_files, list[bool]()
 

@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     if not path.exists():
         print(f"manymetrics: no stream in {args.data_dir}: start the server first (make run)", file=sys.stderr)
         return 1
-    for line in lines(LocalSource(path), follow=True, from_start=args.since_start):
+    for line in lines(LocalSource(path, admits=False), follow=True, from_start=args.since_start):
         if _wanted(line, args):
             print(_json(line) if args.json else _text(line), flush=True)
     return 0
