@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.bench import engines, http, lambda_api, processor
+from tests.bench import amplification, engines, http, lambda_api, processor
 from tests.bench.report import Part
 
 PACKAGES = (
@@ -33,6 +33,7 @@ PARTS = (
     processor.measure_backlog,
     processor.measure_age,
     processor.measure_window,
+    amplification.measure,
     engines.measure,
 )
 REPORT = Path("build/bench.json")

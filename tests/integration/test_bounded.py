@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from itertools import count, pairwise
 from pathlib import Path
@@ -20,6 +22,8 @@ from manymetrics_processor.maintenance import MERGED_MEMORY, Maintenance, merge_
 from manymetrics_processor.reading import read_file
 from manymetrics_processor.storage import open_parquet
 from manymetrics_processor.window import Window
+from tests.bench.amplification import LIMIT, REQUESTS, measure_requests, search
+from tests.conftest import ROOT
 from tests.integration.micro_batches import NOW, SHARD, STREAM, file_paths, make_lake, record, rows, track
 
 LONG = b'{"x":"%s"}' % (b"a" * 127_900)
@@ -158,3 +162,44 @@ def test_what_is_to_be_merged_after_a_flood_is_merged_bit_by_bit_between_commits
     assert max(merged) <= 5
     assert sum(one > 0 for one in merged) >= 5
     assert merged[-1] == 0
+
+
+# --- what it takes at most --------------------------------------------------------------------------------
+
+SEEN = (
+    "{} with 18 kB of context",
+    "{} with 256 kB of context and integrations",
+    "an event with 256 kB of context and integrations",
+    "490 kB of one letter",
+)
+
+
+@pytest.mark.parametrize("name", SEEN)
+def test_no_stage_holds_more_than_a_part_of_a_gigabyte_of_requests_as_heavy_as_can_be(
+    tmp_path: Path, name: str
+) -> None:
+    def peak_mb(stage: str, *more: str) -> float:
+        command = [sys.executable, "-m", "tests.integration.heavy_process", str(tmp_path), stage, name, *more]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+        return float(done.stdout)
+
+    peaks = [peak_mb("commit", "12"), peak_mb("query"), peak_mb("merge"), peak_mb("query")]
+
+    assert peaks[0] < 450, peaks
+    assert peaks[2] < 750, peaks
+    assert max(peaks) < 1_200, peaks
+
+
+def test_no_seen_input_costs_twenty_times_the_cpu_of_usual_events(tmp_path: Path) -> None:
+    requests = {name: REQUESTS[name] for name in (*SEEN[:2], SEEN[3], "{}", "100,000 NaN")}
+
+    found = measure_requests(requests, tmp_path, rounds=2, most_weight=500_000)
+
+    ratios = {(name, stage): ratio for name, stages in found.items() for stage, ratio in stages.items()}
+    assert max(ratios.values()) <= LIMIT, ratios
+
+
+def test_no_searched_input_costs_twenty_times_the_cpu_of_usual_events() -> None:
+    request, ratio = search(30)
+
+    assert ratio <= LIMIT, request
