@@ -86,7 +86,8 @@ def stream_name(connection: sqlite3.Connection) -> str:
 def leave_incarnation(connection: sqlite3.Connection, watermark: int) -> bool:
     """Begin a new incarnation where the stream is behind ``watermark``, up to which the tables have it.
 
-    What the file still holds was committed then: it is dropped. Returns whether that was so.
+    The records that the file still holds were committed then: they are dropped, but for heavy ones, which nobody can
+    tell of: at worst they are duplicates. Returns whether that was so.
     """
     connection.execute("begin immediate")
     try:
@@ -367,12 +368,14 @@ class LocalSource:
         """
         connection = self._open()
         last, committed_at = connection.execute("select max(sequence), max(committed_at) from outcomes").fetchone()
-        oldest = connection.execute(
-            "select arrived_at from records where sequence > ? order by sequence limit 1", (last or -1,)
-        ).fetchone()
-        if oldest is None:
+        firsts = connection.execute(
+            "select * from (select arrived_at from records where sequence > ? order by sequence limit 1)"
+            " union all select * from (select arrived_at from heavy order by place limit 1)",
+            (last or -1,),
+        ).fetchall()
+        if not firsts:
             return 0.0
-        return float(max(0.0, time.time() - max(oldest[0] / 1_000_000, committed_at or 0)))
+        return float(max(0.0, time.time() - max(min(firsts)[0] / 1_000_000, committed_at or 0)))
 
     def seen(self) -> list[SeenTable]:
         """The state of each table that the stream was committed to last. Raises sqlite3.Error or OSError."""
@@ -381,7 +384,8 @@ class LocalSource:
 
     def missing(self, after: int) -> int:
         """How many records past a sequence number were dropped. Raises sqlite3.Error or OSError."""
-        return max(0, self.last_sequence() - max(after, 0)) - self.pending(after)[0]
+        (kept,) = self._open().execute("select count(*) from records where sequence > ?", (after,)).fetchone()
+        return int(max(0, self.last_sequence() - max(after, 0)) - kept)
 
     def forget_seen(self) -> None:
         """Take the tables as they are from now on. Raises sqlite3.Error or OSError."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 import sqlite3
 import threading
@@ -13,13 +14,17 @@ from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
+import httpx
 import pytest
 
 from manymetrics import local
+from manymetrics.app import create_app
 from manymetrics.cli import main
+from manymetrics.committer_state import CommitterState, write_state
+from manymetrics.keys import parse_key_list
 from manymetrics.local_stream import SHARD, LocalSource, LocalStream
-from manymetrics.settings import SettingsError
-from manymetrics.sinks import SinkResult
+from manymetrics.settings import Settings, SettingsError
+from manymetrics.sinks import MemorySink, SinkResult
 from manymetrics.tables import EVENTS
 from manymetrics_processor import local_catalog as catalog_module
 from manymetrics_processor.committer import Committer, Failure
@@ -445,3 +450,68 @@ def test_a_metadata_file_that_a_power_cut_left_empty_is_told_and_recovered(home:
         while not made.step():
             pass
     assert stored(home) == ["a", "b"]
+
+
+# --- no progress ------------------------------------------------------------------------------------------
+
+
+def test_a_committer_that_makes_no_progress_is_told_by_doctor_and_metrics(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    commit(home, "a")
+    trim(home)
+    put(home, "b")
+    assert local.stalled_s(home) < 60
+
+    with monkeypatch.context() as later:
+        real = time.time
+        later.setattr(time, "time", lambda: real() + 90)
+        assert local.stalled_s(home) >= 60
+        assert local.books_for_metrics(home).stalled_seconds >= 60
+        write_state(home, CommitterState(real(), "OSError: [Errno 28] No space left on device", 7))
+        main(["doctor", "--data-dir", str(home)])
+        said = capfd.readouterr().out
+        assert re.search(r"FAIL +progress .*no commit for 9\d s, 7 failed: OSError: .*No space left", said)
+    with committer(home) as made:
+        while not made.step():
+            pass
+    assert local.stalled_s(home) == 0
+
+
+@pytest.mark.parametrize(("seconds", "status"), [(0.0, "ok"), (59.0, "ok"), (75.0, "stalled")])
+def test_readiness_tells_a_stall_and_stays_200(seconds: float, status: str) -> None:
+    app = create_app(settings=Settings(), keys=parse_key_list("k"), sink=MemorySink(), stalled_s=lambda: seconds)
+
+    async def get() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+            return await client.get("/readyz")
+
+    answer = asyncio.run(get())
+
+    assert (answer.status_code, answer.json()["status"]) == (200, status)
+    assert ("75 s" in answer.text) == (status == "stalled")
+
+
+def test_a_committer_that_fails_says_so_and_takes_it_back(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(home, "a")
+    told: list[Failure | None] = []
+    with committer(home) as made:
+        made._report = told.append
+        stop = threading.Event()
+        with monkeypatch.context() as broken:
+            broken.setattr(Lake, "_append", _raise_locked)
+            thread = threading.Thread(target=made.run, args=(stop,))
+            thread.start()
+            until = time.monotonic() + 30
+            while sum(one is not None for one in told) < 2 and time.monotonic() < until:
+                time.sleep(0.01)
+        while told[-1] is not None and time.monotonic() < until:
+            time.sleep(0.01)
+        stop.set()
+        thread.join(30)
+
+    failures = [one for one in told if one is not None]
+    assert [one.times for one in failures[:2]] == [1, 2]
+    assert "database is locked" in failures[0].error
+    assert told[-1] is None
+    assert stored(home) == ["a"]

@@ -93,7 +93,7 @@ def test_every_outcome_is_in_the_api_readme(outcome: str) -> None:
                 events.MAX_VALUES_A_REQUEST,
                 events.MAX_EVENTS_A_REQUEST,
             ),
-            *(events.MAX_SHARED_BYTES, events.MAX_SPREAD_BYTES, events.MAX_SENT_AT_BYTES, events.MAX_EVENT_BYTES),
+            *(events.MAX_SHARED_BYTES, events.MAX_WEIGHT_BYTES, events.MAX_SENT_AT_BYTES, events.MAX_EVENT_BYTES),
             *(events.MAX_EVENT_DEPTH, events.MAX_BRACKET_RUNS, events.MAX_CAREFUL_FIELDS, events.MAX_MENDED_BYTES),
             *(intake.MAX_GZIP_MEMBERS, intake.MAX_FAILED_RECORDS, collect.MAX_QUERY_FIELDS),
             *(http_protocol.MAX_HEADERS, http_protocol.MAX_HEAD_BYTES, http_protocol.MAX_PIECES),

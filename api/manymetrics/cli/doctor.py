@@ -235,6 +235,22 @@ def _committer(data_dir: Path) -> Finding:
     return Finding("committer", "warn", "not running: events wait in the stream", "make run, or manymetrics serve")
 
 
+def check_progress(settings: Settings) -> Iterator[Finding]:
+    """Whether commits go on. Says nothing where they do, or where no committer runs, which `committer` says."""
+    from manymetrics.committer_state import STALLED_S, read_state
+    from manymetrics.local import stalled_s
+
+    stalled, state = stalled_s(settings.data_dir), read_state(settings.data_dir)
+    if state is not None:
+        is_long = max(stalled, state.age_s) >= STALLED_S
+        said = f"no commit for {max(stalled, state.age_s):.0f} s, {state.failures} failed: {state.error}"
+        cure = "mend what it says; nothing is lost meanwhile, events wait in the stream"
+        yield Finding("progress", "fail" if is_long else "warn", said, cure)
+    elif stalled >= STALLED_S and _committer(settings.data_dir).state == "ok":
+        said = f"the committer runs, and records have waited for {stalled:.0f} s without any commit"
+        yield Finding("progress", "fail", said, "see whether its process is stopped, and the server's log")
+
+
 def _is_committer(pid: str) -> bool:
     """Whether the process that a committer wrote into its lock is there, and of this product."""
     if not (pid.isascii() and pid.isdecimal() and 0 < int(pid) <= _MAX_PID):
@@ -286,5 +302,6 @@ CHECKS: tuple[Check, ...] = (
     check_port,
     check_keys,
     check_stream,
+    check_progress,
     check_tables,
 )
