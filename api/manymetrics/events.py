@@ -514,7 +514,8 @@ _LONGEST_NAME = 200  # bytes, of a field that the API knows, with each letter an
 
 def _read_with_care(body: bytes, gone: Gone) -> _Careful:
     try:
-        body.decode()
+        if not body.isascii():
+            body.decode()
     except UnicodeDecodeError as error:
         raise UnreadableBodyError(f"the body is not UTF-8 at byte {error.start}: send JSON in UTF-8") from None
     if body[:100].lstrip(_SPACE)[:1] not in {b"", b"{"}:  # so that nothing costly is done first
@@ -535,7 +536,8 @@ def _shadow(body: bytes) -> bytes:
     """
     if b"\\" in body:
         body = body.replace(b"\\\\", b"__").replace(b'\\"', b"__")
-        body = body.replace(b"\\ud", b"\\u0").replace(b"\\uD", b"\\u0")
+        if b"\\u" in body:
+            body = body.replace(b"\\ud", b"\\u0").replace(b"\\uD", b"\\u0")
     if b"Infinity" in body:  # an array, which no character before it can make a part of a number
         body = body.replace(b"-Infinity", b"[5555555]").replace(b"Infinity", b"[555555]")
     return body.replace(b"NaN", b"[5]")
