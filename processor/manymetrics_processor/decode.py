@@ -111,7 +111,9 @@ Entry = tuple[Row, int, int, object]
 
 
 EventKey = tuple[str, int, int]
-"""Shard, sequence number and position."""
+"""Shard, sequence number and position; WHOLE_RECORD for all of the record."""
+
+WHOLE_RECORD = -1
 
 
 def in_order(records: Iterable[StreamRecord]) -> list[StreamRecord]:
@@ -130,7 +132,7 @@ def decode(
     """Decode a micro-batch; the records may come in any order.
 
     ``begin`` and ``end`` are as in Batch. ``unstorable``: events that become dead letters, each with the name of the
-    error that storing it raised.
+    error that storing it raised, and records that become one.
     """
     ordered = in_order(records)
     good: list[Entry] = []
@@ -189,8 +191,12 @@ def _decode_record(
     """
     sequence = str(record.sequence)
     try:
+        if (whole := unstorable.get((record.shard, record.sequence, WHOLE_RECORD))) is not None:
+            raise UnreadableRecordError(whole)  # noqa: TRY301  # as if it were damaged
         unpacked = unpack(record.data)
     except UnreadableRecordError as error:
+        if span.start:  # what stands before has said it
+            return b""
         letter = _unreadable(record, (stream, record.shard, sequence, 0), str(error))
         bad.append((letter, number, 0, Reason.UNREADABLE_RECORD.value))
         return DEAD_LETTERED

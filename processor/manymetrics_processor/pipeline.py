@@ -23,7 +23,18 @@ from pyiceberg.table import Table as IcebergTable
 
 from manymetrics.records import Stamp, pack
 from manymetrics.tables import DEAD_LETTERS, EVENTS
-from manymetrics_processor.decode import DUPLICATE, Batch, Bools, EventKey, Ints, Rows, StreamRecord, decode, in_order
+from manymetrics_processor.decode import (
+    DUPLICATE,
+    WHOLE_RECORD,
+    Batch,
+    Bools,
+    EventKey,
+    Ints,
+    Rows,
+    StreamRecord,
+    decode,
+    in_order,
+)
 from manymetrics_processor.isolation import Span, Spans, event_count, is_retryable
 from manymetrics_processor.lake import Lake, Plan, fence_of
 from manymetrics_processor.ledger import StreamBooks
@@ -139,8 +150,10 @@ class _Isolation:
         return self._spans.failing(start, stop, lambda span: try_out(lambda: self._decode_span(span)))
 
     def _condemn(self, found: dict[int, str], error: Exception) -> None:
-        """Make events dead letters, unless a commit without any event fails too, or they are dead letters already."""
-        named = {self._spans.key(at): name for at, name in found.items()}
+        """Make events dead letters, or where these fail too, their records. Raises ``error`` where any commit fails."""
+        named: dict[EventKey, str] = {self._spans.key(at): name for at, name in found.items()}
+        if named.keys() <= self._unstorable.keys():
+            named = {(shard, sequence, WHOLE_RECORD): name for (shard, sequence, _), name in named.items()}
         if named.keys() <= self._unstorable.keys():
             raise error
         self._lake.commit(EVENTS, self._stream, lambda _iceberg, books: Plan((), books))

@@ -154,6 +154,23 @@ def test_a_letter_that_can_not_be_stored_is_kept_in_base64(lake: Lake, monkeypat
     assert letters == [("unstorable", "base64"), ("unknown_type", "utf-8")]
 
 
+@pytest.mark.parametrize("received_at", [2**63, 2**62, -(2**62)])
+def test_a_record_whose_letters_fail_too_becomes_one_and_costs_no_other(lake: Lake, received_at: int) -> None:
+    batch = [
+        record(1, track("a")),
+        record(2, track("b"), {}, track("c"), received_at=received_at),
+        record(3, track("d")),
+    ]
+
+    committed = pipeline.run(batch, STREAM, lake, Window())
+
+    assert message_ids(lake) == ["a", "d"]
+    assert counts(committed.books)["stored"] == 2
+    [letter] = rows(lake, DEAD_LETTERS)
+    assert (letter["reason"], letter["replayable"], letter["_sequence"]) == ("unreadable_record", 0, "2")
+    assert pipeline.run(batch, STREAM, lake, Window()).outcomes == [None] * 3
+
+
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ConnectionError(), commits.ConflictError()])
 def test_an_outage_is_raised_and_condemns_no_event(
     lake: Lake, monkeypatch: pytest.MonkeyPatch, error: Exception
