@@ -171,6 +171,15 @@ def test_a_lock_at_any_statement_costs_no_event(
     assert stored(home) == ["a", "b", "c"]
 
 
+@pytest.mark.usefixtures("impatient")
+def test_a_command_says_that_the_catalogue_is_in_use(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    commit(home, "a")
+    with closing(sqlite3.connect(home / "catalog.db", isolation_level=None)) as other:
+        other.execute("begin exclusive")
+        assert main(["maintain", "--data-dir", str(home)]) == 1
+    assert "the catalogue is in use (database is locked): run the command again" in capsys.readouterr().err
+
+
 # --- an older copy ----------------------------------------------------------------------------------------
 
 

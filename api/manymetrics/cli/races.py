@@ -13,10 +13,16 @@ class LostRacesError(Exception):
 @contextmanager
 def races_said_in_a_line() -> Iterator[None]:
     """Raises LostRacesError for what the lake raises after all its attempts."""
+    from sqlalchemy.exc import OperationalError
+
     from manymetrics_processor.commits import ConflictError
-    from manymetrics_processor.lake import CommitContentionError
+    from manymetrics_processor.lake import CommitContentionError, RolledBackError
 
     try:
         yield
     except (CommitContentionError, ConflictError) as error:
         raise LostRacesError(f"{error}: run the command again") from error
+    except OperationalError as error:
+        raise LostRacesError(f"the catalogue is in use ({error.orig}): run the command again") from error
+    except RolledBackError as error:
+        raise LostRacesError(str(error)) from error
