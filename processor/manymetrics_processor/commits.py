@@ -22,6 +22,10 @@ class RetryableError(Exception):
     """Nothing that the events themselves cause: the same batch can be delivered again."""
 
 
+class StoredDataError(RetryableError):
+    """What the tables hold already can't be read. The message names it."""
+
+
 class ConflictError(RetryableError):
     """Somebody else committed first, or the answer was lost: look at the table again."""
 
@@ -43,7 +47,7 @@ def append(
 
 def rehearse(iceberg: IcebergTable, files: Sequence[DataFile]) -> None:
     """All of an append but its commit: raises what the files' statistics or manifests raise, and leaves nothing."""
-    append = _Transaction(iceberg).update_snapshot().fast_append()
+    append = _Transaction(iceberg).update_snapshot().merge_append()
     try:
         with append:
             for file in files:

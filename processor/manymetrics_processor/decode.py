@@ -190,16 +190,23 @@ def _decode_record(
     Returns their outcomes, as if no event were a duplicate.
     """
     sequence = str(record.sequence)
+    whole = unstorable.get((record.shard, record.sequence, WHOLE_RECORD)) if unstorable else None
     try:
-        if (whole := unstorable.get((record.shard, record.sequence, WHOLE_RECORD))) is not None:
-            raise UnreadableRecordError(whole)  # noqa: TRY301  # as if it were damaged
         unpacked = unpack(record.data)
-    except UnreadableRecordError as error:
+    except Exception as error:
+        if whole is None and not isinstance(error, UnreadableRecordError):
+            raise
         if span.start:  # what stands before has said it
             return b""
-        letter = _unreadable(record, (stream, record.shard, sequence, 0), str(error))
+        letter = _unreadable(record, (stream, record.shard, sequence, 0), whole or str(error))
         bad.append((letter, number, 0, Reason.UNREADABLE_RECORD.value))
         return DEAD_LETTERED
+    if whole is not None:
+        events = unpacked.events[span]
+        for position, raw in enumerate(events, span.start):
+            letter = _bare_letter(raw, record, whole, (stream, record.shard, sequence, position))
+            bad.append((letter, number, position, Reason.UNSTORABLE.value))
+        return DEAD_LETTERED * len(events)
     stamp, cuts = unpacked.stamp, unpacked.cuts
     request, facts = read_request(stamp), ""
     events = unpacked.events[span]
@@ -273,6 +280,24 @@ def _unreadable(record: StreamRecord, place: Place, detail: str) -> Row:
     raw = base64.b64encode(record.data[:OVERSIZE_PREFIX_BYTES]).decode()
     reason = Reason.UNREADABLE_RECORD.value
     return (place_digest(place).hex(), record.arrived_at, "event", reason, detail, None, raw, "base64", 0, None, *place)
+
+
+def _bare_letter(raw: bytes, record: StreamRecord, detail: str, place: Place) -> Row:
+    """The letter of an event whose request can't be stored either: its bytes, and nothing else that a client sent."""
+    text, reason = base64.b64encode(raw).decode(), Reason.UNSTORABLE.value
+    return (
+        place_digest(place).hex(),
+        record.arrived_at,
+        "event",
+        reason,
+        detail,
+        None,
+        text,
+        "base64",
+        0,
+        None,
+        *place,
+    )
 
 
 def _text_of(raw: bytes) -> tuple[str, str]:

@@ -6,16 +6,17 @@ fails because of what is in it: then the events that make it fail become dead le
 How the two are told apart:
 
 1. An error that no event can cause (``is_retryable``) never condemns one: the batch is tried again.
-2. At any other error, one plain event is staged in the same place, and a commit without events is made. Where either
-   fails too, the cause is not in the batch: it is tried again.
+2. At any other error a plain event goes the same way: looked up among the stored ids, staged on the same day, and
+   appended but for the commit. Before an event is condemned, a commit without events is made, too. Where any of it
+   fails, the cause is not in the batch: it is tried again.
 3. Otherwise the batch is halved, first between records and then inside one, and each half is staged without a commit.
    An event that fails alone, twice, while a plain one passes, is the cause.
-4. Where nothing fails without a commit, the halves are committed in order, each with its own watermark.
+4. Where nothing fails without a commit, the halves are committed in order, each with its own watermark. A single event
+   is the cause when its commit failed ATTEMPTS times.
 """
 
 from __future__ import annotations
 
-import errno
 import sqlite3
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
@@ -25,35 +26,27 @@ from typing import NamedTuple
 from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException
 from sqlalchemy.exc import DBAPIError
 
-from manymetrics.records import UnreadableRecordError, unpack
-from manymetrics_processor.commits import ConflictError
+from manymetrics.records import unpack
+from manymetrics_processor.commits import RetryableError
 from manymetrics_processor.decode import EventKey, StreamRecord
 
+_RETRYABLE = (
+    *(RetryableError, MemoryError, OSError, sqlite3.Error, DBAPIError),
+    *(CommitFailedException, CommitStateUnknownException),
+)
+ATTEMPTS = 3
 MOST_TRIALS = 400  # a commit's halves that are tried: past it, what fails goes whole, so that no batch takes minutes
-_MACHINE = {
-    getattr(errno, name)
-    for name in ("ENOSPC", "EDQUOT", "EIO", "EMFILE", "ENFILE", "ENOMEM", "EROFS", "EACCES", "EPERM", "ENOENT")
-}
-
-
-class OurFaultError(Exception):
-    """Base of errors that say nothing about the events: try the batch again."""
 
 
 def is_retryable(error: BaseException, *, suspect: bool = False) -> bool:
-    """Whether an error is known to be no event's.
+    """Whether no event can cause an error.
 
-    ``suspect``: the batch has failed again and again. Then an error of the file system, the catalogue or AWS counts as
-    ours only where it names the machine's state (a full disk, say) or the network.
+    ``suspect``: the batch has failed again and again. Then an error of a file system counts only where it has an errno
+    or names AWS: Arrow raises OSError without one for what it can't write, too.
     """
-    if isinstance(error, OurFaultError | ConflictError | MemoryError | TimeoutError | ConnectionError):
-        return True
-    if isinstance(error, OSError) and (error.errno in _MACHINE or "AWS Error" in str(error)):
-        return True
-    return not suspect and (
-        isinstance(error, OSError | sqlite3.Error | DBAPIError | CommitFailedException | CommitStateUnknownException)
-        or type(error).__module__.partition(".")[0] == "botocore"
-    )
+    if suspect and type(error) is OSError and error.errno is None:
+        return "AWS Error" in str(error)
+    return isinstance(error, _RETRYABLE) or type(error).__module__.partition(".")[0] == "botocore"
 
 
 class Span(NamedTuple):
@@ -125,8 +118,8 @@ class Spans:
 
 
 def event_count(record: StreamRecord) -> int:
-    """How many events a record holds: one where it is damaged, since it becomes one dead letter."""
+    """How many events a record holds: one where it can't be read, since it becomes one dead letter."""
     try:
         return len(unpack(record.data).events)
-    except UnreadableRecordError:
+    except Exception:  # noqa: BLE001  # whatever it is, decoding the record tells
         return 1

@@ -36,7 +36,7 @@ from pyiceberg.types import IcebergType, IntegerType, LongType, NestedField, Str
 from manymetrics.tables import NAMESPACE, TABLES, Column, Table
 from manymetrics_processor import commits
 from manymetrics_processor.arrow_engine import ArrowEngine
-from manymetrics_processor.commits import ConflictError, RetryableError, conflicts
+from manymetrics_processor.commits import ConflictError, RetryableError, StoredDataError, conflicts
 from manymetrics_processor.decode import Rows
 from manymetrics_processor.ledger import StreamBooks, books_of, encode, property_name
 from manymetrics_processor.rollback import metadata_number
@@ -79,6 +79,17 @@ class Version(NamedTuple):
         """That of a table at hand."""
         location = iceberg.metadata_location
         return cls(str(iceberg.metadata.table_uuid), metadata_number(location), location)
+
+
+@contextlib.contextmanager
+def reading_stored(what: str) -> Iterator[None]:
+    """Raise StoredDataError for what no new event can cause: metadata, manifests or files that can't be read."""
+    try:
+        yield
+    except (RetryableError, OSError):
+        raise
+    except Exception as error:
+        raise StoredDataError(f"{what}: what it holds can't be read ({type(error).__name__}: {error})") from error
 
 
 def rolled_back(name: str, location: str, seen: str) -> RolledBackError:
@@ -211,8 +222,9 @@ class Lake:
         Raises CommitContentionError.
         """
         for attempt in range(MAX_ATTEMPTS):
-            iceberg = self.load(table)
-            books = current_books(iceberg, stream)
+            with reading_stored(table.name):
+                iceberg = self.load(table)
+                books = current_books(iceberg, stream)
             planned = plan(iceberg, books)
             if planned is None:
                 return books, None
@@ -232,7 +244,9 @@ class Lake:
     def try_out(self, table: Table, rows: Rows) -> None:
         """As Engine.try_out, on the table as it is."""
         if len(rows.day):
-            self._engine.try_out(table, self.load(table), rows)
+            with reading_stored(table.name):
+                iceberg = self.load(table)
+            self._engine.try_out(table, iceberg, rows)
 
     def put_fence(self, iceberg: IcebergTable) -> None:
         """Make every commit that is under way conflict, and stage its files again.

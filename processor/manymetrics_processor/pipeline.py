@@ -19,8 +19,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow.compute as pc
 from pyiceberg.table import Table as IcebergTable
 
+from manymetrics.outcomes import Reason
 from manymetrics.records import Stamp, pack
 from manymetrics.tables import DEAD_LETTERS, EVENTS
 from manymetrics_processor.decode import (
@@ -35,9 +37,10 @@ from manymetrics_processor.decode import (
     decode,
     in_order,
 )
-from manymetrics_processor.isolation import Span, Spans, event_count, is_retryable
-from manymetrics_processor.lake import Lake, Plan, fence_of
+from manymetrics_processor.isolation import ATTEMPTS, Span, Spans, event_count, is_retryable
+from manymetrics_processor.lake import Lake, Plan, fence_of, live_files, reading_stored
 from manymetrics_processor.ledger import StreamBooks
+from manymetrics_processor.reading import read_files
 from manymetrics_processor.window import Window, resends_within
 
 log = logging.getLogger("manymetrics.pipeline")
@@ -109,6 +112,7 @@ class _Isolation:
 
     def _commit(self, start: int, stop: int) -> StreamBooks:
         """Commit the events from ``start`` to before ``stop``: at once, or in halves."""
+        failures = 0
         while True:
             span = self._spans.span(start, stop)
             try:
@@ -116,12 +120,16 @@ class _Isolation:
             except Exception as error:
                 if is_retryable(error, suspect=self._suspect):
                     raise
-                found = self._failing(start, stop, error)
+                self._check_plain(span, error)
+                failures += 1
+                found = self._spans.failing(start, stop, lambda one: self._try_out(self._decode_span, one))
                 if not found and stop - start > 1:
                     middle = self._spans.middle(start, stop)
                     self._commit(start, middle)
                     return self._commit(middle, stop)
-                self._condemn(found or {start: type(error).__name__}, error)
+                if found or failures == ATTEMPTS:
+                    failures = 0
+                    self._condemn(found or {start: type(error).__name__}, error)
                 continue
             for key, marks in zip(((one.shard, one.sequence) for one in span.records), committed.outcomes, strict=True):
                 self._outcomes.setdefault(key, []).append(marks)
@@ -131,26 +139,27 @@ class _Isolation:
         records, begin, end = span
         return self._decode(records, self._stream, begin=begin, end=end, unstorable=self._unstorable)
 
-    def _failing(self, start: int, stop: int, error: Exception) -> dict[int, str]:
-        """The events that fail without a commit. Raises ``error`` where a plain event fails too."""
+    def _try_out(self, decode: Callable[[Span], Batch], span: Span) -> Exception | None:
+        """Stage a part of the batch without a commit: why that fails, None where it passes."""
+        try:
+            batch = decode(span)
+            for table, rows in ((EVENTS, batch.events), (DEAD_LETTERS, batch.letters)):
+                self._lake.try_out(table, rows)
+        except Exception as failure:
+            if is_retryable(failure, suspect=self._suspect):
+                raise
+            return failure
+        return None
 
-        def try_out(decode: Callable[[], Batch]) -> Exception | None:
-            try:
-                batch = decode()
-                for table, rows in ((EVENTS, batch.events), (DEAD_LETTERS, batch.letters)):
-                    self._lake.try_out(table, rows)
-            except Exception as failure:
-                if is_retryable(failure, suspect=self._suspect):
-                    raise
-                return failure
-            return None
-
-        if (fault := try_out(lambda: decode(_PLAIN, self._stream))) is not None:
+    def _check_plain(self, span: Span, error: Exception) -> None:
+        """Raise what a plain event raises on the day of the batch: then the batch is not the cause of ``error``."""
+        plain = Span((_plain_record(span.records[0].arrived_at),), 0, None)
+        fault = self._try_out(lambda one: decode(one.records, self._stream), plain)
+        if fault is not None:
             raise fault from error
-        return self._spans.failing(start, stop, lambda span: try_out(lambda: self._decode_span(span)))
 
     def _condemn(self, found: dict[int, str], error: Exception) -> None:
-        """Make events dead letters, or where these fail too, their records. Raises ``error`` where any commit fails."""
+        """Make events dead letters, or where these fail too, those of their records. Raises what any commit raises."""
         named: dict[EventKey, str] = {self._spans.key(at): name for at, name in found.items()}
         if named.keys() <= self._unstorable.keys():
             named = {(shard, sequence, WHOLE_RECORD): name for (shard, sequence, _), name in named.items()}
@@ -164,14 +173,11 @@ class _Isolation:
         self._unstorable.update(named)
 
 
-def _plain_record() -> StreamRecord:
-    """What can be stored wherever anything can: one good event and one bad one."""
+def _plain_record(received_at: int) -> StreamRecord:
+    """Make what can be stored wherever anything can: one good event and one bad one."""
     good = b'{"type":"track","event":"plain","userId":"plain","messageId":"plain"}'
-    [data] = pack(Stamp(0, "plain", "plain", "server"), [good, b"{}"])
-    return StreamRecord("plain", 0, data, 0)
-
-
-_PLAIN = (_plain_record(),)
+    [data] = pack(Stamp(received_at, "plain", "plain", "server"), [good, b"{}"])
+    return StreamRecord("plain", 0, data, received_at)
 
 
 def commit(batch: Batch, lake: Lake, window: Window) -> Committed:
@@ -188,6 +194,9 @@ def commit(batch: Batch, lake: Lake, window: Window) -> Committed:
 
 def _plan_letters(batch: Batch, lake: Lake, iceberg: IcebergTable, books: StreamBooks) -> Plan | None:
     kept = _fresh_rows(batch, books, _fresh(batch, books), batch.letters)
+    late = np.array([reason == Reason.UNSTORABLE for reason in batch.reasons], dtype=np.bool_) & ~kept
+    if late.any():  # the letters of its record were committed before it was known to be one
+        kept |= late & ~_known_letters(iceberg, batch.letters, late)
     if not kept.any():
         return None
     files = lake.stage(DEAD_LETTERS, iceberg, batch.letters.only(kept))
@@ -195,6 +204,16 @@ def _plan_letters(batch: Batch, lake: Lake, iceberg: IcebergTable, books: Stream
         batch.watermarks, part=batch.part, received=int(kept.sum()), dead_lettered=_reasons(batch, kept)
     )
     return Plan(files, moved)
+
+
+def _known_letters(iceberg: IcebergTable, letters: Rows, asked: Bools) -> Bools:
+    """Which of the letters that are asked for the table has, by their id."""
+    with reading_stored(DEAD_LETTERS.name):
+        days = set(letters.day[asked].tolist())
+        files = [file for file in live_files(iceberg) if file.partition[0] in days]
+        known = read_files(DEAD_LETTERS, iceberg, files, ["dead_letter_id"])["dead_letter_id"]
+    found: Bools = pc.is_in(letters.table["dead_letter_id"], value_set=known.combine_chunks()).to_numpy()
+    return found
 
 
 class _EventsPlan:
@@ -241,7 +260,8 @@ class _EventsPlan:
         """Which candidates are first: in the table's window, and in the batch itself, where the lowest place wins."""
         events, ids = self._batch.events, self._batch.ids
         stored = candidates.copy()
-        stored[candidates] = ~self._window.resends(iceberg, ids[candidates], events.day[candidates])
+        with reading_stored(EVENTS.name):
+            stored[candidates] = ~self._window.resends(iceberg, ids[candidates], events.day[candidates])
         left = np.flatnonzero(stored)
         in_place_order = left[np.argsort(events.place[left])]
         again = resends_within(ids[in_place_order], events.day[in_place_order], self._window.days)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 
 from manymetrics.tables import DEAD_LETTERS, EVENTS
 from manymetrics_processor import arrow_engine, columns, commits, decode, isolation, pipeline
@@ -18,7 +21,7 @@ from manymetrics_processor.replay import replay
 from manymetrics_processor.rows import dedup_digest
 from manymetrics_processor.window import Window
 from tests.contract.conftest import Store
-from tests.integration.micro_batches import STREAM, books, counts, message_ids, record, rows, track
+from tests.integration.micro_batches import STREAM, books, counts, make_lake, message_ids, record, rows, track
 
 POISON = "poison"
 Break = Callable[[pytest.MonkeyPatch, Lake], None]
@@ -27,6 +30,15 @@ Break = Callable[[pytest.MonkeyPatch, Lake], None]
 @pytest.fixture
 def lake(store: Store) -> Lake:
     return store.lake
+
+
+def assert_books_agree(lake: Lake) -> None:
+    """Each row and each letter that the books count is there, and no other."""
+    kept = counts(books(lake))
+    letters = Counter(f"dead_lettered:{row['reason']}" for row in rows(lake, DEAD_LETTERS))
+    assert letters == {name: count for name, count in kept.items() if name.startswith("dead_lettered")}
+    assert len(rows(lake)) == kept.get("stored", 0)
+    assert len({row["dead_letter_id"] for row in rows(lake, DEAD_LETTERS)}) == letters.total()
 
 
 def _raise(*_: object) -> Any:  # noqa: ANN401  # never returns
@@ -107,6 +119,7 @@ def test_one_event_that_can_not_be_stored_costs_none_of_its_neighbours(
 
     assert counts(committed.books) == {"received": events, "stored": events - 1, "dead_lettered:unstorable": 1}
     assert books(store.another()) == committed.books
+    assert_books_agree(lake)
     marks = b"".join(one or b"" for one in committed.outcomes)
     assert marks == b"".join(b"x" if one == POISON else b"s" for one in ids)
     assert [row["message_id"] for row in rows(lake)] == [one for one in ids if one != POISON]
@@ -135,6 +148,7 @@ def test_events_before_between_and_after_many_that_can_not_be_stored_are_stored(
     kept = counts(committed.books)
     assert (kept["received"], kept["stored"], kept["dead_lettered:unknown_type"]) == (18, 6, 6)
     assert kept["dead_lettered:unstorable"] + kept.get("duplicate", 0) == 6
+    assert_books_agree(lake)
 
 
 def test_a_letter_that_can_not_be_stored_is_kept_in_base64(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,9 +169,11 @@ def test_a_letter_that_can_not_be_stored_is_kept_in_base64(lake: Lake, monkeypat
 
 
 @pytest.mark.parametrize("received_at", [2**63, 2**62, -(2**62)])
-def test_a_record_whose_letters_fail_too_becomes_one_and_costs_no_other(lake: Lake, received_at: int) -> None:
+def test_a_record_whose_letters_fail_too_keeps_the_bytes_of_its_events_and_costs_no_other(
+    lake: Lake, received_at: int
+) -> None:
     batch = [
-        record(1, track("a")),
+        record(1, track("a"), {}),
         record(2, track("b"), {}, track("c"), received_at=received_at),
         record(3, track("d")),
     ]
@@ -165,10 +181,100 @@ def test_a_record_whose_letters_fail_too_becomes_one_and_costs_no_other(lake: La
     committed = pipeline.run(batch, STREAM, lake, Window())
 
     assert message_ids(lake) == ["a", "d"]
-    assert counts(committed.books)["stored"] == 2
-    [letter] = rows(lake, DEAD_LETTERS)
-    assert (letter["reason"], letter["replayable"], letter["_sequence"]) == ("unreadable_record", 0, "2")
+    assert counts(committed.books) == {
+        "received": 6,
+        "stored": 2,
+        "dead_lettered:unknown_type": 1,
+        "dead_lettered:unstorable": 3,
+    }
+    assert_books_agree(lake)
+    letters = [row for row in rows(lake, DEAD_LETTERS) if row["_sequence"] == "2"]
+    assert [(row["reason"], row["replayable"], row["_position"]) for row in letters] == [
+        ("unstorable", 0, at) for at in range(3)
+    ]
+    assert "b" in base64.b64decode(letters[0]["raw"]).decode()
     assert pipeline.run(batch, STREAM, lake, Window()).outcomes == [None] * 3
+
+
+def test_a_record_that_fails_after_a_part_of_it_was_committed_keeps_the_rest(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The third event fails, and so does its letter: what stands before it is committed by then."""
+    real = columns.to_arrow
+    monkeypatch.setattr(isolation.Spans, "failing", lambda *_: {})
+
+    def to_arrow(table: Any, of: Any) -> Any:  # noqa: ANN401  # as the real one
+        if any(("m2" in row) or (table == DEAD_LETTERS and row[9] is not None) for row in of):
+            raise ValueError
+        return real(table, of)
+
+    monkeypatch.setattr(decode, "to_arrow", to_arrow)
+    monkeypatch.setattr(pipeline._Isolation, "_check_plain", lambda *_: None)
+
+    committed = pipeline.run([record(1, *(track(f"m{at}") for at in range(6)))], STREAM, lake, Window())
+
+    assert counts(committed.books)["received"] == 6
+    assert_books_agree(lake)
+    assert {"m0", "m1"} <= set(message_ids(lake))
+    assert len(rows(lake)) + len(rows(lake, DEAD_LETTERS)) == 6
+
+
+def _subclasses(of: type[Exception]) -> Iterator[type[Exception]]:
+    yield of
+    for one in of.__subclasses__():
+        yield from _subclasses(one)
+
+
+TRANSIENT = [
+    *(OSError(116, "Stale file handle"), OSError(107, "not connected"), FileExistsError(17, "exists"), RuntimeError()),
+    *(EndpointConnectionError(endpoint_url="https://glue"), ReadTimeoutError(endpoint_url="https://glue")),
+    *(one("lost") for one in dict.fromkeys(_subclasses(commits.RetryableError))),
+]
+
+
+@pytest.mark.parametrize("error", TRANSIENT, ids=lambda error: f"{type(error).__name__}-{error.args[:1]}")
+@pytest.mark.parametrize("step", ["stage", "append"])
+@pytest.mark.parametrize("suspect", [False, True])
+def test_an_error_that_passes_condemns_no_event(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, step: str, *, suspect: bool
+) -> None:
+    lake = make_lake(tmp_path)
+    engine: Any = lake._engine
+    real, times = getattr(engine, step), Counter[str]()
+
+    def twice(*arguments: Any) -> Any:  # noqa: ANN401  # as the real one
+        times["times"] += 1
+        if times["times"] <= 2:
+            raise error
+        return real(*arguments)
+
+    monkeypatch.setattr(engine, step, twice)
+    for _ in range(20):
+        with contextlib.suppress(Exception):
+            if pipeline.run([record(1, track("a"))], STREAM, lake, Window(), suspect=suspect):
+                break
+
+    assert message_ids(lake) == ["a"]
+    assert rows(lake, DEAD_LETTERS) == []
+
+
+@pytest.mark.parametrize("damage", ["file", "manifest"])
+def test_what_the_table_holds_and_can_not_be_read_condemns_no_event(tmp_path: Path, damage: str) -> None:
+    lake = make_lake(tmp_path)
+    pipeline.run([record(1, track("a"))], STREAM, lake, Window())
+    found = sorted(
+        (tmp_path / "warehouse" / "manymetrics" / "events").rglob("*.parquet" if damage == "file" else "*-m*.avro")
+    )
+    whole = found[-1].read_bytes()
+    found[-1].write_bytes(whole[: len(whole) // 2] if damage == "file" else b"")
+
+    for suspect in (False, True):
+        with pytest.raises((OSError, commits.RetryableError)):
+            pipeline.run([record(2, track("b"))], STREAM, lake, Window(), suspect=suspect)
+
+    found[-1].write_bytes(whole)
+    assert pipeline.run([record(2, track("b"))], STREAM, lake, Window()).outcomes == [b"s"]
+    assert rows(lake, DEAD_LETTERS) == []
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ConnectionError(), commits.ConflictError()])
