@@ -54,7 +54,7 @@ class EngineLostError(RetryableError):
     """The JVM is gone, and a commit may have landed. End this process; a new one finds out by the watermark."""
 
 
-class JavaStorageError(RetryableError):
+class JavaStorageError(RetryableError, OSError):
     """Spark or Iceberg can't reach or use what it writes to. Nothing was committed."""
 
 
