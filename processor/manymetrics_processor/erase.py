@@ -31,6 +31,7 @@ from manymetrics_processor.commits import ConflictError
 from manymetrics_processor.lake import Lake, live_files
 from manymetrics_processor.maintenance import (
     JOBS_ATTEMPTS,
+    ORPHAN_AGE_S,
     Rewritten,
     expire_snapshots,
     orphans,
@@ -134,13 +135,14 @@ def _device_users(rows: pa.Table) -> Iterator[tuple[Device, LastUser]]:
             yield (project, device), (user[0], user[1], user[2])
 
 
-def erase(lake: Lake, person: Person, spread: Spread = map) -> list[Receipt]:
+def erase(lake: Lake, person: Person, spread: Spread = map, *, orphan_age_s: float = ORPHAN_AGE_S) -> list[Receipt]:
     """Erase the person, whose ids are all named. Raises ConflictError where others kept rewriting the same files.
 
-    Events go last: they alone tell which devices are the person's, should it break off and be run again.
+    ``orphan_age_s``: younger files may be of a commit that is under way. Events go last: they alone tell which devices
+    are the person's, should it break off and be run again.
     """
-    letters = _erase_from(lake, DEAD_LETTERS, person, spread)
-    return [_erase_from(lake, EVENTS, person, spread), letters]
+    letters = _erase_from(lake, DEAD_LETTERS, person, spread, orphan_age_s)
+    return [_erase_from(lake, EVENTS, person, spread, orphan_age_s), letters]
 
 
 def count(lake: Lake, person: Person, spread: Spread = map) -> dict[str, int]:
@@ -156,7 +158,7 @@ def _count(table: Table, iceberg: IcebergTable, person: Person, file: DataFile) 
     return int(is_theirs(table, read_files(table, iceberg, [file], _columns(table)), person).sum())
 
 
-def _erase_from(lake: Lake, table: Table, person: Person, spread: Spread) -> Receipt:
+def _erase_from(lake: Lake, table: Table, person: Person, spread: Spread, orphan_age_s: float) -> Receipt:
     files = list(live_files(lake.load(table)))
     rows_before, files_before = sum(file.record_count for file in files), len(files)
     erased, rewritten = _rewrite_without(lake, table, person, spread)
@@ -165,7 +167,7 @@ def _erase_from(lake: Lake, table: Table, person: Person, spread: Spread) -> Rec
         more, dead = expire_snapshots(lake, table, keep=1)
         delete_files(lake.io, dead)
         expired, deleted = expired + more, deleted + len(dead)
-    deleted += remove_orphans(lake, table)
+    deleted += remove_orphans(lake, table, orphan_age_s)
     iceberg = lake.load(table)
     young = [one for one, _ in orphans(iceberg) if one.endswith(".parquet")]
     left = sum(spread(partial(_may_hold, table, lake.io, person), young))

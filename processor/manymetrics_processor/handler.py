@@ -47,7 +47,8 @@ SUSPECT_AFTER = 5  # failures in a row at one record: then errors of AWS are loo
 KEEP_SNAPSHOTS = 100  # with a window of 300 s: what was 8 hours ago can still be asked
 EXPIRE_AT_ONCE = 50
 EXPIRE_AFTER_S = 3_600.0  # a query in Athena ends within half an hour
-ORPHAN_AGE_S = 86_400.0  # longer than any statement of Athena's or job of EMR's holds files that it has not committed
+# Longer than any statement of Athena's or job of EMR's holds files that it has not committed.
+AWS_ORPHAN_AGE_S = 86_400.0
 
 NEW_ROLE_S, NEW_ROLE_RETRY_S = 60.0, 3.0
 
@@ -98,7 +99,7 @@ class Processor:
                 older_than_s=EXPIRE_AFTER_S,
                 at_least=EXPIRE_AT_ONCE,
                 look_for_orphans=event.get("orphans", True),
-                orphan_age_s=ORPHAN_AGE_S,
+                orphan_age_s=AWS_ORPHAN_AGE_S,
                 read=self._manifests,
             )
             return {"tables": [asdict(report) for report in reports]}

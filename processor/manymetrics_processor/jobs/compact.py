@@ -28,7 +28,7 @@ from manymetrics_processor.columns import arrow_schema
 from manymetrics_processor.commits import ConflictError
 from manymetrics_processor.decode import Ints
 from manymetrics_processor.dedup import WINDOW_DAYS, Ids
-from manymetrics_processor.handler import EXPIRE_AFTER_S, KEEP_SNAPSHOTS, make_catalog
+from manymetrics_processor.handler import AWS_ORPHAN_AGE_S, EXPIRE_AFTER_S, KEEP_SNAPSHOTS, make_catalog
 from manymetrics_processor.jobs.cluster import Cluster, cluster
 from manymetrics_processor.jobs.command import errors_in_a_line, job_parser, job_settings, say
 from manymetrics_processor.jobs.pieces import from_bytes, to_bytes
@@ -79,6 +79,7 @@ def compact(
     window_days: int = WINDOW_DAYS,
     keep_snapshots: int = KEEP_SNAPSHOTS,
     older_than_s: float = EXPIRE_AFTER_S,
+    orphan_age_s: float = AWS_ORPHAN_AGE_S,
     say: Callable[[str], None] = lambda _line: None,
 ) -> list[Report]:
     """Raises ConflictError after too many lost races: then do it again."""
@@ -103,7 +104,7 @@ def compact(
                 duplicates_dropped=sum(len(resends.get(one.file_path, ())) for pair in swapped for one in pair.files),
                 merges_lost=len(groups) - len(swapped),
                 snapshots_expired=expired,
-                files_removed=len(dead) + remove_orphans(lake, table),
+                files_removed=len(dead) + remove_orphans(lake, table, orphan_age_s),
             )
         )
     return reports

@@ -17,7 +17,7 @@ from dataclasses import asdict
 from manymetrics_processor.commits import ConflictError
 from manymetrics_processor.erase import Person, count, erase, with_linked_ids
 from manymetrics_processor.erase_objects import erase_from_objects
-from manymetrics_processor.handler import make_catalog
+from manymetrics_processor.handler import AWS_ORPHAN_AGE_S, make_catalog
 from manymetrics_processor.jobs.cluster import cluster
 from manymetrics_processor.jobs.command import errors_in_a_line, job_parser, job_settings, say
 from manymetrics_processor.lake import Lake
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             say("Nothing was erased. Add --yes to erase.")
             return 0
         say("tables ...")
-        tables = erase(lake, person, on.map)
+        tables = erase(lake, person, on.map, orphan_age_s=AWS_ORPHAN_AGE_S)
     not_reached = [f"{one}, which can't be read" for receipt in objects for one in receipt.unreadable]
     named = {args.archive, *(args.failures or ())}
     not_reached += [
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if left:
         not_reached.append(
             f"{left} files that are no longer part of the tables but that a commit or a query may still use: run this "
-            "again in ten minutes"
+            "again in a day"
         )
     receipt = {
         "user_id": args.user_id,
