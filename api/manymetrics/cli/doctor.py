@@ -11,23 +11,30 @@ import socket
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from http.client import HTTPException
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, build_opener
 
 from manymetrics.cli.data_dir import add_data_dir
+from manymetrics.outcomes import Reason
 from manymetrics.settings import Settings
+
+if TYPE_CHECKING:
+    from manymetrics_insights.lake import Snapshot
+    from manymetrics_processor.ledger import StreamBooks
 
 LOW_DISK_BYTES = 1_000_000_000
 LATE_S = 60
 _PID_CHARACTERS, _MAX_PID = 20, 2**31 - 1  # of what a committer writes into its lock
+_LOOKS = 5  # at a table whose files go while they are looked at
+_ERROR_CHARACTERS = 200  # of what the committer says: the rest is in the log
 _MARKS = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
 
 
@@ -243,7 +250,8 @@ def check_progress(settings: Settings) -> Iterator[Finding]:
     stalled, state = stalled_s(settings.data_dir), read_state(settings.data_dir)
     if state is not None:
         is_long = max(stalled, state.age_s) >= STALLED_S
-        said = f"no commit for {max(stalled, state.age_s):.0f} s, {state.failures} failed: {state.error}"
+        error = next(iter(state.error.splitlines()), "")[:_ERROR_CHARACTERS]
+        said = f"no commit for {max(stalled, state.age_s):.0f} s, {state.failures} failed: {error}"
         cure = "mend what it says; nothing is lost meanwhile, events wait in the stream"
         yield Finding("progress", "fail" if is_long else "warn", said, cure)
     elif stalled >= STALLED_S and _committer(settings.data_dir).state == "ok":
@@ -269,18 +277,27 @@ def _is_committer(pid: str) -> bool:
 
 
 def check_tables(settings: Settings) -> Iterator[Finding]:
-    """Whether the books balance, and agree with what the tables hold."""
-    from manymetrics.local import read_books
-    from manymetrics.tables import EVENTS
+    """Whether the tables are the newest, all their files are there, and the books balance and agree with them."""
+    from manymetrics.local import check_not_rolled_back, read_books
+    from manymetrics.settings import SettingsError
+    from manymetrics.tables import EVENTS, TABLES
     from manymetrics_insights.folder import Folder
     from manymetrics_insights.lake import read_table
 
     if not settings.data_dir.is_dir():
         return
+    try:
+        check_not_rolled_back(settings.data_dir)
+    except SettingsError as error:
+        said, _, cure = str(error).partition(". Put back")
+        yield Finding("tables", "fail", said, f"put back{cure}")
+        return
     state = read_table(Folder(settings.data_dir), EVENTS.name)
     if state is None:
         yield Finding("tables", "warn", "not made yet", "the first start of the server makes them")
         return
+    for table in TABLES:
+        yield from _bad_files(settings.data_dir, table.name)
     books = read_books(settings.data_dir)
     unbalanced = [one.stream for one in books if not one.balanced]
     stored, rows = sum(one.stored for one in books), sum(file.record_count for file in state.files)
@@ -293,6 +310,52 @@ def check_tables(settings: Settings) -> Iterator[Finding]:
         erased = f", {stored - rows} of them erased since" if rows < stored else ""
         received = sum(one.received for one in books)
         yield Finding("tables", "ok", f"{received} received, {stored} stored{erased}, in {len(state.files)} files")
+    unstorable = sum(one.dead_lettered.get(Reason.UNSTORABLE.value, 0) for one in books)
+    if unstorable:
+        cure = "see dead_letters; `manymetrics replay --reason unstorable` after a fix"
+        is_most = _most_are_unstorable(books, state.snapshots)
+        yield Finding("letters", "fail" if is_most else "warn", f"{unstorable} events could not be stored", cure)
+
+
+def _most_are_unstorable(books: Sequence[StreamBooks], snapshots: Sequence[Snapshot]) -> bool:
+    """Whether that became of over half of the last events: of those since the oldest commit that is kept."""
+    from manymetrics_processor.ledger import StreamBooks, books_of, property_name
+
+    received = lost = 0
+    for now in books:
+        known = (books_of(now.stream, one.summary) for one in snapshots if property_name(now.stream) in one.summary)
+        then = next(known, now)
+        if then.received == now.received:
+            then = StreamBooks(stream=now.stream)  # of one commit, all of it
+        received += now.received - then.received
+        lost += sum(sign * one.dead_lettered.get(Reason.UNSTORABLE.value, 0) for sign, one in ((1, now), (-1, then)))
+    return 2 * lost > received
+
+
+def _bad_files(data_dir: Path, table: str) -> Iterator[Finding]:
+    """A table's live files that are gone, or not as they were written. Those of a state that was replaced may go."""
+    from manymetrics_insights.folder import Folder
+    from manymetrics_insights.lake import local_path, read_table
+
+    for _ in range(_LOOKS):
+        state = read_table(Folder(data_dir), table)
+        if state is None:
+            return
+        bad = [path for file in state.files if not _has_size(path := local_path(file.path), file.size)]
+        if not bad:
+            return
+        if Folder(data_dir).metadata_location(table) == state.metadata_location:
+            said = f"{len(bad)} of {len(state.files)} files of {table} are missing or damaged: {bad[0]}"
+            cure = "put them back; or stop the server, and see `manymetrics recover --dry-run` for an earlier state"
+            yield Finding("tables", "fail", said, cure)
+            return
+
+
+def _has_size(path: str, size: int) -> bool:
+    try:
+        return Path(path).stat().st_size == size
+    except OSError:
+        return False
 
 
 CHECKS: tuple[Check, ...] = (
