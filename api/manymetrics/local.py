@@ -91,6 +91,7 @@ def check_data_dir(data_dir: Path) -> None:
             "paths. Move it back, or start with a new folder"
         )
     check_not_rolled_back(data_dir)
+    _adopt_newer(data_dir)
 
 
 def check_not_rolled_back(data_dir: Path) -> None:
@@ -111,6 +112,25 @@ def check_not_rolled_back(data_dir: Path) -> None:
         why = files.why_older(current, seen.get(table.name))
         if why is not None and metadata_path(data_dir, table.name) == current:  # else somebody commits meanwhile
             raise SettingsError(f"{why}. Put back the newer catalog.db, or run `manymetrics recover`")
+
+
+def _adopt_newer(data_dir: Path) -> None:
+    """Take a commit for done that wrote its files and isn't in the catalogue: see recover.adopt_newer.
+
+    Here, since the stream must not take a number that the tables have, and asks them only as it is opened.
+    """
+    from manymetrics_insights.folder import metadata_path
+    from manymetrics_processor.rollback import TableFiles
+
+    home = data_dir / "warehouse" / NAMESPACE
+    with contextlib.suppress(sqlite3.Error):
+        paths = {table.name: metadata_path(data_dir, table.name) for table in TABLES}
+        if any(path is not None and TableFiles(home / name).next_after(path) for name, path in paths.items()):
+            from manymetrics_processor.local_catalog import open_catalog  # dear to load, and seldom asked for
+            from manymetrics_processor.recover import adopt_newer
+
+            with contextlib.suppress(SettingsError), hold_lock(data_dir):  # else a committer works here: it goes on
+                adopt_newer(open_catalog(data_dir), home)
 
 
 def ensure_keys(settings: Settings) -> Keys:

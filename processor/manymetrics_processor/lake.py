@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 from uuid import uuid4
@@ -38,7 +38,7 @@ from manymetrics_processor import commits
 from manymetrics_processor.arrow_engine import ArrowEngine
 from manymetrics_processor.commits import ConflictError, RetryableError, StoredDataError, conflicts
 from manymetrics_processor.decode import Rows
-from manymetrics_processor.ledger import StreamBooks, books_of, encode, property_name
+from manymetrics_processor.ledger import StreamBooks, books_of, encode, property_name, read_books
 from manymetrics_processor.rollback import metadata_number
 from manymetrics_processor.storage import list_files
 
@@ -194,12 +194,19 @@ class Lake:
 
     def see(self, table: Table, version: Version) -> None:
         """Take a state for one that the table had. Raises RolledBackError where it had a newer one."""
-        seen = self._seen.get(table.name)
-        if seen is not None:
-            is_same = seen.table_uuid == version.table_uuid
-            if (is_same and 0 <= version.number < seen.number) or (not is_same and table.name in self._expected):
-                raise rolled_back(table.name, version.location, seen.location)
+        self._refuse_older(table, version)
         self._seen[table.name] = version
+
+    def _refuse_older(self, table: Table, version: Version) -> None:
+        seen = self._seen.get(table.name)
+        if seen is None or seen == version:
+            return
+        if seen.table_uuid != version.table_uuid or seen.number == version.number >= 0:
+            is_older = table.name in self._expected  # of one number, one alone was committed on top of what was seen
+        else:
+            is_older = 0 <= version.number < seen.number
+        if is_older:
+            raise rolled_back(table.name, version.location, seen.location)
 
     def expect(self, name: str, version: Version) -> None:
         """Hold the catalogue to a state of a table that was seen earlier. Raises RolledBackError."""
@@ -284,11 +291,12 @@ class Lake:
                 self._catalog.create_namespace(self.database)
 
     def _create(self, table: Table) -> None:
-        known = next(self.states(table), None)
+        known = next(self.states(table, self._seen.get(table.name)), None)
         try:
             if known is not None:  # the catalogue is new, the table isn't: an empty one here would end its files
-                self.see(table, Version.read(known))
+                self._refuse_older(table, Version.read(known))
                 self._catalog.register_table((self.database, table.name), known.metadata_location)
+                self.see(table, Version.read(known))
                 return
             if table.name in self._expected:
                 raise rolled_back(table.name, "no file", self._seen[table.name].location)
@@ -315,21 +323,50 @@ class Lake:
                     update.add_column(column.name, _ICEBERG_TYPES[column.type], column.doc)
         raise CommitContentionError(f"{table.name}: lost {MAX_ATTEMPTS} races to add a column")
 
-    def states(self, table: Table) -> Iterator[StaticTable]:
+    def states(
+        self, table: Table, seen: Version | None = None, committed: Collection[str] = ()
+    ) -> Iterator[StaticTable]:
         """The states of the table that its folder holds and that can be read, newest first.
 
-        Raises ForeignTableError.
+        A commit that lost its race leaves a metadata file of the winner's number. So those of the number of one that is
+        known to be committed are left out: of ``seen``, of ``committed`` (locations), and of what a newer state is made
+        of. Of others of one number, that comes first which has most events. Raises ForeignTableError.
         """
+        states = self._readable_states(table)
+        if seen is not None and all(str(one.metadata.table_uuid) != seen.table_uuid for one in states):
+            seen = None  # they are of a table that was made anew
+        states = [one for one in states if seen is None or not _contradicts(one, seen)]
+        known = {*committed, *(entry.metadata_file for one in states for entry in one.metadata.metadata_log)}
+        if seen is not None:
+            known = {one for one in known if metadata_number(one) != seen.number} | {seen.location}
+        numbers = {metadata_number(one) for one in known}
+        for state in states:
+            location = state.metadata_location
+            if location in known or metadata_number(location) not in numbers:
+                yield state
+
+    def _readable_states(self, table: Table) -> list[StaticTable]:
         home = self.home(table)
-        found = [one for one in list_files(self.io, f"{home}/metadata") if one[0].endswith(".metadata.json")]
-        for location, _ in sorted(found, key=lambda one: (metadata_number(one[0]), -one[1]), reverse=True):
-            state = read_metadata(self.io, location)
-            if state is not None and state.location() != home:
+        found: list[tuple[tuple[int, int, float], StaticTable]] = []
+        for location, age_s in list_files(self.io, f"{home}/metadata"):
+            state = read_metadata(self.io, location) if location.endswith(".metadata.json") else None
+            if state is None:
+                continue
+            if state.location() != home:
                 raise ForeignTableError(
                     f"{home} holds a table that was copied there: remove it, or put its catalogue back"
                 )
-            if state is not None:
-                yield state
+            received = sum(books.received for books in read_books(state.metadata.properties))
+            found.append(((metadata_number(location), received, -age_s), state))
+        return [state for _, state in sorted(found, key=lambda one: one[0], reverse=True)]
+
+
+def _contradicts(state: StaticTable, seen: Version) -> bool:
+    """Whether a state can't be of the history of the one that was seen: it has another of that number."""
+    if str(state.metadata.table_uuid) != seen.table_uuid or seen.number < 0:
+        return False
+    past = [entry.metadata_file for entry in state.metadata.metadata_log]
+    return any(metadata_number(one) == seen.number and one != seen.location for one in (*past, state.metadata_location))
 
 
 def fence_of(iceberg: IcebergTable) -> str:

@@ -18,8 +18,10 @@ from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyiceberg.exceptions import ValidationError
 from pyiceberg.io import FileIO
 from pyiceberg.manifest import DataFile, ManifestFile
+from pyiceberg.serializers import FromInputFile
 from pyiceberg.table import Table as IcebergTable
 from pyiceberg.table.snapshots import Snapshot
 
@@ -33,10 +35,9 @@ from manymetrics_processor.lake import (
     delete_manifests,
     fence_of,
     live_files,
-    read_metadata,
 )
 from manymetrics_processor.reading import Positions, read_files
-from manymetrics_processor.rollback import metadata_number
+from manymetrics_processor.rollback import SET_ASIDE, metadata_number
 from manymetrics_processor.storage import delete_files, list_files
 
 EVERY_COMMITS = 25
@@ -336,7 +337,8 @@ def remove_orphans(lake: Lake, table: Table, older_than_s: float = ORPHAN_AGE_S,
 def orphans(iceberg: IcebergTable, read: Read | None = None) -> Iterator[tuple[str, float]]:
     """The files of the table's folder that no snapshot refers to, and their age in seconds.
 
-    What a newer metadata file than the table's own refers to is none: the catalogue may have been put back.
+    What a newer metadata file than the table's own refers to is none: the catalogue may have been put back. Nor is
+    what one refers to that `recover` set aside.
     """
     read = {} if read is None else read
     home = iceberg.location()
@@ -348,20 +350,26 @@ def orphans(iceberg: IcebergTable, read: Read | None = None) -> Iterator[tuple[s
     for location, _ in found:
         if location.endswith(".metadata.json") and metadata_number(location) > own:
             kept |= _named_by(iceberg, location)
+        if location.endswith(SET_ASIDE):
+            kept |= {location} | _named_by(iceberg, location)
     return ((location, age_s) for location, age_s in found if location not in kept)
 
 
 def _named_by(iceberg: IcebergTable, location: str) -> set[str]:
     """Another metadata file of the table, and what it refers to. Nothing where it can't be read: it is half written."""
-    other = read_metadata(iceberg.io, location)
-    if other is None:
+    try:
+        other = FromInputFile.table_metadata(iceberg.io.new_input(location))
+    except (OSError, ValueError, ValidationError):
         return set()
     named = {location}
-    for snapshot in other.metadata.snapshots:
+    for snapshot in other.snapshots:
+        named.add(snapshot.manifest_list)
+        manifests = list[ManifestFile]()
         with contextlib.suppress(OSError, ValueError):
-            named.add(snapshot.manifest_list)
-            for manifest in snapshot.manifests(iceberg.io):
-                named.add(manifest.manifest_path)
+            manifests = snapshot.manifests(iceberg.io)
+        for manifest in manifests:
+            named.add(manifest.manifest_path)
+            with contextlib.suppress(OSError, ValueError):
                 entries = manifest.fetch_manifest_entry(iceberg.io, discard_deleted=True)
                 named |= {entry.data_file.file_path for entry in entries}
     return named

@@ -12,6 +12,8 @@ from typing import Protocol
 
 import msgspec
 
+SET_ASIDE = ".metadata.json.set-aside"  # ends the name of a metadata file that is no state of the table any more
+
 
 class Seen(Protocol):
     """A state of a table that was seen."""
@@ -22,8 +24,13 @@ class Seen(Protocol):
     def metadata_location(self) -> str: ...
 
 
+class _Logged(msgspec.Struct, rename="kebab"):
+    metadata_file: str
+
+
 class _Metadata(msgspec.Struct, rename="kebab"):
     table_uuid: str
+    metadata_log: list[_Logged] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +54,27 @@ class TableFiles:
             return f"{current} is of another table than the stream was committed to: {seen.metadata_location}"
         if seen is not None and number < metadata_number(seen.metadata_location):
             return f"the catalogue is older than the stream: {current}, which was at {seen.metadata_location}"
+        if (
+            seen is not None
+            and number == metadata_number(seen.metadata_location) >= 0
+            and Path(current).name != seen.metadata_location.rpartition("/")[2]
+        ):
+            return f"the catalogue names {current}, and the stream was committed to {seen.metadata_location}"
         newest = self.newest()
         if newest is not None and metadata_number(newest.name) > number + 1:
             return f"the catalogue is older than its tables: it names {current}, and there is {newest.name}"
         return None
+
+    def next_after(self, current: str) -> list[Path]:
+        """The metadata files that were written on top of ``current``, the catalogue's, for a commit."""
+        number, name = metadata_number(current) + 1, Path(current).name
+        found = []
+        for path in (self.home / "metadata").glob(f"{number:05d}-*.metadata.json") if number else ():
+            metadata = _read(path)
+            log = metadata.metadata_log if metadata is not None else []
+            if log and log[-1].metadata_file.rpartition("/")[2] == name:
+                found.append(path)
+        return found
 
     def newest(self) -> Path | None:
         """The newest metadata file that can be read; None where there is none."""
