@@ -217,15 +217,18 @@ def read_books(data_dir: Path) -> list[StreamBooks]:
 def watermark_of(data_dir: Path, stream: str) -> int:
     """Up to which sequence number the tables have a stream; -1 where they have none of it.
 
-    Raises sqlite3.Error, OSError or msgspec.MsgspecError where that can't be told.
+    Where the catalogue has no table, its newest metadata file counts, which the committer will adopt. Raises
+    sqlite3.Error, OSError or msgspec.MsgspecError where that can't be told.
     """
     from manymetrics_insights.folder import metadata_path
     from manymetrics_processor.ledger import books_of
+    from manymetrics_processor.rollback import TableFiles
 
-    path = metadata_path(data_dir, EVENTS.name)
+    named = metadata_path(data_dir, EVENTS.name)
+    path = Path(named) if named is not None else TableFiles(data_dir / "warehouse" / NAMESPACE / EVENTS.name).newest()
     if path is None:
         return -1
-    metadata = msgspec.json.decode(Path(path).read_bytes(), type=_Metadata)
+    metadata = msgspec.json.decode(path.read_bytes(), type=_Metadata)
     return books_of(stream, metadata.properties).watermark(SHARD)
 
 

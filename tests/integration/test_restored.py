@@ -524,3 +524,34 @@ def test_a_committer_that_fails_says_so_and_takes_it_back(home: Path, monkeypatc
     assert "database is locked" in failures[0].error
     assert told[-1] is None
     assert stored(home) == ["a"]
+
+
+# --- an older stream, in other ways -----------------------------------------------------------------------
+
+
+def commit_all(home: Path) -> None:
+    with committer(home) as made:
+        while not made.step():
+            pass
+
+
+def copy_of_stream(home: Path, folder: Path) -> Path:
+    """A whole copy, as `.backup` makes it."""
+    with closing(sqlite3.connect(local.stream_path(home))) as now, closing(sqlite3.connect(folder / "copy")) as copy:
+        now.backup(copy)
+    return folder / "copy"
+
+
+def test_an_older_stream_loses_no_event_where_the_catalogue_is_gone_too(
+    home: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    commit(home, "a", "b")
+    older = copy_of_stream(home, tmp_path_factory.mktemp("copy"))
+    commit(home, "c", "d", "e")
+    (home / "catalog.db").unlink()
+    older.replace(local.stream_path(home))
+
+    put(home, "f", "g")
+    commit_all(home)
+
+    assert stored(home) == list("abcdefg")
