@@ -9,8 +9,9 @@ A sequence number is never used twice, and numbers are committed in order, since
 an incarnation of its own: one that is deleted and made again is another stream, whose numbers start again.
 
 An older copy of the file that was put back would give numbers again that were committed already. So who opens it to
-write asks the tables how far they are; a stream that is behind them gets a new incarnation. The file also notes which
-state of the tables it was committed to last, by which an older copy of the catalogue is known.
+write asks the tables how far they are; a stream that is behind them gets a new incarnation. So does every file that was
+put in place of another under a server, or written over it: the committer may still read the other one. The file also
+notes which state of the tables it was committed to last, by which an older copy of the catalogue is known.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ ADMIT_EVERY_S = 5.0  # under a backlog that has no end, what is heavy gets its s
 KEEP_COMMITTED_S = 60  # how long a committed record stays, so that `tail` can show what became of it
 
 _SCHEMA = """
-create table if not exists stream (incarnation text not null, probe integer not null);
+create table if not exists stream (
+    incarnation text not null, probe integer not null, begins_after integer not null default 0
+);
 create table if not exists records (
     sequence integer primary key autoincrement, arrived_at integer not null, data blob not null
 );
@@ -67,14 +70,35 @@ def open_stream(path: Path) -> sqlite3.Connection:
         connection.execute("pragma auto_vacuum=incremental")
         connection.execute("pragma journal_mode=wal")
         connection.execute("pragma synchronous=full")
-        tables = "select count(*) from sqlite_master where name in ('heavy', 'seen')"
-        if connection.execute(tables).fetchone() != (2,):
-            incarnation = f"insert into stream select '{uuid.uuid4()}', 0 where not exists (select 1 from stream);"  # noqa: S608  # ours
-            connection.executescript(f"begin immediate;{_SCHEMA}{incarnation}commit;")
+        if not _is_made(connection):
+            connection.execute("begin immediate")
+            _make(connection)
+            connection.execute("commit")
     except sqlite3.Error:
         connection.close()
         raise
     return connection
+
+
+def _is_made(connection: sqlite3.Connection) -> bool:
+    tables = "select count(*) from sqlite_master where name in ('heavy', 'seen')"
+    return bool(connection.execute(tables).fetchone() == (2,)) and "begins_after" in _columns(connection, "stream")
+
+
+def _make(connection: sqlite3.Connection) -> None:
+    """Make what isn't there; an older version made a part of it."""
+    for statement in filter(str.strip, _SCHEMA.split(";")):
+        connection.execute(statement)
+    if "begins_after" not in _columns(connection, "stream"):
+        connection.execute("alter table stream add column begins_after integer not null default 0")
+    connection.execute(
+        "insert into stream (incarnation, probe) select ?, 0 where not exists (select 1 from stream)",
+        (str(uuid.uuid4()),),
+    )
+
+
+def _columns(connection: sqlite3.Connection, table: str) -> set[str]:
+    return {name for (name,) in connection.execute("select name from pragma_table_info(?)", (table,))}
 
 
 def stream_name(connection: sqlite3.Connection) -> str:
@@ -83,25 +107,52 @@ def stream_name(connection: sqlite3.Connection) -> str:
     return f"local:{incarnation}"
 
 
-def leave_incarnation(connection: sqlite3.Connection, watermark: int) -> bool:
+def leave_incarnation(connection: sqlite3.Connection, watermark: int, *, given: int | None = None) -> bool:
     """Begin a new incarnation where the stream is behind ``watermark``, up to which the tables have it.
 
-    The records that the file still holds were committed then: they are dropped, but for heavy ones, which nobody can
-    tell of: at worst they are duplicates. Returns whether that was so.
+    ``given``: the file was put in place of another, whose numbers went so far. Then it begins one in any case, since
+    the other is still being read, maybe, under the same name.
+
+    What was committed is dropped. The records that wait get new numbers, past all that the old name ever had, so that
+    nothing which is noted of the old ones is taken for theirs. Those that the committer read under the old name too
+    are duplicates, known by their message ids; so are heavy ones, of which nobody can tell whether they were committed.
+    An event without a message id has its place for one: it is stored twice then. Returns whether that was so.
     """
     connection.execute("begin immediate")
     try:
-        is_behind = bool(connection.execute(_LAST).fetchone()[0] < watermark)
-        if is_behind:
-            connection.execute("delete from records")
-            connection.execute("delete from outcomes")
-            connection.execute("update stream set incarnation = ?", (str(uuid.uuid4()),))
+        last = int(connection.execute(_LAST).fetchone()[0])
+        leaves = given is not None or last < watermark
+        if leaves:
+            _leave(connection, watermark, max(last, watermark, given or 0))
         connection.execute("commit")
     except sqlite3.Error:
         if connection.in_transaction:
             connection.execute("rollback")
         raise
-    return is_behind
+    return leaves
+
+
+def _leave(connection: sqlite3.Connection, watermark: int, past: int) -> None:
+    connection.execute("delete from outcomes")
+    connection.execute("delete from records where sequence <= ?", (watermark,))
+    first, last = connection.execute("select min(sequence), max(sequence) from records").fetchone()
+    if first is not None:
+        connection.execute("update records set sequence = sequence + ?", (past + 1 - first,))
+    connection.execute("delete from sqlite_sequence where name = 'records'")
+    until = past if first is None else past + 1 + last - first
+    connection.execute("insert into sqlite_sequence (name, seq) values ('records', ?)", (until,))
+    connection.execute("update stream set incarnation = ?, begins_after = ?", (str(uuid.uuid4()), past))
+
+
+class _ReplacedError(Exception):
+    """The database is not as this process left it."""
+
+
+class _Given(NamedTuple):
+    """Up to which number a stream's records were stored here, and its name."""
+
+    stream: str
+    last: int
 
 
 class _Put(NamedTuple):
@@ -128,6 +179,7 @@ class LocalStream:
         self._thread: threading.Thread | None = None
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
+        self._given: _Given | None = None
         self._lanes = Lanes()
 
     async def put(self, records: Sequence[bytes]) -> list[SinkResult]:
@@ -175,7 +227,11 @@ class LocalStream:
 
     def _store(self, puts: list[_Put]) -> None:
         try:
-            self._commit(puts)
+            try:
+                self._commit(puts)
+            except _ReplacedError:
+                self._drop_connection()
+                self._commit(puts)
             result = SinkResult.STORED
         except Exception as error:  # whatever it is: this thread must live, and these be told
             log.warning("the stream can't store", exc_info=error)
@@ -193,19 +249,23 @@ class LocalStream:
             records = list(filter(None, put.records))
             lane = heavy if records and self._lanes.is_heavy(records) else rows
             lane += [(now, _smaller(record)) for record in records]
+        connection.execute("pragma shrink_memory")  # a file that was written over shows only where it is read again
         connection.execute("begin immediate")
         try:
+            self._check_is_the_same(_given_by(connection))
             if len(rows) + len(heavy) < sum(
                 len(put.records) for put in puts
             ):  # somebody asks whether it can be written
                 connection.execute("update stream set probe = probe + 1")
             connection.executemany("insert into records (arrived_at, data) values (?, ?)", rows)
             connection.executemany("insert into heavy (arrived_at, data) values (?, ?)", heavy)
+            given = _given_by(connection)
             connection.execute("commit")
-        except sqlite3.Error:
+        except (sqlite3.Error, _ReplacedError):
             if connection.in_transaction:
                 connection.execute("rollback")
             raise
+        self._given = given
 
     def _live_connection(self) -> sqlite3.Connection:
         """The open database, if it is still the file at the path: else 200 would speak of a file that is gone."""
@@ -219,19 +279,34 @@ class LocalStream:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         connection = open_stream(self._path)
         try:
-            if leave_incarnation(connection, self._watermark(stream_name(connection))):
-                log.warning("the stream is an older copy, and begins again: its numbers were committed already")
-            self._inode = self._path.stat().st_ino
+            inode, here = self._path.stat().st_ino, _given_by(connection)
+            before = self._given if inode != self._inode or self._is_other(here) else None
+            given = before.last if before is not None else None
+            if leave_incarnation(connection, self._watermark(here.stream), given=given):
+                log.warning("the stream is another file, or an older copy, and gets a new name: the committer goes on")
+            self._inode, self._given = inode, _given_by(connection)
         except BaseException:
             connection.close()
             raise
         self._connection = connection
         return connection
 
+    def _check_is_the_same(self, here: _Given) -> None:
+        if self._is_other(here):
+            raise _ReplacedError
+
+    def _is_other(self, here: _Given) -> bool:
+        """Whether what is here can't be what this process left: the committer only adds numbers, for heavy records."""
+        return self._given is not None and (here.stream != self._given.stream or here.last < self._given.last)
+
     def _drop_connection(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+
+def _given_by(connection: sqlite3.Connection) -> _Given:
+    return _Given(stream_name(connection), int(connection.execute(_LAST).fetchone()[0]))
 
 
 def _smaller(record: bytes) -> bytes:
@@ -385,7 +460,8 @@ class LocalSource:
     def missing(self, after: int) -> int:
         """How many records past a sequence number were dropped. Raises sqlite3.Error or OSError."""
         (kept,) = self._open().execute("select count(*) from records where sequence > ?", (after,)).fetchone()
-        return int(max(0, self.last_sequence() - max(after, 0)) - kept)
+        (begins_after,) = self._open().execute("select begins_after from stream").fetchone()
+        return int(max(0, self.last_sequence() - max(after, begins_after)) - kept)
 
     def forget_seen(self) -> None:
         """Take the tables as they are from now on. Raises sqlite3.Error or OSError."""
@@ -418,6 +494,13 @@ class LocalSource:
     def last_sequence(self) -> int:
         """The highest sequence number so far; 0 before the first."""
         return int(self._open().execute(_LAST).fetchone()[0])
+
+    def leave_incarnation(self, watermark: int) -> bool:
+        """Begin a new incarnation where the stream is behind the tables, as leave_incarnation does."""
+        connection = self._named()
+        if int(connection.execute(_LAST).fetchone()[0]) >= watermark:
+            return False  # without waiting for a lock
+        return leave_incarnation(connection, watermark)
 
     def scrub(self, up_to: int) -> None:
         """Drop committed records now, and write over what they left in the file. Raises sqlite3.Error where busy."""

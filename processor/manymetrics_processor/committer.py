@@ -54,6 +54,7 @@ class Source(Protocol):
         self, outcomes: Iterable[tuple[int, bytes]], seen: Iterable[tuple[str, str, str]] = ...
     ) -> None: ...
     def drop_committed(self, up_to: int) -> int: ...
+    def leave_incarnation(self, watermark: int) -> bool: ...
 
 
 class _Position(NamedTuple):
@@ -162,10 +163,10 @@ class Committer:
             if records and not decoders.waiting and ready is None and not decoders.are_ready:
                 with pipeline.no_collection():  # nobody is to wait for them to start
                     ready = decode(records, stream)
-                records = self._read(records[-1].sequence) if self._is_full(records) else []
+                records = self._read_on(records, stream)
             while records and decoders.are_ready and decoders.has_room:
                 decoders.put(records, stream)
-                records = self._read(records[-1].sequence) if self._is_full(records) else []
+                records = self._read_on(records, stream)
             if ready is not None:
                 self._commit(ready, may_merge=False)  # it takes as much memory as the decoders do
                 self._last_commit = time.monotonic()
@@ -199,6 +200,16 @@ class Committer:
             self._source.read(position.sequence, 1, 1)  # or a replaced source would take what is held for committed
         return found
 
+    def _read_on(self, records: list[StreamRecord], stream: str) -> list[StreamRecord]:
+        """What follows in a backlog; none where the source became another stream, whose numbers are its own."""
+        if not self._is_full(records):
+            return []
+        found = self._read(records[-1].sequence)
+        if not found:
+            self._source.read(records[0].sequence - 1, 1, 1)  # as above: they are not committed yet
+            return []
+        return found if self._source.name() == stream else []
+
     def _read(self, after: int) -> list[StreamRecord]:
         found = self._source.read(after, self._max_events, MAX_BYTES)
         return [
@@ -215,6 +226,9 @@ class Committer:
             self._lake.expect(table, Version(table_uuid, metadata_number(location), location))
         self._lake.ensure_tables()
         position = _Position(stream, current_books(self._lake.load(EVENTS), stream).watermark(self._shard))
+        if self._source.leave_incarnation(position.sequence):  # its next numbers would pass for committed ones
+            log.warning("the stream is behind the tables, and gets a new name")
+            return self._position_now()
         if position.sequence >= 0:  # what a process committed that ended before it could note it may be dropped too
             self._source.put_outcomes([(position.sequence, b"")])
         return position

@@ -22,10 +22,11 @@ from manymetrics.app import create_app
 from manymetrics.cli import main
 from manymetrics.committer_state import CommitterState, write_state
 from manymetrics.keys import parse_key_list
-from manymetrics.local_stream import SHARD, LocalSource, LocalStream
+from manymetrics.local_stream import SHARD, LocalSource, LocalStream, leave_incarnation, open_stream
 from manymetrics.settings import Settings, SettingsError
 from manymetrics.sinks import MemorySink, SinkResult
 from manymetrics.tables import EVENTS
+from manymetrics_processor import committer as committer_module
 from manymetrics_processor import local_catalog as catalog_module
 from manymetrics_processor.committer import Committer, Failure
 from manymetrics_processor.lake import Lake, RolledBackError, local_catalog
@@ -542,6 +543,12 @@ def copy_of_stream(home: Path, folder: Path) -> Path:
     return folder / "copy"
 
 
+def put_in_place(home: Path, older: Path) -> None:
+    for log in ("stream.db-wal", "stream.db-shm"):
+        (home / log).unlink(missing_ok=True)
+    older.replace(local.stream_path(home))
+
+
 def test_an_older_stream_loses_no_event_where_the_catalogue_is_gone_too(
     home: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -549,9 +556,106 @@ def test_an_older_stream_loses_no_event_where_the_catalogue_is_gone_too(
     older = copy_of_stream(home, tmp_path_factory.mktemp("copy"))
     commit(home, "c", "d", "e")
     (home / "catalog.db").unlink()
-    older.replace(local.stream_path(home))
+    put_in_place(home, older)
 
     put(home, "f", "g")
     commit_all(home)
 
     assert stored(home) == list("abcdefg")
+
+
+def put_over(path: Path, older: Path) -> None:
+    """As `cp` does it: the file stays the same one."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("pragma wal_checkpoint(truncate)").fetchall()
+    with path.open("r+b") as file:
+        file.write(older.read_bytes())
+
+
+def test_an_older_stream_that_is_written_over_the_servers_loses_no_event(
+    home: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    commit(home, "a", "b")
+    older = copy_of_stream(home, tmp_path_factory.mktemp("copy"))
+
+    async def serve() -> None:
+        stream = LocalStream(local.stream_path(home), partial(local.watermark_of, home))
+        with committer(home) as made:
+            for one in "cde":
+                assert await stream.put([packed([track(one)])]) == [SinkResult.STORED]
+                await asyncio.to_thread(made.step)
+            put_over(local.stream_path(home), older)
+            for one in "fgh":
+                assert await stream.put([packed([track(one)])]) == [SinkResult.STORED]
+                await asyncio.to_thread(made.step)
+            while not await asyncio.to_thread(made.step):
+                pass
+        await stream.close()
+
+    asyncio.run(serve())
+
+    assert stored(home) == list("abcdefgh")
+
+
+@pytest.mark.parametrize("batch", [20_000, 1])  # 1: a backlog, which the committer drains
+def test_a_copy_loses_no_event_while_the_committer_still_reads_the_file_before_it(
+    home: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    monkeypatch.setattr(committer_module, "MAX_EVENTS", batch)
+    commit(home, "a", "b")
+
+    async def serve() -> None:
+        stream = LocalStream(local.stream_path(home), partial(local.watermark_of, home))
+
+        async def take(*ids: str) -> None:
+            for one in ids:
+                assert await stream.put([packed([track(one)])]) == [SinkResult.STORED]
+
+        with committer(home) as made:
+            made.step()
+            await take("c", "d")
+            older = copy_of_stream(home, tmp_path_factory.mktemp("copy"))
+            await take("e", "f", "g")
+            put_in_place(home, older)
+            await take("h", "i")
+            for _ in range(3):
+                await asyncio.to_thread(made.step)
+            await take("j")
+            while not await asyncio.to_thread(made.step):
+                pass
+            made._decoders.close()
+        await stream.close()
+
+    asyncio.run(serve())
+
+    assert sorted(stored(home)) == list("abcdefghij")
+    with closing(LocalSource(local.stream_path(home))) as source:
+        assert source.missing(source.last_sequence()) == 0
+
+
+def test_the_committer_knows_a_stream_that_is_behind_by_itself(
+    home: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    commit(home, "a")
+    older = copy_of_stream(home, tmp_path_factory.mktemp("copy"))
+    commit(home, "b", "c")
+    put_in_place(home, older)
+    before = _name(home)
+
+    commit_all(home)
+
+    assert _name(home) != before
+    commit(home, "d", "e")
+    assert stored(home) == list("abcde")
+
+
+def test_what_waits_in_a_file_that_was_put_back_gets_numbers_past_all_that_were_given(home: Path) -> None:
+    put(home, "a", "b", "c")
+    with closing(open_stream(local.stream_path(home))) as connection:
+        assert leave_incarnation(connection, 1, given=9)
+        assert not leave_incarnation(connection, -1)
+    with closing(LocalSource(local.stream_path(home))) as source:
+        assert [one.sequence for one in source.read(-1, 10, 10**6)] == [10, 11]
+        assert (source.last_sequence(), source.missing(-1)) == (11, 0)
+    commit_all(home)
+    assert stored(home) == ["b", "c"]
