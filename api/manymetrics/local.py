@@ -32,7 +32,7 @@ import msgspec
 
 from manymetrics import private_files
 from manymetrics.collect import Front
-from manymetrics.committer_state import CommitterState, write_state
+from manymetrics.committer_state import CommitterState, read_state, write_state
 from manymetrics.keys import Keys, KeysUnavailableError, WriteKey, keys_of, keys_path, new_key, read_keys, write_keys
 from manymetrics.local_stream import SHARD, LocalSource, LocalStream, open_stream
 from manymetrics.settings import Settings, SettingsError
@@ -378,13 +378,15 @@ def run_committer(settings: Settings) -> None:
             is_ready = True
             print("ready", flush=True)  # noqa: T201  # the parent waits for this line
 
+    state = read_state(data_dir)  # before the lock, which leaves one of its own
+    failure = Failure(state.since, state.failures, state.error) if state is not None and state.failures else None
     with _lock(data_dir, stop) as held:
         if not held:
             return
         open_stream(stream_path(data_dir)).close()
         source, window = LocalSource(stream_path(data_dir)), Window(settings.dedup_window_days)
         lake = Lake(local_catalog(data_dir))
-        Committer(source, SHARD, lake, window, settings.commit_interval_s, report).run(stop)
+        Committer(source, SHARD, lake, window, settings.commit_interval_s, report, failure).run(stop)
 
 
 def _stop_at_end_of_input(stop: threading.Event) -> None:

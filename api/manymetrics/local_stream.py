@@ -442,7 +442,9 @@ class LocalSource:
         Raises sqlite3.Error or OSError.
         """
         connection = self._open()
-        last, committed_at = connection.execute("select max(sequence), max(committed_at) from outcomes").fetchone()
+        last, committed_at = connection.execute(
+            "select max(sequence), max(committed_at) filter (where length(outcomes) > 0) from outcomes"
+        ).fetchone()
         firsts = connection.execute(
             "select * from (select arrived_at from records where sequence > ? order by sequence limit 1)"
             " union all select * from (select arrived_at from heavy order by place limit 1)",
@@ -476,6 +478,11 @@ class LocalSource:
             connection.execute("begin immediate")  # so that the disk is waited for once, and not for each record
             connection.executemany("insert or replace into outcomes values (?, ?, ?)", rows)
             connection.executemany("insert or replace into seen values (?, ?, ?)", seen)
+
+    def mark_committed(self, up_to: int) -> None:
+        """Note that the tables have what is up to here, where nothing was noted of it: it is not a commit of now."""
+        mark = "insert or ignore into outcomes values (?, ?, x'')"
+        self._named().execute(mark, (up_to, int(time.time())))
 
     def drop_committed(self, up_to: int, *, keep_s: float = KEEP_COMMITTED_S) -> int:
         """Drop records that were committed so long ago, and give their room back. Returns how many."""

@@ -53,6 +53,7 @@ class Source(Protocol):
     def put_outcomes(
         self, outcomes: Iterable[tuple[int, bytes]], seen: Iterable[tuple[str, str, str]] = ...
     ) -> None: ...
+    def mark_committed(self, up_to: int) -> None: ...
     def drop_committed(self, up_to: int) -> int: ...
     def leave_incarnation(self, watermark: int) -> bool: ...
 
@@ -74,7 +75,8 @@ class Committer:
     """Carries one stream into the tables.
 
     ``interval_s``: the longest wait from event to table under load; an idle stream is committed at once. ``report`` is
-    told of each failure, and None once the tables are there and whenever commits pass again.
+    told of each failure, and None once the tables are there and whenever commits pass again. ``failure``: where the
+    process before this one ended, while commits failed.
     """
 
     def __init__(
@@ -85,10 +87,11 @@ class Committer:
         window: Window,
         interval_s: float,
         report: Callable[[Failure | None], None] = lambda _failure: None,
+        failure: Failure | None = None,
     ) -> None:
         self._source, self._shard, self._lake, self._window = source, shard, lake, window
         self._interval_s, self._report = interval_s, report
-        self._failure: Failure | None = None
+        self._failure = failure
         self._has_passed = False
         self._max_events = MAX_EVENTS  # fewer after a failure, so that a batch that fails becomes small
         self._maintenance = Maintenance(lake)
@@ -230,7 +233,7 @@ class Committer:
             log.warning("the stream is behind the tables, and gets a new name")
             return self._position_now()
         if position.sequence >= 0:  # what a process committed that ended before it could note it may be dropped too
-            self._source.put_outcomes([(position.sequence, b"")])
+            self._source.mark_committed(position.sequence)
         return position
 
     def _tidy(self, position: _Position) -> None:

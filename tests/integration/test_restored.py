@@ -20,7 +20,7 @@ import pytest
 from manymetrics import local
 from manymetrics.app import create_app
 from manymetrics.cli import main
-from manymetrics.committer_state import CommitterState, write_state
+from manymetrics.committer_state import CommitterState, read_state, write_state
 from manymetrics.keys import parse_key_list
 from manymetrics.local_stream import SHARD, LocalSource, LocalStream, leave_incarnation, open_stream
 from manymetrics.settings import Settings, SettingsError
@@ -659,3 +659,50 @@ def test_what_waits_in_a_file_that_was_put_back_gets_numbers_past_all_that_were_
         assert (source.last_sequence(), source.missing(-1)) == (11, 0)
     commit_all(home)
     assert stored(home) == ["b", "c"]
+
+
+# --- a stall that is told ---------------------------------------------------------------------------------
+
+
+def test_failures_and_restarts_hide_no_stall(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit(home, "a")
+    put(home, "b")
+    with closing(LocalSource(local.stream_path(home))) as source:
+        before = source.outcomes(-1)
+    real = time.time
+    with monkeypatch.context() as later:
+        later.setattr(time, "time", lambda: real() + 90)
+        later.setattr(Lake, "_append", _raise_locked)
+        for _ in range(2):
+            with committer(home) as made, pytest.raises(sqlite3.OperationalError):
+                made.step()
+        assert local.stalled_s(home) >= 89
+    with closing(LocalSource(local.stream_path(home))) as source:
+        assert source.outcomes(-1) == before != [(1, b"")]
+
+
+def test_what_a_process_did_not_note_is_dropped_by_the_next_and_is_no_progress(home: Path) -> None:
+    commit(home, "a")
+    put(home, "b")
+    with closing(LocalSource(local.stream_path(home))) as source, closing(sqlite3.connect(home / "stream.db")) as file:
+        with file:
+            file.execute("delete from outcomes")
+            file.execute("update records set arrived_at = arrived_at - 90000000")
+        source.mark_committed(1)
+        assert local.stalled_s(home) >= 90
+        assert source.drop_committed(1, keep_s=-1) == 1
+
+
+def test_a_new_process_counts_failures_on_from_the_one_before(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(home, "a")
+    monkeypatch.setattr(Lake, "_append", _raise_locked)
+    monkeypatch.setattr(committer_module, "FAILURES_BEFORE_RESTART", 2)
+    write_state(home, CommitterState(1_000.0, "OSError: before", 8))
+
+    monkeypatch.setattr(local, "_stop_at_end_of_input", lambda _stop: None)
+    local.run_committer(Settings(data_dir=home))
+
+    state = read_state(home)
+    assert state is not None
+    assert state.since == 1_000.0
+    assert state.failures >= 10
