@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import heapq
 import logging
 import os
 import sqlite3
@@ -29,7 +30,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
-from manymetrics.lanes import Lanes
+from manymetrics.lanes import MAX_ASIDE, Lanes
 from manymetrics.records import MAX_RECORD_WEIGHT, compress, count_events, weight
 from manymetrics.sinks import SinkResult
 
@@ -39,6 +40,7 @@ SHARD = "shard-000000000000"  # the one shard, named as Kinesis names its first
 PUT_TIMEOUT_S = 1.5  # from put to "can't store": with parsing, a request is answered within 2 s
 COMPRESS_OVER_BYTES = 4_096  # a page: what takes several costs more CPU to write than to compress (2026-11-25)
 _LOCK_WAIT_S = 1.0
+_LOOK_ASIDE_S = 1.0
 ADMIT_EVERY_S = 5.0  # under a backlog that has no end, what is heavy gets its share
 KEEP_COMMITTED_S = 60  # how long a committed record stays, so that `tail` can show what became of it
 
@@ -49,7 +51,10 @@ create table if not exists stream (
 create table if not exists records (
     sequence integer primary key autoincrement, arrived_at integer not null, data blob not null
 );
-create table if not exists heavy (place integer primary key, arrived_at integer not null, data blob not null);
+create table if not exists heavy (
+    place integer primary key, arrived_at integer not null, data blob not null,
+    owner text not null default '', weight integer not null default 0
+);
 create table if not exists outcomes (
     sequence integer primary key, committed_at integer not null, outcomes blob not null
 );
@@ -57,6 +62,14 @@ create table if not exists seen (
     table_name text primary key, table_uuid text not null, metadata_location text not null
 );
 """
+_OWNERS = """
+with recursive owners (owner) as (
+    select min(owner) from heavy
+    union all
+    select (select min(owner) from heavy where heavy.owner > owners.owner) from owners where owner is not null
+)
+select owner from owners where owner is not null
+"""  # each by a look into the index: heavy may be long
 _LAST = "select coalesce((select seq from sqlite_sequence where name = 'records'), 0)"
 
 
@@ -82,7 +95,7 @@ def open_stream(path: Path) -> sqlite3.Connection:
 
 def _is_made(connection: sqlite3.Connection) -> bool:
     tables = "select count(*) from sqlite_master where name in ('heavy', 'seen')"
-    return bool(connection.execute(tables).fetchone() == (2,)) and "begins_after" in _columns(connection, "stream")
+    return bool(connection.execute(tables).fetchone() == (2,)) and "owner" in _columns(connection, "heavy")
 
 
 def _make(connection: sqlite3.Connection) -> None:
@@ -91,6 +104,10 @@ def _make(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
     if "begins_after" not in _columns(connection, "stream"):
         connection.execute("alter table stream add column begins_after integer not null default 0")
+    if "owner" not in _columns(connection, "heavy"):
+        connection.execute("alter table heavy add column owner text not null default ''")
+        connection.execute("alter table heavy add column weight integer not null default 0")
+    connection.execute("create index if not exists heavy_of on heavy (owner, place, weight)")
     connection.execute(
         "insert into stream (incarnation, probe) select ?, 0 where not exists (select 1 from stream)",
         (str(uuid.uuid4()),),
@@ -181,6 +198,8 @@ class LocalStream:
         self._inode = 0
         self._given: _Given | None = None
         self._lanes = Lanes()
+        self._aside: dict[str, int] = {}  # by owner: what waits in `heavy`, as of a moment ago
+        self._aside_until = 0.0
 
     async def put(self, records: Sequence[bytes]) -> list[SinkResult]:
         """As Sink.put. Answers within PUT_TIMEOUT_S; what it then still finds waiting is never stored."""
@@ -226,39 +245,52 @@ class LocalStream:
         self._drop_connection()
 
     def _store(self, puts: list[_Put]) -> None:
+        refused: list[_Put] = []
         try:
             try:
-                self._commit(puts)
+                refused = self._commit(puts)
             except _ReplacedError:
                 self._drop_connection()
-                self._commit(puts)
+                refused = self._commit(puts)
             result = SinkResult.STORED
         except Exception as error:  # whatever it is: this thread must live, and these be told
             log.warning("the stream can't store", exc_info=error)
             self._drop_connection()
             result = SinkResult.UNAVAILABLE
+        over = {id(put) for put in refused}
         for loop in {put.loop for put in puts}:
-            loop.call_soon_threadsafe(_resolve, [put for put in puts if put.loop is loop], result)
+            for_it = [put for put in puts if put.loop is loop]
+            loop.call_soon_threadsafe(_resolve, [put for put in for_it if id(put) not in over], result)
+            if over:
+                of_over = [put for put in for_it if id(put) in over]
+                loop.call_soon_threadsafe(_resolve, of_over, SinkResult.UNAVAILABLE)
 
-    def _commit(self, puts: list[_Put]) -> None:
+    def _commit(self, puts: list[_Put]) -> list[_Put]:
+        """Returns those that are not taken, since too much of their owner's waits aside."""
         connection = self._live_connection()
+        self._look_aside(connection)
         now = time.time_ns() // 1_000
         rows: list[tuple[int, bytes]] = []
-        heavy: list[tuple[int, bytes]] = []
+        heavy: list[tuple[int, bytes, str, int]] = []
+        refused: list[_Put] = []
         for put in puts:
             records = list(filter(None, put.records))
-            lane = heavy if records and self._lanes.is_heavy(records) else rows
-            lane += [(now, _smaller(record)) for record in records]
+            load = self._lanes.judge(records)
+            if not load.is_heavy:
+                rows += [(now, _smaller(record)) for record in records]
+            elif self._aside.get(load.owner, 0) >= MAX_ASIDE:
+                refused.append(put)
+            else:
+                self._aside[load.owner] = self._aside.get(load.owner, 0) + load.weight
+                heavy += [(now, _smaller(record), load.owner, weight(record)) for record in records]
         connection.execute("pragma shrink_memory")  # a file that was written over shows only where it is read again
         connection.execute("begin immediate")
         try:
             self._check_is_the_same(_given_by(connection))
-            if len(rows) + len(heavy) < sum(
-                len(put.records) for put in puts
-            ):  # somebody asks whether it can be written
+            if any(not all(put.records) for put in puts):  # somebody asks whether it can be written
                 connection.execute("update stream set probe = probe + 1")
             connection.executemany("insert into records (arrived_at, data) values (?, ?)", rows)
-            connection.executemany("insert into heavy (arrived_at, data) values (?, ?)", heavy)
+            connection.executemany("insert into heavy (arrived_at, data, owner, weight) values (?, ?, ?, ?)", heavy)
             given = _given_by(connection)
             connection.execute("commit")
         except (sqlite3.Error, _ReplacedError):
@@ -266,6 +298,13 @@ class LocalStream:
                 connection.execute("rollback")
             raise
         self._given = given
+        return refused
+
+    def _look_aside(self, connection: sqlite3.Connection) -> None:
+        now = time.monotonic()
+        if now >= self._aside_until:
+            self._aside = dict(connection.execute("select owner, sum(weight) from heavy group by owner"))
+            self._aside_until = now + _LOOK_ASIDE_S
 
     def _live_connection(self) -> sqlite3.Connection:
         """The open database, if it is still the file at the path: else 200 would speak of a file that is gone."""
@@ -397,22 +436,36 @@ class LocalSource:
         return records
 
     def _admit(self, max_bytes: int, max_events: int) -> bool:
-        """Move heavy records to the end of the stream, the first that came first. Whether there were any."""
+        """Move heavy records to the end of the stream. Whether there were any.
+
+        The next is of the owner of whose least was moved, and of its records the one that came first.
+        """
         connection = self._named()
-        last = events = size = 0
-        with contextlib.closing(connection.execute("select place, data from heavy order by place")) as cursor:
-            for place, data in cursor:
-                last, events, size = place, events + count_events(data), size + weight(data)
-                if events >= max_events or size >= max_bytes:
-                    break
+        owners = [owner for (owner,) in connection.execute(_OWNERS)]
+        query = "select place, data from heavy where owner = ? order by place"
+        waiting = {owner: connection.execute(query, (owner,)) for owner in owners}
+        next_of = [(0, *first, owner) for owner in owners if (first := waiting[owner].fetchone())]
+        heapq.heapify(next_of)
+        places: list[tuple[int]] = []
+        events = size = 0
+        while next_of and not (places and (events >= max_events or size >= max_bytes)):
+            moved, place, data, owner = heapq.heappop(next_of)
+            weighs = weight(data)
+            places.append((place,))
+            events, size = events + count_events(data), size + weighs
+            following = waiting[owner].fetchone()
+            if following is not None:
+                heapq.heappush(next_of, (moved + weighs, *following, owner))
+        for cursor in waiting.values():
+            cursor.close()
         self._admitted_at = time.monotonic()
-        if not last:
+        if not places:
             return False
         with connection:
             connection.execute("begin immediate")
-            chosen = "select arrived_at, data from heavy where place <= ? order by place"
-            connection.execute(f"insert into records (arrived_at, data) {chosen}", (last,))
-            connection.execute("delete from heavy where place <= ?", (last,))
+            chosen = "select arrived_at, data from heavy where place = ?"
+            connection.executemany(f"insert into records (arrived_at, data) {chosen}", places)
+            connection.executemany("delete from heavy where place = ?", places)
         return True
 
     def outcomes(self, after: int) -> list[tuple[int, bytes]]:

@@ -162,18 +162,18 @@ def count_events(data: bytes) -> int:
 
 def weight(data: bytes) -> int:
     """What a record weighs, without inflating its events. Of what is no record, its length: it becomes one letter."""
-    return project_and_weight(data)[1]
+    return owner_and_weight(data)[1]
 
 
-def project_and_weight(data: bytes) -> tuple[str, int]:
-    """As weight, and the project that a record is of: empty for what is no record."""
+def owner_and_weight(data: bytes) -> tuple[str, int]:
+    """As weight, and the project and kind of key that a record is of: empty for what is no record."""
     if len(data) < _PREFIX or data[0] not in {PLAIN, ZSTD}:
         return "", MIN_EVENT_WEIGHT + len(data)
     try:
         header = _decoder.decode(_first_bytes(data, _header_bytes(data)))
     except (msgspec.DecodeError, UnicodeDecodeError, zstandard.ZstdError, MemoryError):
         return "", MIN_EVENT_WEIGHT + len(data)
-    return header.stamp.project_id, weight_of(header.lengths, _shared_bytes(header.stamp))
+    return f"{header.stamp.project_id} {header.stamp.key_kind}", weight_of(header.lengths, _shared_bytes(header.stamp))
 
 
 def weight_of(lengths: Collection[int], shared: int) -> int:

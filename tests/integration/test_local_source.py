@@ -12,7 +12,7 @@ from random import Random
 import msgspec
 import pytest
 
-from manymetrics.lanes import HEAVY_PROJECT, Lanes
+from manymetrics.lanes import HEAVY_OWNER, Lanes
 from manymetrics.local_stream import KEEP_COMMITTED_S, LocalSource, LocalStream
 from manymetrics.records import Stamp, count_events, pack, weight
 from manymetrics.sinks import SinkResult
@@ -310,6 +310,51 @@ def test_a_stream_of_an_older_version_takes_heavy_requests_too(path: Path, sourc
     assert counts(source, -1) == [1, 11]
 
 
+def test_what_waits_aside_in_a_stream_of_an_older_version_is_admitted_too(path: Path, source: LocalSource) -> None:
+    put_heavy(path, 11)
+    source.close()
+    with closing(sqlite3.connect(path)) as older:
+        older.execute("drop index heavy_of")
+        older.execute("alter table heavy drop column owner")
+        older.execute("alter table heavy drop column weight")
+        older.execute("alter table stream drop column begins_after")
+
+    put_heavy(path, 12)
+
+    assert counts(source, -1) == [11, 12]
+
+
+PAGES = msgspec.structs.replace(HEAVY, key_kind="browser")
+
+
+def test_heavy_requests_of_one_owner_wait_for_few_of_another(path: Path, source: LocalSource) -> None:
+    put_heavy(path, *[11] * 6, stamp=PAGES)
+    put_heavy(path, 12, 13)
+
+    assert counts(source, -1, 3_000_000) == [11, 12, 11]
+    assert counts(source, 3, 3_000_000) == [11, 13, 11]
+
+
+def test_past_a_bound_an_owner_s_heavy_requests_are_not_taken(
+    path: Path, source: LocalSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("manymetrics.local_stream.MAX_ASIDE", 2_000_000)
+    monkeypatch.setattr("manymetrics.local_stream._LOOK_ASIDE_S", 0)
+
+    async def store() -> list[SinkResult]:
+        stream = LocalStream(path)
+        stamps = [PAGES, PAGES, PAGES, HEAVY]
+        found = [one for stamp in stamps for one in await stream.put(pack(stamp, [b"{}"] * 11))]
+        found += await stream.put(pack(PAGES, [b"{}"]))
+        assert counts(source, -1) == [1, 11, 11, 11]
+        found += await stream.put(pack(PAGES, [b"{}"] * 11))
+        await stream.close()
+        return found
+
+    stored, full = SinkResult.STORED, SinkResult.UNAVAILABLE
+    assert asyncio.run(store()) == [stored, stored, full, stored, stored, stored]
+
+
 def test_no_record_is_lost_or_read_twice_whatever_comes_between_reads(path: Path, source: LocalSource) -> None:
     chance, sent, found, last = Random(5), 0, list[int](), -1
     for _ in range(60):
@@ -349,18 +394,20 @@ def test_what_a_project_sends_in_many_requests_is_heavy_too() -> None:
     [one] = pack(HEAVY, [b"{}"] * 9)
     [other] = pack(msgspec.structs.replace(HEAVY, project_id="other"), [b"{}"])
 
-    verdicts = [lanes.is_heavy([one]) for _ in range(60)]
+    [of_pages] = pack(msgspec.structs.replace(HEAVY, key_kind="browser"), [b"{}"])
+    verdicts = [lanes.judge([one]).is_heavy for _ in range(60)]
 
-    assert verdicts.index(True) == HEAVY_PROJECT // weight(one)
+    assert verdicts.index(True) == HEAVY_OWNER // weight(one)
     assert all(verdicts[verdicts.index(True) :])
-    assert not lanes.is_heavy([other])
+    assert not lanes.judge([other]).is_heavy
+    assert not lanes.judge([of_pages]).is_heavy
     now = 2.5
-    assert not lanes.is_heavy([one])
+    assert not lanes.judge([one]).is_heavy
 
 
 def test_usual_requests_are_not_heavy() -> None:
     lanes = Lanes()
     usual = Stamp(NOW, "r", "shop", "browser", context=b'{"x":"%s"}' % (b"a" * 1_500))
 
-    assert not lanes.is_heavy(pack(usual, [b" " * 1_000] * 250))
-    assert lanes.is_heavy(pack(usual, [b"{}"] * 10_000))
+    assert not lanes.judge(pack(usual, [b" " * 1_000] * 250)).is_heavy
+    assert lanes.judge(pack(usual, [b"{}"] * 10_000)).is_heavy
