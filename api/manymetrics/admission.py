@@ -168,10 +168,11 @@ class LargeBodies:
         try:
             async with asyncio.timeout(MAX_WAIT_S):
                 await ticket.turn
-        except TimeoutError:
-            raise OverloadedError from None
-        finally:
+        except BaseException as error:
             self._forget(owner, ticket)
+            if isinstance(error, TimeoutError):
+                raise OverloadedError from None
+            raise
 
     def _refuse_one(self) -> None:
         """The newest of who has most waiting."""
@@ -179,15 +180,15 @@ class LargeBodies:
 
     def _forget(self, owner: Owner, ticket: _Ticket) -> None:
         queue = self._queues.get(owner)
-        if queue is not None and ticket in queue:  # refused, too late, or cancelled: not granted
+        if ticket.is_granted:  # and too late or cancelled before it could begin
+            self._working -= 1
+            self._held -= 1
+            self._grant()
+        elif queue is not None and ticket in queue:  # refused, too late or cancelled
             queue.remove(ticket)
             self._waiting -= 1
             if not queue:
                 del self._queues[owner]
-        elif ticket.turn.cancelled():  # granted, and cancelled before it could begin
-            self._working -= 1
-            self._held -= 1
-            self._grant()
 
     def _has_room(self) -> bool:
         return self._working < WORKERS and self._held < self._most_at_once
@@ -209,6 +210,7 @@ class LargeBodies:
                 ticket.turn.set_exception(ClientGoneError())
                 continue
             self._take()
+            ticket.is_granted = True
             ticket.turn.set_result(None)
 
 
@@ -236,10 +238,11 @@ class Turn:
 class _Ticket:
     """One that waits."""
 
-    __slots__ = ("client", "turn")
+    __slots__ = ("client", "is_granted", "turn")
 
     def __init__(self, turn: asyncio.Future[None], client: Client | None) -> None:
         self.turn, self.client = turn, client
+        self.is_granted = False
 
     def refuse(self) -> None:
         if not self.turn.done():

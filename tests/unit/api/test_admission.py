@@ -170,6 +170,11 @@ class Gate:
         self.ran.append(name)
 
 
+def counts(bodies: LargeBodies) -> tuple[int, int, int]:
+    """With a thread, with a turn, and waiting for one."""
+    return bodies._working, bodies._held, bodies._waiting
+
+
 class Waiting:
     disconnected = False
 
@@ -242,6 +247,35 @@ def test_what_waits_for_a_client_that_is_gone_is_dropped() -> None:
 
     run(flood)
     assert gate.ran == ["first", "stays"]
+    assert counts(gate.bodies) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("is_granted_first", [True, False], ids=["granted, then cancelled", "cancelled, then granted"])
+def test_a_turn_that_is_granted_and_cancelled_at_once_is_given_back(*, is_granted_first: bool) -> None:
+    bodies = LargeBodies(most_at_once=1)
+
+    async def flood() -> None:
+        leave = asyncio.Event()
+
+        async def hold() -> None:
+            async with bodies.turn("a", None):
+                await leave.wait()
+
+        first = asyncio.create_task(hold())
+        await settle()
+        waiting = asyncio.create_task(hold())
+        await settle()
+        assert counts(bodies) == (1, 1, 1)
+        leave.set()
+        if is_granted_first:
+            await asyncio.sleep(0)  # the first ends in this step, and the other has not gone on yet
+            assert counts(bodies) == (1, 1, 0)
+        waiting.cancel()
+        await asyncio.gather(first, waiting, return_exceptions=True)
+        assert waiting.cancelled()
+
+    run(flood)
+    assert counts(bodies) == (0, 0, 0)
 
 
 def test_a_turn_ends_when_its_events_are_stored_and_its_thread_before_that() -> None:
