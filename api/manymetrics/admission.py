@@ -13,7 +13,7 @@ import asyncio
 from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import TypeVar
 
 from manymetrics.events import ClientGoneError
@@ -38,17 +38,39 @@ class OverloadedError(Exception):
 class Body:
     """What one request's body holds so far."""
 
-    __slots__ = ("_bytes", "owner", "reader", "refused", "size")
+    __slots__ = ("_bytes", "_refused", "owner", "size", "task")
 
     def __init__(self, pool: BodyBytes, owner: Owner) -> None:
         self._bytes, self.owner = pool, owner
         self.size = 0
-        self.refused = False
-        self.reader: asyncio.Task[object] | None = None  # while it can be refused
+        self._refused = False
+        self.task: asyncio.Task[object] | None = None  # while it can be refused
 
     def add(self, size: int) -> None:
         """So many bytes more. Raises OverloadedError where this is who has to come again."""
         self._bytes.add(self, size)
+
+    @contextmanager
+    def refusable(self) -> Iterator[None]:
+        """While it comes in or waits, it may be refused for another's: raises OverloadedError within then."""
+        task = self.task = asyncio.current_task()
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not self._refused or task is None or task.uncancel():
+                raise
+            raise OverloadedError from None
+        finally:
+            self.task = None
+
+    def refuse(self) -> bool:
+        """Whether it could be refused."""
+        if self.task is None:
+            return False
+        self._refused = True
+        self.task.cancel()
+        self.task = None
+        return True
 
 
 class BodyBytes:
@@ -58,7 +80,7 @@ class BodyBytes:
         self._most = {False: most_small, True: most_large}
         self._held = {False: 0, True: 0}
         self._by_owner: dict[bool, Counter[Owner]] = {False: Counter(), True: Counter()}
-        self._reading: dict[Body, None] = {}  # in the order of their coming
+        self._bodies: dict[Body, None] = {}  # in the order of their coming
 
     @property
     def held(self) -> int:
@@ -69,33 +91,20 @@ class BodyBytes:
     def body(self, owner: Owner) -> Iterator[Body]:
         """Until its request is answered."""
         body = Body(self, owner)
+        self._bodies[body] = None
         try:
             yield body
         finally:
-            self._reading.pop(body, None)
+            del self._bodies[body]
             self._count(body, -body.size)
-
-    @contextmanager
-    def reading(self, body: Body) -> Iterator[None]:
-        """While it comes in, it may be refused: the task that reads it is cancelled then, with ``refused`` set."""
-        body.reader = asyncio.current_task()
-        self._reading[body] = None
-        try:
-            yield
-        finally:
-            body.reader = None
-            self._reading.pop(body, None)
 
     def add(self, body: Body, size: int) -> None:
         """As Body.add."""
         self._count(body, size)
         while self._held[is_large := body.size > SMALL_BODY_BYTES] > self._most[is_large]:
             refused = self._newest_of_the_largest(body, is_large=is_large)
-            if refused is body or refused.reader is None:
+            if refused is body or not refused.refuse():
                 raise OverloadedError
-            refused.refused = True
-            refused.reader.cancel()
-            self._reading.pop(refused)
             self._count(refused, -refused.size)
 
     def _newest_of_the_largest(self, body: Body, *, is_large: bool) -> Body:
@@ -103,7 +112,7 @@ class BodyBytes:
         largest = max(owners, key=owners.__getitem__)
         if owners[body.owner] == owners[largest]:
             return body
-        others = (other for other in reversed(self._reading) if other.owner == largest)
+        others = (other for other in reversed(self._bodies) if other.owner == largest and other.task is not None)
         return next((other for other in others if (other.size > SMALL_BODY_BYTES) is is_large), body)
 
     def _count(self, body: Body, size: int) -> None:
@@ -131,12 +140,13 @@ class LargeBodies:
         self._queues: OrderedDict[Owner, deque[_Ticket]] = OrderedDict()
 
     @asynccontextmanager
-    async def turn(self, owner: Owner, client: Client | None) -> AsyncIterator[Turn]:
-        """Wait for a turn, which lasts until what was parsed is stored.
+    async def turn(self, owner: Owner, client: Client | None, body: Body | None = None) -> AsyncIterator[Turn]:
+        """Wait for a turn, which lasts until what was parsed is stored. ``body``: what may be refused meanwhile.
 
         Raises OverloadedError; and ClientGoneError where nobody waits for the answer any more.
         """
-        await self._wait(owner, client)
+        with body.refusable() if body is not None else nullcontext():
+            await self._wait(owner, client)
         turn = Turn(self)
         try:
             yield turn

@@ -84,7 +84,7 @@ OK = Answer(200, _OK_HEADERS, _OK_BODY)
 class Request(NamedTuple):
     """A request that brings events, whole. ``pairs``: its headers, names in lower case; ``peer``: who sent it.
 
-    ``client``: whether it still waits, where that is known.
+    ``client``: whether it still waits, where that is known; ``held``: what the body counts as, where it is counted.
     """
 
     route: Route
@@ -93,6 +93,7 @@ class Request(NamedTuple):
     peer: str | None
     body: bytes
     client: Client | None = None
+    held: Body | None = None
 
 
 Accepted = tuple[list[bytes], WriteKey] | Refusal
@@ -143,9 +144,9 @@ class Collector:
         draft = Draft(
             request.body, headers, self.keys, route.batch, route.default_type, query_key, client=request.client
         )
-        return await self.put(draft, pairs, request.peer)
+        return await self.put(draft, pairs, request.peer, request.held)
 
-    async def put(self, draft: Draft, pairs: HeaderList, peer: str | None) -> Answer:
+    async def put(self, draft: Draft, pairs: HeaderList, peer: str | None, held: Body | None = None) -> Answer:
         """Store the events of a draft, and answer once they are. ``pairs``: the request's headers."""
         refusal = intake.find_key_in_header(draft)
         if refusal is not None:
@@ -160,13 +161,15 @@ class Collector:
                 pass
             else:
                 return await self._store(draft, pairs, accepted)
-        return await self._put_large(self._large, draft, pairs, peer)
+        return await self._put_large(self._large, draft, pairs, peer, held)
 
-    async def _put_large(self, large: LargeBodies, draft: Draft, pairs: HeaderList, peer: str | None) -> Answer:
+    async def _put_large(
+        self, large: LargeBodies, draft: Draft, pairs: HeaderList, peer: str | None, held: Body | None
+    ) -> Answer:
         draft.in_thread = True
         owner = draft.key.key if draft.key is not None else self.sender(peer, draft.headers)
         try:
-            async with _watched(draft.client), large.turn(owner, draft.client) as turn:
+            async with _watched(draft.client), large.turn(owner, draft.client, held) as turn:
                 accepted = await turn.run(lambda: self._accept(draft, peer))
                 draft.body, draft.events = b"", ()
                 return await self._store(draft, pairs, accepted)
@@ -360,14 +363,14 @@ async def answer_asgi(collector: Collector, scope: Scope, receive: Receive, rout
     with collector.bodies.body(collector.sender(peer, dict(pairs))) as held:
         try:
             async with asyncio.timeout(collector.body_timeout_s):
-                body = await _read_body(pairs, receive, held, collector.bodies)
+                body = await _read_body(pairs, receive, held)
         except TimeoutError:
             body = BODY_TIMEOUT
         if body is None:
             return None
         if isinstance(body, Refusal):
             return collector.refused(body, pairs, None)
-        request = Request(route, pairs, scope["query_string"], peer, body, client)
+        request = Request(route, pairs, scope["query_string"], peer, body, client, held)
         return await collector.answer(request)
 
 
@@ -400,19 +403,14 @@ def peer_of(scope: Scope) -> str | None:
     return scope["client"][0] if scope.get("client") else None
 
 
-async def _read_body(pairs: HeaderList, receive: Receive, held: Body, bodies: BodyBytes) -> bytes | Refusal | None:
+async def _read_body(pairs: HeaderList, receive: Receive, held: Body) -> bytes | Refusal | None:
     if any(name == b"content-length" and int(value) > MAX_BODY_BYTES for name, value in pairs):
         return intake.TOO_LARGE_BODY
-    with bodies.reading(held):
-        try:
+    try:
+        with held.refusable():
             return await _read_parts(receive, held)
-        except OverloadedError:
-            return OVERLOADED
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if not held.refused or task is None or task.uncancel():
-                raise
-            return OVERLOADED
+    except OverloadedError:
+        return OVERLOADED
 
 
 async def _read_parts(receive: Receive, held: Body) -> bytes | Refusal | None:

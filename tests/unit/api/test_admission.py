@@ -109,6 +109,37 @@ def test_unfinished_bodies_are_bounded_and_who_sends_most_is_asked_to_come_again
     assert hot.stored() == [EVENT]
 
 
+def test_bodies_that_wait_for_a_turn_come_again_for_another_sender(hot: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    hot.app.collector.bodies = bodies = BodyBytes(most_large=2_000_000)
+    gate, read = threading.Event(), intake.accept
+
+    def slowly(draft: Draft, **more: Any) -> Any:  # noqa: ANN401  # as accept
+        gate.wait(10)
+        return read(draft, **more)
+
+    monkeypatch.setattr(intake, "accept", slowly)
+
+    async def flood() -> None:
+        many = [Sent(hot) for _ in range(7)]  # two have a thread, and five wait
+        for sent in many:
+            sent.part(LARGE, more=False)
+            await settle()
+        other = Sent(hot, address="198.51.100.1", **basic("wk_blog:"))
+        other.part(LARGE + b" " * 300_000, more=False)
+        await settle()
+        assert [sent.status for sent in (*many, other)] == [None] * 5 + [503] * 2 + [None]
+        assert many[-1].header(b"retry-after") == b"1"
+        assert bodies.held <= 2_000_000
+        gate.set()
+        await asyncio.gather(*(sent.task for sent in (*many, other)))
+        assert [sent.status for sent in (*many, other)] == [200] * 5 + [503] * 2 + [200]
+        assert bodies.held == 0
+        assert hot.app.collector._large is not None
+        assert counts(hot.app.collector._large) == (0, 0, 0)
+
+    run(flood)
+
+
 def test_small_bodies_have_bytes_of_their_own(hot: Api) -> None:
     hot.app.collector.bodies = bodies = BodyBytes(most_small=1_000_000, most_large=1_000_000)
 
