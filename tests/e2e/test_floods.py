@@ -3,12 +3,14 @@
 import gzip
 import resource
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
+from manymetrics.http_protocol import LOG_EVERY_S
 from tests.bench.process import cpu_seconds
 from tests.live_server import LiveServer, live_server
 
@@ -38,6 +40,7 @@ def _lines(log: Path, words: str) -> int:
 
 
 def test_idle_connections_beyond_all_file_descriptors_shut_nobody_out(server: LiveServer) -> None:
+    began = time.monotonic()
     with ExitStack() as stack:
         for number in range(2 * FILES):
             stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
@@ -45,7 +48,7 @@ def test_idle_connections_beyond_all_file_descriptors_shut_nobody_out(server: Li
                 assert server.post("/v1/track", GOOD).status_code == 200
         assert server.post("/v1/track", GOOD).status_code == 200
 
-    assert _lines(server.log, "too many connections") == 1
+    assert 1 <= _lines(server.log, "too many connections") <= 1 + (time.monotonic() - began) // LOG_EVERY_S
     assert _lines(server.log, "ERROR") == 0
 
 

@@ -51,6 +51,7 @@ class Server:
             access_log=False,
             proxy_headers=False,
             ws="none",
+            timeout_keep_alive=60,  # no connection of a test is closed because the machine is slow
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._listening]})
@@ -334,6 +335,7 @@ class FewConnections(HttpProtocol):
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setattr(http_protocol, "connection_log", http_protocol._Log())
+    monkeypatch.setattr(http_protocol, "HEAD_WAIT_S", 60)
     with running(FewConnections) as one:
         yield one
 
@@ -347,12 +349,14 @@ def _works(connection: socket.socket) -> bool:
 
 
 def _many(server: Server, count: int, sent: bytes = b"") -> list[socket.socket]:
-    """So many connections, one after the other, each with its bytes sent."""
-    connections = []
+    """So many connections, one after the other as the server sees them, each with its bytes sent."""
+    connections, until = [], time.monotonic() + 30
     for _ in range(count):
         connections.append(server.connect())
+        while connections[-1].getsockname() not in [one.client for one in server.connections()]:
+            assert time.monotonic() < until
+            time.sleep(0.001)
         connections[-1].sendall(sent)
-        time.sleep(0.002)  # so that the server sees them in this order
     return connections
 
 
