@@ -42,6 +42,7 @@ TRIMMED = (
     "manymetrics/cli",
     "manymetrics/cost",
     "manymetrics/http_protocol.py",
+    "manymetrics/lanes.py",
     "manymetrics/local.py",
     "manymetrics/local_stream.py",
     "manymetrics/sample_page.py",

@@ -12,12 +12,14 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, nullcontext
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from manymetrics.events import ClientGoneError
 from manymetrics.intake import Client
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 SMALL_BODY_BYTES = 256_000  # a body up to here, inflated, is parsed on the event loop
 MAX_SMALL_BODIES_BYTES = 32_000_000  # on the wire, of all requests whose body is that small so far
@@ -158,6 +160,8 @@ class LargeBodies:
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Run it. For a Turn, which has a thread."""
         if self._threads is None:
+            from concurrent.futures import ThreadPoolExecutor
+
             self._threads = ThreadPoolExecutor(WORKERS, thread_name_prefix="large-body")
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 

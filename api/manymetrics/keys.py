@@ -21,7 +21,6 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from manymetrics.private_files import write_private
 from manymetrics.settings import Settings
 
 log = logging.getLogger("manymetrics.keys")
@@ -316,6 +315,8 @@ def keys_of(settings: Settings) -> Keys:
 
 def write_keys(path: Path, keys: Iterable[WriteKey]) -> None:
     """Replace the file in one step, readable by its owner alone."""
+    from manymetrics.private_files import write_private
+
     write_private(path, msgspec.json.format(msgspec.json.encode(list(keys)), indent=2) + b"\n")
 
 

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import binascii
 import re
-import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from hmac import compare_digest
@@ -298,6 +297,8 @@ class _Progress:
 
     @staticmethod
     def _look(stalled_s: Callable[[], float]) -> models.Health:
+        import sqlite3
+
         try:
             seconds = stalled_s()
         except (OSError, sqlite3.Error):  # that it can store was just tried

@@ -172,6 +172,7 @@ sent = {"version": "2.0", "rawPath": "/v1/track", "headers": {"x-write-key": "k"
         "requestContext": {"http": {"method": "POST", "sourceIp": "192.0.2.1"}}}
 assert Root(Settings(), parse_key_list("k"), MemorySink()).answer(sent, None)["statusCode"] == 200
 heavy = {"awscrt", "boto3", "botocore", "fastapi", "mangum", "pyarrow", "pydantic", "uvicorn"}
+heavy |= {"concurrent.futures.thread", "sqlite3", "tempfile"}
 print(sorted(heavy & sys.modules.keys()))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
