@@ -35,6 +35,8 @@ def make_private(folder: Path) -> None:
     for path in _ours(folder):
         try:
             _close(path)
+        except FileNotFoundError:  # SQLite dropped it meanwhile
+            pass
         except OSError as error:
             why = error.strerror or type(error).__name__
             log.warning(
@@ -43,8 +45,11 @@ def make_private(folder: Path) -> None:
 
 
 def open_to_others(path: Path) -> int:
-    """The mode bits that let others than the owner at it; 0 for none."""
-    return stat.S_IMODE(path.stat().st_mode) & _OTHERS
+    """The mode bits that let others than the owner at it; 0 for none, and where it is gone."""
+    try:
+        return stat.S_IMODE(path.stat().st_mode) & _OTHERS
+    except FileNotFoundError:
+        return 0
 
 
 def open_files(folder: Path) -> list[Path]:

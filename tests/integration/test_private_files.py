@@ -127,6 +127,17 @@ def test_the_root_under_uvicorn_alone_keeps_the_folder_private_too(tmp_path: Pat
     assert os.umask(0) == 0o077
 
 
+def test_a_file_that_goes_while_modes_are_looked_at_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(private_files, "_ours", lambda folder: iter([folder / "stream.db-wal"]))
+
+    make_private(tmp_path)
+
+    assert open_files(tmp_path) == []
+    assert caplog.records == []
+
+
 def test_only_what_is_ours_is_closed(tmp_path: Path) -> None:
     for name in ("stream.db", "stream.db-wal", "catalog.db", "committer.lock", "keys.json", "theirs.txt"):
         (tmp_path / name).touch()
