@@ -1,8 +1,9 @@
 """Bounds on what all requests together hold: bytes of bodies, and the work on large ones.
 
     BodyBytes   bytes of bodies from the first that came to the answer, small and large bodies apart
-    LargeBodies turns for parsing large bodies in a few threads, fair by owner, which is a write key or an address
+    LargeBodies turns for parsing large bodies in a few threads, fair by owner
 
+An owner of bytes is an address, for no key is known yet; of turns a write key in Basic, else an address.
 Past a bound somebody is asked to come again (503 with Retry-After): of those who hold or wait, the owner of the most.
 Nothing here is shared between event loops.
 """

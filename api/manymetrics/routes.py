@@ -231,7 +231,7 @@ def _add_settings(app: FastAPI, collector: Collector) -> None:
         tags=["client settings"],
         response_model=models.SegmentSettings,
         responses={
-            404: {"model": models.Refused, "description": "A key that needs escapes is none."},
+            404: {"model": models.Refused, "description": "Percent-encoded keys are not accepted."},
             403: _SERVER_KEY_ANSWER,
         },
     )
@@ -305,7 +305,7 @@ class _Progress:
             return models.Health(status="ok")
         if seconds < STALLED_S:
             return models.Health(status="ok")
-        detail = f"events are stored, but none was committed for {seconds:.0f} s: run `manymetrics doctor`"
+        detail = f"events are accepted, but no commit has succeeded for {seconds:.0f} s: run `manymetrics doctor`"
         return models.Health(status="stalled", detail=detail)
 
 

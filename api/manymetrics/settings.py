@@ -56,7 +56,7 @@ class Settings:
     archive: str = ""
     """Where the processor on AWS keeps the records it had, for `replay`: `s3://bucket/prefix`. Empty: nowhere."""
     metrics_token: str = ""
-    """A bearer token for /metrics from other machines; without it, /metrics answers loopback alone."""
+    """A bearer token for /metrics from others; without it, only this machine, by its own name, through no proxy."""
     keys_parameter: str = ""
     """The SSM parameter that holds the write keys of the API on AWS, as JSON; a SecureString is decrypted."""
 
