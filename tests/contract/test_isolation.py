@@ -168,7 +168,7 @@ def test_a_letter_that_can_not_be_stored_is_kept_in_base64(lake: Lake, monkeypat
     assert letters == [("unstorable", "base64"), ("unknown_type", "utf-8")]
 
 
-@pytest.mark.parametrize("received_at", [2**63, 2**62, -(2**62)])
+@pytest.mark.parametrize("received_at", [2**63])  # beyond what any column holds
 def test_a_record_whose_letters_fail_too_keeps_the_bytes_of_its_events_and_costs_no_other(
     lake: Lake, received_at: int
 ) -> None:
