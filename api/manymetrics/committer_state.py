@@ -5,11 +5,12 @@ It is there only while commits fail, or the committer waits for its lock. A proc
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
 import msgspec
+
+from manymetrics.private_files import write_private
 
 STALLED_S = 60.0  # records that have waited so long without any commit: nothing moves
 _NAME = "committer.json"
@@ -35,10 +36,7 @@ def write_state(data_dir: Path, state: CommitterState | None) -> None:
         if state is None:
             path.unlink(missing_ok=True)
             return
-        beside = path.with_suffix(".new")
-        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(msgspec.json.encode(state))
-        beside.replace(path)
+        write_private(path, msgspec.json.encode(state))
     except OSError:
         return
 

@@ -100,6 +100,10 @@ class Batch:
         """The highest sequence number of each shard that the batch holds to its end."""
         return dict(self.keys if self.end is None else self.keys[:-1])  # in order, so the last of a shard wins
 
+    def begin_of(self, record: int) -> int:
+        """The position at which the batch begins in its record of this index."""
+        return self.begin if record == 0 else 0
+
     @property
     def part(self) -> tuple[str, int, int] | None:
         """As StreamBooks.moved takes it."""
@@ -277,27 +281,19 @@ def facts_of(stamp: Stamp) -> str:
 
 
 def _unreadable(record: StreamRecord, place: Place, detail: str) -> Row:
-    raw = base64.b64encode(record.data[:OVERSIZE_PREFIX_BYTES]).decode()
-    reason = Reason.UNREADABLE_RECORD.value
-    return (place_digest(place).hex(), record.arrived_at, "event", reason, detail, None, raw, "base64", 0, None, *place)
+    return _letter_of_record(record, record.data[:OVERSIZE_PREFIX_BYTES], Reason.UNREADABLE_RECORD, detail, place)
+
+
+def _letter_of_record(record: StreamRecord, raw: bytes, reason: Reason, detail: str, place: Place) -> Row:
+    """A dead letter without anything that the request says; it can't be replayed."""
+    arrived_at, (text, encoding) = record.arrived_at, _base64_of(raw)
+    facts = (detail, None, text, encoding, 0, None)
+    return (place_digest(place).hex(), arrived_at, "event", reason.value, *facts, *place)
 
 
 def _bare_letter(raw: bytes, record: StreamRecord, detail: str, place: Place) -> Row:
     """The letter of an event whose request can't be stored either: its bytes, and nothing else that a client sent."""
-    text, reason = base64.b64encode(raw).decode(), Reason.UNSTORABLE.value
-    return (
-        place_digest(place).hex(),
-        record.arrived_at,
-        "event",
-        reason,
-        detail,
-        None,
-        text,
-        "base64",
-        0,
-        None,
-        *place,
-    )
+    return _letter_of_record(record, raw, Reason.UNSTORABLE, detail, place)
 
 
 def _text_of(raw: bytes) -> tuple[str, str]:

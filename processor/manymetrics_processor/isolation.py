@@ -6,9 +6,9 @@ fails because of what is in it: then the events that make it fail become dead le
 How the two are told apart:
 
 1. An error that no event can cause (``is_retryable``) never condemns one: the batch is tried again.
-2. At any other error a plain event goes the same way: looked up among the stored ids, staged on the same day, and
-   appended but for the commit. Before an event is condemned, a commit without events is made, too. Where any of it
-   fails, the cause is not in the batch: it is tried again.
+2. At any other error a plain event goes the same way: staged on the same day and appended but for the commit. Before an
+   event is condemned, a commit without events is made, too. Where either fails, the cause is not in the batch: it is
+   tried again. What the table holds and can't be read is an error of the first kind (``StoredDataError``).
 3. Otherwise the batch is halved, first between records and then inside one, and each half is staged without a commit.
    An event that fails alone, twice, while a plain one passes, is the cause.
 4. Where nothing fails without a commit, the halves are committed in order, each with its own watermark. A single event

@@ -209,7 +209,7 @@ class Lake:
             raise rolled_back(table.name, version.location, seen.location)
 
     def expect(self, name: str, version: Version) -> None:
-        """Hold the catalogue to a state of a table that was seen earlier. Raises RolledBackError."""
+        """Hold the catalogue to a state of a table that was seen earlier: ``load`` refuses an older one."""
         known = self._seen.get(name)
         if known is None or known.number < version.number:
             self._seen[name] = version

@@ -253,7 +253,7 @@ class _EventsPlan:
         events = self._batch.events
         for row in np.flatnonzero(~self.stored):
             record = events.record[row]
-            marks[record][events.position[row] - (self._batch.begin if record == 0 else 0)] = DUPLICATE[0]
+            marks[record][events.position[row] - self._batch.begin_of(record)] = DUPLICATE[0]
         return [bytes(one) if fresh else None for one, fresh in zip(marks, self._fresh, strict=True)]
 
     def _without_resends(self, iceberg: IcebergTable, candidates: Bools) -> Bools:
@@ -285,7 +285,7 @@ def _fresh_counts(batch: Batch, books: StreamBooks) -> Ints:
         for record, (shard, sequence) in enumerate(batch.keys):
             known, position = books.part(shard)
             if known == sequence:
-                done = position - (batch.begin if record == 0 else 0)
+                done = position - batch.begin_of(record)
                 counts[record] -= min(max(0, done), counts[record])
     return counts
 

@@ -169,7 +169,7 @@ class SparkEngine:
             try:
                 return self._catalog.loadTable(identifier)
             except Py4JJavaError as error:
-                if _java_class(error) != _NOT_FOUND:
+                if _java_classes(error)[0] != _NOT_FOUND:
                     raise
         return self._catalog.loadTable(identifier)
 
@@ -223,10 +223,6 @@ def _java_classes(error: Py4JJavaError) -> list[str]:
         classes.append(str(exception.getClass().getName()))
         exception = exception.getCause()
     return classes
-
-
-def _java_class(error: Py4JJavaError) -> str:
-    return str(error.java_exception.getClass().getName())
 
 
 def _check_is(metadata: Any, iceberg: IcebergTable) -> None:  # noqa: ANN401  # Java's

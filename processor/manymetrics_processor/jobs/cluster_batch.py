@@ -53,7 +53,7 @@ def without_letters(batch: Batch, gone: Bools) -> Batch:
     counts, outcomes = batch.counts.copy(), [bytearray(marks) for marks in batch.outcomes]
     for record, position in zip(batch.letters.record[gone], batch.letters.position[gone], strict=True):
         counts[record] -= 1
-        outcomes[record][position - (batch.begin if record == 0 else 0)] = PASSED_OVER[0]
+        outcomes[record][position - batch.begin_of(record)] = PASSED_OVER[0]
     return replace(
         batch,
         counts=counts,
