@@ -87,7 +87,7 @@ def open_stream(path: Path) -> sqlite3.Connection:
             connection.execute("begin immediate")
             _make(connection)
             connection.execute("commit")
-    except sqlite3.Error:
+    except BaseException:  # also when interrupted: an open transaction would lock the file
         connection.close()
         raise
     return connection

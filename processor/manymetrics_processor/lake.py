@@ -210,10 +210,13 @@ class Lake:
 
     def expect(self, name: str, version: Version) -> None:
         """Hold the catalogue to a state of a table that was seen earlier: ``load`` refuses an older one."""
+        self._remember(name, version)
+        self._expected.add(name)
+
+    def _remember(self, name: str, version: Version) -> None:
         known = self._seen.get(name)
         if known is None or known.number < version.number:
             self._seen[name] = version
-        self._expected.add(name)
 
     @property
     def versions(self) -> dict[str, Version]:
@@ -237,7 +240,7 @@ class Lake:
                 return books, None
             try:
                 snapshot_id = self._append(table, iceberg, planned)
-                self.see(table, Version.read(iceberg))  # which the commit moved, with Arrow
+                self._remember(table.name, Version.read(iceberg))  # which the commit moved, with Arrow
             except ConflictError:
                 self._sleep(random.uniform(0, min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2**attempt)))  # noqa: S311  # jitter
             else:

@@ -24,6 +24,7 @@
 -- dead_letters_event_name_too_long: How many of them for the reason event_name_too_long.
 -- dead_letters_unreadable_record: How many of them for the reason unreadable_record.
 -- dead_letters_unprocessable: How many of them for the reason unprocessable.
+-- dead_letters_unstorable: How many of them for the reason unstorable.
 -- dead_letters_erased: How many of them for the reason erased.
 -- replayed_dead_letters: How many of the day's dead letters were sent again since.
 
@@ -80,6 +81,7 @@ refused AS (
     COUNT(*) FILTER (WHERE stage = 'event' AND reason = 'event_name_too_long') AS dead_letters_event_name_too_long,
     COUNT(*) FILTER (WHERE stage = 'event' AND reason = 'unreadable_record') AS dead_letters_unreadable_record,
     COUNT(*) FILTER (WHERE stage = 'event' AND reason = 'unprocessable') AS dead_letters_unprocessable,
+    COUNT(*) FILTER (WHERE stage = 'event' AND reason = 'unstorable') AS dead_letters_unstorable,
     COUNT(*) FILTER (WHERE stage = 'event' AND reason = 'erased') AS dead_letters_erased,
     COUNT(DISTINCT dead_letter_id) FILTER (WHERE stage = 'replayed') AS replayed_dead_letters
   FROM dead_letters
@@ -109,6 +111,7 @@ SELECT
   COALESCE(refused.dead_letters_event_name_too_long, 0) AS dead_letters_event_name_too_long,
   COALESCE(refused.dead_letters_unreadable_record, 0) AS dead_letters_unreadable_record,
   COALESCE(refused.dead_letters_unprocessable, 0) AS dead_letters_unprocessable,
+  COALESCE(refused.dead_letters_unstorable, 0) AS dead_letters_unstorable,
   COALESCE(refused.dead_letters_erased, 0) AS dead_letters_erased,
   COALESCE(refused.replayed_dead_letters, 0) AS replayed_dead_letters
 FROM stored
