@@ -130,7 +130,8 @@ resource "aws_apigatewayv2_api" "this" {
     allow_methods = ["GET", "POST", "OPTIONS"]
     allow_headers = [
       "authorization", "content-type", "content-encoding", "x-retry-count", "anonymousid", "sentat", "x-write-key",
-      "x-strict-mode",
+      "x-strict-mode", "rsa-retry-attempt", "rsa-since-last-attempt", "rsa-since-first-attempt", "rsa-retry-reason",
+      "rsa-recovered",
     ]
     expose_headers = ["retry-after"]
     max_age        = 86400

@@ -12,6 +12,7 @@ import contextlib
 import ipaddress
 import itertools
 import logging
+import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
@@ -38,6 +39,7 @@ log = logging.getLogger("manymetrics.api")
 
 MAX_STORING_BYTES = 64_000_000  # inflated, of small bodies whose events are being stored
 MAX_QUERY_FIELDS = 500  # of a query; a field costs a microsecond before any key is looked at
+MAX_UNREAD_BYTES, MAX_UNREAD_S = 50_000_000, 10.0  # of a refused body, that are read and thrown away
 MAX_ORIGIN_BYTES = 500  # of an Origin that is sent back
 PREFLIGHT_MAX_AGE_S = 86_400
 
@@ -64,6 +66,12 @@ def _routes() -> dict[bytes, Route]:
 
 
 ROUTES = _routes()
+_SLASHES = re.compile(rb"/{2,}")
+
+
+def find_route(path: bytes) -> Route | None:
+    """Look up what a POST to this path takes. Doubled slashes count as one: hosts are given with a slash at the end."""
+    return ROUTES.get(path) or (ROUTES.get(_SLASHES.sub(b"/", path)) if b"//" in path else None)
 
 
 class Answer(NamedTuple):
@@ -126,7 +134,7 @@ class Collector:
             return await self._answer(request)
         except Exception:  # the root of the hot routes: a fault of ours in one request
             log.exception("a request failed")
-            return internal_error()
+            return self.with_cors(internal_error(), request.pairs)
 
     async def _answer(self, request: Request) -> Answer:
         route, pairs = request.route, request.pairs
@@ -211,12 +219,17 @@ class Collector:
         """A CORS preflight. It carries no key, so the union of all keys' origins decides."""
         headers = self.cors(pairs, None)
         if any(name == b"access-control-allow-origin" for name, _ in headers):
+            asked = one_of_each(pairs).get(b"access-control-request-headers", b"")
             headers += [
-                (b"access-control-allow-methods", b"POST, GET, OPTIONS"),
-                (b"access-control-allow-headers", ALLOWED_HEADERS),
+                (b"access-control-allow-methods", b"POST, GET, HEAD, OPTIONS"),
+                (b"access-control-allow-headers", asked if _HEADER_NAMES.fullmatch(asked) else ALLOWED_HEADERS),
                 (b"access-control-max-age", str(PREFLIGHT_MAX_AGE_S).encode()),
             ]
         return Answer(204, headers, b"")
+
+    def with_cors(self, answer: Answer, pairs: HeaderList, key: WriteKey | None = None) -> Answer:
+        """Let the page that sent a request with these headers read the answer."""
+        return answer._replace(headers=[*answer.headers, *self.cors(pairs, key)])
 
     def cors(self, pairs: HeaderList, key: WriteKey | None) -> HeaderList:
         """The CORS headers of an answer to a request with these. Never credentials: no cookie is read."""
@@ -251,13 +264,15 @@ class Collector:
     def refused(self, refusal: Refusal, pairs: HeaderList, key: WriteKey | None) -> Answer:
         """Count a refusal, and say it."""
         telemetry.count_request(refusal.outcome)
-        answer = refusal_answer(refusal)
-        return answer._replace(headers=[*answer.headers, *self.cors(pairs, key)])
+        return self.with_cors(refusal_answer(refusal), pairs, key)
 
 
-# What unmodified browser clients send (wire.md 2.11).
+# Any header is allowed that a preflight asks for, as no credentials are ever taken; clients add new ones over time.
+# Up to 2,000 bytes of names; without any, what the unmodified browser clients of 2026 send.
+_HEADER_NAMES = re.compile(rb"(?=.{1,2000}\Z)[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:[ \t]*,[ \t]*[!#$%&'*+.^_`|~0-9A-Za-z-]+)*")
 ALLOWED_HEADERS = (
-    b"authorization, content-type, content-encoding, x-retry-count, anonymousid, sentat, x-write-key, x-strict-mode"
+    b"authorization, content-type, content-encoding, x-retry-count, anonymousid, sentat, x-write-key, x-strict-mode, "
+    b"rsa-retry-attempt, rsa-since-last-attempt, rsa-since-first-attempt, rsa-retry-reason, rsa-recovered"
 )
 
 
@@ -270,7 +285,11 @@ def one_of_each(pairs: HeaderList) -> dict[bytes, bytes]:
 
 
 class Front:
-    """The ASGI app: hot routes and preflights here, everything else in the app behind."""
+    """The ASGI app: hot routes and preflights here, everything else in the app behind.
+
+    For all of them doubled slashes count as one, every route takes a trailing slash, HEAD is answered where GET is
+    (but for the pixels, which store an event), and a page of another origin can read each refusal.
+    """
 
     def __init__(self, collector: Collector, behind: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
         self.collector, self.behind = collector, behind
@@ -280,7 +299,7 @@ class Front:
         if scope["type"] != "http":
             return await self.behind(scope, receive, send)
         path, method = scope.get("raw_path") or scope["path"].encode(), scope["method"]
-        route = ROUTES.get(path) if method == "POST" else None
+        route = find_route(path) if method == "POST" else None
         if route is not None:
             answer = await answer_asgi(self.collector, scope, receive, route)
         elif method == "OPTIONS" and any(name == b"access-control-request-method" for name, _ in scope["headers"]):
@@ -288,13 +307,39 @@ class Front:
         elif _has_too_many_fields(scope["query_string"]):
             answer = self.collector.refused(QUERY_TOO_LONG, scope["headers"], None)
         elif b"%" in path:  # no path of ours has an escape; one that decodes to ours is not ours
-            answer = refusal_answer(NOT_FOUND)
+            answer = self.collector.with_cors(refusal_answer(NOT_FOUND), scope["headers"])
         else:
-            return await self.behind(scope, receive, send)
+            return await self._ask_behind(scope, receive, send)
         if answer is not None:
             await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
             await send({"type": "http.response.body", "body": answer.body})
         return None
+
+    async def _ask_behind(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path: str = scope["path"]
+        is_head = scope["method"] == "HEAD" and _PIXEL.match(path) is None
+
+        async def send_on(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] >= 400:
+                names = {name for name, _ in message["headers"]}
+                if b"access-control-allow-origin" not in names:
+                    headers = [*message["headers"], *self.collector.cors(scope["headers"], None)]
+                    message = {**message, "headers": headers}
+            elif message["type"] == "http.response.body" and is_head:
+                message = {**message, "body": b""}
+            await send(message)
+
+        asked = {**scope, "path": _plain(path), "raw_path": _plain(path).encode()}
+        if is_head:
+            asked["method"] = "GET"
+        await self.behind(asked, receive, send_on)
+
+
+_PIXEL = re.compile(r"/+(v1/+pixel|pixel/+v1)/")
+
+
+def _plain(path: str) -> str:
+    return re.sub("/{2,}", "/", path).rstrip("/") or "/"
 
 
 def internal_error() -> Answer:
@@ -361,17 +406,20 @@ async def answer_asgi(collector: Collector, scope: Scope, receive: Receive, rout
     pairs: HeaderList = scope["headers"]
     peer, client = peer_of(scope), _AsgiClient(receive)
     with collector.bodies.body(collector.sender(peer, dict(pairs))) as held:
+        reader = _BodyReader(pairs, receive, held)
         try:
             async with asyncio.timeout(collector.body_timeout_s):
-                body = await _read_body(pairs, receive, held)
+                body = await reader.read()
         except TimeoutError:
             body = BODY_TIMEOUT
         if body is None:
             return None
-        if isinstance(body, Refusal):
-            return collector.refused(body, pairs, None)
-        request = Request(route, pairs, scope["query_string"], peer, body, client, held)
-        return await collector.answer(request)
+        if not isinstance(body, Refusal):
+            request = Request(route, pairs, scope["query_string"], peer, body, client, held)
+            return await collector.answer(request)
+    if body is intake.TOO_LARGE_BODY:
+        await reader.read_rest()
+    return collector.refused(body, pairs, None)
 
 
 def _watched(client: Client | None) -> contextlib.AbstractAsyncContextManager[None]:
@@ -403,30 +451,57 @@ def peer_of(scope: Scope) -> str | None:
     return scope["client"][0] if scope.get("client") else None
 
 
-async def _read_body(pairs: HeaderList, receive: Receive, held: Body) -> bytes | Refusal | None:
-    if any(name == b"content-length" and int(value) > MAX_BODY_BYTES for name, value in pairs):
-        return intake.TOO_LARGE_BODY
-    try:
-        with held.refusable():
-            return await _read_parts(receive, held)
-    except OverloadedError:
-        return OVERLOADED
+class _BodyReader:
+    """Reads the body of one request."""
 
+    def __init__(self, pairs: HeaderList, receive: Receive, held: Body) -> None:
+        self._pairs, self._receive, self._held = pairs, receive, held
+        self._is_over = self._is_gone = False  # whether nothing more is to come, and the client is gone
 
-async def _read_parts(receive: Receive, held: Body) -> bytes | Refusal | None:
-    """Raises OverloadedError."""
-    body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        part: bytes = message.get("body", b"")
-        if len(body) + len(part) > MAX_BODY_BYTES:
+    async def read(self) -> bytes | Refusal | None:
+        """None where the client is gone."""
+        if any(name == b"content-length" and int(value) > MAX_BODY_BYTES for name, value in self._pairs):
             return intake.TOO_LARGE_BODY
-        held.add(len(part))
-        if not message.get("more_body"):
-            return bytes(body + part) if body else part
-        body += part
+        try:
+            with self._held.refusable():
+                return await self._read_parts()
+        except OverloadedError:
+            return OVERLOADED
+
+    async def read_rest(self) -> None:
+        """Throw the rest of a refused body away, up to a limit and a time.
+
+        A connection that is closed while its client still sends is reset: the client never sees the answer, and many
+        then send the same again. One that waits for 100 Continue has sent nothing yet.
+        """
+        if any(name == b"expect" for name, _ in self._pairs):
+            return
+        size = 0
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(MAX_UNREAD_S):
+                while not self._is_over and size <= MAX_UNREAD_BYTES:
+                    size += len(await self._next())
+
+    async def _read_parts(self) -> bytes | Refusal | None:
+        """Raises OverloadedError."""
+        body = bytearray()
+        while True:
+            part = await self._next()
+            if self._is_gone:
+                return None
+            if len(body) + len(part) > MAX_BODY_BYTES:
+                return intake.TOO_LARGE_BODY
+            self._held.add(len(part))
+            if self._is_over:
+                return bytes(body + part) if body else part
+            body += part
+
+    async def _next(self) -> bytes:
+        message = await self._receive()
+        self._is_gone = message["type"] == "http.disconnect"
+        self._is_over = self._is_gone or not message.get("more_body")
+        part: bytes = message.get("body", b"")
+        return part
 
 
 def _is_large(draft: Draft) -> bool:

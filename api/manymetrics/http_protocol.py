@@ -8,7 +8,9 @@ heads        uvicorn's request line and headers have no limit: 75 MB of them too
 pieces       Each costs a microsecond, so that a body in chunks of one byte is refused.
 connections  Past a limit that follows from the file descriptors, those that are idle longest are closed for new ones;
              where none is idle, those whose request is not here yet. `limit_concurrency` would refuse the new ones.
-error bodies What is not HTTP at all is refused with ours, counted, and leaves no log line.
+error bodies What is not HTTP at all is refused with ours, counted, and leaves no log line. What its client still sends
+             is read for a moment, or the connection would be reset and the answer lost.
+upgrades     Ignored, as RFC 9110 7.8 allows: the JDK's client asks for h2c with each request.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import resource
 from collections.abc import Iterable
 from functools import cache
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from manymetrics import telemetry
@@ -54,6 +57,8 @@ BACKLOG = 200  # connections that may come at once: fewer than the reserved file
 MOST_FILES = 65_536  # that are asked for
 CLOSED_AT_ONCE = 16  # past the limit, one connection in so many is closed: looking for the idle ones takes time
 LOG_EVERY_S = 60.0
+LINGER_S, LINGER_BYTES = 2.0, 2_000_000  # how long and how much is read and thrown away after a refusal
+_UPGRADE_HEADERS = frozenset({b"connection", b"upgrade", b"http2-settings"})
 
 
 @cache
@@ -87,6 +92,7 @@ class HttpProtocol(HttpToolsProtocol):
     _since = 0.0  # when the connection was made
     _number = 0  # and as which
     max_connections: int | None = None  # None: by the limit of file descriptors
+    _unread: int | None = None  # bytes that may still come after a refusal; None while requests are taken
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         """As uvicorn's, with the limit on connections."""
@@ -101,11 +107,17 @@ class HttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """As uvicorn's, with the limits."""
+        if self._unread is not None:
+            self._unread -= len(data)
+            if self._unread < 0:
+                self.transport.close()
+            return
         self._head_bytes += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        self._parse(data)
         if self._route is not None:
             self._hold(len(data))
-        if self._head_bytes and not self.transport.is_closing():
+        if self._head_bytes and not self._is_refused() and not self.transport.is_closing():
             if self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse(HEAD_TOO_LARGE)
             elif self._head_timer is None and not self._is_busy():
@@ -134,8 +146,30 @@ class HttpProtocol(HttpToolsProtocol):
             self.expect_100_continue = True
         self.headers.append((name, value))
 
+    def _parse(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._ignore_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self._refuse(self._refusal)
+
+    def _ignore_upgrade(self, rest: bytes) -> None:
+        """Parse the request's head again without the upgrade, and what follows it as its body."""
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            return self._refuse(NOT_HTTP)
+        lines = [b"%b: %b" % header for header in self.headers if header[0] not in _UPGRADE_HEADERS]
+        head = b"%b %b HTTP/%b" % (method, self.url, self.parser.get_http_version().encode())
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        self._parse(b"\r\n".join((head, *lines, b"", rest)))
+        return None
+
     def on_headers_complete(self) -> None:
         """As uvicorn's, or the fast path's start."""
+        if self.parser.should_upgrade():
+            return
         self._head_bytes = self._pieces = self._body_bytes = 0
         if self._head_timer is not None:
             self._stop_head_timer()
@@ -159,6 +193,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """As uvicorn's, or the fast path's end."""
+        if self.parser.should_upgrade():
+            return None
         route = self._route
         if route is None or self._collector is None:
             return super().on_message_complete()
@@ -176,7 +212,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def close_for_others(self) -> None:
         """Close the connection: it is idle, or its request is not here yet and is to come again."""
-        if self.is_waiting():
+        if self.is_waiting() and self._unread is None:
             self.ask_to_come_again()
         else:
             self.transport.close()
@@ -184,6 +220,7 @@ class HttpProtocol(HttpToolsProtocol):
     def ask_to_come_again(self) -> None:
         """Answer 503, and close the connection."""
         self._refuse(OVERLOADED)
+        self.transport.close()
 
     @property
     def idle_since(self) -> tuple[float, int]:
@@ -201,6 +238,9 @@ class HttpProtocol(HttpToolsProtocol):
         if self._head_bytes or self._route is not None:
             return True
         return isinstance(cycle, RequestResponseCycle) and cycle.more_body and not cycle.response_complete
+
+    def _is_refused(self) -> bool:
+        return self._unread is not None
 
     def _is_busy(self) -> bool:
         cycle: RequestResponseCycle | None = self.cycle
@@ -242,7 +282,6 @@ class HttpProtocol(HttpToolsProtocol):
             or parser.get_method() != b"POST"
             or parser.get_http_version() != "1.1"
             or not parser.should_keep_alive()
-            or parser.should_upgrade()
         ):
             return None
         lengths = [value for name, value in self.headers if name == b"content-length"]
@@ -279,18 +318,36 @@ class HttpProtocol(HttpToolsProtocol):
         self.on_response_complete()
 
     def _refuse(self, refusal: Refusal) -> None:
+        if self._unread is not None or self.transport.is_closing():
+            return
         telemetry.count_request(refusal.outcome)
-        self._write(refusal_answer(refusal), close=True)
+        answer = refusal_answer(refusal)
+        if self._collector is not None:
+            answer = self._collector.with_cors(answer, self.headers or [])
+        self._send(answer, close=True)
+        self._linger()
+
+    def _linger(self) -> None:
+        """Close the connection once its client has sent what it was sending, or soon."""
+        self._stop_waiting()
+        self._stop_head_timer()
+        if self.transport.can_write_eof() and not self._is_busy():
+            self.transport.write_eof()
+        self._unread = LINGER_BYTES
+        self.loop.call_later(LINGER_S, self.transport.close)
 
     def _write(self, answer: Answer, *, close: bool) -> None:
         """Send an answer whole; ``close`` the connection after it, where it does not say so itself."""
+        self._send(answer, close=close)
+        if close or answer.closes:
+            self.transport.close()
+
+    def _send(self, answer: Answer, *, close: bool) -> None:
         headers = [*self.server_state.default_headers, *answer.headers]
         if close and not answer.closes:
             headers.append((b"connection", b"close"))
         lines = (b"%b: %b\r\n" % header for header in headers)
         self.transport.write(b"".join((STATUS_LINE[answer.status], *lines, b"\r\n", answer.body)))
-        if close or answer.closes:
-            self.transport.close()
 
 
 class _Cycle:

@@ -256,7 +256,7 @@ def _holds_live_key(draft: Draft) -> bool:
 def _keys_that_came(draft: Draft) -> Iterator[str | None]:
     yield near_key(draft.body)
     yield draft.query_key
-    yield draft.headers.get(b"x-write-key", b"").decode("latin-1")
+    yield draft.headers.get(b"x-write-key", b"").decode("latin-1").strip()
     yield from written_keys(draft.body)
 
 
@@ -431,6 +431,7 @@ TOO_LARGE_INFLATED = _too_large(f"the inflated body is over {MAX_INFLATED_BYTES}
 # --- parts ------------------------------------------------------------------------------------------------
 
 GZIP_MAGIC = b"\x1f\x8b"
+_PADDING = b"\0 \t\r\n"  # what may follow a compressed body
 _PLAIN = frozenset({b"", b"identity"})
 _ENCODINGS = _PLAIN | {b"gzip", b"x-gzip", b"deflate"}
 
@@ -453,7 +454,7 @@ def _inflate(body: bytes, most: int) -> bytes:
             if room <= 0:
                 raise OverflowError
             at += len(block) - len(inflater.unused_data)
-        if at >= len(view):
+        if not bytes(view[at:]).strip(_PADDING):
             return b"".join(parts)
     raise OverflowError
 
@@ -465,16 +466,19 @@ def _key_elsewhere(draft: Draft) -> str | None:
         return draft.query_key
     header = draft.headers.get(b"x-write-key")
     if header:
-        return header.decode("latin-1")
+        return header.decode("latin-1").strip()
     return text_of(draft.envelope.api_key) if draft.envelope.api_key else None
 
 
 def _basic_user(authorization: bytes) -> tuple[bool, str | None]:
-    """Whether the header is of HTTP Basic, and its user; None where it can't be read."""
-    if authorization[:6].lower() != b"basic ":
+    """Whether the header is of HTTP Basic, and its user; None where it can't be read. Padding may be left out."""
+    scheme, _, text = authorization.replace(b"\t", b" ").strip().partition(b" ")
+    if scheme.lower() != b"basic":
         return False, None
+    text = text.strip()
     try:
-        return True, base64.b64decode(authorization[6:], validate=True).decode().partition(":")[0]
+        user = base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
+        return True, user.decode().partition(":")[0].strip()
     except (binascii.Error, ValueError):
         return True, None
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, cast
 from urllib.parse import urlencode
 
 from manymetrics.aws import keys_of, sink_of
-from manymetrics.collect import NOT_FOUND, ROUTES, Answer, Collector, HeaderList, Request, refusal_answer
+from manymetrics.collect import NOT_FOUND, Answer, Collector, HeaderList, Request, find_route, refusal_answer
 from manymetrics.events import MAX_BODY_BYTES
 from manymetrics.intake import INVALID_ENCODING, TOO_LARGE_BODY
 from manymetrics.keys import Keys
@@ -56,14 +56,14 @@ class Root:
         form = _V2 if payload.get("version") == "2.0" else _V1
         asked = form.read(payload)
         if "%" in asked.path:  # no path of ours has an escape; Mangum would take it out
-            return form.write(refusal_answer(NOT_FOUND))
+            return form.write(self._collector.with_cors(refusal_answer(NOT_FOUND), asked.pairs))
         try:
             body = _body_of(payload)
         except ValueError:
             return form.write(self._collector.refused(INVALID_ENCODING, asked.pairs, None))
         if len(body) > MAX_BODY_BYTES:
             return form.write(self._collector.refused(TOO_LARGE_BODY, asked.pairs, None))
-        route = ROUTES.get(asked.path.encode()) if asked.method == "POST" else None
+        route = find_route(asked.path.encode()) if asked.method == "POST" else None
         if route is None:
             return self.answer_with_app(form.put(payload, asked), context)
         request = Request(route, asked.pairs, asked.query, asked.source_ip, body)

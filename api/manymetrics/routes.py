@@ -21,6 +21,7 @@ from manymetrics import collect, intake, models
 from manymetrics.collect import ROUTES, Answer, Collector, refusal_answer
 from manymetrics.committer_state import STALLED_S
 from manymetrics.events import EVENT_TYPES
+from manymetrics.home_page import add_home_routes
 from manymetrics.intake import Draft, Refusal
 from manymetrics.keys import KeysUnavailableError
 from manymetrics.metrics import BooksReader, render_metrics
@@ -51,6 +52,7 @@ def add_routes(
     _add_pixels(app, collector)
     _add_settings(app, collector)
     _add_health(app, collector, settings, read_books, _Progress(stalled_s))
+    add_home_routes(app)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _server_error)
     describe(app)
@@ -189,12 +191,17 @@ def _referring_origin(referer: bytes) -> bytes:
 
 
 def _pixel_json(data: str) -> bytes:
+    """JSON, or base64 in either alphabet; a plus sign that is not escaped in a query comes as a blank."""
     if data.lstrip().startswith("{"):
         return data.encode("utf-8", "surrogatepass")
+    text = data.strip().replace("\n", "").replace("\r", "").translate(_TO_PLAIN_BASE64).rstrip("=")
     try:
-        return base64.b64decode(data.strip() + "=" * (-len(data.strip()) % 4), altchars=b"-_")
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError):
         return data.encode("utf-8", "surrogatepass")
+
+
+_TO_PLAIN_BASE64 = str.maketrans(" -_", "++/")
 
 
 def _event_of(parameters: Sequence[tuple[str, str]]) -> bytes:

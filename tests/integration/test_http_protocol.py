@@ -14,7 +14,7 @@ import pytest
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from manymetrics import http_protocol
+from manymetrics import collect, http_protocol
 from manymetrics.http_protocol import HttpProtocol
 from manymetrics.records import unpack
 from manymetrics.sinks import MemorySink, SinkResult
@@ -492,3 +492,107 @@ def test_past_their_bound_bodies_leave_the_fast_path(
 
         assert statuses(connection, 1) == [200]
     assert http_protocol._of_fast_path.held == 0
+
+
+UPGRADE = {"connection": "Upgrade, HTTP2-Settings", "upgrade": "h2c", "http2-settings": "AAMAAABkAAQAAP__"}
+
+
+@pytest.mark.parametrize(
+    "upgrade",
+    [
+        pytest.param(UPGRADE, id="h2c, as the JDK's client and curl --http2 ask"),
+        pytest.param({"connection": "Upgrade", "upgrade": "websocket", "sec-websocket-version": "13"}, id="websocket"),
+        pytest.param({"connection": "keep-alive, upgrade", "upgrade": "TLS/1.0, foo/2"}, id="anything"),
+    ],
+)
+@pytest.mark.parametrize("pieces", [1, 2, 1_000])
+@pytest.mark.parametrize("kind", ["small", "large", "chunked"])
+def test_an_upgrade_is_ignored(server: Server, upgrade: dict[str, str], pieces: int, kind: str) -> None:
+    body = event(1) if kind != "large" else event(1)[:-1] + b',"properties":{"a":"%b"}}' % (b"x" * 300_000)
+    sent = request(body, headers=basic("wk_shop:") | upgrade)
+    if kind == "chunked":
+        head = sent.removesuffix(body).replace(b"content-length: %d" % len(body), b"transfer-encoding: chunked")
+        sent = head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    step = -(-len(sent) // pieces)
+    with server.connect() as connection:
+        for at in range(0, len(sent), step):
+            connection.sendall(sent[at : at + step])
+            time.sleep(0.05 if pieces == 2 else 0)
+        assert statuses(connection, 1) == [200]
+        connection.sendall(request(event(2)) + sent)  # the connection goes on, and others' requests with it
+        assert statuses(connection, 2) == [200, 200]
+    assert server.events() == [body, event(2), body]
+
+
+def test_an_upgrade_without_a_body_is_answered(server: Server) -> None:
+    with server.connect() as connection:
+        for _ in range(2):
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n")
+            assert statuses(connection, 1) == [200]
+
+
+def test_a_tunnel_is_refused(server: Server) -> None:
+    with server.connect() as connection:
+        connection.sendall(b"CONNECT x:443 HTTP/1.1\r\nhost: x:443\r\n\r\nhello")
+        assert statuses(connection, 1) == [400]
+        assert closed(connection)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_who_sends_too_much_hears_of_it_after_sending_it(server: Server, chunked: bool) -> None:
+    body = b"x" * 7_000_000
+    sent = request(body)
+    if chunked:
+        head = sent.removesuffix(body).replace(b"content-length: 7000000", b"transfer-encoding: chunked")
+        sent = head + (b"10000\r\n%b\r\n" % (b"x" * 65_536)) * 107 + b"0\r\n\r\n"
+    with server.connect() as connection:
+        connection.sendall(sent)  # as most clients do: they read once they have sent it all
+
+        [answer] = answers(connection, 1)
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert closed(connection)
+    assert server.events() == []
+
+
+def test_no_more_than_a_limit_is_read_of_what_is_too_much(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collect, "MAX_UNREAD_BYTES", 1_000_000)
+    monkeypatch.setattr(collect, "MAX_UNREAD_S", 0.5)
+    with server.connect() as connection:
+        connection.sendall(request(b"")[:-5] + b"7000000\r\n\r\nxxx")  # and no more: it is not waited for
+
+        assert statuses(connection, 1) == [413]
+    with server.connect() as connection:
+        connection.sendall(request(b"")[:-5] + b"900000000\r\n\r\n")
+        with pytest.raises(OSError, match=r"reset|Broken pipe"):
+            connection.sendall(b"x" * 100_000_000)
+
+
+def test_who_asks_before_sending_too_much_is_told_at_once(server: Server) -> None:
+    head = request(b"", headers=basic("wk_shop:") | {"expect": "100-continue"})[:-5]
+    with server.connect() as connection:
+        connection.sendall(head + b"7000000\r\n\r\n")
+
+        assert statuses(connection, 1) == [413]
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        pytest.param(b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 100_000, 431, id="headers"),
+        pytest.param(b"\x16\x03\x01" + b"x" * 500_000, 400, id="TLS to a port that speaks none"),
+    ],
+)
+def test_what_is_refused_while_it_is_sent_hears_of_it(server: Server, sent: bytes, status: int) -> None:
+    with server.connect() as connection:
+        connection.sendall(sent)
+
+        assert statuses(connection, 1) == [status]
+        assert closed(connection)
+
+
+def test_a_page_may_read_what_the_protocol_refuses(server: Server) -> None:
+    with server.connect() as connection:
+        connection.sendall(request(b"{", headers={"origin": "https://a.example", "x": "\x00"}))
+
+        [answer] = answers(connection, 1)
+    assert b"access-control-allow-origin: https://a.example\r\n" in answer

@@ -56,7 +56,7 @@ def test_20_000_new_keys_add_no_column_and_leave_the_next_batches_as_quick_as_th
     calm.cpu_of([{"userId": "u", "type": "track", "event": "A"}])
 
     # Side by side and by turns, and the least of each: the machine is never quiet, and a slowdown would be in all.
-    costs = []
+    costs, slower = list[tuple[float, float]](), float("inf")
     for batch in islice(_batches(), 60):
         costs.append((exploded.cpu_of(batch), calm.cpu_of(batch)))
         slower = min(cost for cost, _ in costs) / min(cost for _, cost in costs)

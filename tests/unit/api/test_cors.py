@@ -5,6 +5,8 @@ from urllib.parse import quote
 import msgspec
 import pytest
 
+from manymetrics import intake
+from manymetrics.collect import ALLOWED_HEADERS
 from manymetrics.keys import FileKeys, KeyTable
 from tests.in_process import BLOG, EVENT, GONE, PAGE, Api, Reply, basic
 from tests.unit.api.test_routes import error_of
@@ -40,13 +42,72 @@ def test_a_preflight_is_answered_by_the_union_of_all_keys_origins(pages: Api, or
     assert (reply.status, reply.body) == (204, b"")
     assert reply.headers == {
         "access-control-allow-origin": origin,
-        "access-control-allow-methods": "POST, GET, OPTIONS",
-        "access-control-allow-headers": "authorization, content-type, content-encoding, x-retry-count, anonymousid, "
-        "sentat, x-write-key, x-strict-mode",
+        "access-control-allow-methods": "POST, GET, HEAD, OPTIONS",
+        "access-control-allow-headers": ALLOWED_HEADERS.decode(),
         "access-control-expose-headers": "retry-after",
         "access-control-max-age": "86400",
         "vary": "Origin",
     }
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "authorization,content-type,rsa-retry-attempt,rsa-since-last-attempt",  # RudderStack's, on a retry
+        "Rsa-Recovered",
+        "x-anything, traceparent ,baggage",
+        *ALLOWED_HEADERS.decode().split(", "),
+    ],
+)
+def test_a_preflight_may_ask_for_any_header(api: Api, asked: str) -> None:
+    reply = api.ask("OPTIONS", "/v1/batch", PREFLIGHT | {"origin": HOME, "access-control-request-headers": asked})
+
+    assert reply.headers["access-control-allow-headers"] == asked
+
+
+@pytest.mark.parametrize("asked", ["", "a b", "a,", "a\r\nset-cookie: x", "caf\xe9", "x" * 2_001])
+def test_what_is_no_list_of_headers_is_not_sent_back(api: Api, asked: str) -> None:
+    reply = api.ask("OPTIONS", "/v1/batch", PREFLIGHT | {"origin": HOME, "access-control-request-headers": asked})
+
+    assert reply.headers["access-control-allow-headers"] == ALLOWED_HEADERS.decode()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/nowhere", 404),
+        ("POST", "/nowhere", 404),
+        ("POST", "/v1/%74rack", 404),
+        ("GET", "/v1/track", 405),
+        ("PUT", "/v1/batch", 405),
+        ("POST", "/v1/pixel/track", 405),
+        ("GET", "/v1/pixel/nothing", 404),
+        ("GET", "/v1/track?" + "&" * 500, 431),
+        ("POST", "/v1/track?" + "&" * 500, 431),
+        ("GET", "/v1/projects/wk_server/settings", 403),
+        ("POST", "/v1/track", 401),
+    ],
+)
+def test_a_page_may_read_every_refusal(api: Api, method: str, path: str, status: int) -> None:
+    reply = api.ask(method, path, {"origin": HOME})
+
+    assert reply.status == status
+    assert reply.headers["access-control-allow-origin"] == HOME
+
+
+def test_a_page_may_read_that_something_failed(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(intake, "accept", fail)
+
+    reply = api.ask("POST", "/v1/track", basic("wk_shop") | {"origin": HOME}, EVENT)
+
+    assert (reply.status, reply.headers["access-control-allow-origin"]) == (503, HOME)
+
+
+def test_no_page_elsewhere_may_read_what_is_not_refused(api: Api) -> None:
+    assert _cors(api.ask("GET", "/healthz", {"origin": HOME})) == {}
 
 
 @pytest.mark.parametrize("origin", STRANGERS)

@@ -1,6 +1,9 @@
 """Which paths there are, and that nothing of ours ever redirects."""
 
+import base64
 import json
+import re
+from collections.abc import Callable
 from urllib.parse import quote
 
 import pytest
@@ -56,6 +59,19 @@ def test_a_pixel_is_a_gif_that_nobody_caches(api: Api, path: str) -> None:
     assert len(api.stored()) == 1
 
 
+@pytest.mark.parametrize("quoted", [True, False])
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode, base64.encodebytes])
+def test_a_pixels_base64_is_of_either_alphabet(api: Api, encode: Callable[[bytes], bytes], quoted: bool) -> None:
+    event = '{"userId":"u","event":"A>>>???~~~\u00ff\u00fe"}'.encode() + b" " * 60
+    text = encode(event).decode()
+    assert len({*"+/-_"} & {*text}) == 2
+
+    for data in (text, text.strip().rstrip("=")):
+        reply = api.ask("GET", f"/v1/pixel/track?data={quote(data) if quoted else data}", basic("wk_shop:"))
+        assert reply.status == 200
+    assert api.stored() == [event, event]
+
+
 @pytest.mark.parametrize(
     ("query", "event"),
     [
@@ -82,11 +98,9 @@ def test_a_pixel_of_no_type_is_not_found(api: Api, path: str) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/",
         "/v1",
         "/v1/",
-        "/v1/track//",
-        "//v1/track",
+        "/v1//",
         "/V1/TRACK",
         "/v1/%74rack",
         "/v1/track%00",
@@ -94,7 +108,6 @@ def test_a_pixel_of_no_type_is_not_found(api: Api, path: str) -> None:
         "/v2/track",
         "/v1/batch.json",
         "/v1/projects/settings",
-        "/healthz/",
         "/admin",
         "/v1/dead_letters",
         "/..%2f..%2fetc/passwd",
@@ -106,7 +119,56 @@ def test_any_other_path_is_not_found_and_never_redirected(api: Api, method: str,
     assert api.stored() == []
 
 
-@pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE", "TRACE", "HEAD", "OPTIONS", "BREW"])
+@pytest.mark.parametrize(
+    "path", ["//v1/batch", "/v1//batch", "///v1/batch/", "/v1/batch//", "//v1/t", "/beacon//v1/batch"]
+)
+def test_doubled_slashes_count_as_one(api: Api, path: str) -> None:
+    body = EVENT if path.endswith("t") else b'{"batch":[%b]}' % EVENT
+
+    assert api.ask("POST", path, basic("wk_shop:"), body).status == 200
+    assert api.stored() == [EVENT]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/healthz", "/readyz", "/docs", "/openapi.json", "/v1/projects/wk_shop/settings", "/sourceConfig"),
+        *("/pixel/v1/track?writeKey=wk_shop&userId=u&event=A", '/v1/pixel/track?data={"writeKey":"wk_shop"}'),
+    ],
+)
+def test_every_route_takes_slashes_at_its_end_and_doubled_ones(api: Api, path: str) -> None:
+    name, _, query = path.partition("?")
+
+    replies = [api.ask("GET", f"{one}?{query}") for one in (name, f"{name}/", f"/{name}", f"/{name}//")]
+
+    assert [reply.status for reply in replies] == [200] * 4
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/readyz/", "/docs", "/openapi.json", "/sourceConfig/", "/"])
+def test_head_is_answered_where_get_is(api: Api, path: str) -> None:
+    head, get = api.ask("HEAD", path), api.ask("GET", path)
+
+    assert (head.status, head.headers, head.body) == (200, get.headers, b"")
+    assert get.body
+
+
+def test_a_person_sees_what_this_is_and_where_to_go(api: Api) -> None:
+    page, icon = api.ask("GET", "/"), api.ask("GET", "/favicon.ico")
+
+    assert (page.status, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    links = re.findall(r'href="(.+?)"', page.body.decode())
+    assert links == ["/docs", "/readyz"]
+    assert [api.ask("GET", link).status for link in links] == [200, 200]
+    assert (icon.status, icon.headers["content-type"]) == (200, "image/svg+xml")
+
+
+@pytest.mark.parametrize("path", ["/v1/pixel/track", "/pixel/v1/track", "//pixel//v1/track"])
+def test_head_stores_no_pixel(api: Api, path: str) -> None:
+    assert api.ask("HEAD", f"{path}?writeKey=wk_shop&userId=u&event=A").status == 405
+    assert api.stored() == []
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE", "TRACE", "OPTIONS", "BREW"])
 @pytest.mark.parametrize("path", ["/v1/track", "/v1/batch/", "/v1/m"])
 def test_another_method_is_refused(api: Api, method: str, path: str) -> None:
     reply = api.ask(method, path, basic("wk_shop:"), EVENT)

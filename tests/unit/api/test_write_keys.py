@@ -44,6 +44,22 @@ def test_basic_is_taken_with_and_without_a_password(api: Api, user: str) -> None
 
 
 @pytest.mark.parametrize(
+    "header",
+    [
+        {"authorization": "Basic  d2tfc2hvcDo="},
+        {"authorization": "basic\td2tfc2hvcDo= "},
+        {"authorization": " Basic d2tfc2hvcDo"},  # without its padding
+        basic(" wk_shop :"),
+        basic("wk_shop\n"),
+        {"x-write-key": " wk_shop "},
+    ],
+)
+def test_blanks_around_a_key_in_a_header_are_no_part_of_it(api: Api, header: dict[str, str]) -> None:
+    assert api.ask("POST", "/v1/track", header, EVENT).status == 200
+    assert api.ask("POST", "/v1/track", header, EVENT * 100_000).status == 400  # past the key, in the slow way too
+
+
+@pytest.mark.parametrize(
     "authorization",
     [
         "Basic !!!",
