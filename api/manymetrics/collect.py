@@ -388,14 +388,26 @@ QUERY_TOO_LONG = Refusal(
 
 def client_ip(peer: str | None, headers: Mapping[bytes, bytes], trusted_proxies: int) -> str | None:
     """The sender's address: the peer's, or what so many trusted proxies say, counted from the right."""
+    if peer is not None and peer.startswith("::ffff:"):
+        peer = _address(peer) or peer
     if not trusted_proxies:
         return peer
-    hops = [hop.strip() for hop in headers.get(b"x-forwarded-for", b"")[-4_096:].decode("latin-1").split(",")]
-    hop = hops[-trusted_proxies] if len(hops) >= trusted_proxies else hops[0]
+    hops = headers.get(b"x-forwarded-for", b"")[-4_096:].decode("latin-1").split(",")
+    return _address(hops[-trusted_proxies] if len(hops) >= trusted_proxies else hops[0]) or peer
+
+
+def _address(text: str) -> str | None:
+    """The address in `1.2.3.4`, `1.2.3.4:5678`, `::1` or `[::1]:5678`, IPv4 in IPv6 as IPv4; None where it is none."""
+    text = text.strip(' "')
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
     try:
-        return str(ipaddress.ip_address(hop))
+        address = ipaddress.ip_address(text)
     except ValueError:
-        return peer
+        return None
+    return str(getattr(address, "ipv4_mapped", None) or address)
 
 
 async def answer_asgi(collector: Collector, scope: Scope, receive: Receive, route: Route) -> Answer | None:

@@ -17,6 +17,7 @@ what Python code visits is counted and limited (top-level fields, items of `batc
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from typing import Literal, get_args
@@ -152,6 +153,7 @@ _event_decoder = msgspec.json.Decoder(Event)
 _object_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _raw_decoder = msgspec.json.Decoder(msgspec.Raw)
 _any_decoder = msgspec.json.Decoder()
+_encode = msgspec.json.Encoder().encode
 
 # msgspec raises each of these on hostile input; a stdlib parser would raise others (trust.md 3.1).
 _PARSE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -163,16 +165,30 @@ def split_batch(body: bytes) -> BatchBody:
     The bytes of an event are checked to be JSON but not read; invalid UTF-8 anywhere is refused, since
     skipping would let it through.
 
-    Raises NeedsCareError, and TooManyValuesError.
+    Raises NeedsCareError, also where there is more than one `batch`, and TooManyValuesError.
     """
     if len(body) > QUICK_SPLIT_BYTES:
-        return split_items(read_batch_envelope(body))
+        return only_batch(body, split_items(read_batch_envelope(body)))
     try:
         if not body.isascii():
             body.decode()
-        return _batch_decoder.decode(body)
+        return only_batch(body, _batch_decoder.decode(body))
     except _PARSE_ERRORS:
         raise NeedsCareError from None
+
+
+def only_batch(body: bytes, found: BatchBody) -> BatchBody:
+    """Raise NeedsCareError where the body may have another `batch`, of whose events msgspec keeps none."""
+    batches = body.count(_BATCH)
+    if batches > 1:
+        batches -= sum(bytes(item).count(_BATCH) for item in found.batch or ())
+    if batches > 1 or (b"\\u00" in body and _ESCAPED_BATCH.search(body)):
+        raise NeedsCareError
+    return found
+
+
+_BATCH = b'"batch"'
+_ESCAPED_BATCH = re.compile(rb"\\u00(?:6[1238]|74)")  # one of its letters
 
 
 def read_batch_envelope(body: bytes) -> BatchEnvelope:
@@ -255,6 +271,22 @@ def written_keys(body: bytes) -> Iterator[str]:
                 yield text
 
 
+def without_key(raw: bytes | msgspec.Raw) -> bytes | msgspec.Raw:
+    """An event's bytes without the top-level fields that a write key is read from; as they came where it has none."""
+    text = bytes(raw)
+    if b"riteKey" not in text and b"api_key" not in text and b"\\u00" not in text:
+        return raw
+    try:
+        fields = _object_decoder.decode(text)
+    except _PARSE_ERRORS:  # what is not JSON is kept as it came, without what looks like a key
+        return _KEY_FIELD.sub(rb"\1null", text)
+    if not _KEY_FIELDS & fields.keys():
+        return raw
+    return _encode({name: value for name, value in fields.items() if name not in _KEY_FIELDS})
+
+
+_KEY_FIELDS = frozenset({"writeKey", "api_key"})
+_KEY_FIELD = re.compile(rb'("(?:writeKey|api_key)"[ \t\r\n]*+:[ \t\r\n]*+)"(?:[^"\\]|\\.)*+(?:"|\Z)', re.DOTALL)
 _WRITE_KEY = b'"writeKey"'
 _NEAR_BYTES = 500
 _FEW_KEYS = 8
@@ -311,13 +343,10 @@ def parse_event(raw: bytes, default_type: str | None = None, anonymous_id: bytes
         return Rejected(Reason.TOO_LARGE, f"{len(raw)} bytes")
     if raw.count(b"{") + raw.count(b"[") > MAX_EVENT_DEPTH and is_deeper_than(raw, MAX_EVENT_DEPTH):
         return Rejected(Reason.TOO_DEEP, f"over {MAX_EVENT_DEPTH} levels")
-    try:
-        event = _event_decoder.decode(raw)
-    except _PARSE_ERRORS:
-        careful = _parse_with_care(raw)
-        if isinstance(careful, Rejected):
-            return careful
-        event = careful
+    parsed = _parse_quickly(raw) or _parse_with_care(raw)
+    if isinstance(parsed, Rejected):
+        return parsed
+    event = parsed
     if anonymous_id and not event.anonymous_id:
         reason = _put_field(event, "anonymousId", msgspec.Raw(anonymous_id))
         if reason is not None:
@@ -346,6 +375,25 @@ def parse_event(raw: bytes, default_type: str | None = None, anonymous_id: bytes
 
 
 _SURELY_SHORT = MAX_MESSAGE_ID_BYTES // 4  # characters
+
+
+def _parse_quickly(raw: bytes) -> Event | None:
+    try:
+        return None if may_overflow(raw) else _event_decoder.decode(raw)
+    except _PARSE_ERRORS:
+        return None
+
+
+# How JavaScript, Python, Ruby, Objective-C, Go and SQL write that there is no value.
+PLACEHOLDER_IDS = frozenset(
+    ("undefined", "null", "NULL", "NaN", "nan", "None", "nil", "(null)", "<null>", "<nil>", "[object Object]", "")
+)
+ID_BLANKS = " \t\n\v\f\r\u00a0"  # that an id which names nobody may consist of, or have around it
+
+
+def is_placeholder(text: str) -> bool:
+    """Whether an id names nobody. Such ids are stored as they came, and never used to tell who somebody is."""
+    return text.strip(ID_BLANKS) in PLACEHOLDER_IDS
 
 
 def _check_ids(event: Event) -> Event | Rejected:
@@ -406,23 +454,50 @@ _HIGH, _LOW = r"u[dD][89abAB][0-9a-fA-F]{2}", r"u[dD][c-fC-F][0-9a-fA-F]{2}"
 _LONE = re.compile(rf"\\(?={_HIGH}(?!\\{_LOW}))|(?<!\\{_HIGH})\\(?={_LOW})")
 # No text that came as UTF-8 holds a lone surrogate, so these stand for what is put back at the end.
 _BACKSLASHES, _QUOTE = "\udc80\udc80", "\udc81"
+_NUMBER = re.compile(r"-?[0-9]++(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?")
+_HUGE = re.compile(r"[eE]\+?[0-9]{3}|[0-9]{200}")  # one of them is in any number over 1.8e308
+
+
+def may_overflow(raw: bytes) -> bool:
+    """Whether JSON may hold a number that no float holds; mostly False, and always where it holds one.
+
+    Any digit is taken for a 0, so that one search finds all. UUIDs have such places too, but not after `:`, `,` or `[`.
+    """
+    digits = raw.translate(_ZEROS)
+    at = digits.find(b"0e000")
+    for _ in range(_MAX_PLACES):
+        if at < 0:
+            return len(raw) > len(_LONG_ZEROS) and _LONG_ZEROS in digits
+        before = raw[max(at - 64, 0) : at].rstrip(b"0123456789.").removesuffix(b"-").rstrip()
+        if before[-1:] in _BEFORE_NUMBERS:
+            return True
+        at = digits.find(b"0e000", at + 1)
+    return True
+
+
+_ZEROS = bytes.maketrans(b"123456789E+", b"000000000e0")
+_BEFORE_NUMBERS = frozenset({b":", b",", b"[", b""})
+_LONG_ZEROS = b"0" * 200
+_MAX_PLACES = 50  # that are looked at, a microsecond each
 
 
 def mend_json(text: str) -> tuple[str, tuple[str, ...]]:
     """Make JSON of what clients send for JSON; returns the text and what was mended.
 
-    Bare NaN and Infinity (Python's json writes them) become null. A lone surrogate becomes its own escape
-    text, so that two ids that differ in it stay two. What is not JSON for other reasons stays so.
+    Bare NaN and Infinity (Python's json writes them), and numbers that no float holds, become null. A lone surrogate
+    becomes its own escape text, so that two ids that differ in it stay two. What is not JSON stays so.
     """
     repairs = []
     masked = text.replace("\\\\", _BACKSLASHES) if "\\" in text else text
     if "\\u" in masked:
         masked, lone = _LONE.subn(_BACKSLASHES, masked)
         repairs += ["lone_surrogate"] if lone else []
-    if "NaN" in masked or "Infinity" in masked:
+    if "NaN" in masked or "Infinity" in masked or _HUGE.search(masked):
         parts = masked.replace('\\"', _QUOTE).split('"')
         outside = '"'.join(parts[::2])
         mended = outside.replace("-Infinity", "null").replace("Infinity", "null").replace("NaN", "null")
+        if _HUGE.search(mended):
+            mended = _NUMBER.sub(lambda number: number[0] if math.isfinite(float(number[0])) else "null", mended)
         if mended != outside:
             repairs.append("not_a_number")
             parts[::2] = mended.split('"')
@@ -525,6 +600,10 @@ def _read_with_care(body: bytes, gone: Gone) -> _Careful:
     return text
 
 
+def _too_many_events() -> TooManyValuesError:
+    return TooManyValuesError(f"over {MAX_EVENTS_A_REQUEST} events in one request: send fewer at a time")
+
+
 def _not_an_object() -> UnreadableBodyError:
     return UnreadableBodyError('the body is not a JSON object: send one event, or {"batch": [...]}')
 
@@ -584,7 +663,7 @@ class _Careful:
             self._check_end(self._value_end(begin))
 
     def members(self) -> tuple[list[Span] | None, dict[str, Span]]:
-        """Where the items of `batch` are, and the fields that the API knows; of two of a name, the last counts."""
+        """Where the items of each `batch` are, and the fields that the API knows; of two of a name, the last counts."""
         items: list[Span] | None = None
         fields: dict[str, Span] = {}
         at = self._gap(self._begin() + 1)
@@ -597,7 +676,10 @@ class _Careful:
                 raise UnreadableBodyError(f"the body is not JSON: a field has no name at byte {at}")
             name, begin = self._name(*match.span(1)), match.end()
             if name == "batch":
-                items, at = self._batch(begin)
+                more, at = self._batch(begin)
+                items = more if items is None else items + (more or [])
+                if len(items or ()) > MAX_EVENTS_A_REQUEST:
+                    raise _too_many_events()
             else:
                 at = self._value_end(begin)
                 if name in _ENVELOPE_FIELDS:
@@ -624,7 +706,7 @@ class _Careful:
             end = self._value_end(at)
             spans.append((at, end))
             if len(spans) > MAX_EVENTS_A_REQUEST:
-                raise TooManyValuesError(f"over {MAX_EVENTS_A_REQUEST} events in one request: send fewer at a time")
+                raise _too_many_events()
             if len(spans) % GONE_CHECK_ITEMS == 0:
                 self._ask_client()
             at = self._gap(end)

@@ -1,6 +1,7 @@
 """From a request's bytes to records for the stream: a list of pure steps. Clock, ids and keys are arguments.
 
     find key in header -> inflate -> split, find key -> check origin -> check limits -> (strict mode: check events)
+    -> take the write key out of the events
 
 The key is looked at before anything costly: a Basic header decides before the body is inflated; without one, only what
 msgspec does in one pass comes before it. Each step takes the draft and returns None, or the refusal that ends it. A
@@ -36,6 +37,7 @@ from manymetrics.events import (
     UnreadableBodyError,
     is_deeper_than,
     near_key,
+    only_batch,
     parse_event,
     read_batch_envelope,
     read_envelope,
@@ -44,6 +46,7 @@ from manymetrics.events import (
     split_batch_with_care,
     split_items,
     text_of,
+    without_key,
     written_keys,
 )
 from manymetrics.keys import Keys, KeysUnavailableError, WriteKey
@@ -141,7 +144,7 @@ def accept(
         bytes(envelope.integrations) if draft.batch else b"",
         bytes(envelope.anonymous_id) if draft.batch else b"",
     )
-    return pack(stamp, draft.events), key
+    return pack(stamp, _without_keys(draft)), key
 
 
 # --- steps ------------------------------------------------------------------------------------------------
@@ -231,7 +234,7 @@ def _split_quickly(draft: Draft) -> Refusal | None:
         return find_key(draft) or _take_batch(draft, body)
     envelope = read_batch_envelope(draft.body)
     draft.envelope = envelope
-    return find_key(draft) or _take_batch(draft, split_items(envelope))
+    return find_key(draft) or _take_batch(draft, only_batch(draft.body, split_items(envelope)))
 
 
 def _holds_live_key(draft: Draft) -> bool:
@@ -273,6 +276,13 @@ def _split_with_care(draft: Draft) -> Refusal | None:
     envelope = read_envelope_with_care(draft.body, gone, key_is_known=draft.key is not None)
     draft.envelope, draft.events = envelope, (draft.body,)
     return find_key(draft)
+
+
+def _without_keys(draft: Draft) -> Sequence[bytes | msgspec.Raw]:
+    """The events without the fields that a write key is read from: it is a credential, and never stored."""
+    if b"riteKey" not in draft.body and b"api_key" not in draft.body and b"\\u00" not in draft.body:
+        return draft.events
+    return [without_key(event) for event in draft.events]
 
 
 def _take_batch(draft: Draft, body: BatchBody) -> Refusal | None:

@@ -8,14 +8,16 @@ batch on 401, so a key that was made a moment ago must not lose events.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import logging
+import re
 import secrets
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -38,7 +40,7 @@ RETRY_S = 1.0  # from a read that failed to the next
 
 
 class WriteKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``origins``: the pages' origins that may send with it, compared exactly; none means any."""
+    """``origins``: the pages' origins that may send with it, compared as browsers send them; none means any."""
 
     key: str
     project: str
@@ -78,7 +80,9 @@ class KeyTable:
     """Keys in memory. Looked up by digest, so that the time it takes tells nothing about a key."""
 
     def __init__(self, keys: Iterable[WriteKey]) -> None:
-        live = [key for key in keys if not key.revoked]
+        keys = list(keys)
+        revoked = {key.key for key in keys if key.revoked}  # wins where a key is there twice
+        live = [key for key in keys if key.key not in revoked]
         self._known: dict[bytes, WriteKey] = {}
         self._by_digest = {(digest := _digest(key.key)): (digest, key) for key in live}
         self._origins = (
@@ -293,7 +297,30 @@ def parse_keys(text: bytes | str, where: str) -> list[WriteKey]:
     for key in keys:
         if not key.key or not key.project or "\0" in key.project:
             raise KeysUnavailableError(f"{where}: each key needs a `key` and a `project`")
-    return keys
+    return [msgspec.structs.replace(key, origins=tuple(map(browser_origin, key.origins))) for key in keys]
+
+
+def browser_origin(text: str) -> str:
+    """An origin as browsers send it: scheme and host in lower case and ASCII, no default port, no path."""
+    match = _ORIGIN.fullmatch(text.strip())
+    if match is None:
+        return text
+    scheme, host, port = match[1].lower(), match[2].lower(), match[3] or ""
+    with contextlib.suppress(UnicodeError):
+        host = host.encode("idna").decode() if not host.isascii() else host
+    return f"{scheme}://{host}" + ("" if (scheme, port) in _DEFAULT_PORTS else port)
+
+
+_ORIGIN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#@:\[\]]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?(?:[/?#].*)?")
+_DEFAULT_PORTS = {("http", ":80"), ("https", ":443")}
+
+
+def repeated_keys(keys: Sequence[WriteKey]) -> list[list[int]]:
+    """The places of keys that are there more than once, from 1."""
+    places: dict[str, list[int]] = {}
+    for place, key in enumerate(keys, 1):
+        places.setdefault(key.key, []).append(place)
+    return [found for found in places.values() if len(found) > 1]
 
 
 def _why(text: str) -> str:

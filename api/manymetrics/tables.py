@@ -70,7 +70,8 @@ EVENTS = Table(
         _time(
             "event_time",
             "When it happened, on the server's clock: received_at - (sent_at - original_timestamp) where both are "
-            "known, else original_timestamp, else received_at. UTC.",
+            "known, else original_timestamp, else received_at; but a timestamp that differs from the event's "
+            "originalTimestamp, as it stands. UTC.",
             required=True,
         ),
         _text("event", "The track event's name, or the page's or screen's."),

@@ -6,6 +6,7 @@ one does; the careful way takes any JSON apart, piece by piece.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -328,13 +329,15 @@ def _take_text(fields: Raws, name: str) -> str | None:
 
 
 def _take_int(fields: Raws, name: str, limit: int) -> int | None:
-    """Take a whole number from -limit to limit - 1 out. Other values stay, but for null."""
+    """Take a whole number from -limit to limit - 1 out, also of text. Other values stay, but for null."""
     if name not in fields:
         return None
     try:
         value = _any.decode(fields[name])
     except msgspec.ValidationError:
         return None
+    if isinstance(value, str) and _WHOLE.fullmatch(value):
+        value = int(value.partition(".")[0])
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if value is None or (isinstance(value, int) and not isinstance(value, bool) and _fits(value, limit)):
@@ -347,6 +350,7 @@ def _take_pixels(fields: Raws, name: str) -> int | None:
     return _take_int(fields, name, _INT32)
 
 
+_WHOLE = re.compile(r"\s{0,9}-?[0-9]{1,19}(?:\.0*)?\s{0,9}", re.ASCII)
 _DIGITS = frozenset(bytes([digit]) for digit in b"-0123456789")
 
 

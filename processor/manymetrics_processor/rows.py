@@ -7,13 +7,14 @@ What has no column of its own ends in `context` or `extra`, as JSON text: nothin
 from __future__ import annotations
 
 import hashlib
+import re
 import uuid
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 import msgspec
 
-from manymetrics.events import NO_RAW, Event
+from manymetrics.events import NO_RAW, Event, is_placeholder, may_overflow, mend_json
 from manymetrics.records import Stamp
 from manymetrics_processor.context import (
     NO_BATCH_CONTEXT,
@@ -32,7 +33,7 @@ _NAIVE_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  # what names no zone is UTC
 _from_iso = datetime.fromisoformat
 _YEAR_1 = -62_135_596_800_000_000  # 0001-01-01, the first that every engine can print
 _YEAR_10_000 = 253_402_300_800_000_000  # a zone can move the last day of 9999 there, which Python can't read back
-_MILLISECONDS_FROM = 100_000_000_000  # epoch numbers above are milliseconds: in seconds they'd be the year 5138
+_SECONDS_TO = 100_000_000_000  # the year 5138: larger epochs are of a smaller unit, which then is after 1973
 
 Row = tuple[object, ...]
 
@@ -74,6 +75,8 @@ def read_request(stamp: Stamp) -> Request:
         time = parse_time(_scalar(stamp.sent_at))
         unreadable = stamp.sent_at if time is None else b""
     try:
+        if may_overflow(stamp.context):
+            stamp = msgspec.structs.replace(stamp, context=mend_json(stamp.context.decode())[0].encode())
         context, integrations, shared = read_batch_context(stamp), None, NO_RAW
         if stamp.integrations:
             integrations = read_object(stamp.integrations)
@@ -90,24 +93,21 @@ def row_of(event: Event, request: Request, place: Place) -> Row:
     repairs = list(event.repairs) if event.repairs else []
     extra = _extra(event, request)
 
-    sent_at = request.sent_at
-    if event.sent_at is not None:
-        sent_at = _time(event.sent_at, "sentAt", extra, repairs)
-    elif request.sent_at_unreadable:
-        extra["sentAt"] = msgspec.Raw(request.sent_at_unreadable)
-        repairs.append("time_unreadable")
-    if event.original_timestamp is None:
-        original = _time(event.timestamp, "timestamp", extra, repairs)
-    else:
-        original = _time(event.original_timestamp, "originalTimestamp", extra, repairs)
-        if event.timestamp is not None and event.timestamp != event.original_timestamp:
-            extra["timestamp"] = msgspec.Raw(_encode(event.timestamp))
-    event_time = _event_time(stamp.received_at, sent_at, original, repairs)
+    sent_at, original, event_time = _times(event, request, extra, repairs)
 
     message_id = event.message_id
     if not message_id:
         message_id = str(uuid.UUID(bytes=place_digest(place)))
         repairs.append("message_id_missing")
+
+    if event.user_id and is_placeholder(event.user_id):
+        repairs.append("user_id_placeholder")
+    if event.anonymous_id and is_placeholder(event.anonymous_id):
+        repairs.append("anonymous_id_placeholder")
+    if event.group_id and is_placeholder(event.group_id):
+        repairs.append("group_id_placeholder")
+    if event.previous_id and is_placeholder(event.previous_id):
+        repairs.append("previous_id_placeholder")
 
     columns, traits, context_rest = context_columns(event, stamp, request.context)
     return (
@@ -148,11 +148,50 @@ def dedup_digest(project_id: object, message_id: object, key_kind: object) -> by
 # --- time -------------------------------------------------------------------------------------------------
 
 
-def _event_time(received_at: int, sent_at: int | None, original: int | None, repairs: list[str]) -> int:
-    """Segment's formula, so that a wrong client clock doesn't matter; never over 24 h ahead of received_at."""
-    if original is None:
+def _times(event: Event, request: Request, extra: Raws, repairs: list[str]) -> tuple[int | None, int | None, int]:
+    """sent_at, original_timestamp and event_time.
+
+    Segment's formula, so that a wrong client clock doesn't matter: received_at - (sentAt - the client's time). But
+    where an event has an originalTimestamp and another timestamp, the second is its time as it stands: RudderStack's
+    SDKs set the first to the time of the call, and the second to what their user says. Never over 24 h ahead of
+    received_at; and what names no zone, which may be local time, is never ahead of it.
+    """
+    received_at, sent_at = request.stamp.received_at, request.sent_at
+    if not _is_blank(event.sent_at):
+        own = _time(event.sent_at, "sentAt", extra, repairs)
+        sent_at = sent_at if own is None else own
+    elif request.sent_at_unreadable:
+        extra["sentAt"] = msgspec.Raw(request.sent_at_unreadable)
+        repairs.append("time_unreadable")
+    original, given = event.original_timestamp, event.timestamp
+    if original is None or (_is_blank(original) and not _is_blank(given)):
+        first = _time(given, "timestamp", extra, repairs)
+        original, given = given, None
+    else:
+        first = _time(original, "originalTimestamp", extra, repairs)
+    if not _is_blank(given) and given != original:
+        second = _time(given, "timestamp", extra, repairs)
+        if first is None:
+            first, original = second, given
+        elif second is not None and second != first:
+            time = _checked(second, given, received_at, repairs)
+            if time != second:
+                extra["timestamp"] = msgspec.Raw(_encode(given))
+            return sent_at, first, time
+    skewed = first if first is None or sent_at is None else received_at - (sent_at - first)
+    return sent_at, first, _checked(skewed, original, received_at, repairs)
+
+
+def _is_blank(value: str | float | None) -> bool:
+    return value is None or (type(value) is str and not value.strip())
+
+
+def _checked(time: int | None, written: object, received_at: int, repairs: list[str]) -> int:
+    if time is None:
         return received_at
-    time = original if sent_at is None else received_at - (sent_at - original)
+    if time > received_at and type(written) is str and not _ZONE.search(written):
+        repairs.append("event_time_without_zone")
+        return received_at
     if time > received_at + MAX_AHEAD_US or time < _YEAR_1:
         repairs.append("event_time_out_of_range")
         return received_at
@@ -166,32 +205,80 @@ def _time(value: str | float | None, name: str, extra: Raws, repairs: list[str])
     if time is None:
         extra[name] = msgspec.Raw(_encode(value))
         repairs.append("time_unreadable")
+    elif type(value) is str and _EPOCH_TEXT.fullmatch(value):
+        repairs.append("time_epoch_text")
     return time
 
 
 def parse_time(value: object) -> int | None:
-    """Microseconds of ISO 8601 text (UTC where it names no zone) or of epoch seconds or milliseconds."""
+    """Microseconds of ISO 8601 text (UTC where it names no zone) or of an epoch, as a number or text.
+
+    The unit of an epoch is known by its size: seconds, milliseconds, microseconds or nanoseconds.
+    """
     try:
         if type(value) is str:
-            moment = _from_iso(value)
+            time = _of_text(value)
         elif isinstance(value, int | float) and not isinstance(value, bool):
-            seconds = value / 1000 if abs(value) > _MILLISECONDS_FROM else value
-            moment = datetime.fromtimestamp(seconds, UTC)
+            time = _of_epoch(value)
         else:
             return None
-        since = moment - (_EPOCH if moment.tzinfo else _NAIVE_EPOCH)
-    except (ValueError, OverflowError, OSError):
+    except (ValueError, OverflowError):
         return None
-    time = since.days * DAY_US + since.seconds * 1_000_000 + since.microseconds
     return time if _YEAR_1 <= time < _YEAR_10_000 else None
+
+
+def _of_text(text: str) -> int:
+    """Raises ValueError, OverflowError."""
+    if text[:9].isdigit() and _EPOCH_TEXT.fullmatch(text):
+        return _of_epoch(float(text) if "." in text else int(text))
+    try:
+        return _micros(_from_iso(text))
+    except ValueError:
+        odd = _ODD_ISO.fullmatch(text)
+        if odd is None:
+            raise
+    date, hour, minute, second, fraction, zone = odd.groups(default="")
+    after = 0
+    if hour == "24" and int(minute or 0) == int(second or 0) == int(fraction[1:] or 0):
+        hour, after = "00", DAY_US
+    if second == "60":  # a leap second: the next one's beginning
+        second, after = "59", after + 1_000_000
+    clock = ":".join(part for part in (hour, minute, second) if part)
+    return _micros(_from_iso(f"{date}T{clock}{fraction}{zone.strip().upper()}")) + after
+
+
+def _of_epoch(value: float) -> int:
+    """Raises ValueError, OverflowError."""
+    size = abs(value)
+    if size <= _SECONDS_TO:
+        return round(value * 1_000_000)
+    if size <= _SECONDS_TO * 1_000:
+        return round(value * 1_000)
+    return round(value) if size <= _SECONDS_TO * 1_000_000 else int(value // 1_000)
+
+
+def _micros(moment: datetime) -> int:
+    since = moment - (_EPOCH if moment.tzinfo else _NAIVE_EPOCH)
+    return since.days * DAY_US + since.seconds * 1_000_000 + since.microseconds
+
+
+_EPOCH_TEXT = re.compile(r"[0-9]{9,19}(?:\.[0-9]*)?", re.ASCII)  # eight digits are a date
+_ZONE = re.compile(r"(?:[zZ]|[+-][0-9]{2}(?::?[0-9]{2}){0,2})\s*\Z|\A[0-9]{9}", re.ASCII)
+# What fromisoformat does not read: blanks, lower case, 24:00, a leap second.
+_ODD_ISO = re.compile(
+    r"\s{0,100}(\d{4}-?\d{2}-?\d{2})(?:[tT]|\s{1,9})(\d{2})(?::?(\d{2})(?::?(\d{2})([.,]\d{1,30})?)?)?"
+    r"\s{0,9}([zZ]|[+-]\d{2}(?::?\d{2})?)?\s{0,100}",
+    re.ASCII,
+)
 
 
 # --- extra ------------------------------------------------------------------------------------------------
 
 
 def _extra(event: Event, request: Request) -> Raws:
-    """Top-level fields that have no column. The write key is not one: it's a credential."""
+    """Top-level fields that have no column. The write key is none: records of older servers hold it."""
     extra: Raws = dict(event.extra) if event.extra else {}
+    extra.pop("api_key", None)
     if event.integrations:
         extra["integrations"] = _merged(event.integrations, request)
     elif request.shared_integrations:

@@ -132,6 +132,57 @@ def test_an_anonymous_42_is_not_the_user_42(lake: Lake, rows_of: Ask) -> None:
     ]
 
 
+def test_an_id_that_names_nobody_joins_nobody(lake: Lake, rows_of: Ask) -> None:
+    user, device, previous = (f"{name}_id_placeholder" for name in ("user", "anonymous", "previous"))
+    lake.append_events(
+        {"message_id": "1", "user_id": "undefined", "anonymous_id": "a", "repairs": user},
+        {"message_id": "2", "user_id": "undefined", "anonymous_id": "b", "repairs": f"not_a_number,{user}"},
+        {"message_id": "3", "user_id": "undefined", "repairs": user},
+        {"message_id": "4", "user_id": "ann", "anonymous_id": "null", "repairs": device},
+        {"message_id": "5", "user_id": "bob", "anonymous_id": "null", "repairs": f"{device},message_id_missing"},
+        {"message_id": "6", "anonymous_id": "null", "repairs": device},
+        {"message_id": "7", "user_id": "NaN", "anonymous_id": " ", "repairs": f"{device},{user}"},
+        {"message_id": "8", "type": "alias", "previous_id": "ann", "user_id": "undefined", "repairs": user},
+        {"message_id": "9", "type": "alias", "previous_id": "null", "user_id": "bob", "repairs": previous},
+    )
+
+    assert person_of(rows_of) == [
+        ("1", "a", "anonymous"),
+        ("2", "b", "anonymous"),
+        ("3", None, "unknown"),
+        ("4", "ann", "user"),
+        ("5", "bob", "user"),
+        ("6", None, "unknown"),
+        ("7", None, "unknown"),
+        ("8", None, "unknown"),
+        ("9", "bob", "user"),
+    ]
+    assert rows_of("SELECT person_id, events, devices FROM users ORDER BY person_id") == [
+        {"person_id": "a", "events": 1, "devices": 1},
+        {"person_id": "ann", "events": 1, "devices": 0},
+        {"person_id": "b", "events": 1, "devices": 1},
+        {"person_id": "bob", "events": 2, "devices": 0},
+    ]
+    assert rows_of("SELECT type, events, persons FROM event_catalog ORDER BY type") == [
+        {"type": "alias", "events": 2, "persons": 1},
+        {"type": "track", "events": 7, "persons": 4},
+    ]
+    assert rows_of("SELECT placeholder_ids FROM data_quality") == [{"placeholder_ids": 8}]
+    assert rows_of("SELECT * FROM identities") == []
+
+
+def test_only_an_object_with_keys_counts_as_traits(lake: Lake, rows_of: Ask) -> None:
+    traits: list[str | None] = ['{"plan":"pro"}', "[]", "{}", "{ }", '"text"', '["a"]', "5", None]
+    lake.append_events(
+        *(
+            {"type": "identify", "user_id": "u", "traits": text, "event_time": NOON + timedelta(hours=hour)}
+            for hour, text in enumerate(traits)
+        )
+    )
+
+    assert rows_of("SELECT traits, traits_at FROM users") == [{"traits": '{"plan":"pro"}', "traits_at": NOON}]
+
+
 def test_person_events_has_each_event_once_with_all_its_columns(lake: Lake, rows_of: Ask) -> None:
     lake.append_events(*random_events())
 
@@ -178,7 +229,7 @@ def random_events() -> list[Row]:
 def random_world(chance: random.Random, project: str) -> Iterator[Row]:
     for number in chance.sample(range(100), chance.randint(1, 14)):
         kind = chance.choice(["track", "page", "screen", "identify", "alias", "alias", "group"])
-        yield {
+        event: Row = {
             "project_id": project,
             "message_id": f"m{number}",
             "type": kind,
@@ -188,6 +239,16 @@ def random_world(chance: random.Random, project: str) -> Iterator[Row]:
             "previous_id": chance.choice([*USERS, *DEVICES]) if kind == "alias" or chance.random() < 0.1 else None,
             "traits": chance.choice([None, "{}", '{"plan":"free"}', '{"plan":"pro"}']),
         }
+        placeholders = [
+            name for name in ("user", "anonymous", "previous") if event[f"{name}_id"] and chance.random() < 0.1
+        ]
+        event |= {f"{name}_id": "undefined" for name in placeholders}
+        yield event | {"repairs": ",".join(f"{name}_id_placeholder" for name in placeholders) or None}
+
+
+def named(event: Row) -> Row:
+    """An event without the ids that name nobody."""
+    return event | {name: None for name in ("user_id", "anonymous_id", "previous_id") if event[name] == "undefined"}
 
 
 def moment(event: Row) -> tuple[object, object]:
@@ -198,13 +259,13 @@ def with_person(events: list[Row]) -> list[tuple[Row, tuple[str, object]]]:
     """Each event with its person, by the definition: worlds, then time, then one rule after the other."""
     device: dict[tuple[object, object], object] = {}
     alias: dict[tuple[object, object], object] = {}
-    for event in sorted(events, key=lambda e: (str(e["project_id"]), *moment(e))):
+    for event in sorted(map(named, events), key=lambda e: (str(e["project_id"]), *moment(e))):
         project, user = event["project_id"], event["user_id"]
         if user is None:
             continue
         if event["anonymous_id"] is not None:
             device[project, event["anonymous_id"]] = user
-        if event["type"] == "alias":
+        if event["type"] == "alias" and event["previous_id"] is not None:
             device[project, event["previous_id"]] = user
             if event["previous_id"] != user:
                 alias[project, event["previous_id"]] = user
@@ -219,18 +280,21 @@ def with_person(events: list[Row]) -> list[tuple[Row, tuple[str, object]]]:
     def person(event: Row) -> tuple[str, object]:
         project, anonymous = event["project_id"], event["anonymous_id"]
         user = event["user_id"] if event["user_id"] is not None else device.get((project, anonymous))
-        return ("anonymous", anonymous) if user is None else ("user", merged(project, user))
+        if user is not None:
+            return "user", merged(project, user)
+        return ("unknown", None) if anonymous is None else ("anonymous", anonymous)
 
-    return [(event, person(event)) for event in events]
+    return [(event, person(named(event))) for event in events]
 
 
 def plain_users(events: list[Row]) -> list[Row]:
     persons: dict[tuple[object, ...], list[Row]] = defaultdict(list)
     for event, (kind, person) in with_person(events):
-        persons[event["project_id"], person, kind].append(event)
+        if kind != "unknown":
+            persons[event["project_id"], person, kind].append(named(event))
     users: list[Row] = []
     for (project, person_id, person_kind), theirs in persons.items():
-        traits = [e for e in theirs if e["type"] == "identify" and e["traits"] not in (None, "{}")]
+        traits: list[str | None] = [e for e in theirs if e["type"] == "identify" and e["traits"] not in (None, "{}")]
         last = max(traits, key=moment, default=None)
         users.append(
             {
@@ -252,10 +316,10 @@ def plain_users(events: list[Row]) -> list[Row]:
 
 def plain_identities(events: list[Row]) -> list[Row]:
     links: dict[tuple[object, ...], list[Row]] = defaultdict(list)
-    for event in events:
+    for event in map(named, events):
         if event["user_id"] is not None and event["anonymous_id"] is not None:
             links[event["project_id"], event["anonymous_id"], None, event["user_id"]].append(event)
-        if event["user_id"] is not None and event["type"] == "alias":
+        if event["user_id"] is not None and event["type"] == "alias" and event["previous_id"] is not None:
             links[event["project_id"], None, event["previous_id"], event["user_id"]].append(event)
     return [
         dict(zip(("project_id", "anonymous_id", "previous_id", "user_id"), link, strict=True))

@@ -137,7 +137,9 @@ def random_event(chance: random.Random) -> Row:
         "project_id": chance.choice(["shop", "blog"]),
         "received_at": received,
         "event_time": received - lag,
-        "repairs": chance.choice([None, "nan"]),
+        "repairs": chance.choice(
+            [None, "nan", "group_id_placeholder", "user_id_placeholder", "anonymous_id_placeholder,x"]
+        ),
     }
 
 
@@ -178,6 +180,7 @@ def quality_of(key: tuple[object, object], events: list[Row], reasons: Counter[o
         "lag_p50_ms": nearest_rank(lags, 50),
         "lag_p95_ms": nearest_rank(lags, 95),
         "repaired_events": sum(e["repairs"] is not None for e in events),
+        "placeholder_ids": sum("r_id_p" in str(e["repairs"]) or "s_id_p" in str(e["repairs"]) for e in events),
         "dead_letters": reasons.total(),
         **{f"dead_letters_{reason}": reasons[reason.value] for reason in Reason},
         "replayed_dead_letters": 0,

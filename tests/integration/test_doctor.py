@@ -18,6 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from manymetrics.cli import doctor, main
@@ -196,6 +197,17 @@ def test_write_keys(settings: Settings, make: Callable[[Path], None], state: str
 
     assert (finding.state, said in finding.message, bool(finding.cure)) == (state, True, state != "ok")
     assert "wk_" not in finding.message + finding.cure
+
+
+def test_a_key_that_is_there_twice_is_named_by_its_place(settings: Settings) -> None:
+    write_keys(settings.data_dir / "keys.json", [REVOKED, LIVE, msgspec.structs.replace(LIVE, revoked=True), LIVE])
+
+    found = [(finding.state, finding.message) for finding in doctor.check_keys(settings)]
+
+    assert [state for state, _ in found] == ["warn", "fail"]
+    assert "number 2 and 3 and 4 in" in found[0][1]
+    assert "revoked" in found[0][1]
+    assert "wk_" not in str(found)
 
 
 def test_keys_from_the_environment_are_a_warning(settings: Settings) -> None:

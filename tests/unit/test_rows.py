@@ -52,6 +52,7 @@ def by_column(values: Row) -> dict[str, object]:
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 AT_NINE = datetime(2026, 3, 14, 9, tzinfo=UTC)
 UNREADABLE, OUT_OF_RANGE = "time_unreadable", "event_time_out_of_range"
+EPOCH_TEXT, NO_ZONE = "time_epoch_text", "event_time_without_zone"
 
 
 @pytest.mark.parametrize(
@@ -63,10 +64,116 @@ UNREADABLE, OUT_OF_RANGE = "time_unreadable", "event_time_out_of_range"
         pytest.param({"sentAt": "2026-03-14T09:00:00Z"}, RECEIVED, set(), id="sentAt alone"),
         pytest.param(
             {"originalTimestamp": "2026-03-14T09:00:00Z", "timestamp": "2020-01-01T00:00:00Z"},
-            AT_NINE,
+            datetime(2020, 1, 1, tzinfo=UTC),
             set(),
-            id="originalTimestamp wins over timestamp",
+            id="a timestamp beside another originalTimestamp is its user's own",
         ),
+        pytest.param(
+            {
+                "originalTimestamp": "2026-03-14T08:00:00Z",
+                "timestamp": "2026-03-13T00:00:00Z",
+                "sentAt": "2026-03-14T08:00:01Z",
+            },
+            RECEIVED - 36 * HOUR,
+            set(),
+            id="and stands as it is, whatever the client's clock",
+        ),
+        pytest.param(
+            {
+                "originalTimestamp": "2026-03-14T08:00:00Z",
+                "timestamp": "2026-03-14T09:00:00.000+01:00",
+                "sentAt": "2026-03-14T08:00:01Z",
+            },
+            RECEIVED - timedelta(seconds=1),
+            set(),
+            id="the same time twice is one time",
+        ),
+        pytest.param(
+            {"originalTimestamp": "2026-03-14T08:00:00Z", "timestamp": "2099-01-01T00:00:00Z"},
+            RECEIVED,
+            {OUT_OF_RANGE},
+            id="an own timestamp far ahead",
+        ),
+        pytest.param(
+            {"originalTimestamp": "", "timestamp": "2026-03-14T09:00:00Z"}, AT_NINE, set(), id="empty originalTimestamp"
+        ),
+        pytest.param(
+            {"originalTimestamp": "2026-03-14T09:00:00Z", "timestamp": " "}, AT_NINE, set(), id="blank timestamp beside"
+        ),
+        pytest.param(
+            {"originalTimestamp": "soon", "timestamp": "2026-03-14T09:00:00Z", "sentAt": "2026-03-14T09:00:01Z"},
+            RECEIVED - timedelta(seconds=1),
+            {UNREADABLE},
+            id="unreadable originalTimestamp",
+        ),
+        pytest.param(
+            {"originalTimestamp": "2026-03-14T09:00:00Z", "timestamp": "soon"},
+            AT_NINE,
+            {UNREADABLE},
+            id="unreadable timestamp beside",
+        ),
+        *(
+            pytest.param({name: text}, at, {EPOCH_TEXT}, id=f"{name} {text}")
+            for name in ("timestamp", "originalTimestamp")
+            for text, at in (
+                ("1712011201530", datetime(2024, 4, 1, 22, 40, 1, 530_000, tzinfo=UTC)),
+                ("1712011201", datetime(2024, 4, 1, 22, 40, 1, tzinfo=UTC)),
+                ("1712011201.53", datetime(2024, 4, 1, 22, 40, 1, 530_000, tzinfo=UTC)),
+                ("1712011201530123", datetime(2024, 4, 1, 22, 40, 1, 530_123, tzinfo=UTC)),
+                ("1712011201530123456", datetime(2024, 4, 1, 22, 40, 1, 530_123, tzinfo=UTC)),
+                ("999999999", datetime(2001, 9, 9, 1, 46, 39, tzinfo=UTC)),
+            )
+        ),
+        *(
+            pytest.param(
+                {"timestamp": number}, datetime(2024, 4, 1, 22, 40, 1, micro, tzinfo=UTC), set(), id=f"{number}"
+            )
+            for number, micro in (
+                (1712011201.53, 530_000),
+                (1712011201530, 530_000),
+                (1712011201530.123, 530_123),
+                (1712011201530123, 530_123),
+                (1712011201530123456, 530_123),
+            )
+        ),
+        *(
+            pytest.param({"timestamp": text}, at, set(), id=repr(text))
+            for text, at in (
+                ("2026-03-13T23:59:60Z", datetime(2026, 3, 14, tzinfo=UTC)),
+                ("2026-03-13T23:59:60.5Z", datetime(2026, 3, 14, 0, 0, 0, 500_000, tzinfo=UTC)),
+                ("2026-03-13T24:00:00Z", datetime(2026, 3, 14, tzinfo=UTC)),
+                ("2026-03-13T24:00Z", datetime(2026, 3, 14, tzinfo=UTC)),
+                ("20260313T240000Z", datetime(2026, 3, 14, tzinfo=UTC)),
+                ("2026-03-14t09:00:00z", AT_NINE),
+                (" 2026-03-14T09:00:00Z\n", AT_NINE),
+                ("2026-03-14 10:00:00 +0100", AT_NINE),
+                ("2026-03-14T09:00:00.123456789Z", AT_NINE + timedelta(microseconds=123_456)),
+                ("2026-03-14T09:00:00,5Z", AT_NINE + timedelta(milliseconds=500)),
+            )
+        ),
+        pytest.param({"timestamp": "2026-03-13T24:00:01Z"}, RECEIVED, {UNREADABLE}, id="past midnight's end"),
+        pytest.param({"timestamp": "2026-03-13T23:59:61Z"}, RECEIVED, {UNREADABLE}, id="no second"),
+        pytest.param({"timestamp": "9999-12-31T24:00:00Z"}, RECEIVED, {UNREADABLE}, id="the end of time"),
+        pytest.param(
+            {"timestamp": "2026-03-14T14:00:00", "sentAt": "2026-03-14T12:00:00Z"},
+            RECEIVED,
+            {NO_ZONE},
+            id="local time without a zone",
+        ),
+        pytest.param({"timestamp": "2026-03-14T12:00:01"}, RECEIVED, {NO_ZONE}, id="local time ahead"),
+        pytest.param(
+            {"originalTimestamp": "2026-03-14T12:00:00Z", "timestamp": "2026-03-14 14:00"},
+            RECEIVED,
+            {NO_ZONE},
+            id="an own timestamp in local time",
+        ),
+        pytest.param(
+            {"timestamp": "2026-03-14T14:00:00Z", "sentAt": "2026-03-14T12:00:00Z"},
+            RECEIVED + 2 * HOUR,
+            set(),
+            id="ahead by its zone",
+        ),
+        pytest.param({"timestamp": "2026-03-14T10:00:00", "sentAt": ""}, AT_NINE + HOUR, set(), id="empty sentAt"),
         pytest.param(
             {"timestamp": "2031-03-14T09:00:00Z", "sentAt": "2031-03-14T09:00:01Z"},
             RECEIVED - timedelta(seconds=1),
@@ -145,8 +252,11 @@ def test_the_batchs_sent_at_counts_where_the_event_has_none() -> None:
 
     inherited = row({"timestamp": "2026-03-14T09:00:00Z"}, sent_at=envelope)
     own = row({"timestamp": "2026-03-14T09:00:00Z", "sentAt": "2026-03-14T09:00:01Z"}, sent_at=envelope)
+    empty = row({"timestamp": "2026-03-14T09:00:00Z", "sentAt": ""}, sent_at=envelope)
+    unreadable = row({"timestamp": "2026-03-14T09:00:00Z", "sentAt": "soon"}, sent_at=envelope)
 
-    assert inherited["event_time"] == micros(RECEIVED - HOUR)
+    assert inherited["event_time"] == empty["event_time"] == unreadable["event_time"] == micros(RECEIVED - HOUR)
+    assert inherited["sent_at"] == empty["sent_at"] == unreadable["sent_at"] == micros(AT_NINE + HOUR)
     assert own["event_time"] == micros(RECEIVED - timedelta(seconds=1))
 
 
@@ -160,12 +270,12 @@ def test_a_batchs_sent_at_that_cannot_be_read_is_kept_and_flagged_on_each_event(
     )
 
 
-moments = st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30))  # UTC where it names no zone
+moments = st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30))
 
 
 @given(original=st.none() | moments, sent=st.none() | moments)
 def test_event_time_is_the_formula_for_any_two_times(original: datetime | None, sent: datetime | None) -> None:
-    found = row({"originalTimestamp": original and original.isoformat(), "sentAt": sent and sent.isoformat()})
+    found = row({"originalTimestamp": original and f"{original.isoformat()}Z", "sentAt": sent and sent.isoformat()})
 
     received = micros(RECEIVED)
     at = None if original is None else micros(original.replace(tzinfo=UTC))

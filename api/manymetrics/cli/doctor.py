@@ -176,7 +176,7 @@ def check_port(settings: Settings) -> Iterator[Finding]:
 
 def check_keys(settings: Settings) -> Iterator[Finding]:
     """Whether there is a live write key."""
-    from manymetrics.keys import KeysUnavailableError, keys_path, read_keys
+    from manymetrics.keys import KeysUnavailableError, keys_path, read_keys, repeated_keys
 
     if settings.write_keys:
         yield Finding(
@@ -194,7 +194,12 @@ def check_keys(settings: Settings) -> Iterator[Finding]:
             "keys", "fail", f"can't be read: {error}", "mend the file; until then all events are answered 503"
         )
         return
-    live = sum(not key.revoked for key in keys)
+    for places in repeated_keys(keys):
+        named = " and ".join(map(str, places))
+        is_revoked = any(keys[place - 1].revoked for place in places)
+        result = "it counts as revoked" if is_revoked else "the last counts"
+        yield Finding("keys", "warn", f"number {named} in {path} are one key: {result}", "leave one of them")
+    live = len({key.key for key in keys} - {key.key for key in keys if key.revoked})
     if not live:
         yield Finding("keys", "fail", "no live key: every event is answered 401", f"add one to {path}")
     else:

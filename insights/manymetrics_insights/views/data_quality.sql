@@ -10,6 +10,7 @@
 -- lag_p50_ms: The median of received_at - event_time, in milliseconds, nearest rank.
 -- lag_p95_ms: Its 95th percentile.
 -- repaired_events: How many events intake mended.
+-- placeholder_ids: How many events had a user or anonymous id that names nobody, as "undefined".
 -- dead_letters: How many events could not be stored.
 -- dead_letters_not_an_object: How many of them for the reason not_an_object.
 -- dead_letters_invalid_json: How many of them for the reason invalid_json.
@@ -36,7 +37,10 @@ WITH lag_counts AS (
     COUNT(*) AS events,
     COUNT(*) FILTER (WHERE event_time < received_at - INTERVAL '1' HOUR) AS late_events,
     COUNT(*) FILTER (WHERE event_time < received_at - INTERVAL '72' HOUR) AS settled_late_events,
-    COUNT(repairs) AS repaired_events
+    COUNT(repairs) AS repaired_events,
+    COUNT(*) FILTER (
+      WHERE repairs LIKE '%user_id_placeholder%' OR repairs LIKE '%anonymous_id_placeholder%'
+    ) AS placeholder_ids
   FROM events
   GROUP BY
     project_id,
@@ -58,6 +62,7 @@ stored AS (
     CAST(SUM(late_events) AS bigint) AS late_events,
     CAST(SUM(settled_late_events) AS bigint) AS settled_late_events,
     CAST(SUM(repaired_events) AS bigint) AS repaired_events,
+    CAST(SUM(placeholder_ids) AS bigint) AS placeholder_ids,
     MIN(lag_ms) FILTER (WHERE rank_of_last * 100 >= events_of_day * 50) AS lag_p50_ms,
     MIN(lag_ms) FILTER (WHERE rank_of_last * 100 >= events_of_day * 95) AS lag_p95_ms
   FROM ranked
@@ -97,6 +102,7 @@ SELECT
   stored.lag_p50_ms,
   stored.lag_p95_ms,
   COALESCE(stored.repaired_events, 0) AS repaired_events,
+  COALESCE(stored.placeholder_ids, 0) AS placeholder_ids,
   COALESCE(refused.dead_letters, 0) AS dead_letters,
   COALESCE(refused.dead_letters_not_an_object, 0) AS dead_letters_not_an_object,
   COALESCE(refused.dead_letters_invalid_json, 0) AS dead_letters_invalid_json,

@@ -1,5 +1,6 @@
 -- One row is a link between two ids of a project, as events showed it: either a device and the user seen on it
--- (anonymous_id and user_id), or an alias (previous_id and the user_id that replaces it).
+-- (anonymous_id and user_id), or an alias (previous_id and the user_id that replaces it). Ids that name nobody, as
+-- "undefined", link nothing (repairs).
 --
 -- project_id: The project.
 -- anonymous_id: The device or browser; null on an alias.
@@ -21,6 +22,8 @@ SELECT
   COUNT(*) AS events
 FROM events
 WHERE anonymous_id IS NOT NULL AND user_id IS NOT NULL
+  AND COALESCE(repairs, '') NOT LIKE '%user_id_placeholder%'
+  AND COALESCE(repairs, '') NOT LIKE '%anonymous_id_placeholder%'
 GROUP BY project_id, anonymous_id, user_id
 UNION ALL
 SELECT
@@ -34,4 +37,6 @@ SELECT
   COUNT(*) AS events
 FROM events
 WHERE type = 'alias' AND previous_id IS NOT NULL AND user_id IS NOT NULL
+  AND COALESCE(repairs, '') NOT LIKE '%user_id_placeholder%'
+  AND COALESCE(repairs, '') NOT LIKE '%previous_id_placeholder%'
 GROUP BY project_id, previous_id, user_id

@@ -1,11 +1,12 @@
 -- One row is an event, of any type, with the person who did it. A user_id on the event wins; else it is the user last
 -- seen on the device (also for events from before); else the device itself. Two users on one device stay two. Only an
 -- alias makes one person of two users: the last alias of a previous_id counts, through up to seven aliases in a row.
--- Aliases in a circle of up to four name one person, by the least id of the circle.
+-- Aliases in a circle of up to four name one person, by the least id of the circle. An id that names nobody, as
+-- "undefined", counts as none: an event with no other id is nobody's.
 --
 -- *: events
--- person_id: The person: a user_id, or an anonymous_id where no user is known.
--- person_kind: user or anonymous. An anonymous "42" is not the user "42": count persons by both columns.
+-- person_id: The person: a user_id, or an anonymous_id where no user is known; null where its ids name nobody.
+-- person_kind: user, anonymous, or unknown where person_id is null. An anonymous "42" is not the user "42": count persons by both columns.
 
 WITH last_alias AS (
   SELECT project_id, previous_id, MAX_BY(user_id, ROW(last_seen, last_message_id)) AS user_id
@@ -40,10 +41,22 @@ device AS (
 )
 SELECT
   e.*,
-  COALESCE(m.user_id, e.user_id, d.user_id, e.anonymous_id) AS person_id,
-  CASE WHEN COALESCE(e.user_id, d.user_id) IS NOT NULL THEN 'user' ELSE 'anonymous' END AS person_kind
+  COALESCE(
+    m.user_id,
+    CASE WHEN e.repairs LIKE '%user_id_placeholder%' THEN NULL ELSE e.user_id END,
+    d.user_id,
+    CASE WHEN e.repairs LIKE '%anonymous_id_placeholder%' THEN NULL ELSE e.anonymous_id END
+  ) AS person_id,
+  CASE
+    WHEN COALESCE(CASE WHEN e.repairs LIKE '%user_id_placeholder%' THEN NULL ELSE e.user_id END, d.user_id) IS NOT NULL THEN 'user'
+    WHEN CASE WHEN e.repairs LIKE '%anonymous_id_placeholder%' THEN NULL ELSE e.anonymous_id END IS NOT NULL THEN 'anonymous'
+    ELSE 'unknown'
+  END AS person_kind
 FROM events AS e
 LEFT JOIN device AS d
-  ON e.user_id IS NULL AND d.project_id = e.project_id AND d.anonymous_id = e.anonymous_id
+  ON CASE WHEN e.repairs LIKE '%user_id_placeholder%' THEN NULL ELSE e.user_id END IS NULL
+  AND d.project_id = e.project_id
+  AND d.anonymous_id = CASE WHEN e.repairs LIKE '%anonymous_id_placeholder%' THEN NULL ELSE e.anonymous_id END
 LEFT JOIN merged AS m
-  ON m.project_id = e.project_id AND m.previous_id = COALESCE(e.user_id, d.user_id)
+  ON m.project_id = e.project_id
+  AND m.previous_id = COALESCE(CASE WHEN e.repairs LIKE '%user_id_placeholder%' THEN NULL ELSE e.user_id END, d.user_id)

@@ -1,4 +1,4 @@
--- One row is a person of a project, known or not.
+-- One row is a person of a project, known or not. Events whose ids name nobody are nobody's.
 --
 -- project_id: The project.
 -- person_id: The person, as in person_events.
@@ -9,7 +9,7 @@
 -- tracks: How many track events.
 -- pages: How many page and screen events.
 -- devices: How many different anonymous_ids.
--- traits: The traits of the last identify that had any, JSON text; null where there was none.
+-- traits: The traits of the last identify that had any (an object with keys), JSON text; null where there was none.
 -- traits_at: event_time of that identify.
 
 SELECT
@@ -21,8 +21,9 @@ SELECT
   COUNT(*) AS events,
   COUNT(*) FILTER (WHERE type = 'track') AS tracks,
   COUNT(*) FILTER (WHERE type IN ('page', 'screen')) AS pages,
-  COUNT(DISTINCT anonymous_id) AS devices,
-  MAX_BY(traits, ROW(event_time, message_id)) FILTER (WHERE type = 'identify' AND traits <> '{}') AS traits,
-  MAX(event_time) FILTER (WHERE type = 'identify' AND traits <> '{}') AS traits_at
+  COUNT(DISTINCT anonymous_id) FILTER (WHERE COALESCE(repairs, '') NOT LIKE '%anonymous_id_placeholder%') AS devices,
+  MAX_BY(traits, ROW(event_time, message_id)) FILTER (WHERE type = 'identify' AND traits LIKE '{%"%') AS traits,
+  MAX(event_time) FILTER (WHERE type = 'identify' AND traits LIKE '{%"%') AS traits_at
 FROM person_events
+WHERE person_id IS NOT NULL
 GROUP BY project_id, person_id, person_kind

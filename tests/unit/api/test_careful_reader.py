@@ -143,8 +143,39 @@ def test_what_only_looks_like_nan_is_not_taken_for_it(number: str) -> None:
         _with_care(b'{"batch":[%s]}' % number.encode())
 
 
-def test_the_last_of_two_batches_counts() -> None:
-    assert list(map(bytes, _with_care(b'{"batch":[NaN],"batch":[5],"a":NaN}').batch or [])) == [b"5"]
+def test_the_events_of_two_batches_all_count() -> None:
+    assert list(map(bytes, _with_care(b'{"batch":[NaN],"batch":[5],"a":NaN}').batch or [])) == [b"NaN", b"5"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"batch":[%b],"batch":[%b]}',
+        b'{"batch":[%b],"b\\u0061tch":[%b]}',
+        b'{"b\\u0061tch":[%b],"batch":[%b]}',
+        b'{"batch":[%b],"batch":null,"sentAt":"2026-01-01","batch":[%b]}',
+        b'{"x":"' + b"x" * 300_000 + b'","batch":[%b],"batch":[%b]}',
+    ],
+)
+def test_no_event_of_two_batches_is_lost(api: Api, body: bytes) -> None:
+    one = b'{"userId":"u","event":"A","type":"track","properties":{"batch":"\\u0062atch"}}'
+
+    assert api.post("/v1/batch", body % (one, EVENT)).status == 200
+    assert api.stored() == [one, EVENT]
+
+
+def test_two_batches_are_counted_as_one(api: Api) -> None:
+    many = b",".join([EVENT] * 6_000)
+
+    assert api.post("/v1/batch", b'{"batch":[%b],"batch":[%b]}' % (many, many)).status == 413
+
+
+def test_events_that_speak_of_a_batch_go_the_fast_way(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(intake, "split_batch_with_care")
+    event = b'{"userId":"u","event":"A","properties":{"batch":7,"a":{"batch":["batch"]},"b":"\\u0026"}}'
+
+    assert api.post("/v1/batch", b'{"batch":[%b,%b]}' % (event, event)).status == 200
+    assert api.stored() == [event, event]
 
 
 @pytest.mark.parametrize("name", [b'"w\\u0072iteKey"', b'"writeKey"'])

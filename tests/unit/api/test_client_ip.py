@@ -4,19 +4,24 @@ import pytest
 
 from manymetrics.records import unpack
 from manymetrics.settings import Settings
-from tests.in_process import CLIENT_IP, EVENT, Api, basic
+from tests.in_process import CLIENT_IP, EVENT, Api, ask, basic
 
 
-def _ip(proxies: int, forwarded: list[str]) -> str | None:
+def _ip(proxies: int, forwarded: list[str], client: str = CLIENT_IP) -> str | None:
     api = Api(settings=Settings(trusted_proxies=proxies), hot=True)
     headers = [*basic("wk_shop:").items(), *(("x-forwarded-for", value) for value in forwarded)]
-    api.ask("POST", "/v1/track", headers, EVENT)
+    ask(api.app, "POST", "/v1/track", headers, EVENT, client=client)
     return unpack(api.sink.records[0]).stamp.ip
 
 
 @pytest.mark.parametrize("forwarded", [["1.2.3.4"], ["1.2.3.4, 127.0.0.1"], []])
 def test_without_a_trusted_proxy_nobody_is_believed(forwarded: list[str]) -> None:
     assert _ip(0, forwarded) == CLIENT_IP
+
+
+@pytest.mark.parametrize("proxies", [0, 1])
+def test_an_ipv4_address_that_a_socket_of_both_families_shows_is_ipv4(proxies: int) -> None:
+    assert _ip(proxies, [], client="::ffff:1.2.3.4") == "1.2.3.4"
 
 
 @pytest.mark.parametrize(
@@ -31,7 +36,16 @@ def test_without_a_trusted_proxy_nobody_is_believed(forwarded: list[str]) -> Non
         (1, ["unknown"], CLIENT_IP),
         (1, [""], CLIENT_IP),
         (1, [], CLIENT_IP),
-        (1, ["1.2.3.4:5678"], CLIENT_IP),
+        (1, ["1.2.3.4:5678"], "1.2.3.4"),  # as Azure's gateway writes it
+        (1, ["9.9.9.9:1, 1.2.3.4:5678"], "1.2.3.4"),
+        (1, ["[2001:db8::1]:5678"], "2001:db8::1"),
+        (1, ["[2001:DB8::1]"], "2001:db8::1"),
+        (1, ['"[2001:db8::1]:5678"'], "2001:db8::1"),
+        (1, ["::ffff:1.2.3.4"], "1.2.3.4"),
+        (1, ["[::ffff:102:304]:80"], "1.2.3.4"),
+        (1, ["host:80"], CLIENT_IP),
+        (1, ["[1.2.3.4"], "1.2.3.4"),
+        (1, ["[]:80"], CLIENT_IP),
         (1, ["9.9.9.9, " * 1_000 + "1.2.3.4"], "1.2.3.4"),
         (1, ["\xff"], CLIENT_IP),
     ],

@@ -6,7 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from manymetrics.keys import FileKeys, KeysUnavailableError, WriteKey, new_key, parse_key_list, read_keys, write_keys
+from manymetrics.keys import (
+    FileKeys,
+    KeysUnavailableError,
+    KeyTable,
+    WriteKey,
+    new_key,
+    parse_key_list,
+    parse_keys,
+    read_keys,
+    repeated_keys,
+    write_keys,
+)
 from tests.in_process import EVENT, GONE, SHOP, Api, Reply, basic
 from tests.unit.api.test_routes import error_of
 
@@ -79,6 +90,37 @@ def test_what_is_no_basic_key_is_refused_alike(api: Api, authorization: str) -> 
     assert refused == api.ask("POST", "/v1/track", basic("wk_gone:"), EVENT)
     assert error_of(refused) == (401, "invalid_write_key")
     assert api.stored() == []
+
+
+@pytest.mark.parametrize("revoked_first", [True, False])
+def test_a_key_that_is_there_twice_and_once_revoked_is_revoked(revoked_first: bool) -> None:
+    both = [WriteKey(key="k", project="shop"), WriteKey(key="k", project="shop", revoked=True)]
+
+    table = KeyTable(reversed(both) if revoked_first else both)
+
+    assert table.find("k") is None
+    assert repeated_keys([*both, SHOP]) == [[1, 2]]
+
+
+@pytest.mark.parametrize(
+    ("written", "sent"),
+    [
+        ("https://Shop.Example", "https://shop.example"),
+        ("HTTPS://shop.example/", "https://shop.example"),
+        (" https://shop.example ", "https://shop.example"),
+        ("https://shop.example:443", "https://shop.example"),
+        ("http://shop.example:80/path?a#b", "http://shop.example"),
+        ("https://shop.example:8443", "https://shop.example:8443"),
+        ("https://b\u00fccher.example", "https://xn--bcher-kva.example"),
+        ("http://[::1]:3000/", "http://[::1]:3000"),
+        ("capacitor://localhost", "capacitor://localhost"),
+        ("null", "null"),
+    ],
+)
+def test_origins_are_compared_as_browsers_send_them(written: str, sent: str) -> None:
+    [key] = parse_keys(json.dumps([{"key": "k", "project": "p", "origins": [written]}]), "keys.json")
+
+    assert key.origins == (sent,)
 
 
 def test_a_bearer_token_is_no_key_so_the_bodys_counts(api: Api) -> None:
