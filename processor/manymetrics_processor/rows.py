@@ -244,7 +244,7 @@ def _of_text(text: str) -> int:
     if second == "60":  # a leap second: the next one's beginning
         second, after = "59", after + 1_000_000
     clock = ":".join(part for part in (hour, minute, second) if part)
-    return _micros(_from_iso(f"{date}T{clock}{fraction}{zone.strip().upper()}")) + after
+    return _micros(_from_iso(f"{date}T{clock}{fraction}{zone.upper().replace('UTC', 'Z').replace('GMT', 'Z')}")) + after
 
 
 def _of_epoch(value: float) -> int:
@@ -263,12 +263,12 @@ def _micros(moment: datetime) -> int:
 
 
 _EPOCH_TEXT = re.compile(r"[0-9]{9,19}(?:\.[0-9]*)?", re.ASCII)  # eight digits are a date
-_ZONE = re.compile(r"(?:[zZ]|[+-][0-9]{2}(?::?[0-9]{2}){0,2})\s*\Z|\A[0-9]{9}", re.ASCII)
-# What fromisoformat does not read: blanks, lower case, 24:00, a leap second.
+_ZONE = re.compile(r"(?:[zZ]|(?i:UTC|GMT)|[+-][0-9]{2}(?::?[0-9]{2}){0,2})\s*\Z|\A[0-9]{9}", re.ASCII)
+# What fromisoformat does not read: blanks, lower case, UTC (as Ruby prints a time), 24:00, a leap second.
 _ODD_ISO = re.compile(
-    r"\s{0,100}(\d{4}-?\d{2}-?\d{2})(?:[tT]|\s{1,9})(\d{2})(?::?(\d{2})(?::?(\d{2})([.,]\d{1,30})?)?)?"
-    r"\s{0,9}([zZ]|[+-]\d{2}(?::?\d{2})?)?\s{0,100}",
-    re.ASCII,
+    r"\s{0,100}(\d{4}-?\d{2}-?\d{2})(?:T|\s{1,9})(\d{2})(?::?(\d{2})(?::?(\d{2})([.,]\d{1,30})?)?)?"
+    r"\s{0,9}(Z|UTC|GMT|[+-]\d{2}(?::?\d{2})?)?\s{0,100}",
+    re.ASCII | re.IGNORECASE,
 )
 
 

@@ -148,6 +148,7 @@ EPOCH_TEXT, NO_ZONE = "time_epoch_text", "event_time_without_zone"
                 (" 2026-03-14T09:00:00Z\n", AT_NINE),
                 ("2026-03-14 10:00:00 +0100", AT_NINE),
                 ("2026-03-14T09:00:00.123456789Z", AT_NINE + timedelta(microseconds=123_456)),
+                ("2026-03-14 09:00:00 UTC", AT_NINE),
                 ("2026-03-14T09:00:00,5Z", AT_NINE + timedelta(milliseconds=500)),
             )
         ),
