@@ -390,7 +390,9 @@ def run_committer(settings: Settings) -> None:
 
 
 def _stop_at_end_of_input(stop: threading.Event) -> None:
-    sys.stdin.buffer.read()
+    with contextlib.suppress(OSError):
+        while os.read(0, 4_096):  # not sys.stdin, whose lock this thread would hold when the interpreter ends: SIGABRT
+            pass
     stop.set()
 
 
