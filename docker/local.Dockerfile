@@ -20,6 +20,7 @@ COPY api/manymetrics src/api/manymetrics
 COPY processor/manymetrics_processor src/processor/manymetrics_processor
 COPY insights/manymetrics_insights src/insights/manymetrics_insights
 COPY sdk-js/dist src/sdk-js/dist
+COPY sdk-js/released src/sdk-js/released
 COPY sample src/sample
 RUN PYTHONPATH=/build/tools python3 -m pip wheel --quiet --no-cache-dir --no-deps --no-build-isolation \
         --wheel-dir dist ./src \

@@ -4,15 +4,22 @@
 locals {
   sdk_path  = coalesce(var.sdk_path, "${path.module}/../sdk-js")
   sdk_files = fileset("${local.sdk_path}/dist", "**/*.{js,map}")
-  sdk_build = format("%s-%s",
+  sdk_build = format("%s-%s", # as one machine names it: api/manymetrics/built_sdk.py
     jsondecode(file("${local.sdk_path}/package.json")).version,
-    substr(sha256(join(" ", [for name in sort(local.sdk_files) : "${name} ${filesha256("${local.sdk_path}/dist/${name}")}"])), 0, 12),
+    substr(sha256(join("", [
+      for name in sort(local.sdk_files) : "${name} ${substr(filesha256("${local.sdk_path}/dist/${name}"), 0, 16)} " if endswith(name, ".js")
+    ])), 0, 12),
   )
   sdk_integrity = "sha512-${filebase64sha512("${local.sdk_path}/dist/mm.js")}"
 
+  # A released build stays under its path, whatever is applied later.
+  sdk_for_ever = merge(
+    { for name in local.sdk_files : "${local.sdk_build}/${name}" => "dist/${name}" },
+    { for name in fileset("${local.sdk_path}/released", "*/*.js") : name => "released/${name}" },
+  )
   sdk_objects = merge(
-    { for name in local.sdk_files : "sdk/${local.sdk_build}/${name}" => { name = name, cache = "public, max-age=31536000, immutable" } },
-    { for name in local.sdk_files : "sdk/${name}" => { name = name, cache = "public, max-age=300" } },
+    { for name, file in local.sdk_for_ever : "sdk/${name}" => { file = file, cache = "public, max-age=31536000, immutable" } },
+    { for name in local.sdk_files : "sdk/${name}" => { file = "dist/${name}", cache = "public, max-age=300" } },
   )
 
   # Managed by AWS, the same in every account:
@@ -26,9 +33,9 @@ resource "aws_s3_object" "sdk" {
 
   bucket        = aws_s3_bucket.this["sdk"].id
   key           = each.key
-  source        = "${local.sdk_path}/dist/${each.value.name}"
-  source_hash   = filemd5("${local.sdk_path}/dist/${each.value.name}")
-  content_type  = endswith(each.value.name, ".js") ? "text/javascript; charset=utf-8" : "application/json"
+  source        = "${local.sdk_path}/${each.value.file}"
+  source_hash   = filemd5("${local.sdk_path}/${each.value.file}")
+  content_type  = endswith(each.value.file, ".js") ? "text/javascript; charset=utf-8" : "application/json"
   cache_control = each.value.cache
   tags          = { Application = "ManyMetrics", Stack = var.name } # and none of var.tags: S3 takes 10 of an object
 }

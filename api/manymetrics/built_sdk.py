@@ -3,6 +3,8 @@
     /sdk/<version>-<hash>/mm.js   for ever the same: cached for a year, and checked by the page against its hash
     /sdk/mm.js                    whatever this server has: cached for minutes
 
+Each released build is served under its path, too, so that a page that pinned it works after an upgrade.
+
 /docs leaves both out: it describes what programs call.
 """
 
@@ -24,15 +26,19 @@ SCRIPT = "mm.js"
 FOR_EVER = "public, max-age=31536000, immutable"
 FOR_MINUTES = "public, max-age=300"
 _PACKAGED = Path(__file__).parent / "sdk"  # in a wheel
-_CHECKOUT = Path(__file__).parents[2] / "sdk-js" / "dist"
+_CHECKOUT = Path(__file__).parents[2] / "sdk-js"
 
 
 @dataclass(frozen=True, slots=True)
 class BuiltSdk:
-    """``build`` is ``<version>-<hash>``, the hash being of all scripts: it changes where any of them does."""
+    """``build`` is ``<version>-<hash>``, the hash being of all scripts: it changes where any of them does.
+
+    ``released``: the files of released builds, by ``<version>-<hash>/<name>``.
+    """
 
     build: str
     files: dict[str, StaticFile]
+    released: dict[str, StaticFile]
 
     def script_tag(self, host: str, key: str) -> str | None:
         """What a page loads the SDK with, checked by its hash (SRI); None where it is not built.
@@ -50,22 +56,26 @@ class BuiltSdk:
 
 
 def read_built_sdk(folder: Path | None = None) -> BuiltSdk:
-    """What the package holds, or the checkout; no files where neither has any."""
-    files = read_static_files(folder or (_PACKAGED if _PACKAGED.is_dir() else _CHECKOUT))
-    digest = hashlib.sha256()
-    for name, file in files.items():
-        if name.endswith(".js"):
-            digest.update(f"{name} {file.tag} ".encode())
-    return BuiltSdk(f"{version('manymetrics')}-{digest.hexdigest()[:12]}", files)
+    """Read ``dist`` and ``released`` of the package, or of the checkout; no files where neither has any."""
+    folder = folder or (_PACKAGED if _PACKAGED.is_dir() else _CHECKOUT)
+    files = read_static_files(folder / "dist")
+    build = f"{version('manymetrics')}-{hash_scripts(files)}"
+    return BuiltSdk(build, files, read_static_files(folder / "released"))
+
+
+def hash_scripts(files: dict[str, StaticFile]) -> str:
+    """Hash the names and bytes of all scripts, as infra/sdk.tf and sdk-js/release.mjs do."""
+    tags = "".join(f"{name} {file.tag} " for name, file in sorted(files.items()) if name.endswith(".js"))
+    return hashlib.sha256(tags.encode()).hexdigest()[:12]
 
 
 def add_sdk_routes(app: FastAPI, sdk: BuiltSdk) -> None:
     """A path is a name that is looked up, never one on the disk."""
+    pinned = sdk.released | {f"{sdk.build}/{name}": file for name, file in sdk.files.items()}
 
     @app.api_route("/sdk/{path:path}", methods=["GET", "HEAD"], include_in_schema=False)
     async def built_file(request: Request, path: str) -> Response:
-        name = path.removeprefix(f"{sdk.build}/")
-        file = sdk.files.get(name)
+        file = pinned.get(path) or sdk.files.get(path)
         if file is None:
             raise HTTPException(404)
-        return file.answer(request, FOR_MINUTES if name == path else FOR_EVER)
+        return file.answer(request, FOR_EVER if path in pinned else FOR_MINUTES)

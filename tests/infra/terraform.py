@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[2]
 MODULE = ROOT / "infra"
 IGNORED = shutil.ignore_patterns(".terraform*", "*.tfstate*", "__pycache__")
 PROVIDER = Path("registry.terraform.io/hashicorp/aws")
+OLDER_SDK = "0.0.9-0123456789ab"  # a released build beside that of dist
 VALID = "Success! The configuration is valid.\n\n"  # and no warning: nothing that is used is deprecated
 
 
@@ -76,7 +77,11 @@ class Terraform:
             pytest.skip(f"no {PROVIDER} in $TF_PLUGIN_MIRROR or where Terraform looks: tests of infra/ are left out")
         self.module = folder / root
         shutil.copytree(MODULE, folder / "infra", ignore=IGNORED)
-        shutil.copytree(ROOT / "sdk-js" / "dist", folder / "sdk-js" / "dist")
+        for built in ("dist", "released"):
+            shutil.copytree(ROOT / "sdk-js" / built, folder / "sdk-js" / built)
+        older = folder / "sdk-js" / "released" / OLDER_SDK
+        older.mkdir()
+        (older / "mm.js").write_text("// An older release.\n")
         shutil.copy(ROOT / "sdk-js" / "package.json", folder / "sdk-js")
         self._program, self._aws = program, dict(aws or {})
         done = self.run("init", "-backend=false", "-input=false", "-no-color", f"-plugin-dir={mirror}")

@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from manymetrics.built_sdk import read_built_sdk
 from manymetrics.cost.tfvars import read_tfvars, stack_of
 from tests.infra.policies import RULES, Rule, everything_is_tagged, of
 from tests.infra.sample_root import SAMPLE, TESTS, Built, built, sample_root
-from tests.infra.terraform import ROOT, VALID, Resource, Terraform
+from tests.infra.terraform import OLDER_SDK, ROOT, VALID, Resource, Terraform
 
 REPOSITORY = "123456789012.dkr.ecr.us-east-1.amazonaws.com/sample-processor"
 DIGEST = "sha256:" + 64 * "0"
@@ -171,6 +172,19 @@ def test_the_page_is_hosted_with_all_that_it_names(applied: Applied) -> None:
     assert page.count('<a href="https://mock.execute-api.eu-west-1.amazonaws.com/docs"') == 1
 
 
+@pytest.mark.terraform
+def test_released_builds_of_the_sdk_are_served_for_ever_under_the_names_that_one_machine_gives_them(
+    applied: Applied,
+) -> None:
+    objects = {one.values["key"]: one.values for one in of(applied.states["first"], "aws_s3_object")}
+
+    for build in (OLDER_SDK, read_built_sdk().build):
+        script = objects[f"sdk/{build}/mm.js"]
+        assert script["cache_control"] == "public, max-age=31536000, immutable"
+        assert script["content_type"] == "text/javascript; charset=utf-8"
+    assert objects["sdk/mm.js"]["cache_control"] == "public, max-age=300"
+
+
 def _unserved(resources: Sequence[Resource]) -> list[str]:
     """Objects behind CloudFront that it may not read."""
     [policy] = [one for one in of(resources, "aws_s3_bucket_policy") if one.address.endswith(".sdk")]
@@ -285,7 +299,8 @@ def test_the_cost_command_reads_the_example_with_all_that_it_offers(tmp_path: Pa
 
 
 # In the wheel that the image installs, and not loaded by the processor: a change of it needs no other image.
-NOT_RUN = {"LICENSE", "README.md", "insights/manymetrics_insights", "sdk-js/dist", "sample", "sample/page"}
+NOT_RUN = {"LICENSE", "README.md", "insights/manymetrics_insights", "sdk-js/dist", "sdk-js/released"}
+NOT_RUN |= {"sample", "sample/page"}
 
 
 def test_all_that_the_image_is_built_from_names_it() -> None:

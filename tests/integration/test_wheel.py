@@ -17,8 +17,14 @@ def test_a_wheel_holds_the_built_sdk_and_the_sample_page(tmp_path: Path) -> None
     [wheel] = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         held = {name: archive.read(name) for name in archive.namelist()}
-    for folder, package in ((ROOT / "sdk-js" / "dist", "sdk"), (ROOT / "sample" / "page", "sample")):
-        for file in folder.glob("*.*"):
-            assert held[f"manymetrics/{package}/{file.name}"] == file.read_bytes()
+    built = ROOT / "sdk-js"
+    for folder, package in (
+        (built / "dist", "sdk/dist"),
+        (built / "released", "sdk/released"),
+        (ROOT / "sample" / "page", "sample"),
+    ):
+        for file in folder.rglob("*.*"):
+            if file.is_file():
+                assert held[f"manymetrics/{package}/{file.relative_to(folder)}"] == file.read_bytes()
     kinds = {Path(name).suffix for name in held if "/sample/" in name}
     assert kinds == {".css", ".html", ".js", ".svg"}  # and no state of Terraform's

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import tarfile
 from pathlib import Path
 
 import pytest
 
+from manymetrics.built_sdk import read_built_sdk
 from tests.conftest import ROOT
 from tests.sdk.conftest import NODE, SDK
 
@@ -52,8 +54,8 @@ def tarball(tools: None, tmp_path_factory: pytest.TempPathFactory) -> Path:  # n
     return packed
 
 
-def node(*arguments: str) -> str:
-    done = subprocess.run([NODE, *arguments], cwd=SDK, capture_output=True, text=True, check=False)
+def node(*arguments: str, cwd: Path = SDK) -> str:
+    done = subprocess.run([NODE, *arguments], cwd=cwd, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -108,6 +110,19 @@ def test_what_is_published_is_whole_and_no_more(tarball: Path) -> None:
     expected |= {str(file.relative_to(SDK)) for part in ("dist", "docs") for file in files_in(SDK / part)}
     assert names == expected
     assert (SDK / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
+
+
+def test_a_release_holds_the_scripts_under_the_name_that_servers_give_them_and_is_made_once(tmp_path: Path) -> None:
+    sdk = Path(shutil.copytree(SDK / "dist", tmp_path / "dist")).parent
+    shutil.copy(SDK / "package.json", sdk)
+    (sdk / "released").mkdir()
+
+    folder = sdk / node(str(SDK / "release.mjs"), cwd=sdk).strip()
+
+    assert folder.name == read_built_sdk(sdk).build
+    assert contents(folder) == {file.name: file.read_text() for file in (sdk / "dist").glob("*.js")}
+    with pytest.raises(AssertionError, match="EEXIST"):
+        node(str(SDK / "release.mjs"), cwd=sdk)
 
 
 def test_publint_finds_nothing(tarball: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
+import json
 import re
 import shutil
 from pathlib import Path
@@ -12,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from manymetrics.app import create_app
-from manymetrics.built_sdk import BuiltSdk, add_sdk_routes, read_built_sdk
+from manymetrics.built_sdk import BuiltSdk, add_sdk_routes, hash_scripts, read_built_sdk
 from manymetrics.keys import KeyTable
 from manymetrics.settings import Settings
 from manymetrics.sinks import MemorySink
+from manymetrics.static_files import read_static_files
 from tests.conftest import ROOT
 from tests.in_process import App, Reply, ask
 
@@ -25,6 +27,7 @@ FILES = {
     "mm.js.map": b"{}",
     "client.d.ts": b"export",
 }
+RELEASED = "0.0.9-0123456789ab"
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +37,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (home / "secret.js").write_bytes(b"secret")
     for name, body in FILES.items():
         (home / "dist" / name).write_bytes(body)
-    return home / "dist"
+    (home / "released" / RELEASED).mkdir(parents=True)
+    (home / "released" / RELEASED / "mm.js").write_bytes(b"/* an older core */")
+    return home
 
 
 @pytest.fixture
 def copy(folder: Path, tmp_path: Path) -> Path:
     """To be changed."""
-    return Path(shutil.copytree(folder, tmp_path / "dist"))
+    return Path(shutil.copytree(folder, tmp_path / "sdk"))
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +76,13 @@ def test_the_path_of_a_build_is_cached_for_ever_and_the_moving_one_for_minutes(a
         assert reply.headers["x-content-type-options"] == "nosniff"
 
 
+def test_a_released_build_is_served_under_its_path_for_ever_beside_a_newer_one(app: App) -> None:
+    reply = get(app, f"/sdk/{RELEASED}/mm.js")
+
+    assert (reply.status, reply.body) == (200, b"/* an older core */")
+    assert reply.headers["cache-control"] == "public, max-age=31536000, immutable"
+
+
 def test_files_below_and_maps_are_there_too(app: App, sdk: BuiltSdk) -> None:
     assert get(app, f"/sdk/{sdk.build}/chunks/a.js").body == b"a"
     assert get(app, "/sdk/mm.js.map").headers["content-type"] == "application/json"
@@ -86,6 +98,8 @@ def test_files_below_and_maps_are_there_too(app: App, sdk: BuiltSdk) -> None:
         "/sdk/{build}/{build}/mm.js",
         "/sdk/0.0.9-{hash}/mm.js",
         "/sdk/{build}x/mm.js",
+        "/sdk/released/0.0.9-0123456789ab/mm.js",
+        "/sdk/0.0.9-0123456789ab/chunks/a.js",
         "/sdk/client.d.ts",
         "/sdk/{build}/client.d.ts",
         "/sdk/../secret.js",
@@ -109,16 +123,16 @@ def test_a_head_is_answered_as_a_get(app: App) -> None:
 
 @pytest.mark.parametrize("path", ["mm.js", "chunks/a.js"])
 def test_the_build_changes_with_any_script_and_with_its_name(copy: Path, sdk: BuiltSdk, path: str) -> None:
-    (copy / path).write_bytes(b"other")
+    (copy / "dist" / path).write_bytes(b"other")
     changed = read_built_sdk(copy)
-    (copy / path).rename(copy / "renamed.js")
+    (copy / "dist" / path).rename(copy / "dist" / "renamed.js")
     renamed = read_built_sdk(copy)
 
     assert len({sdk.build, changed.build, renamed.build}) == 3
 
 
 def test_the_build_does_not_change_with_what_pages_do_not_run(copy: Path, sdk: BuiltSdk) -> None:
-    (copy / "mm.js.map").write_bytes(b'{"other": 1}')
+    (copy / "dist" / "mm.js.map").write_bytes(b'{"other": 1}')
 
     assert read_built_sdk(copy).build == sdk.build
 
@@ -196,3 +210,27 @@ def test_the_checkouts_own_build_is_read_where_the_package_holds_none() -> None:
 
     assert sdk.files["mm.js"].body == (ROOT / "sdk-js" / "dist" / "mm.js").read_bytes()
     assert re.fullmatch(r"\d+\.\d+\.\d+-[0-9a-f]{12}", sdk.build)
+
+
+# --- releases ---------------------------------------------------------------------------------------------
+
+RELEASES = [folder for folder in (ROOT / "sdk-js" / "released").iterdir() if folder.is_dir()]
+
+
+def test_a_released_build_holds_the_bytes_that_its_name_says_and_scripts_alone() -> None:
+    for folder in RELEASES:
+        assert folder.name.rpartition("-")[2] == hash_scripts(read_static_files(folder))
+        assert {file.suffix for file in folder.rglob("*")} == {".js"}
+
+
+def test_the_build_is_released_or_of_a_newer_version_than_all_that_are() -> None:
+    """Pages pin what /sample shows them. The cure: ``node release.mjs`` in sdk-js, or a newer version."""
+    build = read_built_sdk().build
+    released = [folder.name for folder in RELEASES]
+
+    assert build in released or all(_version(build) > _version(one) for one in released)
+    assert json.loads((ROOT / "sdk-js" / "package.json").read_text())["version"] == build.rpartition("-")[0]
+
+
+def _version(build: str) -> tuple[int, ...]:
+    return tuple(map(int, build.rpartition("-")[0].split(".")))

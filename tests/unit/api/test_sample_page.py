@@ -135,7 +135,7 @@ def test_without_a_key_that_it_may_use_the_page_says_the_cure(make: Callable[...
 
 
 def test_without_a_built_sdk_the_page_says_the_cure(make: Callable[..., App]) -> None:
-    reply = get(make(sdk=BuiltSdk("0-0", {})))
+    reply = get(make(sdk=BuiltSdk("0-0", {}, {})))
 
     assert (reply.status, b"node build.mjs" in reply.body) == (503, True)
 
