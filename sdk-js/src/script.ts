@@ -28,7 +28,13 @@ const script = document.currentScript as HTMLScriptElement | null;
 const { key, host = script?.src && new URL(script.src).origin, autocapture: captures, vitals, errors, ...options } =
   script?.dataset ?? {};
 const early = window.manymetrics as unknown as Early | undefined;
-if (script && key && host && (!early || Array.isArray(early))) {
+const isThere = early && !Array.isArray(early); // from another tag
+const cure =
+  (!script && "load mm.js with a classic script tag, not as a module") ||
+  (!key && 'its script tag needs data-key="wk_...", a write key') ||
+  (!/^(https?:\/)?\//.test(host ?? "") && 'its script tag needs data-host="https://...", the address of the API');
+if (cure && !isThere) console.error(`ManyMetrics sends nothing: ${cure}.`);
+if (!cure && !isThere) {
   const { gpc, gzip } = options;
   const client = createClient({ ...options, key, host, gpc: gpc !== "ignore", gzip: gzip !== undefined } as Options);
   window.manymetrics = early ? Object.assign(early, client) : client;

@@ -72,3 +72,46 @@ def test_a_page_whose_script_never_comes_goes_on(browser: Browser, shop: Pages) 
     time.sleep(2)
 
     assert browser.run("manymetrics.track('Lost'); manymetrics.length") == 7
+
+
+@pytest.mark.parametrize(
+    ("tag", "cure"),
+    [
+        ('src="/mm.js" data-host="https://events.your.site"', 'its script tag needs data-key="wk_...", a write key'),
+        ('src="/mm.js" data-key=""', 'its script tag needs data-key="wk_...", a write key'),
+        (
+            'src="/mm.js" data-key="wk" data-host=""',
+            'its script tag needs data-host="https://...", the address of the API',
+        ),
+        (
+            'src="/mm.js" data-key="wk" data-host="your.site"',
+            'its script tag needs data-host="https://...", the address of the API',
+        ),
+        ('data-key="wk"', 'its script tag needs data-host="https://...", the address of the API'),
+        ('src="/mm.js" data-key="wk" type="module"', "load mm.js with a classic script tag, not as a module"),
+    ],
+)
+def test_a_tag_that_can_send_nothing_says_in_the_console_what_it_needs(
+    browser: Browser, shop: Pages, tag: str, cure: str
+) -> None:
+    code = "" if "src" in tag else shop.files["/mm.js"]
+    shop.slow.clear()
+    shop.files["/icon"], shop.files["/bare"] = "", f'<link rel="icon" href="/icon"><script {tag}>{code}</script>'
+
+    browser.do("open", page="page", url=shop.url + "/bare")
+
+    assert browser.do("errors") == [f"ManyMetrics sends nothing: {cure}."]
+    assert browser.run("window.manymetrics === undefined")
+
+
+@pytest.mark.parametrize("host", ["", 'data-host="{url}"', 'data-host="/m"'])
+def test_a_tag_with_all_that_it_needs_says_nothing_in_the_console(browser: Browser, shop: Pages, host: str) -> None:
+    shop.slow.clear()
+    shop.files["/icon"] = ""
+    shop.files["/bare"] = (
+        f'<link rel="icon" href="/icon"><script src="/mm.js" data-key="wk" {host.format(url=shop.url)}></script>'
+    )
+
+    browser.open(shop.url + "/bare")
+
+    assert browser.do("errors") == []
