@@ -18,7 +18,7 @@ from tests.conftest import ROOT
 
 PAGES = [
     page
-    for page in sorted(chain(ROOT.glob("*.md"), ROOT.glob("[a-z]*/**/README.md")))
+    for page in sorted(chain(ROOT.glob("*.md"), ROOT.glob("[a-z]*/**/README.md"), ROOT.glob("[a-z]*/**/docs/*.md")))
     if "node_modules" not in page.parts  # others'
 ]
 API_README = ROOT / "api" / "README.md"
