@@ -33,6 +33,7 @@ from manymetrics_processor.erase import Person, erase
 from manymetrics_processor.lake import Lake
 from manymetrics_processor.ledger import StreamBooks, encode, property_name
 from manymetrics_processor.window import Window
+from tests.conftest import ROOT
 from tests.integration.micro_batches import NOW, STREAM, make_lake, packed, record, track
 from tests.live_server import free_port
 
@@ -76,7 +77,65 @@ def test_another_version_is_a_warning_and_a_missing_package_a_failure(
     found = [one for one in doctor.check_versions(settings) if one.state != "ok"]
 
     assert sorted((one.state, one.message.split()[0]) for one in found) == [("fail", "duckdb"), ("warn", "msgspec")]
-    assert all("pip install 'manymetrics[local]'" in one.cure for one in found)
+
+
+@pytest.mark.parametrize(
+    ("absent", "missing"),
+    [
+        ("awscrt mangum boto3 awslambdaric pyspark", ""),  # what `make run` sets up
+        ("awscrt mangum boto3 awslambdaric pyspark uvicorn", "uvicorn"),
+        ("awscrt mangum boto3 awslambdaric pyspark fastapi", "fastapi"),
+        ("awscrt mangum boto3 awslambdaric pyspark duckdb uvicorn", "duckdb uvicorn"),
+        ("awscrt mangum boto3 awslambdaric pyspark pyiceberg", "pyiceberg"),
+        # `.[query]` alone, and with pandas' packages
+        ("awscrt mangum awslambdaric pyspark fastapi fastapi-offline pydantic uvicorn pyiceberg pyarrow numpy", ""),
+        ("awscrt mangum awslambdaric pyspark fastapi fastapi-offline pydantic uvicorn pyiceberg", ""),
+        ("pyspark duckdb fastavro fastapi fastapi-offline pydantic uvicorn awscrt mangum", ""),  # `.[glue]`
+        ("mangum boto3 awslambdaric pyspark", "mangum"),
+    ],
+)
+def test_only_what_the_installed_extras_need_is_missed(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, absent: str, missing: str
+) -> None:
+    real = metadata.version
+
+    def version(name: str) -> str:
+        if name in {*absent.split(), *(["prometheus-client"] if "fastapi-offline" in absent else [])}:
+            raise metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+
+    found = [one for one in doctor.check_versions(settings) if one.state != "ok"]
+
+    assert sorted(one.message for one in found) == [f"{name} is not installed" for name in missing.split()]
+
+
+def test_what_make_run_installs_is_whole_and_each_cure_of_a_version_cures(tmp_path: Path) -> None:
+    uv, python = Path(sys.executable).with_name("uv"), tmp_path / "venv" / "bin" / "python"
+    install = [uv, "pip", "install", "--quiet", "--python", python]
+    subprocess.run([uv, "venv", "--quiet", "--seed", "--python", sys.executable, tmp_path / "venv"], check=True)
+    subprocess.run([*install, "--require-hashes", "-r", ROOT / "requirements.lock"], check=True)
+    subprocess.run([*install, "--no-deps", "-e", ROOT], check=True)
+
+    def versions() -> list[Finding]:
+        command = [python.with_name("manymetrics"), "doctor", "--json", "--data-dir", tmp_path / "none"]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+        found = [Finding(**json.loads(line)) for line in ended.stdout.splitlines()]
+        assert ended.returncode == any(one.state == "fail" for one in found)
+        return [one for one in found if one.check == "versions" and one.state != "ok"]
+
+    assert versions() == []
+    subprocess.run([*install, "--no-deps", "fastapi==0.115.0"], check=True)
+    subprocess.run([uv, "pip", "uninstall", "--quiet", "--python", python, "duckdb"], check=True)
+    broken = versions()
+    for one in broken:
+        subprocess.run(one.cure, shell=True, check=True, capture_output=True)  # noqa: S602  # as pasted
+    assert [(one.state, one.message) for one in broken] == [
+        ("warn", "fastapi is 0.115.0; tested with 0.165.0"),
+        ("fail", "duckdb is not installed"),
+    ]
+    assert versions() == []
 
 
 def test_without_a_data_folder_the_first_start_is_the_cure(settings: Settings, tmp_path: Path) -> None:
