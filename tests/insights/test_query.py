@@ -3,8 +3,10 @@ from __future__ import annotations
 import json
 import os
 import pty
+import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,7 +58,7 @@ def test_rows_come_as(lake: Lake, query: Query, tmp_path: Path, output: str, exp
     assert query(sql, "-o", output) == (0, expected, "")
     assert query(sql, "-o", output, "--to", str(file)) == (0, "", "")
     assert file.read_bytes() == expected.encode()
-    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".rows")] == []
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
 @pytest.mark.parametrize(
@@ -70,6 +72,91 @@ def test_rows_come_as_parquet_in_a_file_or_a_pipe(lake: Lake, tmp_path: Path, sq
     piped.write_bytes(run_command(lake, sql, "-o", "parquet").stdout)
 
     assert pq.read_table(file).to_pylist() == pq.read_table(piped).to_pylist() == [{"event": "Buy", "properties": "{}"}]
+
+
+def read_pipe(path: Path, into: list[bytes]) -> threading.Thread:
+    reader = threading.Thread(target=lambda: into.append(path.read_bytes()), daemon=True)
+    reader.start()
+    return reader
+
+
+@pytest.mark.parametrize("output", ["csv", "parquet"])
+def test_a_pipe_is_written_into_and_stays_one(query: Query, tmp_path: Path, output: str) -> None:
+    pipe, link, came = tmp_path / "pipe", tmp_path / "link", list[bytes]()
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    for path in (pipe, link):
+        reader = read_pipe(path, came)
+        assert query("SELECT 1 AS a", "-o", output, "--to", str(path)) == (0, "", "")
+        reader.join(10)
+
+    assert (pipe.is_fifo(), link.is_symlink()) == (True, True)
+    assert came[0] == came[1]
+    assert came[0].startswith(b"a\r\n1" if output == "csv" else b"PAR1")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes a device")
+@pytest.mark.parametrize("output", ["csv", "parquet"])
+def test_a_device_is_written_into_and_stays_one(query: Query, tmp_path: Path, output: str) -> None:
+    null = tmp_path / "null"  # one of the test's own: the machine's would be gone where this fails
+    os.mknod(null, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+
+    assert query("SELECT 1 AS a", "-o", output, "--to", str(null)) == (0, "", "")
+
+    assert null.is_char_device()
+
+
+def test_standard_output_may_be_named_as_a_file(lake: Lake) -> None:
+    assert run_command(lake, "SELECT 1 AS a", "-o", "csv", "--to", "/dev/stdout").stdout == b"a\r\n1\r\n"
+
+
+@pytest.mark.parametrize("output", ["csv", "parquet"])
+def test_a_file_keeps_its_mode_and_a_link_its_target(query: Query, tmp_path: Path, output: str) -> None:
+    file, link, dangling = tmp_path / "rows", tmp_path / "link", tmp_path / "dangling"
+    file.write_text("old")
+    file.chmod(0o640)
+    (tmp_path / "folder").mkdir()
+    link.symlink_to("rows")
+    dangling.symlink_to("folder/new")
+
+    for path in (link, dangling):
+        assert query("SELECT 1 AS a", "-o", output, "--to", str(path)) == (0, "", "")
+
+    assert (link.readlink(), dangling.readlink()) == (Path("rows"), Path("folder/new"))
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640
+    assert file.read_bytes() == (tmp_path / "folder" / "new").read_bytes() != b"old"
+
+
+@pytest.mark.parametrize(
+    ("to", "said"),
+    [
+        ("", "names no file"),
+        ("folder/", "names no file: add a name, as in folder/rows.csv"),
+        ("folder", "folder is a folder: name a file in it, as in --to folder/rows.csv"),
+        (".", "is a folder"),
+        ("link-to-folder", "is a folder"),
+        ("none/rows.csv", "There is no folder"),
+        ("file/rows.csv", "Not a directory"),
+        ("loop", "symbolic links"),
+        ("/dev/full", "No space left"),
+        ("x" * 300, "File name too long"),
+    ],
+)
+@pytest.mark.parametrize("output", ["csv", "parquet"])
+def test_what_cannot_be_written_to_is_said_in_a_message(
+    lake: Lake, tmp_path: Path, to: str, said: str, output: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "link-to-folder").symlink_to("folder")
+    (tmp_path / "loop").symlink_to("loop")
+    before = sorted(tmp_path.rglob("*"))
+
+    ended = run_command(lake, "SELECT 1", "-o", output, "--to", to, cwd=tmp_path)
+
+    assert (ended.returncode in {1, 2}, ended.stdout, said in ended.stderr.decode()) == (True, b"", True)
+    assert "Traceback" not in ended.stderr.decode()
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_the_statement_comes_from_standard_input_or_a_file(lake: Lake, query: Query, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import argparse
 import os
 import shutil
 import sqlite3
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -34,6 +35,7 @@ FORMATS: Final = ("table", "csv", "json", "ndjson", "parquet")
 ATTEMPTS: Final = 3  # sessions opened for one query, each over a newer snapshot
 ROWS_A_FETCH: Final = 100  # an event may be half a megabyte
 _PLAN_COLUMNS: Final = ["explain_key", "explain_value"]
+_BINARY: Final = "Parquet is binary: redirect it to a file (> rows.parquet), or add --to rows.parquet."
 
 _EXAMPLES: Final = """\
 examples:
@@ -68,9 +70,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     what.add_argument("--tables", action="store_true", help="say which tables and views there are")
     what.add_argument("--describe", metavar="NAME", help="say what the columns of a table or view are")
     parser.add_argument("-o", "--output", choices=FORMATS, default="table", help="format of the rows (default: table)")
-    parser.add_argument("--to", type=Path, metavar="FILE", help="write the rows to a file")
+    parser.add_argument("--to", type=_file_name, metavar="FILE", help="write the rows to a file")
     add_data_dir(parser)
     parser.set_defaults(run=run, data_dir=None)  # None: not said, so the setting of the warehouse goes first
+
+
+def _file_name(text: str) -> Path:
+    if not text or text.endswith(os.sep):
+        raise argparse.ArgumentTypeError(f"{text!r} names no file: add a name, as in {text}rows.csv")
+    return Path(text)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -111,9 +119,9 @@ def _answer(args: argparse.Namespace) -> None:
     if args.output == "parquet" and sql is None:
         raise QueryError("--tables and --describe come as table, csv, json or ndjson.")
     if args.output == "parquet" and args.to is None and sys.stdout.isatty():
-        raise QueryError("Parquet is no text: redirect it (> rows.parquet), or add --to rows.parquet.")
-    if args.to is not None and not args.to.parent.is_dir():
-        raise QueryError(f"There is no folder {args.to.parent} to write {args.to.name} to.")
+        raise QueryError(_BINARY)
+    if args.to is not None:
+        _check_target(args.to)
     for attempts_left in reversed(range(ATTEMPTS)):
         try:
             _ask(args, sql)
@@ -258,32 +266,76 @@ def _for_terminal(text: str) -> str:
     return escape_controls(text.replace("\r\n", "\n"), keep="\n")
 
 
+def _check_target(to: Path) -> None:
+    """Raises QueryError where a file can't be written, before anything is asked."""
+    with _naming(to):
+        if to.is_dir():
+            raise QueryError(f"{to} is a folder: name a file in it, as in --to {to / 'rows.csv'}.")
+        _writes_through(to)
+        folder = to.resolve().parent
+        if not folder.is_dir():
+            raise QueryError(f"There is no folder {folder} to write {to.name} to: make it, or name another with --to.")
+        if to.exists() and not os.access(to, os.W_OK):
+            raise QueryError(f"{to} is read-only: name another file with --to, or make it writable.")
+
+
+@contextmanager
+def _naming(to: Path) -> Iterator[None]:
+    """Raises QueryError in place of an OSError about the file."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise QueryError(f"{to} can't be written: {error.strerror or error}. Name another file with --to.") from error
+
+
+def _writes_through(to: Path) -> bool:
+    """Whether to write into what is there, since it is a device or a pipe, or its folder takes no new file."""
+    try:
+        mode = to.stat().st_mode
+    except FileNotFoundError:
+        return False
+    is_open_file = to.absolute().is_relative_to("/dev") or to.absolute().is_relative_to("/proc")  # as /dev/stdout
+    return not stat.S_ISREG(mode) or is_open_file or not os.access(to.resolve().parent, os.W_OK)
+
+
 @contextmanager
 def _target(to: Path | None, data_dir: Path | None) -> Iterator[IO[str]]:
     """Standard output, or a file that is whole or isn't there. UTF-8, and line ends as they are written."""
     if to is None:
         sys.stdout.reconfigure(encoding="utf-8", newline="", errors="backslashreplace")  # type: ignore[union-attr]
         yield sys.stdout
-        return
-    with (
-        _whole_file(to, data_dir) as part,
-        part.open("w", encoding="utf-8", newline="", errors="backslashreplace") as file,
-    ):
-        yield file
+    elif _writes_through(to):
+        with _naming(to), to.open("w", encoding="utf-8", newline="", errors="backslashreplace") as file:
+            yield file
+    else:
+        with (
+            _whole_file(to, data_dir) as part,
+            part.open("w", encoding="utf-8", newline="", errors="backslashreplace") as file,
+        ):
+            yield file
 
 
 @contextmanager
 def _whole_file(to: Path, data_dir: Path | None) -> Iterator[Path]:
-    """The file's mode is the umask's, but 0600 within the data folder."""
-    is_private = to.resolve().is_relative_to((data_dir or default_data_dir()).resolve())
-    handle, name = tempfile.mkstemp(prefix=f".{to.name}.", dir=to.parent)
+    """Replace a plain file, or what a link leads to, with its mode; a new one's is the umask's.
+
+    Within the data folder it is 0600.
+    """
+    to = to.resolve()
+    is_private = to.is_relative_to((data_dir or default_data_dir()).resolve())
+    with _naming(to):
+        mode = stat.S_IMODE(to.stat().st_mode) if to.exists() else 0o666 & ~_umask()
+        handle, name = tempfile.mkstemp(prefix=".manymetrics-", dir=to.parent)
     os.close(handle)
     part = Path(name)
     try:
         yield part
-        if not is_private:
-            part.chmod(0o666 & ~_umask())
-        part.replace(to)
+        with _naming(to):
+            if not is_private:
+                part.chmod(mode)
+            part.replace(to)
     finally:
         part.unlink(missing_ok=True)
 
@@ -295,7 +347,7 @@ def _umask() -> int:
 
 
 def _write_parquet(args: argparse.Namespace, sql: str) -> None:
-    if args.to is not None:
+    if args.to is not None and not _writes_through(args.to):
         with _whole_file(args.to, args.data_dir) as part:
             _copy_parquet(args, sql, part)
         return
@@ -303,7 +355,13 @@ def _write_parquet(args: argparse.Namespace, sql: str) -> None:
         part = Path(folder, "rows.parquet")
         _copy_parquet(args, sql, part)
         with part.open("rb") as file:
-            shutil.copyfileobj(file, sys.stdout.buffer)
+            if args.to is None:
+                shutil.copyfileobj(file, sys.stdout.buffer)
+                return
+            with _naming(args.to), args.to.open("wb") as target:
+                if target.isatty():
+                    raise QueryError(_BINARY)
+                shutil.copyfileobj(file, target)
 
 
 def _copy_parquet(args: argparse.Namespace, sql: str, path: Path) -> None:
