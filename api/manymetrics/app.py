@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
@@ -14,6 +14,7 @@ from manymetrics.keys import Keys
 from manymetrics.routes import BooksReader, add_routes
 from manymetrics.settings import Settings
 from manymetrics.sinks import Sink
+from manymetrics.watch import watching
 
 Lifespan = Callable[[], AbstractAsyncContextManager[None]]
 
@@ -38,11 +39,8 @@ def create_app(
 
     @asynccontextmanager
     async def live(_app: FastAPI) -> AsyncIterator[None]:
-        if lifespan is None:
+        async with watching(keys), lifespan() if lifespan is not None else nullcontext():
             yield
-        else:
-            async with lifespan():
-                yield
         await sink.close()
 
     collector = Collector(

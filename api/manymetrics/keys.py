@@ -27,6 +27,9 @@ from manymetrics.settings import Settings
 
 log = logging.getLogger("manymetrics.keys")
 
+_KEYS_EXAMPLE = '[{"key": "...", "project": "default"}]'
+_MEND = f"make it a list of keys, as in {_KEYS_EXAMPLE}; it is read again within seconds"
+
 REREAD_S = 5.0  # how long a changed file may go unnoticed; the promise is 60
 UNKNOWN_REREAD_S = 1.0  # and how often strangers with unknown keys can make us read it
 
@@ -50,7 +53,11 @@ class WriteKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class KeysUnavailableError(Exception):
-    """The keys can't be read: nobody can be told yes or no. A 503, never a 401."""
+    """The keys can't be read: nobody can be told yes or no. A 503, never a 401. ``cure``: what the user does."""
+
+    def __init__(self, why: str, cure: str = "") -> None:
+        super().__init__(why)
+        self.cure = cure
 
 
 class Keys(Protocol):
@@ -110,12 +117,13 @@ class KeyTable:
 
 
 class FileKeys:
-    """Keys from a file, read again as the module says."""
+    """Keys from a file, read again as the module says. Why it can't be read is logged once, and when that changes."""
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._path, self._clock = path, clock
         self._table: KeyTable | None = None
         self._read_at = self._reread_at = float("-inf")
+        self._trouble = ""
 
     def find(self, key: str) -> WriteKey | None:
         """As Keys.find."""
@@ -149,9 +157,16 @@ class FileKeys:
     def _read(self, now: float) -> KeyTable:
         try:
             keys = read_keys(self._path)
-        except KeysUnavailableError:
+        except KeysUnavailableError as error:
             self._table = None
+            if str(error) != self._trouble:
+                self._trouble = str(error)
+                facts = {"why": str(error), "cure": error.cure}
+                log.error("the write keys can't be read: every event is answered 503", extra={"facts": facts})  # noqa: TRY400  # says why by itself
             raise
+        if self._trouble:
+            self._trouble = ""
+            log.info("the write keys can be read again", extra={"facts": {"path": str(self._path)}})
         self._read_at = now
         self._table = KeyTable(keys)
         return self._table
@@ -284,8 +299,16 @@ def read_keys(path: Path) -> list[WriteKey]:
     try:
         text = path.read_bytes()
     except OSError as error:
-        raise KeysUnavailableError(f"{path}: {error}") from error
+        raise KeysUnavailableError(f"{path}: {error.strerror or error}", _cure(path, error)) from error
     return parse_keys(text, str(path))
+
+
+def _cure(path: Path, error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "put it back, or start the server again, which makes one with a new key"
+    if isinstance(error, PermissionError):
+        return f"let the server's user read it: chmod 600 {path}, and chown it to that user"
+    return f"put a file in its place that holds {_KEYS_EXAMPLE}"
 
 
 def parse_keys(text: bytes | str, where: str) -> list[WriteKey]:
@@ -293,10 +316,10 @@ def parse_keys(text: bytes | str, where: str) -> list[WriteKey]:
     try:
         keys = msgspec.json.decode(text, type=list[WriteKey])
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise KeysUnavailableError(f"{where}: {_why(str(error))}") from None
+        raise KeysUnavailableError(f"{where}: {_why(str(error))}", _MEND) from None
     for key in keys:
         if not key.key or not key.project or "\0" in key.project:
-            raise KeysUnavailableError(f"{where}: each key needs a `key` and a `project`")
+            raise KeysUnavailableError(f"{where}: each key needs a `key` and a `project`", _MEND)
     return [msgspec.structs.replace(key, origins=tuple(map(browser_origin, key.origins))) for key in keys]
 
 

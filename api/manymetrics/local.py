@@ -141,7 +141,10 @@ def ensure_keys(settings: Settings) -> Keys:
             write_keys(path, [new_key()])
         except OSError as error:
             raise SettingsError(_unwritable(settings.data_dir)) from error
-    return keys_of(settings)
+    keys = keys_of(settings)
+    with contextlib.suppress(KeysUnavailableError):
+        keys.origins()  # logs what is wrong, before anybody sends
+    return keys
 
 
 def _unwritable(data_dir: Path) -> str:
@@ -149,16 +152,16 @@ def _unwritable(data_dir: Path) -> str:
 
 
 def first_key(settings: Settings, keys: Keys, origin: str | None = None) -> WriteKey | None:
-    """A live browser key to show to whoever starts the server; with ``origin``, one that its pages may use, or None."""
-    try:
-        named = (
-            [one.partition(":")[0].strip() for one in settings.write_keys.split(",")]
-            if settings.write_keys
-            else [key.key for key in read_keys(keys_path(settings.data_dir))]
-        )
-        live = [key for key in map(keys.find, named) if key is not None and key.kind == "browser"]
-    except KeysUnavailableError:
-        return None
+    """A live browser key to show to whoever starts the server; with ``origin``, one that its pages may use, or None.
+
+    Raises KeysUnavailableError.
+    """
+    named = (
+        [one.partition(":")[0].strip() for one in settings.write_keys.split(",")]
+        if settings.write_keys
+        else [key.key for key in read_keys(keys_path(settings.data_dir))]
+    )
+    live = [key for key in map(keys.find, named) if key is not None and key.kind == "browser"]
     return next((key for key in live if origin is None or not key.origins or origin in key.origins), None)
 
 
@@ -173,8 +176,14 @@ def sample_data(settings: Settings, keys: Keys) -> SampleData:
         since = datetime.now(UTC).replace(tzinfo=None) - SAMPLE_AGE
         return [*newest_rows(Folder(settings.data_dir), project, anonymous_id, since)]
 
+    def find_key(origin: str) -> WriteKey | None:
+        try:
+            return first_key(settings, keys, origin)
+        except KeysUnavailableError:
+            return None
+
     return SampleData(
-        find_key=lambda origin: first_key(settings, keys, origin),
+        find_key=find_key,
         query=query_command(settings),
         commit=lambda: Path(metadata_path(settings.data_dir, EVENTS.name) or "none").name,
         rows=rows,

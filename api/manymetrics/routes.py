@@ -316,6 +316,14 @@ class _Progress:
         return models.Health(status="stalled", detail=detail)
 
 
+_NO_KEYS = Refusal(
+    503,
+    RequestOutcome.UNAVAILABLE,
+    "keys_unavailable",
+    "the write keys can't be read, so no event is accepted: run `manymetrics doctor`, and see the log",
+)
+
+
 def _add_health(
     app: FastAPI, collector: Collector, settings: Settings, read_books: BooksReader | None, progress: _Progress
 ) -> None:
@@ -329,6 +337,10 @@ def _add_health(
         """Whether an event sent now would be stored: tries it. `stalled`: it would be, but nothing is committed."""
         if not await collector.sink.ready():
             return response_of(refusal_answer(intake.STREAM_UNAVAILABLE))
+        try:
+            collector.keys.origins()
+        except KeysUnavailableError:
+            return response_of(refusal_answer(_NO_KEYS))
         health = await progress.health()
         return Response(health.model_dump_json(exclude_none=True), media_type="application/json")
 

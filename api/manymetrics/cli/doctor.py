@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 LOW_DISK_BYTES = 1_000_000_000
 LATE_S = 60
 _PID_CHARACTERS, _MAX_PID = 20, 2**31 - 1  # of what a committer writes into its lock
+_ANSWER_BYTES = 1_000  # of what a server says
 _LOOKS = 5  # at a table whose files go while they are looked at
 _ERROR_CHARACTERS = 200  # of what the committer says: the rest is in the log
 _MARKS = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
@@ -181,8 +182,11 @@ def check_port(settings: Settings) -> Iterator[Finding]:
             yield Finding("server", "ok", f"ready at {url}")
     except (OSError, HTTPException) as error:
         if isinstance(error, HTTPError) and error.code == HTTPStatus.SERVICE_UNAVAILABLE:
-            cure = "see disk and stream here, and the server's log"
-            yield Finding("server", "fail", f"{url}/readyz answers 503: it can't store", cure)
+            if b"keys_unavailable" in error.read(_ANSWER_BYTES):
+                said, cure = "it can't read the write keys", "see keys here"
+            else:
+                said, cure = "it can't store", "see disk and stream here, and the server's log"
+            yield Finding("server", "fail", f"{url}/readyz answers 503: {said}", cure)
             return
         with socket.socket() as probe:
             taken = probe.connect_ex((settings.host, settings.port)) == 0
@@ -211,9 +215,7 @@ def check_keys(settings: Settings) -> Iterator[Finding]:
     try:
         keys = read_keys(path)
     except KeysUnavailableError as error:
-        yield Finding(
-            "keys", "fail", f"can't be read: {error}", "mend the file; until then all events are answered 503"
-        )
+        yield Finding("keys", "fail", f"can't be read, so every event is answered 503: {error}", error.cure)
         return
     for places in repeated_keys(keys):
         named = " and ".join(map(str, places))

@@ -7,7 +7,7 @@ import os
 import sys
 
 from manymetrics.cli.data_dir import VARIABLE, add_data_dir
-from manymetrics.keys import keys_of, keys_path
+from manymetrics.keys import KeysUnavailableError, keys_of, keys_path
 from manymetrics.settings import PREFIX, Settings
 
 
@@ -68,7 +68,16 @@ def banner(settings: Settings) -> str:
     # A browser on this machine, which alone may see the sample, knows it by this name wherever it listens.
     host = "127.0.0.1" if settings.host in {"", "0.0.0.0", "::"} else settings.host  # noqa: S104  # it is no address here
     url = f"http://{host}:{settings.port}"
-    first = first_key(settings, keys_of(settings))
+    try:
+        first = first_key(settings, keys_of(settings))
+    except KeysUnavailableError as error:
+        return f"""\
+ManyMetrics runs, but answers every event 503: it can't read the write keys.
+
+  why         {error}
+  cure        {error.cure}
+  health      {url}/readyz
+"""
     key = first.key if first else "WRITE_KEY"
     shown = key if first else f"none for browsers: those of servers stand in {keys_path(settings.data_dir)}"
     manymetrics = os.path.relpath(sys.argv[0]) if os.sep in sys.argv[0] else "manymetrics"
