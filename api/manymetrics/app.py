@@ -39,7 +39,8 @@ def create_app(
 
     @asynccontextmanager
     async def live(_app: FastAPI) -> AsyncIterator[None]:
-        async with watching(keys), lifespan() if lifespan is not None else nullcontext():
+        outcomes = None if read_books is None else lambda: read_books().outcomes
+        async with watching(keys, outcomes), lifespan() if lifespan is not None else nullcontext():
             yield
         await sink.close()
 

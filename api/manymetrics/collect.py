@@ -263,7 +263,7 @@ class Collector:
 
     def refused(self, refusal: Refusal, pairs: HeaderList, key: WriteKey | None) -> Answer:
         """Count a refusal, and say it."""
-        telemetry.count_request(refusal.outcome)
+        telemetry.count_request(refusal.outcome, refusal.code)
         return self.with_cors(refusal_answer(refusal), pairs, key)
 
 
@@ -344,7 +344,7 @@ def _plain(path: str) -> str:
 
 def internal_error() -> Answer:
     """A fault of ours: 503, so that clients send it again."""
-    telemetry.count_request(RequestOutcome.UNAVAILABLE)
+    telemetry.count_request(RequestOutcome.UNAVAILABLE, INTERNAL.code)
     return refusal_answer(INTERNAL)
 
 

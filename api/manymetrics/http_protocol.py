@@ -320,7 +320,7 @@ class HttpProtocol(HttpToolsProtocol):
     def _refuse(self, refusal: Refusal) -> None:
         if self._unread is not None or self.transport.is_closing():
             return
-        telemetry.count_request(refusal.outcome)
+        telemetry.count_request(refusal.outcome, refusal.code)
         answer = refusal_answer(refusal)
         if self._collector is not None:
             answer = self._collector.with_cors(answer, self.headers or [])

@@ -17,7 +17,7 @@ from fastapi import FastAPI, Path, Query, Request, Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from manymetrics import collect, intake, models
+from manymetrics import collect, intake, models, telemetry
 from manymetrics.collect import ROUTES, Answer, Collector, refusal_answer
 from manymetrics.committer_state import STALLED_S
 from manymetrics.events import EVENT_TYPES
@@ -410,9 +410,11 @@ _PROXY_PREFIXES = (
 # --- errors -----------------------------------------------------------------------------------------------
 
 
-async def _http_error(_request: Request, error: Exception) -> Response:
+async def _http_error(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     if status == HTTPStatus.NOT_FOUND:
+        if request.method == "POST":  # events sent to a wrong path, not a browser that asks for an icon
+            telemetry.refusal_counts[collect.NOT_FOUND.code] += 1
         return response_of(refusal_answer(collect.NOT_FOUND))
     code = "method_not_allowed" if status == HTTPStatus.METHOD_NOT_ALLOWED else "bad_request"
     message = "this route takes another method: see /docs"

@@ -19,9 +19,14 @@ _CUT_TO = 400
 request_counts: Counter[RequestOutcome] = Counter()
 
 
-def count_request(outcome: RequestOutcome) -> None:
-    """One more request with this outcome."""
+refusal_counts: Counter[str] = Counter()  # by code, which is ours and never a client's
+
+
+def count_request(outcome: RequestOutcome, code: str = "") -> None:
+    """One more request with this outcome; ``code`` is that of its refusal."""
     request_counts[outcome] += 1
+    if code:
+        refusal_counts[code] += 1
 
 
 class JsonLines(logging.Formatter):

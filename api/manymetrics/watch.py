@@ -1,20 +1,35 @@
-"""Look after what no request may ask about: whether the write keys can be read."""
+"""Tell in the log what no single request tells: write keys that can't be read, and bad input, counted by reason.
+
+A line a minute at most, without payloads, addresses and keys: strangers send bad input too.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import logging
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 
+from manymetrics import telemetry
 from manymetrics.keys import Keys, KeysUnavailableError
+from manymetrics.outcomes import DEAD_LETTERED
+
+log = logging.getLogger("manymetrics.bad_input")
 
 LOOK_S = 5.0
+REPORT_S = 60.0
+
+OutcomesReader = Callable[[], Mapping[str, int]]
 
 
 @asynccontextmanager
-async def watching(keys: Keys) -> AsyncIterator[None]:
+async def watching(keys: Keys, read_outcomes: OutcomesReader | None) -> AsyncIterator[None]:
     """Look every LOOK_S seconds while the context is open; keys log by themselves what changes."""
-    task = asyncio.create_task(_watch(keys))
+    bad_input = BadInput(read_outcomes)
+    await asyncio.to_thread(bad_input.counts)  # those of before this start are not told again
+    task = asyncio.create_task(_watch(keys, bad_input))
     try:
         yield
     finally:
@@ -23,8 +38,64 @@ async def watching(keys: Keys) -> AsyncIterator[None]:
             await task
 
 
-async def _watch(keys: Keys) -> None:
+async def _watch(keys: Keys, bad_input: BadInput) -> None:
     while True:
         with suppress(KeysUnavailableError):
             keys.origins()
+        await asyncio.to_thread(bad_input.report)
         await asyncio.sleep(LOOK_S)
+
+
+class BadInput:
+    """Counts what was refused or became a dead letter since the last line.
+
+    ``read_outcomes`` gives the committed books' outcomes; None where this process has none.
+    """
+
+    def __init__(self, read_outcomes: OutcomesReader | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._read_outcomes, self._clock = read_outcomes, clock
+        self._refused = telemetry.refusal_counts.copy()
+        self._letters: Counter[str] | None = None
+        self._reported_at = float("-inf")
+        self._is_due = False
+
+    def counts(self) -> tuple[dict[str, int], dict[str, int]]:
+        """Dead letters by reason and refused requests by code since the last call."""
+        refused, letters = telemetry.refusal_counts.copy(), self._read_letters()
+        new = letters - self._letters if letters is not None and self._letters is not None else Counter[str]()
+        new_refused = refused - self._refused
+        self._refused, self._letters = refused, letters if letters is not None else self._letters
+        return dict(new), dict(new_refused)
+
+    def report(self) -> None:
+        """Log a line where there was something to tell at the last call, and the last line is REPORT_S old.
+
+        Not at once, since the events of a request become dead letters seconds after it is answered.
+        """
+        if self._clock() - self._reported_at < REPORT_S:
+            return
+        if not self._is_due:
+            self._is_due = telemetry.refusal_counts != self._refused or self._read_letters() not in (
+                None,
+                self._letters,
+            )
+            return
+        letters, refused = self.counts()
+        self._reported_at, self._is_due = self._clock(), False
+        facts: dict[str, object] = {"dead_letters": letters, "refused": refused}
+        if letters:
+            facts["see"] = "manymetrics tail --bad; or query: select reason, detail, raw from dead_letters"
+        if refused:
+            facts["see_refused"] = "api/README.md, Answers; each answer's `message` says the cure"
+        log.warning("some input was refused or could not become a row", extra={"facts": facts})
+
+    def _read_letters(self) -> Counter[str] | None:
+        """None where they can't be read just now."""
+        if self._read_outcomes is None:
+            return Counter()
+        try:
+            outcomes = self._read_outcomes()
+        except Exception:  # noqa: BLE001  # a busy or damaged catalogue: /readyz and doctor tell that
+            return None
+        prefix = f"{DEAD_LETTERED}:"
+        return Counter({name.removeprefix(prefix): n for name, n in outcomes.items() if name.startswith(prefix)})
