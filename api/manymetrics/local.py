@@ -65,11 +65,7 @@ def lock_path(data_dir: Path) -> Path:
 
 
 def check_data_dir(data_dir: Path) -> None:
-    """Make the folder where there is none. Raises SettingsError where it can't be used.
-
-    Iceberg writes whole paths, so the tables of a folder that was copied are those of the first one: two servers would
-    remove each other's files.
-    """
+    """Make the folder where there is none. Raises SettingsError where it can't be used."""
     from manymetrics_insights.folder import metadata_path
 
     try:
@@ -77,7 +73,7 @@ def check_data_dir(data_dir: Path) -> None:
     except OSError as error:
         raise SettingsError(_unwritable(data_dir)) from error
     try:
-        path = metadata_path(data_dir, EVENTS.name)
+        metadata_path(data_dir, EVENTS.name)
     except sqlite3.OperationalError:
         return  # locked, or a disk that is read-only just now: the server waits for that with 503
     except sqlite3.DatabaseError as error:
@@ -85,11 +81,6 @@ def check_data_dir(data_dir: Path) -> None:
             f"{data_dir / 'catalog.db'} can't be read ({error}): put a copy in its place, or run `manymetrics "
             "recover`, which finds its tables again"
         ) from error
-    if path is not None and not Path(path).is_relative_to(data_dir.resolve()):
-        raise SettingsError(
-            f"the tables of {data_dir} are in {Path(path).parents[4]}: it was moved or copied, and Iceberg keeps whole "
-            "paths. Move it back, or start with a new folder"
-        )
     check_not_rolled_back(data_dir)
     _adopt_newer(data_dir)
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import quote
 
+from manymetrics.data_folder import path_in
 from manymetrics.tables import NAMESPACE
-from manymetrics_insights.lake import Attached, DataFile, LakeError, gone, local_path
+from manymetrics_insights.lake import Attached, DataFile, LakeError, gone
 
 if TYPE_CHECKING:
     import duckdb
@@ -36,21 +37,35 @@ class Folder:
             )
         return _metadata_location(self.data_dir / CATALOG_FILE, table)
 
+    def path(self, location: str) -> str:
+        return _path(self.data_dir, location)
+
     def read(self, locations: Sequence[str]) -> Iterator[bytes]:
-        return (Path(local_path(location)).read_bytes() for location in locations)
+        return (Path(self.path(location)).read_bytes() for location in locations)
 
     def attach(self, _connection: duckdb.DuckDBPyConnection, files: Sequence[DataFile]) -> Attached:
         """DuckDB reads local files by itself."""
         return lambda: next((gone(file.path) for file in files if not Path(file.path).exists()), None)
 
     def pyiceberg_properties(self) -> dict[str, str]:
-        return {}
+        """Those of ``folder_io``."""
+        return {"py-io-impl": "manymetrics_insights.folder_io.FolderFileIO", "folder": str(self.data_dir.resolve())}
 
 
 def metadata_path(data_dir: Path, name: str) -> str | None:
-    """The file that says what the table is now, or None where there is no such table. Raises sqlite3.Error."""
+    """The file that says what the table is now, or None where there is no such table.
+
+    Raises sqlite3.Error, LakeError.
+    """
     location = _metadata_location(data_dir / CATALOG_FILE, name)
-    return None if location is None else local_path(location)
+    return None if location is None else _path(data_dir, location)
+
+
+def _path(data_dir: Path, location: str) -> str:
+    try:
+        return path_in(str(data_dir.resolve()), location)
+    except ValueError as error:
+        raise LakeError(f"{error}: put back the catalog.db of these tables, or run `manymetrics recover`.") from error
 
 
 def _metadata_location(catalog: Path, name: str) -> str | None:

@@ -107,6 +107,9 @@ class GlueSource:
             )
         return str(location)
 
+    def path(self, location: str) -> str:
+        return location
+
     def read(self, locations: Sequence[str]) -> Iterator[bytes]:
         with ThreadPoolExecutor(READS_AT_ONCE) as pool:
             yield from pool.map(self.read_object, locations)

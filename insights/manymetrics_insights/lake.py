@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     import duckdb
     from fastavro.types import AvroMessage
 
-FILE_SCHEME: Final = "file://"
 DATA_MANIFEST: Final = 0  # Iceberg spec, manifest list, `content`; 1 holds delete files
 DELETED_ENTRY: Final = 2  # Iceberg spec, manifest entry, `status`
 POSITION_DELETES: Final = 1  # Iceberg spec, data file, `content`; 0 is data, 2 equality deletes
@@ -70,6 +69,9 @@ class Source(Protocol):
 
     def metadata_location(self, table: str) -> str | None:
         """The file that says what the table is now, or None where nothing has made it yet. Raises LakeError."""
+
+    def path(self, location: str) -> str:
+        """What DuckDB opens for a location. Raises LakeError."""
 
     def read(self, locations: Sequence[str]) -> Iterator[bytes]:
         """Whole files, in this order. Raises FileNotFoundError, LakeError."""
@@ -163,11 +165,6 @@ def read_table(source: Source, name: str) -> TableState | None:
     )
 
 
-def local_path(location: str) -> str:
-    """What DuckDB opens. PyIceberg writes the path after ``file://`` as it is, without percent escapes."""
-    return location.removeprefix(FILE_SCHEME)
-
-
 def _read_files(source: Source, snapshot: Snapshot) -> tuple[tuple[DataFile, ...], tuple[DataFile, ...]]:
     """The data files and the delete files."""
     manifests = [one for one in _read_avro(source, [snapshot.manifest_list]) if _may_be_live(one)]
@@ -180,7 +177,8 @@ def _read_files(source: Source, snapshot: Snapshot) -> tuple[tuple[DataFile, ...
                 f"{file['file_path']} deletes rows in a way that is not read here: rewrite the table's files, with "
                 "Athena's OPTIMIZE or Spark's rewrite_data_files, and ask again."
             )
-    return tuple(map(_data_file, _live_files(source, of_data))), tuple(map(_data_file, deletes))
+    live = tuple(_data_file(source, file) for file in _live_files(source, of_data))
+    return live, tuple(_data_file(source, file) for file in deletes)
 
 
 def _live_files(source: Source, manifests: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -188,8 +186,8 @@ def _live_files(source: Source, manifests: Sequence[str]) -> Iterator[dict[str, 
     return (entry["data_file"] for entry in entries if entry["status"] != DELETED_ENTRY)
 
 
-def _data_file(entry: dict[str, Any]) -> DataFile:
-    return DataFile(local_path(entry["file_path"]), entry["record_count"], entry["file_size_in_bytes"])
+def _data_file(source: Source, entry: dict[str, Any]) -> DataFile:
+    return DataFile(source.path(entry["file_path"]), entry["record_count"], entry["file_size_in_bytes"])
 
 
 def _may_be_live(manifest: dict[str, Any]) -> bool:

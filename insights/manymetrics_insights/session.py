@@ -21,7 +21,7 @@ from typing import Final
 import duckdb
 
 from manymetrics.tables import TABLES, ColumnType, Table
-from manymetrics_insights.lake import FILE_SCHEME, Attached, DataFile, Field, LakeError, Source, TableState, read_table
+from manymetrics_insights.lake import Attached, DataFile, Field, LakeError, Source, TableState, read_table
 from manymetrics_insights.views import View, read_views
 
 # Iceberg spec, primitive types, but for decimal(p, s), which DuckDB writes the same way. Nested ones aren't in the
@@ -110,23 +110,31 @@ def _create_table(
     elif any(_duckdb_type(field) is None for field in state.fields):
         _copy_with_pyiceberg(connection, table, state, fields, source)
     else:
-        connection.execute(f"CREATE VIEW {table.name} AS {_rows(connection, table, state, fields)}")
+        connection.execute(f"CREATE VIEW {table.name} AS {_rows(connection, table, state, fields, source)}")
 
 
 def _rows(
-    connection: duckdb.DuckDBPyConnection, table: Table, state: TableState, fields: list[tuple[int, str, str]]
+    connection: duckdb.DuckDBPyConnection,
+    table: Table,
+    state: TableState,
+    fields: list[tuple[int, str, str]],
+    source: Source,
 ) -> str:
     """The table's rows as SQL. Files that no delete file names are read without a look at the deleted rows."""
     if not state.deletes:
         return f"SELECT * FROM {_scan(state.files, fields)}"
     deleted = f"{_HIDDEN}.{_name('deleted_' + table.name)}"
     connection.execute(
-        f"CREATE TABLE {deleted} AS SELECT regexp_replace(file_path, '^{FILE_SCHEME}', '') AS path, pos"
+        f"CREATE TABLE {deleted} AS SELECT file_path AS path, pos"
         f" FROM read_parquet({_paths(state.deletes)}, hive_partitioning = false)"
     )
-    touched = {path for (path,) in connection.execute(f"SELECT DISTINCT path FROM {deleted}").fetchall()}
-    whole = [file for file in state.files if file.path not in touched]
-    holed = [file for file in state.files if file.path in touched]
+    named = [location for (location,) in connection.execute(f"SELECT DISTINCT path FROM {deleted}").fetchall()]
+    touched = {location: source.path(location) for location in named}
+    for location, path in touched.items():
+        if path != location:
+            connection.execute(f"UPDATE {deleted} SET path = ? WHERE path = ?", [path, location])
+    whole = [file for file in state.files if file.path not in touched.values()]
+    holed = [file for file in state.files if file.path in touched.values()]
     scans = [f"SELECT * FROM {_scan(whole, fields)}"] if whole else []
     if holed:
         still_there = f"NOT EXISTS (SELECT 1 FROM {deleted} WHERE path = kept.filename AND pos = kept.file_row_number)"

@@ -1,11 +1,14 @@
 """The catalogue of one machine: SQLite, with the tables' files in a folder beside it.
 
-Two things differ from pyiceberg's own:
+Three things differ from pyiceberg's own:
 
 - Each transaction has a connection of its own. A COMMIT that fails (somebody reads the file) leaves SQLite's
   transaction open: a pooled connection would then show a row that is not committed.
 - What a commit names is on the disk before it: data files, manifests and metadata are synced, then their folders, and
   then the catalogue's row is changed. So a power cut leaves the tables as the catalogue has them.
+- A folder that was moved or copied keeps the names that its files were written under, also for new files: they are
+  compared as text wherever files are looked for or removed. Only as a file is opened, its name becomes a path in the
+  folder at hand.
 """
 
 from __future__ import annotations
@@ -14,33 +17,51 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from urllib.parse import quote
 
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.io import FileIO
 from pyiceberg.io.pyarrow import PyArrowFile, PyArrowFileIO
 from pyiceberg.table.metadata import TableMetadata
-from sqlalchemy import NullPool, create_engine
+from pyiceberg.typedef import EMPTY_DICT, Properties
+from sqlalchemy import URL, NullPool, create_engine
+
+from manymetrics.data_folder import folder_of
+from manymetrics.tables import NAMESPACE, TABLES
+from manymetrics_processor.rollback import TableFiles
 
 _DEPTH = 6  # of warehouse/<database>/<table>/data/<day> in the data folder
 SYNCS_AT_ONCE = 4
 LOCK_WAIT_S = 5.0  # for somebody who reads or writes the catalogue; then the commit is tried again
 
 
-def open_catalog(data_dir: Path) -> SqlCatalog:
-    """The catalogue of a data folder, which is made where there is none."""
+_PATH, _FOLDER = "manymetrics.catalog", "manymetrics.folder"  # properties: of the catalogue, and of its files' io
+
+
+def open_catalog(data_dir: Path, path: Path | None = None) -> SqlCatalog:
+    """The catalogue of a data folder, which is made where there is none. ``path``: another file than its own."""
     data_dir.mkdir(parents=True, exist_ok=True)
     home = data_dir.resolve()
-    uri, warehouse = f"sqlite:///{quote(str(home))}/catalog.db", f"file://{home}/warehouse"
-    io = f"{__name__}.{SyncedFileIO.__name__}"
-    return _Catalog("manymetrics", uri=uri, warehouse=warehouse, **{"py-io-impl": io})
+    properties = {
+        "uri": "sqlite://",  # a path may hold what has a meaning in a URI
+        _PATH: str(path or home / "catalog.db"),
+        _FOLDER: str(home),
+        "warehouse": f"{_written_in(home) or f'file://{home}'}/warehouse",
+        "py-io-impl": f"{__name__}.{SyncedFileIO.__name__}",
+    }
+    return _Catalog("manymetrics", **properties)
+
+
+def _written_in(home: Path) -> str | None:
+    """The folder, as a URI, that the tables of a folder were made in; None where it has none."""
+    locations = (TableFiles(home / "warehouse" / NAMESPACE / table.name).location() for table in TABLES)
+    return next((folder_of(location) for location in locations if location is not None), None)
 
 
 class _Catalog(SqlCatalog):
     def _init_catalog(self) -> None:
         self.engine.dispose()
-        uri = self.properties["uri"]
-        self.engine = create_engine(uri, poolclass=NullPool, connect_args={"timeout": LOCK_WAIT_S})
+        url = URL.create("sqlite", database=self.properties[_PATH])
+        self.engine = create_engine(url, poolclass=NullPool, connect_args={"timeout": LOCK_WAIT_S})
         super()._init_catalog()
 
     @staticmethod
@@ -51,7 +72,17 @@ class _Catalog(SqlCatalog):
 
 
 class SyncedFileIO(PyArrowFileIO):
-    """As pyiceberg's; what is written is remembered, to be synced before a commit."""
+    """As pyiceberg's, in one folder; what is written is remembered, to be synced before a commit."""
+
+    @staticmethod
+    def parse_location(location: str, properties: Properties = EMPTY_DICT) -> tuple[str, str, str]:
+        """As PyArrowFileIO.parse_location. Raises ValueError for a file of the tables of another folder."""
+        warehouse = f"{properties['warehouse']}/"
+        if location.startswith(warehouse) and "/../" not in location:
+            return "file", "", f"{properties[_FOLDER]}/warehouse/{location.removeprefix(warehouse)}"
+        if folder_of(location):
+            raise ValueError(f"{location} is of another folder's tables, and {properties[_FOLDER]} is open")
+        return PyArrowFileIO.parse_location(location, properties)
 
     def new_output(self, location: str) -> PyArrowFile:
         """As FileIO.new_output."""
@@ -60,7 +91,7 @@ class SyncedFileIO(PyArrowFileIO):
 
     def note_written(self, location: str) -> None:
         """As storage.NotesWritten."""
-        _written.add(self.parse_location(location)[2])
+        _written.add(self.parse_location(location, self.properties)[2])
 
 
 _written: set[str] = set()  # of this process, whichever handle wrote them

@@ -18,7 +18,7 @@ from sqlalchemy import text
 from manymetrics.tables import TABLES, Table
 from manymetrics_processor.lake import Lake, Version, live_files, read_metadata
 from manymetrics_processor.rollback import SET_ASIDE, TableFiles, metadata_number
-from manymetrics_processor.storage import list_files, stored_file
+from manymetrics_processor.storage import list_files, locate, stored_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def recover(
             if not dry_run:
                 _point(catalog, (lake.database, table.name), was_at, chosen.metadata_location)
                 for location in newer:
-                    path = _path(location)
+                    path = _path(lake, location)
                     path.rename(path.with_name(path.name.removesuffix(".metadata.json") + SET_ASIDE))
         elif not newer and row is not None and not dry_run:
             catalog.drop_table((lake.database, table.name))  # nothing is left of it: the next start makes a new one
@@ -107,7 +107,7 @@ def adopt_newer(catalog: SqlCatalog, home: Path, tables: Iterable[Table] = TABLE
         if row is None:
             continue
         current = row[0]
-        paths = {path.name for path in TableFiles(home / table.name).next_after(str(_path(current)))}
+        paths = {path.name for path in TableFiles(home / table.name).next_after(str(_path(lake, current)))}
         for state in lake.states(table, committed=[current]):
             if state.metadata_location.rpartition("/")[2] in paths and not _bad_files(state):
                 _point(catalog, (lake.database, table.name), current, state.metadata_location)
@@ -156,8 +156,8 @@ def _newer(lake: Lake, table: Table, chosen: StaticTable | None) -> tuple[list[s
     return newer, [one for one in newer if read_metadata(lake.io, one) is None]
 
 
-def _path(location: str) -> Path:
-    return Path(location.removeprefix("file://"))
+def _path(lake: Lake, location: str) -> Path:
+    return Path(locate(lake.io, location)[1])
 
 
 def _row(catalog: SqlCatalog, database: str, name: str) -> tuple[str, str | None] | None:

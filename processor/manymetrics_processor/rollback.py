@@ -30,6 +30,7 @@ class _Logged(msgspec.Struct, rename="kebab"):
 
 class _Metadata(msgspec.Struct, rename="kebab"):
     table_uuid: str
+    location: str
     metadata_log: list[_Logged] = []
 
 
@@ -75,6 +76,12 @@ class TableFiles:
             if log and log[-1].metadata_file.rpartition("/")[2] == name:
                 found.append(path)
         return found
+
+    def location(self) -> str | None:
+        """Where the table says that it is, which was so when it was made; None where there is no table."""
+        newest = self.newest()
+        metadata = _read(newest) if newest is not None else None
+        return metadata.location if metadata is not None else None
 
     def newest(self) -> Path | None:
         """The newest metadata file that can be read; None where there is none."""

@@ -85,12 +85,13 @@ def list_files(io: FileIO, folder: str) -> Iterator[tuple[str, float]]:
 def stored_files(io: FileIO, folder: str) -> Iterator[StoredFile]:
     """As list_files, with what there is to know of each."""
     system, path = locate(io, folder)
-    prefix = folder.removesuffix(path) if folder.endswith(path) else ""  # a path of this machine may be relative
     if system.get_file_info(path).type == pa_fs.FileType.File:
         return
     for file in system.get_file_info(pa_fs.FileSelector(path, recursive=True, allow_not_found=True)):
         if file.type == pa_fs.FileType.File:
-            yield StoredFile(prefix + file.path, file.size, file.mtime_ns // 1_000)
+            yield StoredFile(
+                folder.rstrip("/") + file.path.removeprefix(path.rstrip("/")), file.size, file.mtime_ns // 1_000
+            )
 
 
 def stored_file(io: FileIO, location: str) -> StoredFile | None:
@@ -110,8 +111,8 @@ def make_folder(system: pa_fs.FileSystem, path: str) -> None:
 
 def locate(io: FileIO, location: str) -> tuple[pa_fs.FileSystem, str]:
     """The file system that a location is on, and its path there."""
-    scheme, netloc, path = PyArrowFileIO.parse_location(location)
     assert isinstance(io, PyArrowFileIO)  # noqa: S101  # which our catalogues ask for
+    scheme, netloc, path = io.parse_location(location, io.properties)
     return io.fs_by_scheme(scheme, netloc), path
 
 

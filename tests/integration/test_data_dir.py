@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 import uuid
 from pathlib import Path
@@ -11,14 +10,12 @@ import pytest
 
 from manymetrics import telemetry
 from manymetrics.cli import main
-from manymetrics.local import check_data_dir, open_lake
 from manymetrics.local_stream import LocalSource, open_stream
 from manymetrics.records import Stamp, pack
-from manymetrics.settings import SettingsError
 from manymetrics.tables import EVENTS
 from manymetrics_processor import pipeline
 from manymetrics_processor.decode import StreamRecord
-from manymetrics_processor.lake import ForeignTableError, Lake, live_files, local_catalog
+from manymetrics_processor.lake import Lake, live_files, local_catalog
 from manymetrics_processor.maintenance import maintain
 from manymetrics_processor.reading import read_files
 from manymetrics_processor.window import Window
@@ -63,19 +60,6 @@ def test_tables_outlive_their_catalogue(home: Path) -> None:
     maintain(lake)
 
     assert _message_ids(lake) == ["m-1", "m-2"]
-
-
-def test_a_copied_folder_is_not_served_on_the_first_ones_tables(home: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "copy"
-    shutil.copytree(home, copy)
-
-    with pytest.raises(SettingsError, match=f"are in {home}: it was moved or copied"):
-        check_data_dir(copy)
-    with pytest.raises(SettingsError, match="moved or copied"):
-        open_lake(copy)
-    (copy / "catalog.db").unlink()
-    with pytest.raises(ForeignTableError, match="copied there"):
-        Lake(local_catalog(copy)).ensure_tables()
 
 
 def test_a_catalogue_that_is_no_database_is_said_with_its_cure(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

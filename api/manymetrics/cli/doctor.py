@@ -363,13 +363,13 @@ def _most_are_unstorable(books: Sequence[StreamBooks], snapshots: Sequence[Snaps
 def _bad_files(data_dir: Path, table: str) -> Iterator[Finding]:
     """A table's live files that are gone, or not as they were written. Those of a state that was replaced may go."""
     from manymetrics_insights.folder import Folder
-    from manymetrics_insights.lake import local_path, read_table
+    from manymetrics_insights.lake import read_table
 
     for _ in range(_LOOKS):
         state = read_table(Folder(data_dir), table)
         if state is None:
             return
-        bad = [path for file in state.files if not _has_size(path := local_path(file.path), file.size)]
+        bad = [file.path for file in state.files if not _has_size(file.path, file.size)]
         if not bad:
             return
         if Folder(data_dir).metadata_location(table) == state.metadata_location:

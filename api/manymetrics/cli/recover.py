@@ -81,8 +81,6 @@ def run(args: argparse.Namespace) -> int:
 @contextmanager
 def _catalog(data_dir: Path, *, dry_run: bool) -> Iterator[SqlCatalog]:
     """The catalogue; in a dry run a copy of it that is thrown away, or a new one where it is gone or damaged."""
-    from pyiceberg.catalog.sql import SqlCatalog
-
     from manymetrics_processor.local_catalog import open_catalog
 
     path = data_dir / "catalog.db"
@@ -97,7 +95,7 @@ def _catalog(data_dir: Path, *, dry_run: bool) -> Iterator[SqlCatalog]:
         if path.exists() and not is_damaged:
             with closing(_open_read_only(path)) as source, closing(sqlite3.connect(copy)) as target:
                 source.backup(target)
-        catalog = SqlCatalog("manymetrics", uri=f"sqlite:///{copy}", warehouse=f"file://{data_dir.resolve()}/warehouse")
+        catalog = open_catalog(data_dir, copy)
         try:
             yield catalog
         finally:

@@ -1,0 +1,28 @@
+"""Find a table's file in the data folder of one machine, wherever that folder was moved or copied to.
+
+Iceberg names each file by the whole path that it was written under. Those names stay as they are, and are never opened:
+what follows ``/warehouse/`` is looked for in the folder at hand.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from manymetrics.tables import NAMESPACE
+
+_WAREHOUSE: Final = "/warehouse/"
+_FILE: Final = "file://"  # PyIceberg writes the path after it as it is, without percent escapes
+
+
+def folder_of(location: str) -> str:
+    """The folder, as a URI, that a table's file was written in; empty where it is no table's file of one machine."""
+    return location.rpartition(f"{_WAREHOUSE}{NAMESPACE}/")[0]
+
+
+def path_in(data_dir: str, location: str) -> str:
+    """The path of a table's file in a data folder. Raises ValueError where it can't be within it."""
+    _, found, rest = location.rpartition(_WAREHOUSE)
+    path = f"{data_dir}{found}{rest}" if found else location.removeprefix(_FILE)
+    if not path.startswith(f"{data_dir}/") or ".." in path.split("/"):
+        raise ValueError(f"{location} is not in {data_dir}")
+    return path

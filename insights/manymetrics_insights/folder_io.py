@@ -1,0 +1,17 @@
+"""Let PyIceberg read the tables of a data folder that may have been moved or copied."""
+
+from __future__ import annotations
+
+from pyiceberg.io.pyarrow import PyArrowFileIO
+from pyiceberg.typedef import EMPTY_DICT, Properties
+
+from manymetrics.data_folder import path_in
+
+
+class FolderFileIO(PyArrowFileIO):
+    """As pyiceberg's, for the tables' files in the folder that the property ``folder`` names."""
+
+    @staticmethod
+    def parse_location(location: str, properties: Properties = EMPTY_DICT) -> tuple[str, str, str]:
+        """As PyArrowFileIO.parse_location. Raises ValueError."""
+        return "file", "", path_in(properties["folder"], location)
