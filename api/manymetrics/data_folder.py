@@ -6,12 +6,27 @@ what follows ``/warehouse/`` is looked for in the folder at hand.
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Final
 
 from manymetrics.tables import NAMESPACE
 
 _WAREHOUSE: Final = "/warehouse/"
 _FILE: Final = "file://"  # PyIceberg writes the path after it as it is, without percent escapes
+_UNUSABLE: Final = re.compile("[*?\\[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def why_unusable(data_dir: Path) -> str | None:
+    """Say why a folder of this path can't hold data, with the cure; None where it can.
+
+    DuckDB takes ``*``, ``?`` and ``[`` for patterns, and would read the folders beside that fit them.
+    """
+    found = _UNUSABLE.search(str(data_dir.resolve()))
+    if found is None:
+        return None
+    shown = str(data_dir.resolve()).encode("unicode_escape").decode()
+    return f"{found[0]!r} in {shown} can't be in the path of a data folder: name another one with --data-dir"
 
 
 def folder_of(location: str) -> str:

@@ -78,7 +78,8 @@ def open_stream(path: Path) -> sqlite3.Connection:
 
     ``synchronous=FULL``: a commit returns after the log is on the disk.
     """
-    connection = sqlite3.connect(path, timeout=_LOCK_WAIT_S, isolation_level=None, check_same_thread=False)
+    # A whole path: SQLite may take a relative one that begins with `file:` for a URI.
+    connection = sqlite3.connect(path.absolute(), timeout=_LOCK_WAIT_S, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("pragma auto_vacuum=incremental")
         connection.execute("pragma journal_mode=wal")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import quote
 
-from manymetrics.data_folder import path_in
+from manymetrics.data_folder import path_in, why_unusable
 from manymetrics.tables import NAMESPACE
 from manymetrics_insights.lake import Attached, DataFile, LakeError, gone
 
@@ -29,6 +29,8 @@ class Folder:
 
     def metadata_location(self, table: str) -> str | None:
         """Also raises sqlite3.Error."""
+        if (why := why_unusable(self.data_dir)) is not None:
+            raise LakeError(f"{why}.")
         if not self.data_dir.is_dir():
             raise LakeError(
                 f"No data directory at {self.data_dir}. Start the server first (`make run`, or `manymetrics serve`), "
@@ -71,7 +73,7 @@ def _path(data_dir: Path, location: str) -> str:
 def _metadata_location(catalog: Path, name: str) -> str | None:
     if not catalog.exists():
         return None
-    with closing(sqlite3.connect(f"file:{quote(str(catalog))}?mode=ro", uri=True, timeout=10)) as database:
+    with closing(sqlite3.connect(f"file://{quote(str(catalog.absolute()))}?mode=ro", uri=True, timeout=10)) as database:
         if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'iceberg_tables'").fetchone() is None:
             return None
         row = database.execute(

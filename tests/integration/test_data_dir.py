@@ -19,6 +19,7 @@ from manymetrics_processor.lake import Lake, live_files, local_catalog
 from manymetrics_processor.maintenance import maintain
 from manymetrics_processor.reading import read_files
 from manymetrics_processor.window import Window
+from tests.live_server import live_server
 
 _STAMP = Stamp(time.time_ns() // 1_000, "r-1", "shop", "browser")
 
@@ -76,6 +77,47 @@ def test_a_file_in_place_of_the_folder_is_said(tmp_path: Path, capsys: pytest.Ca
 
     assert main(["serve", "--data-dir", str(tmp_path / "file")]) == 2
     assert "can't be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "name", ["#1", "50%", "100%20", "it's", 'a"b', "a;b&c=d", "a b", "ä 東京 🦆", "a\\b", "file:x", "{a}]"]
+)
+def test_a_folder_of_any_usual_name_works(
+    tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    home = Path(name, "data")
+    with live_server(tmp_path / name / "data") as server:
+        assert server.post("/v1/track", b'{"userId":"u","event":"E","messageId":"m-1"}').status_code == 200
+        server.rows_once(1)
+        assert server.client.get("/sample/rows?anonymous_id=u").status_code in {200, 304}
+        assert main(["doctor", "--data-dir", str(home)]) == 0 or "FAIL  server" in capfd.readouterr().out
+    capfd.readouterr()
+
+    assert main(["query", "--data-dir", str(home), "-o", "csv", "select message_id from events"]) == 0
+    assert capfd.readouterr().out == "message_id\r\nm-1\r\n"
+    assert main(["maintain", "--data-dir", str(home)]) == 0
+    assert main(["recover", "--data-dir", str(home)]) == 0
+    assert main(["erase", "--data-dir", str(home), "--user-id", "u", "--yes"]) == 0
+    assert _message_ids(Lake(local_catalog(home))) == []
+
+
+@pytest.mark.parametrize("name", ["a*", "a?b", "[ab]", "a\nb", "a\x1b[0m", "a\udcff", "a\x7f"])
+def test_a_folder_whose_name_cannot_be_used_is_refused_before_anything_is_stored(
+    tmp_path: Path, home: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", "--data-dir", str(tmp_path / name)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("manymetrics: ")
+    assert said.endswith("can't be in the path of a data folder: name another one with --data-dir\n")
+    assert said[:-1].isprintable()
+    assert not (tmp_path / name).exists()
+
+    moved = home.rename(tmp_path / name)
+    for command in (["query", "select 1"], ["maintain"], ["erase", "--user-id", "u"], ["replay"]):
+        assert main([command[0], "--data-dir", str(moved), *command[1:]]) in {1, 2}
+        assert "name another one with --data-dir" in capsys.readouterr().err
 
 
 def test_a_stream_is_made_with_its_incarnation_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

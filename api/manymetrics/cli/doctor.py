@@ -238,7 +238,7 @@ def check_stream(settings: Settings) -> Iterator[Finding]:
     if not path.exists():
         yield Finding("stream", "warn", "not made yet", "the first start of the server makes it")
         return
-    with closing(sqlite3.connect(path, timeout=2)) as database:
+    with closing(sqlite3.connect(path.absolute(), timeout=2)) as database:
         try:
             database.execute("begin immediate")
             database.execute("rollback")

@@ -131,7 +131,7 @@ def _look_at_stream(path: Path, events: StaticTable | None, *, dry_run: bool) ->
 
 
 def _open_read_only(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True)
+    return sqlite3.connect(f"file://{quote(str(path.absolute()))}?mode=ro", uri=True)
 
 
 def _is_damaged(path: Path) -> bool:
