@@ -47,6 +47,8 @@ class RefusedSqlError(ValueError):
 def reading_statement(connection: duckdb.DuckDBPyConnection, sql: str) -> str:
     """The one statement in ``sql``, without its semicolon. A syntax error is DuckDB's own to raise."""
     statements = connection.extract_statements(sql)
+    if not statements:
+        raise RefusedSqlError("There is no statement here: give one, such as SELECT COUNT(*) FROM events.")
     if len(statements) != 1:
         raise RefusedSqlError(f"One statement at a time, please; this is {len(statements)}.")
     statement = statements[0]

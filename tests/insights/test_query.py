@@ -107,7 +107,7 @@ def test_a_device_is_written_into_and_stays_one(query: Query, tmp_path: Path, ou
 
 
 def test_standard_output_may_be_named_as_a_file(lake: Lake) -> None:
-    assert run_command(lake, "SELECT 1 AS a", "-o", "csv", "--to", "/dev/stdout").stdout == b"a\r\n1\r\n"
+    assert run_command(lake, "SELECT 1 AS a", "-o", "csv", "--to", "/proc/self/fd/1").stdout == b"a\r\n1\r\n"
 
 
 @pytest.mark.parametrize("output", ["csv", "parquet"])
@@ -138,7 +138,6 @@ def test_a_file_keeps_its_mode_and_a_link_its_target(query: Query, tmp_path: Pat
         ("none/rows.csv", "There is no folder"),
         ("file/rows.csv", "Not a directory"),
         ("loop", "symbolic links"),
-        ("/dev/full", "No space left"),
         ("x" * 300, "File name too long"),
     ],
 )

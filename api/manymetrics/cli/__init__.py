@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import io
+import os
+import sqlite3
 import sys
 from collections.abc import Sequence
 from typing import cast
 
 from manymetrics.cli import cost, doctor, erase, maintain, query, recover, replay, serve, stream, tail
+from manymetrics.cli.packages import missing_module
 from manymetrics.cli.races import LostRacesError
 from manymetrics.settings import SettingsError
 
@@ -20,17 +24,72 @@ def main(argv: Sequence[str] | None = None) -> int:
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
         command.add_parser(subparsers)
+    _open_closed_streams()
     args = parser.parse_args(argv)
     try:
-        return cast("int", args.run(args))
-    except SettingsError as error:
-        print(f"manymetrics: {error}", file=sys.stderr)
-        return 2
-    except LostRacesError as error:
-        print(f"manymetrics: {error}", file=sys.stderr)
-        return 1
+        _check(args)
+        status = cast("int", args.run(args))
+        sys.stdout.flush()
     except BrokenPipeError:
-        sys.stderr.close()  # nobody reads any more; nor may Python complain about it at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody reads any more; nor may Python complain as it exits
         return 1
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        message = _message(error)
+        if message is None:
+            raise
+        print(f"manymetrics: {message}", file=sys.stderr)
+        return 2 if isinstance(error, SettingsError) else 1
+    return status
+
+
+def _open_closed_streams() -> None:
+    """Give a stream that the caller closed (`>&-`) /dev/null, else the next file that is opened takes its number."""
+    while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
+        _closed.add(handle)
+    os.close(handle)
+    for name, number, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115  # kept
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a locale may lack what an event holds
+
+
+_closed: set[int] = set()
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raises SettingsError for what no command takes."""
+    if 1 in _closed and getattr(args, "to", None) is None and args.run not in {serve.run, stream.run}:
+        raise SettingsError("standard output is closed: redirect it to a file, or to /dev/null")
+    data_dir = getattr(args, "data_dir", None)
+    if data_dir is not None and data_dir.exists() and not data_dir.is_dir():
+        raise SettingsError(f"the data folder {data_dir} is a file: name a folder with --data-dir")
+    for name, value in vars(args).items():
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and not _is_unicode(text):
+                raise SettingsError(
+                    f"{name} is not UTF-8: set the terminal's encoding to UTF-8, or give it from a file"
+                )
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # bytes of the command line that are no UTF-8
+        return False
+    return True
+
+
+def _message(error: Exception) -> str | None:
+    """What to tell the user, with the cure; None for what only a bug can cause."""
+    if isinstance(error, SettingsError | LostRacesError):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError):
+        return missing_module(error)
+    if isinstance(error, OSError | sqlite3.Error):
+        return f"{error}: see `manymetrics doctor`"
+    if type(error).__module__.startswith("botocore."):
+        return f"{error}. See whether AWS_REGION, the credentials and the location are right"
+    return None

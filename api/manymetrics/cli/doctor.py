@@ -7,7 +7,6 @@ import fcntl
 import json
 import os
 import re
-import shlex
 import shutil
 import socket
 import sqlite3
@@ -25,6 +24,7 @@ from urllib.error import HTTPError
 from urllib.request import ProxyHandler, build_opener
 
 from manymetrics.cli.data_dir import add_data_dir
+from manymetrics.cli.packages import install_command
 from manymetrics.outcomes import Reason
 from manymetrics.settings import Settings
 
@@ -101,7 +101,7 @@ def check_versions(_settings: Settings) -> Iterator[Finding]:
     version = ".".join(map(str, sys.version_info[:3]))
     yield Finding("versions", "ok", f"Python {version}, manymetrics {metadata.version('manymetrics')}")
     for name, requirement in installed_requirements().items():
-        cure = shlex.join([sys.executable, "-m", "pip", "install", requirement])
+        cure = install_command(requirement)
         have, wanted = _version(name), requirement.partition("==")[2]
         if have is None:
             yield Finding("versions", "fail", f"{name} is not installed", cure)

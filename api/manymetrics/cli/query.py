@@ -9,13 +9,16 @@ Where maintenance deletes a planned file before any row is out, the query starts
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
+import re
 import shutil
 import sqlite3
 import stat
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain
@@ -23,9 +26,12 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
 from manymetrics.cli.data_dir import add_data_dir, default_data_dir
+from manymetrics.cli.packages import missing_module
 from manymetrics.settings import Settings
 
 if TYPE_CHECKING:
+    import duckdb
+
     from manymetrics_insights.formats import Rows, Writer
     from manymetrics_insights.lake import Source
     from manymetrics_insights.session import Session
@@ -109,9 +115,22 @@ def _message(error: Exception) -> str | None:
 
     if isinstance(error, sqlite3.Error):
         return f"The catalogue can't be read: {error}. See `manymetrics doctor`."
+    if isinstance(error, duckdb.CatalogException) and "Table with name" in str(error):
+        first, *rest = [line for line in str(error).splitlines() if not line.startswith("Did you mean")]
+        found = re.search(r'Table with name "?(?:[\w.]*\.)?(\w+)', first)
+        near = difflib.get_close_matches(found[1] if found else "", names := _names(), 1)
+        hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(names)}."
+        return escape_controls("\n".join([first, hint, *rest]), keep="\n")
     if isinstance(error, QueryError | LakeError | RefusedSqlError | duckdb.Error | OSError):
         return escape_controls(str(error).strip(), keep="\n")
     return None
+
+
+def _names() -> list[str]:
+    from manymetrics.tables import TABLES
+    from manymetrics_insights.views import read_views
+
+    return [*(table.name for table in TABLES), *(view.name for view in read_views())]
 
 
 def _answer(args: argparse.Namespace) -> None:
@@ -135,10 +154,26 @@ def _answer(args: argparse.Namespace) -> None:
 def _sql(args: argparse.Namespace) -> str | None:
     """The statement's text, or None for --tables and --describe."""
     if args.file is not None:
-        return str(args.file.read_text("utf-8"))
+        try:
+            return _decoded(args.file.read_bytes(), str(args.file))
+        except OSError as error:
+            raise QueryError(f"{args.file} can't be read: {error.strerror}. Name a file that holds SQL.") from error
     if args.sql == "-":
-        return sys.stdin.read()
+        return _decoded(sys.stdin.buffer.read(), "standard input")
     return None if args.sql is None else str(args.sql)
+
+
+def _decoded(text: bytes, where: str) -> str:
+    """The text, without a byte order mark."""
+    try:
+        return text.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = text.count(b"\n", 0, error.start) + 1
+        cure = f"save it as UTF-8, as with `iconv -f {'utf-16' if text[:2] in _UTF_16 else 'latin1'} -t utf-8`"
+        raise QueryError(f"{where} is not UTF-8 (line {line}): {cure}.") from error
+
+
+_UTF_16: Final = (b"\xff\xfe", b"\xfe\xff")
 
 
 def _ask(args: argparse.Namespace, sql: str | None) -> None:
@@ -166,7 +201,7 @@ def _source(data_dir: Path | None) -> Source:
     try:
         from manymetrics_insights.glue import glue_source
     except ModuleNotFoundError as error:
-        raise QueryError(f"{error.name} is not installed: pip install 'manymetrics[query]'.") from error
+        raise QueryError(missing_module(error) or str(error)) from error
     return glue_source(warehouse, Settings.read(os.environ).database, os.environ)
 
 
@@ -177,7 +212,7 @@ def _rows(session: Session, sql: str) -> tuple[list[str], Iterator[Sequence[obje
     connection = session.connection
     statement = reading_statement(connection, sql)
     with _noticing_failed_files(session):
-        connection.execute(statement)
+        _execute(connection, statement)
         first = connection.fetchmany(ROWS_A_FETCH)
     columns = [column[0] for column in connection.description or ()]
     return columns, chain(first, _rest(session))
@@ -371,4 +406,15 @@ def _copy_parquet(args: argparse.Namespace, sql: str, path: Path) -> None:
     statement = reading_statement(session.connection, sql)
     target = str(path).replace("'", "''")
     with _noticing_failed_files(session):
-        session.connection.execute(f"COPY (\n{statement}\n) TO '{target}' (FORMAT parquet, USE_TMP_FILE false)")
+        _execute(session.connection, f"COPY (\n{statement}\n) TO '{target}' (FORMAT parquet, USE_TMP_FILE false)")
+
+
+def _execute(connection: duckdb.DuckDBPyConnection, statement: str) -> None:
+    """In a thread: DuckDB does not look for Ctrl-C while it executes."""
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(connection.execute, statement)
+        try:
+            running.result()
+        except KeyboardInterrupt:
+            connection.interrupt()
+            raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import select
 import sqlite3
 import sys
 import time
@@ -81,9 +82,16 @@ def lines(source: Any, *, follow: bool, from_start: bool = False) -> Iterator[di
                 outcome = _OUTCOMES.get(mark) or f"dead_lettered:{event['reason'] or Reason.UNPROCESSABLE}"
                 yield {**event, "at": "committed", "outcome": outcome}
         if not records and not outcomes:
-            if not follow:
+            if not follow or _reader_is_gone():
                 return
             time.sleep(POLL_S)
+
+
+def _reader_is_gone() -> bool:
+    """Whether what standard output leads to was closed, as by `| head -1`: else it shows only at the next line."""
+    gone = select.poll()
+    gone.register(1, 0)
+    return bool(gone.poll(0))
 
 
 def describe(data: bytes) -> list[dict[str, Any]]:
