@@ -185,13 +185,16 @@ def sample_data(settings: Settings, keys: Keys) -> SampleData:
 
 
 def query_command(settings: Settings) -> str:
-    """What asks this server's tables, as typed where it was started."""
+    """The command that asks this server's tables from any folder and any shell, quoted for one."""
+    return shell_command("query", settings.data_dir)
+
+
+def shell_command(name: str, data_dir: Path) -> str:
+    """A command on a data folder, to paste into a new terminal: it has no activated environment, and no variables."""
     program = Path(sys.executable).with_name("manymetrics")
-    near = program.is_relative_to(Path.cwd())
-    command = shlex.quote(str(program.relative_to(Path.cwd()))) if near else "manymetrics"
-    if settings.data_dir == Settings().data_dir:
-        return f"{command} query"
-    return f"{command} query --data-dir {shlex.quote(str(settings.data_dir))}"
+    return shlex.join(
+        [str(program) if program.exists() else "manymetrics", name, "--data-dir", str(data_dir.absolute())]
+    )
 
 
 def open_lake(data_dir: Path) -> Lake:

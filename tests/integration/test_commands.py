@@ -26,6 +26,7 @@ from manymetrics_processor.commits import ConflictError
 from manymetrics_processor.lake import Lake
 from manymetrics_processor.window import Window
 from tests.integration.micro_batches import NOW, STREAM, make_lake, message_ids, packed, record, rows, track
+from tests.live_server import MANYMETRICS, eventually
 
 JANE = "jane@example.com"
 NAMES = [module.__name__.rpartition(".")[2] for module in COMMANDS]
@@ -294,8 +295,7 @@ def test_erase_of_nobody_is_refused(command: Command) -> None:
 # --- serve ------------------------------------------------------------------------------------------------
 
 
-def test_the_banner_shows_a_key_the_urls_and_lines_to_paste(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["manymetrics"])
+def test_the_banner_shows_a_key_the_urls_and_lines_to_paste(tmp_path: Path) -> None:
     write_keys(tmp_path / "keys.json", [WriteKey("wk_old", "p", revoked=True), WriteKey("wk_1", "p")])
 
     text = serve.banner(Settings(data_dir=tmp_path, port=8123))
@@ -308,10 +308,50 @@ def test_the_banner_shows_a_key_the_urls_and_lines_to_paste(tmp_path: Path, monk
     ]
     assert "write key   wk_1\n" in text
     assert "curl http://127.0.0.1:8123/v1/track -u wk_1: -d '" in text
-    assert 'manymetrics query "select event, user_id, event_time from events"' in text
+    assert f'manymetrics query --data-dir {tmp_path} "select event, user_id, event_time from events"' in text
     body = re.search(r"-d '(.*)'", text)
     assert body is not None
     assert json.loads(body[1])["event"] == "Signed Up"
+
+
+@pytest.mark.parametrize(
+    ("folder", "options"),
+    [
+        (".manymetrics", []),
+        ("it's data", ["--data-dir", "it's data"]),
+        ("data", ["--data-dir", "./data", "--host", "::1"]),
+        ("data", ["--data-dir", "data", "--host", "0.0.0.0"]),  # noqa: S104  # to listen on
+        ("data", ["--data-dir", "data", "--host", "localhost"]),
+    ],
+)
+def test_what_the_banner_prints_works_in_a_new_terminal(tmp_path: Path, folder: str, options: list[str]) -> None:
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    home.mkdir()
+    elsewhere.mkdir()
+    clean = {"PATH": os.defpath, "HOME": str(tmp_path)}
+    server = subprocess.Popen(
+        [MANYMETRICS, "serve", "--port", "0", *options], cwd=home, env=clean, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert server.stdout is not None
+        text = "".join(iter(server.stdout.readline, "See what comes in, and what is wrong with it:\n"))
+        server.stdout.readline()
+        tail = server.stdout.readline()
+
+        def paste(line: str) -> str:
+            return subprocess.check_output(["sh", "-c", line], cwd=elsewhere, env=clean, text=True)
+
+        [curl] = re.findall(r"^  curl .*", text, re.MULTILINE)
+        [query] = re.findall(r"^  .* query .*", text, re.MULTILINE)
+        assert paste(curl) == '{"success": true}'
+        eventually(lambda: "Signed Up" in paste(query) or None)
+        assert "Signed Up" in paste(f"{tail.strip()} --since-start | head -1")
+    finally:
+        server.terminate()
+        server.wait(20)
+        server.stdout.close()
+    assert (home / folder / "keys.json").exists()
+    assert list(elsewhere.iterdir()) == []
 
 
 def test_wherever_it_listens_the_banner_names_what_a_browser_on_this_machine_opens(tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
+from dataclasses import replace
 
 from manymetrics.cli.data_dir import VARIABLE, add_data_dir
 from manymetrics.keys import KeysUnavailableError, keys_of, keys_path
@@ -35,7 +37,12 @@ def run(args: argparse.Namespace) -> int:
     log_json_lines()
     if sys.stdout.isatty():
         print("Starting ...", end="\r", flush=True)
-    app = create_local_app(settings, on_ready=lambda: print(banner(settings), flush=True))
+
+    def say_ready() -> None:
+        [bound, *_] = (socket.getsockname()[1] for one in server.servers for socket in one.sockets)  # port 0: any
+        print(banner(replace(settings, port=bound)), flush=True)
+
+    app = create_local_app(settings, on_ready=say_ready)
     server = uvicorn.Server(
         uvicorn.Config(
             app,
@@ -63,11 +70,9 @@ def run(args: argparse.Namespace) -> int:
 
 def banner(settings: Settings) -> str:
     """What to try first."""
-    from manymetrics.local import first_key
+    from manymetrics.local import first_key, shell_command
 
-    # A browser on this machine, which alone may see the sample, knows it by this name wherever it listens.
-    host = "127.0.0.1" if settings.host in {"", "0.0.0.0", "::"} else settings.host  # noqa: S104  # it is no address here
-    url = f"http://{host}:{settings.port}"
+    url = f"http://{local_name(settings.host)}:{settings.port}"
     try:
         first = first_key(settings, keys_of(settings))
     except KeysUnavailableError as error:
@@ -80,7 +85,6 @@ ManyMetrics runs, but answers every event 503: it can't read the write keys.
 """
     key = first.key if first else "WRITE_KEY"
     shown = key if first else f"none for browsers: those of servers stand in {keys_path(settings.data_dir)}"
-    manymetrics = os.path.relpath(sys.argv[0]) if os.sep in sys.argv[0] else "manymetrics"
     return f"""\
 ManyMetrics is ready.
 
@@ -94,9 +98,25 @@ See events become rows, in a page:
 
 Or send one:
 
-  curl {url}/v1/track -u {key}: -d '{{"userId": "u-1", "event": "Signed Up", "properties": {{"plan": "pro"}}}}'
+  curl {shlex.quote(url + "/v1/track")} -u {shlex.quote(key + ":")} -d '{_EVENT}'
 
 See it as a row:
 
-  {manymetrics} query "select event, user_id, event_time from events"
+  {shell_command("query", settings.data_dir)} "select event, user_id, event_time from events"
+
+See what comes in, and what is wrong with it:
+
+  {shell_command("tail", settings.data_dir)}
 """  # noqa: S608  # nothing is asked here
+
+
+_EVENT = '{"userId": "u-1", "event": "Signed Up", "properties": {"plan": "pro"}}'
+
+
+def local_name(host: str) -> str:
+    """The name by which this machine reaches an address that is listened on, as a URL has it."""
+    if host == "::":  # uvicorn takes no IPv4 there
+        return "[::1]"
+    if host in {"", "0.0.0.0"}:  # noqa: S104  # it is no address here
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
