@@ -201,8 +201,6 @@ def open_lake(data_dir: Path) -> Lake:
     """The tables of a data folder, for commands that work on them beside the server. Raises SettingsError."""
     from manymetrics_processor.lake import Lake, local_catalog
 
-    if not (data_dir / "catalog.db").exists():
-        raise SettingsError(f"no tables in {data_dir}: start the server first (make run), or name the right --data-dir")
     private_files.keep_private()
     check_data_dir(data_dir)
     lake = Lake(local_catalog(data_dir))

@@ -289,7 +289,7 @@ def test_a_message_cannot_drive_the_terminal(query: Query) -> None:
 
 
 def test_no_data_directory_is_an_error_that_names_the_cure(capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["query", "SELECT 1", "--data-dir", "/nowhere"]) == 1
+    assert main(["query", "SELECT 1", "--data-dir", "/nowhere"]) == 2
 
     assert "make run" in capfd.readouterr().err
 

@@ -120,6 +120,49 @@ def test_a_folder_whose_name_cannot_be_used_is_refused_before_anything_is_stored
         assert "name another one with --data-dir" in capsys.readouterr().err
 
 
+_COMMANDS = [
+    ["query", "select 1"],
+    ["tail"],
+    ["maintain"],
+    ["erase", "--user-id", "u"],
+    ["replay"],
+    ["recover"],
+    ["doctor"],
+]
+
+
+@pytest.mark.parametrize("command", _COMMANDS, ids=[one[0] for one in _COMMANDS])
+@pytest.mark.parametrize("there", ["nothing", "a folder", "a file", "a folder of somebody else's"])
+def test_every_command_ends_alike_where_there_is_no_data(
+    tmp_path: Path, command: list[str], there: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = tmp_path / "named"
+    if there == "a file":
+        named.write_text("")
+    elif there != "nothing":
+        named.mkdir()
+    if there == "a folder of somebody else's":
+        (named / "notes.txt").write_text("")
+    before = sorted(tmp_path.rglob("*"))
+
+    assert main([command[0], "--data-dir", str(named), *command[1:]]) == 2
+
+    said = "".join(capsys.readouterr())
+    assert f"there is no data in {named}" in said or f"there is no data folder at {named}" in said
+    assert "start the server (make run, or manymetrics serve), or name the right folder with --data-dir" in said
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("command", [one for one in _COMMANDS if one[0] in {"query", "maintain", "erase", "replay"}])
+def test_commands_on_tables_end_alike_where_none_are_made_yet(
+    tmp_path: Path, command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    open_stream(tmp_path / "stream.db").close()
+
+    assert main([command[0], "--data-dir", str(tmp_path), *command[1:]]) == 2
+    assert f"there are no tables in {tmp_path}: start the server" in capsys.readouterr().err
+
+
 def test_a_stream_is_made_with_its_incarnation_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def killed() -> uuid.UUID:
         raise KeyboardInterrupt

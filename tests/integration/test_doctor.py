@@ -141,7 +141,8 @@ def test_what_make_run_installs_is_whole_and_each_cure_of_a_version_cures(tmp_pa
 def test_without_a_data_folder_the_first_start_is_the_cure(settings: Settings, tmp_path: Path) -> None:
     none = replace(settings, data_dir=tmp_path / "none")
 
-    assert states(doctor.check_disk(none)) == [("disk", "warn")]
+    assert states(doctor.check_data(none)) == [("data", "fail")]
+    assert states(doctor.check_disk(none)) == []
     assert states(doctor.check_tables(none)) == []
     assert not (tmp_path / "none").exists()
 

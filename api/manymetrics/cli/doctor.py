@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, Literal
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, build_opener
 
-from manymetrics.cli.data_dir import add_data_dir
+from manymetrics.cli.data_dir import add_data_dir, require_data
 from manymetrics.cli.packages import install_command
 from manymetrics.outcomes import Reason
-from manymetrics.settings import Settings
+from manymetrics.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
     from manymetrics_insights.lake import Snapshot
@@ -67,7 +67,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(args: argparse.Namespace) -> int:
-    """1 where something fails."""
+    """1 where something fails, 2 where there is no data."""
     from dataclasses import replace
 
     from manymetrics_insights.formats import escape_controls, escape_json
@@ -81,6 +81,8 @@ def run(args: argparse.Namespace) -> int:
             print(escape_controls(f"{_MARKS[finding.state]}  {finding.check:<12} {finding.message}"))
             if finding.cure:
                 print(escape_controls(f"      {'':<12} -> {finding.cure}"))
+    if any(finding.check == "data" for finding in findings):
+        return 2
     return int(any(finding.state == "fail" for finding in findings))
 
 
@@ -138,12 +140,19 @@ def _version(package: str) -> str | None:
         return None
 
 
+def check_data(settings: Settings) -> Iterator[Finding]:
+    """Whether there is a server's data at all. Says nothing where there is."""
+    try:
+        require_data(settings.data_dir)
+    except SettingsError as error:
+        said, _, cure = str(error).rpartition(": ")
+        yield Finding("data", "fail", said, cure)
+
+
 def check_disk(settings: Settings) -> Iterator[Finding]:
     """Whether the data folder can be written, and how much room is left."""
     folder = settings.data_dir
     if not folder.is_dir():
-        cure = "start the server once: make run; or name the right --data-dir"
-        yield Finding("disk", "warn", f"there is no data folder at {folder}", cure)
         return
     for path in (folder, *(folder / name for name in ("stream.db", "catalog.db", "warehouse"))):
         if path.exists() and not os.access(path, os.W_OK):
@@ -307,7 +316,6 @@ def _is_committer(pid: str) -> bool:
 def check_tables(settings: Settings) -> Iterator[Finding]:
     """Whether the tables are the newest, all their files are there, and the books balance and agree with them."""
     from manymetrics.local import check_not_rolled_back, read_books
-    from manymetrics.settings import SettingsError
     from manymetrics.tables import EVENTS, TABLES
     from manymetrics_insights.folder import Folder
     from manymetrics_insights.lake import read_table
@@ -388,6 +396,7 @@ def _has_size(path: str, size: int) -> bool:
 
 CHECKS: tuple[Check, ...] = (
     check_versions,
+    check_data,
     check_disk,
     check_modes,
     check_port,

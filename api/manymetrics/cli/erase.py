@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from manymetrics.cli.data_dir import add_data_dir
+from manymetrics.cli.data_dir import add_data_dir, require_tables
 from manymetrics.cli.races import races_said_in_a_line
 
 DRAIN_WAIT_S = 60.0
@@ -42,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.user_id and not any(args.anonymous_id):
         print("manymetrics: name the person: --user-id ID, or --anonymous-id ID", file=sys.stderr)
         return 2
+    require_tables(args.data_dir)
     lake = open_lake(args.data_dir)
     waiting = wait_until_committed(args.data_dir)
     person = with_linked_ids(lake, Person(args.user_id, frozenset(args.anonymous_id), args.project))

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import json
 
-from manymetrics.cli.data_dir import add_data_dir
+from manymetrics.cli.data_dir import add_data_dir, require_tables
 from manymetrics.cli.races import races_said_in_a_line
 
 
@@ -27,6 +27,7 @@ def run(args: argparse.Namespace) -> int:
     from manymetrics.local import open_lake
     from manymetrics_processor.maintenance import maintain
 
+    require_tables(args.data_dir)
     with races_said_in_a_line():
         reports = maintain(open_lake(args.data_dir), keep_snapshots=max(1, args.keep_snapshots))
     for report in reports:

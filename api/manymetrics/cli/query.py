@@ -25,9 +25,9 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
-from manymetrics.cli.data_dir import add_data_dir, default_data_dir
+from manymetrics.cli.data_dir import add_data_dir, default_data_dir, require_tables
 from manymetrics.cli.packages import missing_module
-from manymetrics.settings import Settings
+from manymetrics.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
     import duckdb
@@ -88,7 +88,10 @@ def _file_name(text: str) -> Path:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Answer one question. 0 when answered; 1 when it could not be, with one message on standard error."""
+    """Answer one question. 0 when answered; 1 when it could not be, with one message on standard error.
+
+    Raises SettingsError where there are no tables.
+    """
     try:
         _answer(args)
         sys.stdout.flush()
@@ -197,7 +200,12 @@ def _source(data_dir: Path | None) -> Source:
     if data_dir is not None or not warehouse:
         from manymetrics_insights.folder import Folder
 
-        return Folder(data_dir or default_data_dir())
+        folder = data_dir or default_data_dir()
+        try:
+            require_tables(folder)
+        except SettingsError as error:
+            raise SettingsError(f"{error}; for the tables on AWS, set {WAREHOUSE_VARIABLE}") from error
+        return Folder(folder)
     try:
         from manymetrics_insights.glue import glue_source
     except ModuleNotFoundError as error:

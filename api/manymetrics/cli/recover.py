@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from manymetrics import private_files
-from manymetrics.cli.data_dir import add_data_dir
+from manymetrics.cli.data_dir import add_data_dir, require_data
 from manymetrics.settings import SettingsError
 from manymetrics.tables import EVENTS
 
@@ -60,8 +60,7 @@ def run(args: argparse.Namespace) -> int:
     from manymetrics_processor.recover import recover
 
     data_dir: Path = args.data_dir
-    if not data_dir.is_dir():
-        raise SettingsError(f"there is no data folder at {data_dir}: name the right one with --data-dir")
+    require_data(data_dir)
     private_files.keep_private()
     with hold_lock(data_dir), _catalog(data_dir, dry_run=args.dry_run) as catalog:
         try:

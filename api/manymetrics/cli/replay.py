@@ -10,7 +10,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from manymetrics.cli.data_dir import add_data_dir
+from manymetrics.cli.data_dir import add_data_dir, require_tables
 from manymetrics.cli.races import races_said_in_a_line
 from manymetrics.settings import Settings, SettingsError
 
@@ -51,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
     def chosen(letter: dict[str, Any]) -> bool:
         return all(value is None or letter[name] == value for name, value in wanted.items())
 
+    require_tables(args.data_dir)
     window = Window(Settings.read(os.environ).dedup_window_days)
     with races_said_in_a_line():
         report = replay(open_lake(args.data_dir), window, chosen, dry_run=args.dry_run)

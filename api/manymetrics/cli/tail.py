@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import select
 import sqlite3
-import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -13,10 +12,11 @@ from typing import Any
 
 import msgspec
 
-from manymetrics.cli.data_dir import add_data_dir
+from manymetrics.cli.data_dir import CURE, add_data_dir, require_data
 from manymetrics.events import MAX_EVENT_BYTES, Rejected, parse_event
 from manymetrics.outcomes import Reason
 from manymetrics.records import Record, UnreadableRecordError, unpack
+from manymetrics.settings import SettingsError
 
 POLL_S = 0.02
 MOST_OPEN = 10_000  # records that wait for their outcome
@@ -47,10 +47,10 @@ def run(args: argparse.Namespace) -> int:
     from manymetrics.local import stream_path
     from manymetrics.local_stream import LocalSource
 
+    require_data(args.data_dir)
     path = stream_path(args.data_dir)
     if not path.exists():
-        print(f"manymetrics: no stream in {args.data_dir}: start the server first (make run)", file=sys.stderr)
-        return 1
+        raise SettingsError(f"there is no stream in {args.data_dir}: {CURE}")
     for line in lines(LocalSource(path, admits=False), follow=True, from_start=args.since_start):
         if _wanted(line, args):
             print(_json(line) if args.json else _text(line), flush=True)
