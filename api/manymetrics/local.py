@@ -75,6 +75,7 @@ def check_data_dir(data_dir: Path) -> None:
         private_files.make_private(data_dir)
     except OSError as error:
         raise SettingsError(_unwritable(data_dir)) from error
+    require_writable(data_dir)
     try:
         metadata_path(data_dir, EVENTS.name)
     except sqlite3.OperationalError:
@@ -86,6 +87,13 @@ def check_data_dir(data_dir: Path) -> None:
         ) from error
     check_not_rolled_back(data_dir)
     _adopt_newer(data_dir)
+
+
+def require_writable(data_dir: Path) -> None:
+    """Raise SettingsError where this process may not write into a data folder, or its file system takes nothing."""
+    for path in (data_dir, stream_path(data_dir), data_dir / "catalog.db", data_dir / "warehouse"):
+        if path.exists() and not os.access(path, os.W_OK):
+            raise SettingsError(_unwritable(path))
 
 
 def check_not_rolled_back(data_dir: Path) -> None:
@@ -141,8 +149,11 @@ def ensure_keys(settings: Settings) -> Keys:
     return keys
 
 
-def _unwritable(data_dir: Path) -> str:
-    return f"{data_dir} can't be written: make it so, or name another folder with --data-dir"
+def _unwritable(path: Path) -> str:
+    return (
+        f"{path} can't be written: mount it writable, or chown it to the user that runs this; or name another folder "
+        "with --data-dir"
+    )
 
 
 def first_key(settings: Settings, keys: Keys, origin: str | None = None) -> WriteKey | None:
@@ -266,9 +277,12 @@ def books_for_metrics(data_dir: Path) -> Books:
         outcomes.update(books.outcomes())
     if not stream_path(data_dir).exists():
         return Books(received, outcomes)
-    with closing(LocalSource(stream_path(data_dir))) as source:
-        pending, oldest = source.pending(committed_up_to(data_dir))
-        stalled = source.stalled_s()
+    try:
+        with closing(LocalSource(stream_path(data_dir))) as source:
+            pending, oldest = source.pending(committed_up_to(data_dir))
+            stalled = source.stalled_s()
+    except (OSError, sqlite3.Error):  # a full disk, mostly: SQLite needs some room to read
+        return Books(received, outcomes, None)
     lag = max(0.0, time.time() - oldest / 1_000_000) if oldest else 0.0
     return Books(received, outcomes, pending, lag, stalled)
 
@@ -367,7 +381,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 def run_committer(settings: Settings) -> None:
     """Carry the stream into the tables until stdin closes."""
-    from manymetrics_processor.committer import Committer, Failure
+    from manymetrics_processor.committer import LONGEST_ERROR, Committer, Failure
     from manymetrics_processor.lake import Lake, local_catalog
     from manymetrics_processor.window import Window
 
@@ -384,13 +398,24 @@ def run_committer(settings: Settings) -> None:
 
     state = read_state(data_dir)  # before the lock, which leaves one of its own
     failure = Failure(state.since, state.failures, state.error) if state is not None and state.failures else None
-    with _lock(data_dir, stop) as held:
-        if not held:
-            return
-        open_stream(stream_path(data_dir)).close()
-        source, window = LocalSource(stream_path(data_dir)), Window(settings.dedup_window_days)
-        lake = Lake(local_catalog(data_dir))
-        Committer(source, SHARD, lake, window, settings.commit_interval_s, report, failure).run(stop)
+    said, begun_at, times = "", time.time(), 0
+    while not stop.is_set():
+        try:
+            with _lock(data_dir, stop) as held:
+                if not held:
+                    return
+                open_stream(stream_path(data_dir)).close()
+                source, window = LocalSource(stream_path(data_dir)), Window(settings.dedup_window_days)
+                lake = Lake(local_catalog(data_dir))
+                committer = Committer(source, SHARD, lake, window, settings.commit_interval_s, report, failure)
+                committer.run(stop)
+                return
+        except Exception as error:  # a read-only or full disk, mostly: events wait in the stream, or are refused
+            if str(error) != said:
+                log.warning("the committer can't begin, and tries again: %s", error, exc_info=error)
+            said, times = str(error), times + 1
+            write_state(data_dir, CommitterState(begun_at, f"{type(error).__name__}: {error}"[:LONGEST_ERROR], times))
+        stop.wait(_RESTART_WAIT_S)
 
 
 def _stop_at_end_of_input(stop: threading.Event) -> None:
@@ -403,6 +428,7 @@ def _stop_at_end_of_input(stop: threading.Event) -> None:
 @contextlib.contextmanager
 def hold_lock(data_dir: Path) -> Iterator[None]:
     """Keep the committer out while the tables are worked on. Raises SettingsError where one is at work."""
+    require_writable(data_dir)
     with lock_path(data_dir).open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

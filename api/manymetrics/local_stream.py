@@ -201,6 +201,7 @@ class LocalStream:
         self._lanes = Lanes()
         self._aside: dict[str, int] = {}  # by owner: what waits in `heavy`, as of a moment ago
         self._aside_until = 0.0
+        self._trouble = ""  # what was logged last, while nothing can be stored
 
     async def put(self, records: Sequence[bytes]) -> list[SinkResult]:
         """As Sink.put. Answers within PUT_TIMEOUT_S; what it then still finds waiting is never stored."""
@@ -254,8 +255,13 @@ class LocalStream:
                 self._drop_connection()
                 refused = self._commit(puts)
             result = SinkResult.STORED
+            if self._trouble:
+                log.info("the stream stores again")
+                self._trouble = ""
         except Exception as error:  # whatever it is: this thread must live, and these be told
-            log.warning("the stream can't store", exc_info=error)
+            if str(error) != self._trouble:  # not for each request
+                log.warning("the stream can't store: %s", error, exc_info=error)
+                self._trouble = str(error)
             self._drop_connection()
             result = SinkResult.UNAVAILABLE
         over = {id(put) for put in refused}

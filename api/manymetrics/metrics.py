@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -19,7 +20,7 @@ class Books:
 
     received: int = 0
     outcomes: Mapping[str, int] = field(default_factory=dict)
-    pending_records: int = 0
+    pending_records: int | None = 0
     lag_seconds: float = 0.0
     stalled_seconds: float = 0.0
 
@@ -34,7 +35,21 @@ class _Families(Collector):
     def collect(self) -> Iterable[Metric]:
         yield _requests()
         if self._read_books is not None:
-            yield from _events(self._read_books())
+            books = self._books(self._read_books)
+            readable = books is not None and books.pending_records is not None
+            yield GaugeMetricFamily(
+                "manymetrics_data_readable",
+                "1; 0 where books or stream can't be read (a full disk), whose metrics are then left out.",
+                value=readable,
+            )
+            yield from _events(books) if books is not None else ()
+
+    @staticmethod
+    def _books(read: BooksReader) -> Books | None:
+        try:
+            return read()
+        except (OSError, sqlite3.Error):
+            return None
 
 
 def render_metrics(read_books: BooksReader | None) -> tuple[bytes, str]:
@@ -62,6 +77,8 @@ def _events(books: Books) -> Iterator[Metric]:
         outcome, _, reason = name.partition(":")
         events.add_metric([outcome, reason], count)
     yield events
+    if books.pending_records is None:
+        return
     yield GaugeMetricFamily(
         "manymetrics_stream_pending_records", "Records not yet committed.", value=books.pending_records
     )

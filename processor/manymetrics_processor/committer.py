@@ -114,20 +114,22 @@ class Committer:
             try:
                 idle, wait, failures = self.step(), POLL_S, 0
             except Exception as error:  # whatever it is: the records are safe, so try again
-                log.warning("a commit failed and will be tried again", exc_info=error)
+                if self._fail(error):  # it is tried for as long as it takes: a line of the log for each kind
+                    log.warning("a commit failed and will be tried again", exc_info=error)
                 self._decoders.close()
                 self._position, self._held = None, []
                 self._max_events = max(1, self._max_events // FEWER)
-                self._fail(error)
                 idle, wait, failures = True, min(_LONGEST_WAIT_S, wait * 2), failures + 1
             if idle:
                 stop.wait(wait)
         self._decoders.close()
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: Exception) -> bool:
+        """Whether it is another error than before."""
         before = self._failure or Failure(time.time(), 0, "")
         self._failure = Failure(before.since, before.times + 1, f"{type(error).__name__}: {error}"[:LONGEST_ERROR])
         self._report(self._failure)
+        return self._failure.error != before.error
 
     def _pass(self) -> None:
         self._max_events = min(MAX_EVENTS, self._max_events * FEWER)

@@ -448,6 +448,7 @@ def test_what_a_check_found_before_it_failed_is_said(settings: Settings) -> None
 
 
 def test_warnings_alone_end_with_0(settings: Settings, capfd: pytest.CaptureFixture[str]) -> None:
+    (settings.data_dir / "warehouse").mkdir()
     assert run(settings) == 0
 
     found = json_lines(capfd)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from manymetrics_insights.lake import Snapshot
     from manymetrics_processor.ledger import StreamBooks
 
-LOW_DISK_BYTES = 1_000_000_000
+LOW_DISK_BYTES, NO_DISK_BYTES = 1_000_000_000, 1_000_000
 LATE_S = 60
 _PID_CHARACTERS, _MAX_PID = 20, 2**31 - 1  # of what a committer writes into its lock
 _ANSWER_BYTES = 1_000  # of what a server says
@@ -93,7 +93,8 @@ def _safely(check: Check, settings: Settings) -> list[Finding]:
     try:
         findings.extend(check(settings))
     except Exception as error:  # noqa: BLE001  # said, not hidden
-        cure = "see whether the data folder is whole and readable"
+        is_full = "disk is full" in str(error) or "No space left" in str(error)
+        cure = "make room on its disk" if is_full else "see whether the data folder is whole, readable and writable"
         findings.append(Finding(name, "fail", f"{type(error).__name__}: {error}", cure))
     return findings
 
@@ -157,11 +158,15 @@ def check_disk(settings: Settings) -> Iterator[Finding]:
     for path in (folder, *(folder / name for name in ("stream.db", "catalog.db", "warehouse"))):
         if path.exists() and not os.access(path, os.W_OK):
             yield Finding(
-                "disk", "fail", f"{path} can't be written", f"chown it to the user that runs the server: {path}"
+                "disk",
+                "fail",
+                f"{path} can't be written",
+                f"mount it writable, or chown it to the user that runs the server: {path}",
             )
     free = shutil.disk_usage(folder).free
     if free < LOW_DISK_BYTES:
-        yield Finding("disk", "warn", f"{free // 1_000_000} MB free", "make room: without it, events are answered 503")
+        state: Literal["warn", "fail"] = "fail" if free < NO_DISK_BYTES else "warn"
+        yield Finding("disk", state, f"{free // 1_000_000} MB free", "make room: without it, events are answered 503")
     else:
         yield Finding("disk", "ok", f"{folder.resolve()}, {free // 1_000_000_000} GB free")
 

@@ -23,6 +23,7 @@ def races_said_in_a_line() -> Iterator[None]:
     except (CommitContentionError, ConflictError) as error:
         raise LostRacesError(f"{error}: run the command again") from error
     except OperationalError as error:
-        raise LostRacesError(f"the catalogue is in use ({error.orig}): run the command again") from error
+        why = "is in use" if "locked" in str(error.orig) else "can't be written"
+        raise LostRacesError(f"the catalogue {why} ({error.orig}): run the command again") from error
     except RolledBackError as error:
         raise LostRacesError(str(error)) from error

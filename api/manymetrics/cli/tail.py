@@ -44,14 +44,20 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Until interrupted."""
-    from manymetrics.local import stream_path
+    from manymetrics.local import require_writable, stream_path
     from manymetrics.local_stream import LocalSource
 
     require_data(args.data_dir)
     path = stream_path(args.data_dir)
     if not path.exists():
         raise SettingsError(f"there is no stream in {args.data_dir}: {CURE}")
-    for line in lines(LocalSource(path, admits=False), follow=True, from_start=args.since_start):
+    source = LocalSource(path, admits=False)
+    try:
+        source.name()
+    except sqlite3.Error:
+        require_writable(args.data_dir)  # SQLite takes part in the stream's log to read it
+        raise
+    for line in lines(source, follow=True, from_start=args.since_start):
         if _wanted(line, args):
             print(_json(line) if args.json else _text(line), flush=True)
     return 0
