@@ -6,12 +6,14 @@ what follows ``/warehouse/`` is looked for in the folder at hand.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Final
 
 from manymetrics.tables import NAMESPACE
 
+UNFINISHED: Final = "backup.unfinished"  # a file of a copy that `backup` has not finished
 _WAREHOUSE: Final = "/warehouse/"
 _FILE: Final = "file://"  # PyIceberg writes the path after it as it is, without percent escapes
 _UNUSABLE: Final = re.compile("[*?\\[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -27,6 +29,13 @@ def why_unusable(data_dir: Path) -> str | None:
         return None
     shown = str(data_dir.resolve()).encode("unicode_escape").decode()
     return f"{found[0]!r} in {shown} can't be in the path of a data folder: name another one with --data-dir"
+
+
+def why_unfinished(data_dir: Path) -> str | None:
+    """Say why a folder that `backup` has not finished can't be used, with the cure; None where it can."""
+    if not os.path.exists(data_dir / UNFINISHED):  # noqa: PTH110  # Path raises on a name that is too long
+        return None
+    return f"{data_dir} holds a backup that was not finished: remove it, and run `manymetrics backup` again"
 
 
 def folder_of(location: str) -> str:

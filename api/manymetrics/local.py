@@ -33,7 +33,7 @@ import msgspec
 from manymetrics import private_files
 from manymetrics.collect import Front
 from manymetrics.committer_state import CommitterState, read_state, write_state
-from manymetrics.data_folder import why_unusable
+from manymetrics.data_folder import why_unfinished, why_unusable
 from manymetrics.keys import Keys, KeysUnavailableError, WriteKey, keys_of, keys_path, new_key, read_keys, write_keys
 from manymetrics.local_stream import SHARD, LocalSource, LocalStream, open_stream
 from manymetrics.settings import Settings, SettingsError
@@ -69,7 +69,7 @@ def check_data_dir(data_dir: Path) -> None:
     """Make the folder where there is none. Raises SettingsError where it can't be used."""
     from manymetrics_insights.folder import metadata_path
 
-    if (why := why_unusable(data_dir)) is not None:
+    if (why := why_unusable(data_dir) or why_unfinished(data_dir)) is not None:
         raise SettingsError(why)
     try:
         private_files.make_private(data_dir)

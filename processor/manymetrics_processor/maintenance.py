@@ -304,10 +304,10 @@ def expire_snapshots(
     read = {} if read is None else read
     if len(old) < max(1, at_least):
         return 0, set()
-    held = _reachable(iceberg, read)
+    held = reachable_files(iceberg, read)
     if not lake.expire(iceberg, old):
         return 0, set()
-    dead = held - _reachable(lake.load(table), read)
+    dead = held - reachable_files(lake.load(table), read)
     for location in dead & read.keys():
         del read[location]
     return len(old), dead
@@ -343,7 +343,7 @@ def orphans(iceberg: IcebergTable, read: Read | None = None) -> Iterator[tuple[s
     read = {} if read is None else read
     home = iceberg.location()
     found = list(chain(list_files(iceberg.io, f"{home}/data"), list_files(iceberg.io, f"{home}/metadata")))
-    kept = _reachable(iceberg, read)
+    kept = reachable_files(iceberg, read)
     kept |= {entry.metadata_file for entry in iceberg.metadata.metadata_log}
     kept.add(iceberg.metadata_location)
     own = metadata_number(iceberg.metadata_location)
@@ -375,7 +375,7 @@ def _named_by(iceberg: IcebergTable, location: str) -> set[str]:
     return named
 
 
-def _reachable(iceberg: IcebergTable, read: Read) -> set[str]:
+def reachable_files(iceberg: IcebergTable, read: Read) -> set[str]:
     """The locations of all files that the table's snapshots refer to. ``read`` keeps what lists and manifests name."""
 
     def manifests_of(snapshot: Snapshot) -> list[ManifestFile]:

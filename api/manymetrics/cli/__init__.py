@@ -10,12 +10,12 @@ import sys
 from collections.abc import Sequence
 from typing import cast
 
-from manymetrics.cli import cost, doctor, erase, maintain, query, recover, replay, serve, stream, tail
+from manymetrics.cli import backup, cost, doctor, erase, maintain, query, recover, replay, serve, stream, tail
 from manymetrics.cli.packages import missing_module
 from manymetrics.cli.races import LostRacesError
 from manymetrics.settings import SettingsError
 
-COMMANDS = (serve, stream, query, tail, replay, erase, maintain, recover, doctor, cost)
+COMMANDS = (serve, stream, query, tail, replay, erase, maintain, backup, recover, doctor, cost)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

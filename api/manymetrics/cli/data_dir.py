@@ -10,7 +10,7 @@ import os
 import sqlite3
 from pathlib import Path
 
-from manymetrics.data_folder import why_unusable
+from manymetrics.data_folder import why_unfinished, why_unusable
 from manymetrics.settings import SettingsError
 
 VARIABLE = "MANYMETRICS_DATA_DIR"
@@ -40,6 +40,8 @@ def require_data(data_dir: Path) -> None:
         raise SettingsError(why)
     if not os.path.isdir(data_dir):  # noqa: PTH112  # Path raises on a name that is too long
         raise SettingsError(f"there is no data folder at {data_dir}: {CURE}")
+    if (why := why_unfinished(data_dir)) is not None:
+        raise SettingsError(why)
     if not any((data_dir / name).exists() for name in _DATA):
         raise SettingsError(f"there is no data in {data_dir}: {CURE}")
 
