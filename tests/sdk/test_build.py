@@ -129,6 +129,28 @@ def test_publint_finds_nothing(tarball: Path) -> None:
     assert "All good!" in node("node_modules/publint/src/cli.js", str(tarball), "--strict")
 
 
+def test_what_is_packed_installs_into_an_empty_project_and_is_imported_and_bundled_there(
+    tarball: Path, tmp_path: Path
+) -> None:
+    assert tarball.name in (SDK / "README.md").read_text()
+    (tmp_path / "package.json").write_text('{"private": true}')
+    [example] = re.findall(r"^```ts\n(.*?)^```$", (SDK / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    (tmp_path / "app.ts").write_text(example)
+    parts = ("", "/autocapture", "/web-vitals", "/errors")
+    imports = "".join(
+        f'console.log(Object.keys(await import("@manymetrics/browser{part}")).length > 0);' for part in parts
+    )
+
+    node(str(NPM), "install", "--offline", "--no-audit", "--no-fund", str(tarball), cwd=tmp_path)
+
+    assert node("--input-type=module", "-e", imports, cwd=tmp_path) == "true\n" * len(parts)
+    bundle = subprocess.run(
+        [SDK / "node_modules" / ".bin" / "esbuild", "app.ts", "--bundle"], cwd=tmp_path, capture_output=True, check=True
+    )
+    assert b"/v1/batch" in bundle.stdout
+    assert b"Signed Up" in bundle.stdout
+
+
 def test_types_are_found_whatever_resolves_them(tarball: Path) -> None:
     scripts = [name for name, target in package()["exports"].items() if isinstance(target, str)]
     attw = "node_modules/@arethetypeswrong/cli/dist/index.js"
