@@ -9,6 +9,7 @@ import sys
 from typing import Final
 
 from manymetrics.tables import TABLES, Table, markdown
+from manymetrics_insights.portable import PATTERNS
 from manymetrics_insights.views import View, read_views
 
 _INTRO: Final = """\
@@ -36,7 +37,9 @@ columns, and ask for a span of `received_at` where you can. `--data-dir` asks th
 - One `message_id` can be two rows: an event that came with a browser key and one that came with a server key are never
   taken for each other. `key_kind` tells them apart: count rows, or (`project_id`, `key_kind`, `message_id`).
 - JSON columns are text: `json_extract_scalar(properties, '$.price')` is text too, and null where there is none.
-- To run on both: `CAST(x AS DOUBLE) / y`, since a division of whole numbers differs, and no `QUALIFY`, `::` or `->>`.
+- To run on both: `CAST(x AS DOUBLE) / y`, since a division of whole numbers differs, and no `QUALIFY`, `::`, `->>` or
+  `GROUP BY ALL`. `manymetrics query` answers them, with a note on standard error. [Patterns](#sql-for-both-engines) for
+  arrays, dates and days are below.
 - Characters that could drive a terminal are escaped in tables, in `json` and `ndjson` as JSON escapes them (the values
   are the same), and in CSV on a terminal.
 - In CSV, null is empty and empty text is `""`; text that a spreadsheet would take for a formula starts with `'`.
@@ -47,7 +50,13 @@ Made by `python -m manymetrics_insights.readme > insights/README.md`.
 
 def render() -> str:
     """The whole file."""
-    return "\n".join([_INTRO, *map(_table_section, TABLES), *map(_view_section, read_views())])
+    return "\n".join([_INTRO, _patterns(), *map(_table_section, TABLES), *map(_view_section, read_views())])
+
+
+def _patterns() -> str:
+    """The SQL that tests run on both engines."""
+    patterns = "".join(f"\n{purpose}\n\n```sql\n{sql}\n```\n" for purpose, sql in PATTERNS.items())
+    return f"## SQL for both engines\n{patterns}"
 
 
 def _table_section(table: Table) -> str:

@@ -15,6 +15,7 @@ from manymetrics.sinks import MemorySink
 from manymetrics.tables import EVENTS, NAMESPACE, TABLES, Table
 from manymetrics_insights.athena import glue_views
 from manymetrics_insights.folder import Folder
+from manymetrics_insights.portable import PATTERNS
 from manymetrics_insights.session import open_session
 from manymetrics_insights.views import VIEW_NAMES, read_views
 from manymetrics_processor import pipeline
@@ -26,6 +27,7 @@ from tests.glue_lake import glue_lake
 from tests.in_process import ask, make_app
 from tests.infra.shop import NOW_IN_SQL, shop_records
 from tests.infra.write_queries import QUERIES
+from tests.insights.portable_events import portable_records
 from tests.integration.micro_batches import NOW, SHARD, STREAM, Event, make_lake, packed
 from tests.trino_server import Row, Trino
 
@@ -77,6 +79,7 @@ def batches() -> list[list[StreamRecord]]:
         )
     records = [StreamRecord(SHARD, number, body, NOW) for number, body in enumerate(bodies, 1)]
     records += shop_records(len(records) + 1)
+    records += portable_records(len(records) + 1)
     return [records[start : start + 15] for start in range(0, len(records), 15)]
 
 
@@ -143,6 +146,15 @@ def test_a_view_answers_in_athenas_engine_as_on_one_machine(trino: Trino, local:
 def test_a_saved_query_answers_in_athenas_engine_as_on_one_machine(trino: Trino, local: Path, query: Path) -> None:
     sql = query.read_text().replace("current_timestamp", NOW_IN_SQL)
 
+    found = trino.ask(sql)
+
+    assert found
+    assert in_order(found) == in_order(of_duckdb(local, sql))
+
+
+@pytest.mark.usefixtures("filled")
+@pytest.mark.parametrize("sql", PATTERNS.values())
+def test_sql_of_the_docs_answers_in_athenas_engine_as_on_one_machine(trino: Trino, local: Path, sql: str) -> None:
     found = trino.ask(sql)
 
     assert found

@@ -144,6 +144,10 @@ def _answer(args: argparse.Namespace) -> None:
         raise QueryError(_BINARY)
     if args.to is not None:
         _check_target(args.to)
+    if sql is not None:
+        from manymetrics_insights.portable import note_what_only_duckdb_takes
+
+        note_what_only_duckdb_takes(sql)
     for attempts_left in reversed(range(ATTEMPTS)):
         try:
             _ask(args, sql)

@@ -1,0 +1,37 @@
+"""Orders for the portable SQL of the docs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from manymetrics_processor.decode import StreamRecord
+from manymetrics_processor.rows import DAY_US
+from tests.integration.micro_batches import NOW, Event, record
+
+TEA, CUP = {"sku": "tea", "quantity": 2}, {"sku": "cup", "quantity": 1}
+ORDERS: list[dict[str, Any]] = [
+    {"country": "UK", "products": [TEA, CUP]},
+    {"country": "UK", "products": [TEA, None]},
+    {"country": "DE", "products": [CUP, {"sku": "größe", "quantity": 3}]},
+    {"country": "DE", "products": []},
+    {"country": "DE", "products": 7},
+    {"country": "FR"},
+    {"products": [CUP]},
+]
+
+
+def portable_records(first: int) -> list[StreamRecord]:
+    """One record, numbered ``first``. The events happened in the hours before NOW."""
+    events: list[Event | bytes] = [_track(n, "Order Completed", given) for n, given in enumerate(ORDERS)]
+    return [record(first, *events, project_id="portable", request_id="portable")]
+
+
+def _track(number: int, event: str, properties: dict[str, Any]) -> Event:
+    return {
+        "type": "track",
+        "event": event,
+        "messageId": f"portable-{number}",
+        "userId": f"u-{number % 3}",
+        "originalTimestamp": (NOW - number * DAY_US // 3) // 1000,
+        "properties": properties,
+    }
