@@ -1,4 +1,4 @@
-"""Orders for the portable SQL of the docs."""
+"""Orders and web vitals for the portable SQL of the docs."""
 
 from __future__ import annotations
 
@@ -18,11 +18,25 @@ ORDERS: list[dict[str, Any]] = [
     {"country": "FR"},
     {"products": [CUP]},
 ]
+# Path, page load, report, lcp. A load's last report counts, and one without lcp has none.
+VITALS = [
+    ("/a", "1", 1, 100),
+    ("/a", "1", 2, 150),
+    ("/a", "2", 1, 300),
+    ("/a", "3", 1, 900),
+    ("/a", "4", 1, 4_000),
+    ("/a", "5", 1, None),
+    ("/b", "6", 10, 70.5),
+    ("/b", "6", 9, 60),
+]
 
 
 def portable_records(first: int) -> list[StreamRecord]:
     """One record, numbered ``first``. The events happened in the hours before NOW."""
     events: list[Event | bytes] = [_track(n, "Order Completed", given) for n, given in enumerate(ORDERS)]
+    for number, (path, load, report, lcp) in enumerate(VITALS, len(events)):
+        properties = {"pageLoadId": load, "report": report, **({} if lcp is None else {"lcp": lcp})}
+        events.append(_track(number, "Web Vitals", properties) | {"context": {"page": {"path": path}}})
     return [record(first, *events, project_id="portable", request_id="portable")]
 
 

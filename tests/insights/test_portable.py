@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import date, timedelta
 
@@ -12,10 +13,12 @@ from manymetrics_insights.portable import PATTERNS, note_what_only_duckdb_takes
 from manymetrics_insights.session import open_session
 from manymetrics_processor import pipeline
 from manymetrics_processor.window import Window
+from tests.conftest import ROOT
 from tests.insights.portable_events import portable_records
 from tests.insights.test_query import Query
 from tests.integration.micro_batches import STREAM, make_lake
 
+VITALS = re.findall(r"```sql\n(.*?)```", (ROOT / "sdk-js" / "docs" / "web-vitals.md").read_text(), re.DOTALL)
 Answers = Callable[[str], list[tuple[object, ...]]]
 
 
@@ -53,6 +56,12 @@ def test_dates_are_texts_days_are_added_and_the_last_event_of_each_user_is_found
     assert [row[0] for row in answers(last)] == ["u-0", "u-1", "u-2"]
 
 
+def test_the_web_vitals_of_the_docs_count_the_last_report_of_a_load(answers: Answers) -> None:
+    [sql] = VITALS
+
+    assert answers(sql) == [("/a", 4, 900.0), ("/b", 1, 70.5)]
+
+
 @pytest.mark.parametrize(
     ("sql", "named"),
     [
@@ -76,6 +85,7 @@ def test_what_athena_takes_otherwise_is_answered_with_one_note(query: Query, sql
     "sql",
     [
         *PATTERNS.values(),
+        *VITALS,
         "SELECT 'a::b', 'it''s 7/2 ->> x' AS \"QUALIFY\" -- ::\n/* 7 / 2 */ FROM events",
         "SELECT CAST(COUNT(user_id) AS DOUBLE) / COUNT(*), 1.5/2, 1.0 * 3 / 2, 3 / 2.0, received_at FROM events",
     ],

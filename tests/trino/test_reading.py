@@ -28,6 +28,7 @@ from tests.in_process import ask, make_app
 from tests.infra.shop import NOW_IN_SQL, shop_records
 from tests.infra.write_queries import QUERIES
 from tests.insights.portable_events import portable_records
+from tests.insights.test_portable import VITALS
 from tests.integration.micro_batches import NOW, SHARD, STREAM, Event, make_lake, packed
 from tests.trino_server import Row, Trino
 
@@ -153,7 +154,7 @@ def test_a_saved_query_answers_in_athenas_engine_as_on_one_machine(trino: Trino,
 
 
 @pytest.mark.usefixtures("filled")
-@pytest.mark.parametrize("sql", PATTERNS.values())
+@pytest.mark.parametrize("sql", [*PATTERNS.values(), *VITALS])
 def test_sql_of_the_docs_answers_in_athenas_engine_as_on_one_machine(trino: Trino, local: Path, sql: str) -> None:
     found = trino.ask(sql)
 
