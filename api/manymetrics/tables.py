@@ -113,7 +113,11 @@ EVENTS = Table(
         Column(
             "session_sequence", "long", "context.sessionSequence: counts a session's events from 1; a gap is a loss."
         ),
-        Column("attempt", "int", "context.attempt: how often the client had sent it, from 1."),
+        Column(
+            "attempt",
+            "int",
+            "context.attempt: on which try it came, from 2; null for the first try, and for clients that don't say.",
+        ),
         _json("properties", "The event's properties, as sent."),
         _json("traits", "The person's or group's traits, as sent."),
         _json("context", "What of the context has no column."),

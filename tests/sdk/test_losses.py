@@ -265,3 +265,19 @@ def test_what_was_set_aside_goes_with_the_consent(browser: Browser, site: str) -
     browser.run("manymetrics.consent('denied')")
 
     assert browser.run("Object.keys(localStorage)") == ["mm.consent"]
+
+
+def test_attempt_is_null_for_what_came_on_the_first_try_and_2_on_the_second(
+    browser: Browser, site: str, gate: Gate, mark: str, arrived: Arrived, server: LiveServer
+) -> None:
+    browser.open(site + "/")
+    browser.run(track(mark, 0, 1))
+    arrived.all_of(1)
+    gate.state = "unavailable"
+    browser.run(track(mark, 1, 2))
+    eventually(lambda: gate.failed or None)
+    gate.state = "open"
+    arrived.all_of(2)
+
+    rows = [row for row in server.rows("events", ("event", "attempt", "properties")) if row["event"] == mark]
+    assert {json.loads(row["properties"])["n"]: row["attempt"] for row in rows} == {0: None, 1: len(gate.failed) + 1}
