@@ -22,7 +22,15 @@ from tests.infra.terraform import MODULE, Resource, Terraform
 from tests.infra.write_views import VIEWS, render, said_to_athena
 
 DATABASE = "shop"  # of a stack of that name
-NOT_ON_AWS = {"GET /metrics", "GET /docs/oauth2-redirect", "GET /sdk/{}", "GET /sample", "GET /sample/{}"}
+NOT_ON_AWS = {
+    "GET /",
+    "GET /favicon.ico",
+    "GET /metrics",
+    "GET /docs/oauth2-redirect",
+    "GET /sdk/{}",
+    "GET /sample",
+    "GET /sample/{}",
+}
 
 
 @pytest.fixture(scope="session")
