@@ -437,6 +437,18 @@ def hold_lock(data_dir: Path) -> Iterator[None]:
         yield
 
 
+def lock_holder(data_dir: Path) -> str | None:
+    """The process that commits in a data folder, as it wrote itself down; None where none does."""
+    try:
+        with lock_path(data_dir).open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return lock_path(data_dir).read_text("utf-8", "replace")[:20].strip() or "another"
+    except OSError:
+        pass
+    return None
+
+
 @contextlib.contextmanager
 def _lock(data_dir: Path, stop: threading.Event) -> Iterator[bool]:
     """Wait for the lock, which goes with the process and names it; False where it is time to stop first."""
@@ -449,7 +461,11 @@ def _lock(data_dir: Path, stop: threading.Event) -> Iterator[bool]:
             except BlockingIOError:
                 if not is_told and time.time() - begun_at > LOCK_PATIENCE_S:
                     is_told = True
-                    log.warning("another process holds the committer's lock: events wait in the stream")
+                    cure = "end that server, or name another folder with --data-dir"
+                    facts = {"path": str(path), "cure": cure}
+                    log.warning(
+                        "another process holds the committer's lock: events wait in the stream", extra={"facts": facts}
+                    )
                     write_state(data_dir, CommitterState(begun_at, f"{path} is held by another process"))
                 time.sleep(0.1)
             else:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from manymetrics_processor.commits import ConflictError
 from manymetrics_processor.lake import Lake
 from manymetrics_processor.window import Window
 from tests.integration.micro_batches import NOW, STREAM, make_lake, message_ids, packed, record, rows, track
-from tests.live_server import MANYMETRICS, eventually
+from tests.live_server import MANYMETRICS, LiveServer, eventually, live_server
 
 JANE = "jane@example.com"
 NAMES = [module.__name__.rpartition(".")[2] for module in COMMANDS]
@@ -123,6 +124,33 @@ def test_a_port_that_is_taken_is_said_in_a_line(tmp_path: Path) -> None:
     assert "in use" in json.loads(log_line)["message"]
     assert said.startswith(f"manymetrics: can't listen on 127.0.0.1:{port}: ")
     assert "--port" in said
+
+
+def test_a_second_server_says_that_it_waits_for_the_first_and_why(tmp_path: Path) -> None:
+    with live_server(tmp_path / "data") as first:
+        second = LiveServer(tmp_path / "data")
+        second.log, second.output = tmp_path / "second.log", tmp_path / "second.out"
+        second.launch()
+        said = eventually(lambda: second.log.read_text() or None)
+        same_port = started("serve", "--port", str(first.port), MANYMETRICS_DATA_DIR=str(first.data_dir))
+
+        assert re.match(rf"manymetrics: a server commits in {first.data_dir} already \(process \d+\): ", said)
+        assert "--data-dir" in said
+        assert "is ready" not in second.output.read_text()
+        assert (same_port.returncode, "already" in same_port.stderr, "can't listen" in same_port.stderr) == (
+            1,
+            True,
+            True,
+        )
+        first.stop()
+        eventually(lambda: "is ready" in second.output.read_text() or None)
+        second.stop()
+
+
+def test_the_version_is_told() -> None:
+    ended = started("--version")
+
+    assert (ended.returncode, ended.stdout) == (0, f"manymetrics {metadata.version('manymetrics')}\n")
 
 
 @pytest.mark.parametrize("arguments", [["maintain"], ["erase", "--user-id", "u", "--yes"]], ids=lambda some: some[0])

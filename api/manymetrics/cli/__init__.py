@@ -8,6 +8,7 @@ import os
 import sqlite3
 import sys
 from collections.abc import Sequence
+from importlib import metadata
 from typing import cast
 
 from manymetrics.cli import backup, cost, doctor, erase, maintain, query, recover, replay, serve, stream, tail
@@ -21,6 +22,7 @@ COMMANDS = (serve, stream, query, tail, replay, erase, maintain, backup, recover
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; returns its exit status."""
     parser = argparse.ArgumentParser(prog="manymetrics", description="Product analytics in your own Iceberg tables.")
+    parser.add_argument("--version", action="version", version=f"manymetrics {metadata.version('manymetrics')}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
         command.add_parser(subparsers)

@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     import uvicorn
 
     from manymetrics.http_protocol import BACKLOG, HttpProtocol
-    from manymetrics.local import create_local_app
+    from manymetrics.local import create_local_app, lock_holder
     from manymetrics.telemetry import log_json_lines
 
     given = {
@@ -35,6 +35,11 @@ def run(args: argparse.Namespace) -> int:
     }
     settings = Settings.read({**os.environ, VARIABLE: str(args.data_dir), **given})
     log_json_lines()
+    if (holder := lock_holder(settings.data_dir)) is not None:
+        said = f"a server commits in {settings.data_dir.absolute()} already (process {holder})"
+        waits = "this one takes events, and commits once that one has ended"
+        cure = "End it, or name another folder with --data-dir, and another port with --port"
+        print(f"manymetrics: {said}: {waits}. {cure}.", file=sys.stderr, flush=True)
     if sys.stdout.isatty():
         print("Starting ...", end="\r", flush=True)
 
