@@ -7,8 +7,8 @@ from events where received_at > current_timestamp - interval '30' day and contex
 group by context_campaign_source, context_campaign_medium, context_campaign_name order by visitors desc;
 
 -- daily-active-users: People a day, over the last 30 days
-select cast(event_time as date) as day, count(distinct coalesce(user_id, anonymous_id)) as people, count(*) as events
-from events where received_at > current_timestamp - interval '30' day
+select cast(event_time as date) as day, count(distinct person_kind || ':' || person_id) as people, count(*) as events
+from person_events where received_at > current_timestamp - interval '30' day
 group by cast(event_time as date) order by day;
 
 -- dead-letters: What could not be stored as an event in the last 7 days, and why
@@ -17,18 +17,18 @@ from dead_letters where received_at > current_timestamp - interval '7' day
 group by reason, detail order by events desc;
 
 -- events-by-name: How often each event came in the last 30 days
-select type, event, count(*) as events, count(distinct coalesce(user_id, anonymous_id)) as people
-from events where received_at > current_timestamp - interval '30' day
+select type, event, count(*) as events, count(distinct person_kind || ':' || person_id) as people
+from person_events where received_at > current_timestamp - interval '30' day
 group by type, event order by events desc;
 
 -- funnel: How far people came in the last 30 days: a page, the cart, an order
 with steps as (
-  select anonymous_id,
+  select person_kind, person_id,
     min(case when type = 'page' then event_time end) as page_at,
     min(case when event = 'Added to Cart' then event_time end) as cart_at,
     max(case when event = 'Order Completed' then event_time end) as order_at
-  from events where received_at > current_timestamp - interval '30' day and anonymous_id is not null
-  group by anonymous_id
+  from person_events where received_at > current_timestamp - interval '30' day and person_id is not null
+  group by person_kind, person_id
 )
 select count(page_at) as saw_a_page,
   count(case when cart_at >= page_at then 1 end) as added_to_cart,
@@ -37,8 +37,8 @@ from steps;
 
 -- javascript-errors: What went wrong in pages' scripts in the last 30 days, and for how many people
 select json_extract_scalar(properties, '$.name') as error, json_extract_scalar(properties, '$.message') as message,
-  count(distinct anonymous_id) as people, count(*) as times, max(event_time) as last_at
-from events where event = 'Error' and received_at > current_timestamp - interval '30' day
+  count(distinct person_kind || ':' || person_id) as people, count(*) as times, max(event_time) as last_at
+from person_events where event = 'Error' and received_at > current_timestamp - interval '30' day
 group by json_extract_scalar(properties, '$.name'), json_extract_scalar(properties, '$.message')
 order by people desc, times desc limit 50;
 
@@ -47,14 +47,14 @@ select * from events where received_at > current_timestamp - interval '1' day or
 
 -- products: What went into carts in the last 30 days, and what it was worth
 select json_extract_scalar(properties, '$.product') as product, count(*) as times,
-  count(distinct anonymous_id) as people, sum(try_cast(json_extract_scalar(properties, '$.price') as double)) as worth
-from events where event = 'Added to Cart' and received_at > current_timestamp - interval '30' day
+  count(distinct person_kind || ':' || person_id) as people, sum(try_cast(json_extract_scalar(properties, '$.price') as double)) as worth
+from person_events where event = 'Added to Cart' and received_at > current_timestamp - interval '30' day
 group by json_extract_scalar(properties, '$.product') order by times desc, product;
 
 -- retention: Of the people who came first in a week, how many came again one to four weeks later
 with weeks as (
-  select distinct coalesce(user_id, anonymous_id) as person, cast(date_trunc('week', event_time) as date) as week
-  from events where received_at > current_timestamp - interval '70' day
+  select distinct person_kind || ':' || person_id as person, cast(date_trunc('week', event_time) as date) as week
+  from person_events where person_id is not null and received_at > current_timestamp - interval '70' day
 ),
 arrivals as (select person, min(week) as first_week from weeks group by person)
 select first_week, count(case when week = first_week then 1 end) as people,

@@ -1,7 +1,7 @@
 -- Of the people who came first in a week, how many came again one to four weeks later
 with weeks as (
-  select distinct coalesce(user_id, anonymous_id) as person, cast(date_trunc('week', event_time) as date) as week
-  from events where received_at > current_timestamp - interval '70' day
+  select distinct person_kind || ':' || person_id as person, cast(date_trunc('week', event_time) as date) as week
+  from person_events where person_id is not null and received_at > current_timestamp - interval '70' day
 ),
 arrivals as (select person, min(week) as first_week from weeks group by person)
 select first_week, count(case when week = first_week then 1 end) as people,

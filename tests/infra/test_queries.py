@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from manymetrics.cli import main
 from manymetrics_insights.folder import Folder
 from manymetrics_insights.session import Session, open_session
 from manymetrics_processor import pipeline
 from manymetrics_processor.window import Window
 from tests.infra.shop import NOW_IN_SQL, shop_records
 from tests.infra.write_queries import FILE, QUERIES, render
-from tests.integration.micro_batches import STREAM, make_lake
+from tests.integration.micro_batches import STREAM, make_lake, record, track
 
 ANSWERS: dict[str, list[tuple[Any, ...]]] = {
     "funnel": [(2, 2, 1)],
@@ -72,6 +74,28 @@ def test_the_whole_file_runs(shop: Session) -> None:
     assert len(statements) == len(QUERIES)
     for statement in statements:
         shop.connection.execute(statement)
+
+
+def test_the_file_runs_by_the_command_and_counts_persons(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    events = [
+        track("1", event="Look", userId=None, anonymousId="phone"),
+        track("2", event="Look", userId="jane", anonymousId="phone"),
+        track("3", event="Look", userId=None, anonymousId="tablet"),
+        track("4", event="Look", userId="jane", anonymousId="tablet"),
+        track("5", event="Look", userId=None, anonymousId="jane"),  # a device of that name, and not her
+        track("6", event="Look", userId=None, anonymousId="undefined"),  # nobody
+    ]
+    pipeline.run([*shop_records(1), record(100, *events)], STREAM, make_lake(tmp_path / "data"), Window())
+    file = tmp_path / "queries.sql"
+    file.write_text(FILE.read_text().replace("current_timestamp", NOW_IN_SQL))
+
+    status = main(["query", "--file", str(file), "-o", "ndjson", "--data-dir", str(tmp_path / "data")])
+    rows = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+
+    assert status == 0
+    assert [row["people"] for row in rows if row.get("event") == "Look" and "events" in row] == [2]
+    assert main(["query", "--file", str(FILE), "--data-dir", str(tmp_path / "data")]) == 0
+    assert capfd.readouterr().err.count("row") == len(QUERIES)
 
 
 def test_each_runs_on_empty_tables(tmp_path: Path) -> None:

@@ -17,13 +17,13 @@ import sqlite3
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final, TypeVar
 
 from manymetrics.cli.data_dir import add_data_dir, default_data_dir, require_tables
 from manymetrics.cli.packages import missing_module
@@ -43,12 +43,15 @@ ROWS_A_FETCH: Final = 100  # an event may be half a megabyte
 _PLAN_COLUMNS: Final = ["explain_key", "explain_value"]
 _BINARY: Final = "Parquet is binary: redirect it to a file (> rows.parquet), or add --to rows.parquet."
 
+T = TypeVar("T")
+
 _EXAMPLES: Final = """\
 examples:
   manymetrics query --tables
   manymetrics query --describe events
   manymetrics query "SELECT event, COUNT(*) AS events FROM events GROUP BY event ORDER BY events DESC"
   manymetrics query "SELECT * FROM users" -o csv --to users.csv
+  manymetrics query --file sample/queries.sql
   manymetrics query - < report.sql
   MANYMETRICS_WAREHOUSE=s3://bucket/tables MANYMETRICS_DATABASE=shop manymetrics query "SELECT * FROM data_quality"
 """
@@ -71,8 +74,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("sql", nargs="?", metavar="SQL", help="one statement; - reads it from standard input")
-    what.add_argument("--file", type=Path, metavar="FILE", help="read the statement from a file")
+    what.add_argument("sql", nargs="?", metavar="SQL", help="one statement; - reads from standard input")
+    what.add_argument("--file", type=Path, metavar="FILE", help="run each statement of a file")
     what.add_argument("--tables", action="store_true", help="say which tables and views there are")
     what.add_argument("--describe", metavar="NAME", help="say what the columns of a table or view are")
     parser.add_argument("-o", "--output", choices=FORMATS, default="table", help="format of the rows (default: table)")
@@ -144,18 +147,74 @@ def _answer(args: argparse.Namespace) -> None:
         raise QueryError(_BINARY)
     if args.to is not None:
         _check_target(args.to)
-    if sql is not None:
-        from manymetrics_insights.portable import note_what_only_duckdb_takes
+    if sql is None:
+        with _target(args.to, args.data_dir) as only:
+            _write(args, only, *_known(args))
+        return
+    from manymetrics_insights.portable import note_what_only_duckdb_takes
 
-        note_what_only_duckdb_takes(sql)
-    for attempts_left in reversed(range(ATTEMPTS)):
-        try:
-            _ask(args, sql)
-        except FileNotFoundError:
-            if not attempts_left:
-                raise
-        else:
-            return
+    note_what_only_duckdb_takes(sql)
+    statements = _statements(args, sql)
+    if args.output == "parquet":
+        if len(statements) > 1:
+            raise QueryError("Parquet holds one result: run one statement at a time, or choose another format.")
+        _retried(lambda: _write_parquet(args, sql))
+        return
+    with ExitStack() as stack:
+        target: IO[str] | None = None
+        for line, statement in statements:
+            with _naming_line(line if len(statements) > 1 else 0):
+                columns, rows = _retried(lambda: _rows(_open(args), statement))  # noqa: B023  # called at once
+                if target is None:
+                    target = stack.enter_context(_target(args.to, args.data_dir))
+                elif args.output in {"table", "csv"}:
+                    target.write("\n")
+                _write(args, target, columns, rows)
+
+
+def _retried(ask: Callable[[], T]) -> T:
+    """What it returns, over newer snapshots where maintenance deletes files that were planned."""
+    for _ in range(ATTEMPTS - 1):
+        with suppress(FileNotFoundError):
+            return ask()
+    return ask()
+
+
+def _statements(args: argparse.Namespace, sql: str) -> list[tuple[int, str]]:
+    """Each statement with the line that it begins on. Several come from a file or standard input alone."""
+    import duckdb
+
+    from manymetrics_insights.readonly import RefusedSqlError
+
+    texts = [statement.query for statement in duckdb.extract_statements(sql)]
+    if len(texts) <= 1:
+        return [(1, sql)]
+    if args.file is None and args.sql != "-":
+        raise RefusedSqlError(
+            f"One statement at a time, please; this is {len(texts)}. A file may hold several: --file."
+        )
+    found, end = [], 0
+    for text in texts:
+        begin = sql.find(text, end)
+        end = begin + len(text)
+        blank = _BEFORE_SQL.match(sql, begin)
+        found.append((sql.count("\n", 0, blank.end() if blank else begin) + 1, text))
+    return found
+
+
+_BEFORE_SQL: Final = re.compile(r"(?:[\s;]|--[^\n]*|/\*.*?\*/)*", re.DOTALL)
+
+
+@contextmanager
+def _naming_line(line: int) -> Iterator[None]:
+    """Say which of several statements failed; 0 for a single one."""
+    try:
+        yield
+    except Exception as error:
+        message = _message(error) if line and not isinstance(error, BrokenPipeError) else None
+        if message is None:
+            raise
+        raise QueryError(f"the statement of line {line}: {message}") from error
 
 
 def _sql(args: argparse.Namespace) -> str | None:
@@ -181,15 +240,6 @@ def _decoded(text: bytes, where: str) -> str:
 
 
 _UTF_16: Final = (b"\xff\xfe", b"\xfe\xff")
-
-
-def _ask(args: argparse.Namespace, sql: str | None) -> None:
-    if sql is None:
-        _write(args, *_known(args))
-    elif args.output == "parquet":
-        _write_parquet(args, sql)
-    else:
-        _write(args, *_rows(_open(args), sql))
 
 
 def _open(args: argparse.Namespace, writable: Path | None = None) -> Session:
@@ -267,7 +317,7 @@ def _known(args: argparse.Namespace) -> tuple[list[str], list[Sequence[object]]]
     return ["column", "what"], list(docs[args.describe].items())
 
 
-def _write(args: argparse.Namespace, columns: Sequence[str], rows: Rows) -> None:
+def _write(args: argparse.Namespace, target: IO[str], columns: Sequence[str], rows: Rows) -> None:
     count = 0
 
     def counted() -> Iterator[Sequence[object]]:
@@ -276,15 +326,14 @@ def _write(args: argparse.Namespace, columns: Sequence[str], rows: Rows) -> None
             count += 1
             yield row
 
-    with _target(args.to, args.data_dir) as target:
-        on_terminal = target.isatty()
-        write = (
-            _write_plan
-            if columns == _PLAN_COLUMNS and args.output == "table"
-            else _writer(args.output, on_terminal=on_terminal)
-        )
-        for text in write(columns, counted()):
-            target.write(_for_terminal(text) if on_terminal else text)
+    on_terminal = target.isatty()
+    write = (
+        _write_plan
+        if columns == _PLAN_COLUMNS and args.output == "table"
+        else _writer(args.output, on_terminal=on_terminal)
+    )
+    for text in write(columns, counted()):
+        target.write(_for_terminal(text) if on_terminal else text)
     if args.output == "table":
         sys.stdout.flush()
         print(f"({count} row{'' if count == 1 else 's'})", file=sys.stderr)
