@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from manymetrics.cli import COMMANDS, erase, main, serve
+from manymetrics.cli import COMMANDS, erase, main, make_parser, serve
 from manymetrics.keys import WriteKey, write_keys
 from manymetrics.local import ensure_keys, sample_data
 from manymetrics.local_stream import SHARD, LocalSource, open_stream
@@ -61,14 +62,20 @@ def started(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(program, env={**clean, **environ}, capture_output=True, text=True, timeout=60, check=False)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_each_command_has_a_help_that_says_what_it_does(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("name", [*NAMES, "stream run"])
+def test_each_command_has_a_help_that_says_what_it_does_with_examples(
+    name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as ended:
-        main([name, "--help"])
+        main([*name.split(), "--help"])
 
     text = capfd.readouterr().out
     assert ended.value.code == 0
     assert text.startswith(f"usage: manymetrics {name}")
+    examples = re.findall(rf"manymetrics ({name}.*)", text.partition("\nexamples:\n")[2])
+    assert examples
+    for example in examples:
+        make_parser().parse_args(shlex.split(re.split(" [<>] ", example)[0]))
     assert all(
         re.search(r"\S", help_text) for help_text in re.findall(r"^  --\S+(.*(?:\n {10,}.*)*)", text, re.MULTILINE)
     )

@@ -12,22 +12,40 @@ from importlib import metadata
 from typing import cast
 
 from manymetrics.cli import backup, cost, doctor, erase, maintain, query, recover, replay, serve, stream, tail
+from manymetrics.cli.help_text import KeepExamples
 from manymetrics.cli.packages import missing_module
 from manymetrics.cli.races import LostRacesError
 from manymetrics.settings import SettingsError
 
 COMMANDS = (serve, stream, query, tail, replay, erase, maintain, backup, recover, doctor, cost)
 
+_EXAMPLES = """\
+examples:
+  manymetrics serve
+  manymetrics query "SELECT event, COUNT(*) AS events FROM events GROUP BY event"
+  manymetrics COMMAND --help
+"""
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand; returns its exit status."""
-    parser = argparse.ArgumentParser(prog="manymetrics", description="Product analytics in your own Iceberg tables.")
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="manymetrics",
+        description="Product analytics in your own Iceberg tables.",
+        epilog=_EXAMPLES,
+        formatter_class=KeepExamples,
+    )
     parser.add_argument("--version", action="version", version=f"manymetrics {metadata.version('manymetrics')}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
         command.add_parser(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand; returns its exit status."""
     _open_closed_streams()
-    args = parser.parse_args(argv)
+    args = make_parser().parse_args(argv)
     try:
         _check(args)
         status = cast("int", args.run(args))

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from manymetrics.cli.help_text import KeepExamples
+
 _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9}
 
 _EPILOG = """\
@@ -36,7 +38,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
             "next million events cost, where a provisioned stream beats one on demand, and what all that rests on."
         ),
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=KeepExamples,
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--events", type=_events, metavar="N", help="events a month: 50000000, 50e6 or 50M")

@@ -24,6 +24,7 @@ from urllib.error import HTTPError
 from urllib.request import ProxyHandler, build_opener
 
 from manymetrics.cli.data_dir import add_data_dir, require_data
+from manymetrics.cli.help_text import KeepExamples
 from manymetrics.cli.packages import install_command
 from manymetrics.outcomes import Reason
 from manymetrics.settings import Settings, SettingsError
@@ -54,12 +55,21 @@ class Finding:
 Check = Callable[[Settings], Iterator[Finding]]
 
 
+_EXAMPLES = """\
+examples:
+  manymetrics doctor
+  manymetrics doctor --json --data-dir /var/lib/manymetrics
+"""
+
+
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register ``doctor``."""
     parser = subparsers.add_parser(
         "doctor",
         help="check versions, disk, permissions, port, keys, stream, tables and lag",
         description="Check what must be right, and say the cure of what isn't. Changes nothing.",
+        epilog=_EXAMPLES,
+        formatter_class=KeepExamples,
     )
     parser.add_argument("--json", action="store_true", help="one JSON object a finding")
     add_data_dir(parser)

@@ -10,9 +10,18 @@ import time
 from pathlib import Path
 
 from manymetrics.cli.data_dir import add_data_dir, require_tables
+from manymetrics.cli.help_text import KeepExamples
 from manymetrics.cli.races import races_said_in_a_line
 
 DRAIN_WAIT_S = 60.0
+
+
+_EXAMPLES = """\
+examples:
+  manymetrics erase --user-id jane@example.com
+  manymetrics erase --user-id jane@example.com --yes > receipt.json
+  manymetrics erase --anonymous-id 5f1c --anonymous-id 9b2e --project shop --yes
+"""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -25,6 +34,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
             "the stream's file. Anonymous events of devices whose last user they are go too. Safe beside a running "
             "server. It can't be undone."
         ),
+        epilog=_EXAMPLES,
+        formatter_class=KeepExamples,
     )
     parser.add_argument("--user-id", metavar="ID", help="the person")
     parser.add_argument("--anonymous-id", metavar="ID", action="append", default=[], help="a device; may be repeated")

@@ -7,7 +7,14 @@ import dataclasses
 import json
 
 from manymetrics.cli.data_dir import add_data_dir, require_tables
+from manymetrics.cli.help_text import KeepExamples
 from manymetrics.cli.races import races_said_in_a_line
+
+_EXAMPLES = """\
+examples:
+  manymetrics maintain
+  manymetrics maintain --keep-snapshots 1
+"""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -16,6 +23,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "maintain",
         help="merge small files, expire old snapshots, remove dead files",
         description="What the server does bit by bit between commits, whole and at once. Safe beside a running server.",
+        epilog=_EXAMPLES,
+        formatter_class=KeepExamples,
     )
     parser.add_argument("--keep-snapshots", type=int, default=10, metavar="N", help="how many to keep (default: 10)")
     add_data_dir(parser)

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, TypeVar
 
 from manymetrics.cli.data_dir import add_data_dir, default_data_dir, require_tables
+from manymetrics.cli.help_text import KeepExamples
 from manymetrics.cli.packages import missing_module
 from manymetrics.settings import Settings, SettingsError
 
@@ -71,7 +72,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
             "MANYMETRICS_WAREHOUSE is set and --data-dir is not given, it asks the tables in AWS Glue and S3."
         ),
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=KeepExamples,
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("sql", nargs="?", metavar="SQL", help="one statement; - reads from standard input")

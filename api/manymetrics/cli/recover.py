@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from manymetrics import private_files
 from manymetrics.cli.data_dir import add_data_dir, require_data
+from manymetrics.cli.help_text import KeepExamples
 from manymetrics.settings import SettingsError
 from manymetrics.tables import EVENTS
 
@@ -36,6 +37,13 @@ _IN_THE_WAY = (
 )
 
 
+_EXAMPLES = """\
+examples:
+  manymetrics recover --dry-run
+  manymetrics recover --data-dir /var/lib/manymetrics
+"""
+
+
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register ``recover``."""
     parser = subparsers.add_parser(
@@ -46,7 +54,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
             "newer ones to *.set-aside. Deletes nothing. What the stream still holds past that state is committed at "
             "the server's next start. Stop the server first."
         ),
-        epilog="Example: manymetrics recover --dry-run",
+        epilog=_EXAMPLES,
+        formatter_class=KeepExamples,
     )
     parser.add_argument("--dry-run", action="store_true", help="show what would be done, without doing it")
     add_data_dir(parser)

@@ -11,8 +11,16 @@ from functools import partial
 from typing import Any
 
 from manymetrics.cli.data_dir import add_data_dir, require_tables
+from manymetrics.cli.help_text import KeepExamples
 from manymetrics.cli.races import races_said_in_a_line
 from manymetrics.settings import Settings, SettingsError
+
+_EXAMPLES = """\
+examples:
+  manymetrics replay --dry-run
+  manymetrics replay --reason unprocessable
+  manymetrics replay s3://bucket/prefix
+"""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -24,6 +32,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
             "Read dead letters again and store those that can be read now. Each keeps its place, its received_at and "
             "what was known of its request. Doing it twice changes nothing."
         ),
+        epilog=_EXAMPLES,
+        formatter_class=KeepExamples,
     )
     parser.add_argument(
         "location",

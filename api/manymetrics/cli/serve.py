@@ -9,13 +9,27 @@ import sys
 from dataclasses import replace
 
 from manymetrics.cli.data_dir import VARIABLE, add_data_dir
+from manymetrics.cli.help_text import KeepExamples
 from manymetrics.keys import KeysUnavailableError, keys_of, keys_path
 from manymetrics.settings import PREFIX, Settings
+
+_EXAMPLES = """\
+examples:
+  manymetrics serve
+  manymetrics serve --port 8123 --data-dir /var/lib/manymetrics
+  manymetrics serve --host 0.0.0.0
+"""
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
-    parser = commands.add_parser("serve", help="start the API, the stream and the committer on this machine")
+    parser = commands.add_parser(
+        "serve",
+        help="start the API, the stream and the committer on this machine",
+        description="Serve until interrupted: take events, and commit them into the tables of the data folder.",
+        epilog=_EXAMPLES,
+        formatter_class=KeepExamples,
+    )
     parser.add_argument("--host", help="address to listen on (MANYMETRICS_HOST)")
     parser.add_argument("--port", help="port to listen on (MANYMETRICS_PORT)")
     add_data_dir(parser)

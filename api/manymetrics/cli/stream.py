@@ -7,13 +7,26 @@ import os
 import signal
 import threading
 
+from manymetrics.cli.help_text import KeepExamples
 from manymetrics.settings import Settings, SettingsError
 from manymetrics.telemetry import log_json_lines
+
+_EXAMPLES = """\
+examples:
+  export MANYMETRICS_STREAM=events MANYMETRICS_WAREHOUSE=s3://bucket/tables AWS_REGION=us-east-1
+  manymetrics stream run
+  manymetrics stream run --window-s 10 --failures s3://bucket/failures
+"""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register ``stream``."""
-    parser = subparsers.add_parser("stream", help="commit a Kinesis stream into the tables, without Lambda")
+    parser = subparsers.add_parser(
+        "stream",
+        help="commit a Kinesis stream into the tables, without Lambda",
+        epilog=_EXAMPLES,
+        formatter_class=KeepExamples,
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     run_parser = commands.add_parser(
         "run",
@@ -23,6 +36,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
             "as Lambda's event source mapping and function would. It goes on from the tables' own watermark, so it "
             "can be ended and started at any time. Run one; more change nothing but the cost."
         ),
+        epilog=_EXAMPLES,
+        formatter_class=KeepExamples,
     )
     run_parser.add_argument("--batch-size", type=int, default=10_000, metavar="N", help="most records a batch")
     run_parser.add_argument("--window-s", type=float, default=60.0, metavar="S", help="longest wait for more (60)")

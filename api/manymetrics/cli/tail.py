@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from manymetrics.cli.data_dir import CURE, add_data_dir, require_data
+from manymetrics.cli.help_text import KeepExamples
 from manymetrics.events import MAX_EVENT_BYTES, Rejected, parse_event
 from manymetrics.outcomes import Reason
 from manymetrics.records import Record, UnreadableRecordError, unpack
@@ -21,6 +22,14 @@ from manymetrics.settings import SettingsError
 POLL_S = 0.02
 MOST_OPEN = 10_000  # records that wait for their outcome
 _OUTCOMES = {ord("s"): "stored", ord("d"): "duplicate"}
+
+
+_EXAMPLES = """\
+examples:
+  manymetrics tail
+  manymetrics tail --bad
+  manymetrics tail --event 'Signed Up' --json
+"""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -32,6 +41,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
             "A line for each event as the server takes it, and one for what became of it once it is committed: stored, "
             "duplicate, or dead-lettered and why."
         ),
+        epilog=_EXAMPLES,
+        formatter_class=KeepExamples,
     )
     parser.add_argument("--bad", action="store_true", help="only what is not stored")
     parser.add_argument("--event", metavar="NAME", help="only events of this name")
