@@ -75,7 +75,6 @@ def check_data_dir(data_dir: Path) -> None:
         private_files.make_private(data_dir)
     except OSError as error:
         raise SettingsError(_unwritable(data_dir)) from error
-    require_writable(data_dir)
     try:
         metadata_path(data_dir, EVENTS.name)
     except sqlite3.OperationalError:
@@ -214,6 +213,7 @@ def open_lake(data_dir: Path) -> Lake:
 
     private_files.keep_private()
     check_data_dir(data_dir)
+    require_writable(data_dir)
     lake = Lake(local_catalog(data_dir))
     lake.ensure_tables()
     return lake

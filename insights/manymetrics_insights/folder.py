@@ -27,6 +27,9 @@ class Folder:
 
     data_dir: Path
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "data_dir", self.data_dir.resolve())  # once, not for each file
+
     def metadata_location(self, table: str) -> str | None:
         """Also raises sqlite3.Error."""
         if (why := why_unusable(self.data_dir)) is not None:
@@ -51,7 +54,7 @@ class Folder:
 
     def pyiceberg_properties(self) -> dict[str, str]:
         """Those of ``folder_io``."""
-        return {"py-io-impl": "manymetrics_insights.folder_io.FolderFileIO", "folder": str(self.data_dir.resolve())}
+        return {"py-io-impl": "manymetrics_insights.folder_io.FolderFileIO", "folder": str(self.data_dir)}
 
 
 def metadata_path(data_dir: Path, name: str) -> str | None:
@@ -60,12 +63,12 @@ def metadata_path(data_dir: Path, name: str) -> str | None:
     Raises sqlite3.Error, LakeError.
     """
     location = _metadata_location(data_dir / CATALOG_FILE, name)
-    return None if location is None else _path(data_dir, location)
+    return None if location is None else _path(data_dir.resolve(), location)
 
 
 def _path(data_dir: Path, location: str) -> str:
     try:
-        return path_in(str(data_dir.resolve()), location)
+        return path_in(str(data_dir), location)
     except ValueError as error:
         raise LakeError(f"{error}: put back the catalog.db of these tables, or run `manymetrics recover`.") from error
 

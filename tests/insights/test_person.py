@@ -172,13 +172,12 @@ def test_an_id_that_names_nobody_joins_nobody(lake: Lake, rows_of: Ask) -> None:
 
 
 def test_only_an_object_with_keys_counts_as_traits(lake: Lake, rows_of: Ask) -> None:
-    traits: list[str | None] = ['{"plan":"pro"}', "[]", "{}", "{ }", '"text"', '["a"]', "5", None]
-    lake.append_events(
-        *(
-            {"type": "identify", "user_id": "u", "traits": text, "event_time": NOON + timedelta(hours=hour)}
-            for hour, text in enumerate(traits)
-        )
-    )
+    traits = ['{"plan":"pro"}', "[]", "{}", "{ }", '"text"', '["a"]', "5", None]
+    identifies: list[Row] = [
+        {"type": "identify", "user_id": "u", "traits": text, "event_time": NOON + timedelta(hours=hour)}
+        for hour, text in enumerate(traits)
+    ]
+    lake.append_events(*identifies)
 
     assert rows_of("SELECT traits, traits_at FROM users") == [{"traits": '{"plan":"pro"}', "traits_at": NOON}]
 
@@ -294,7 +293,7 @@ def plain_users(events: list[Row]) -> list[Row]:
             persons[event["project_id"], person, kind].append(named(event))
     users: list[Row] = []
     for (project, person_id, person_kind), theirs in persons.items():
-        traits: list[str | None] = [e for e in theirs if e["type"] == "identify" and e["traits"] not in (None, "{}")]
+        traits = [e for e in theirs if e["type"] == "identify" and e["traits"] not in (None, "{}")]
         last = max(traits, key=moment, default=None)
         users.append(
             {

@@ -25,6 +25,7 @@ from tests.live_server import MANYMETRICS, LiveServer, eventually, live_server
 def logs_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in test_data_dir."""
     monkeypatch.setattr(telemetry, "log_json_lines", lambda: None)
+    monkeypatch.setattr(backup, "NICENESS", 0)  # this process's tests go on
 
 
 class Sender(threading.Thread):

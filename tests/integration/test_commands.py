@@ -384,7 +384,8 @@ def test_what_the_banner_prints_works_in_a_new_terminal(tmp_path: Path, folder: 
     finally:
         server.terminate()
         server.wait(20)
-        server.stdout.close()
+        if server.stdout is not None:
+            server.stdout.close()
     assert (home / folder / "keys.json").exists()
     assert list(elsewhere.iterdir()) == []
 

@@ -14,7 +14,7 @@ import pytest
 
 from manymetrics import telemetry
 from manymetrics.cli import main
-from tests.live_server import eventually, live_server
+from tests.live_server import LiveServer, eventually, live_server
 
 _EVENT = b'{"userId":"u","event":"E","messageId":"m-%d"}'
 
@@ -80,7 +80,7 @@ def test_a_full_disk_is_told_once_and_with_its_cure_and_events_go_on_after_it(
 
 
 @pytest.mark.parametrize(
-    "command", [["serve"], ["tail"], ["maintain"], ["erase", "--user-id", "u", "--yes"], ["replay"], ["recover"]]
+    "command", [["tail"], ["maintain"], ["erase", "--user-id", "u", "--yes"], ["replay"], ["recover"]]
 )
 def test_a_read_only_folder_is_refused_in_a_line_with_its_cure(
     read_only: Path, command: list[str], capfd: pytest.CaptureFixture[str]
@@ -99,6 +99,28 @@ def test_a_read_only_folder_can_be_asked_and_doctor_names_the_cure(
     assert capfd.readouterr().out == "message_id\r\nm-1\r\n"
     assert main(["doctor", "--data-dir", str(read_only)]) == 1
     assert f"mount it writable, or chown it to the user that runs the server: {read_only}" in capfd.readouterr().out
+
+
+def test_a_server_on_a_read_only_disk_says_so_once_and_takes_events_when_it_can_write(
+    read_only: Path, disk: Path
+) -> None:
+    server = LiveServer(read_only)
+    server.log, server.output = disk.with_name("log"), disk.with_name("output")
+    server.launch()
+    try:
+        eventually(lambda: server.alive() or None)
+        eventually(lambda: "the committer can't begin" in server.log.read_text() or None)
+        assert {server.post("/v1/track", _EVENT % 2).status_code for _ in range(3)} == {503}
+        assert server.client.get("/readyz").status_code == 503
+        assert server.client.get("/metrics").status_code == 200
+        said = server.log.read_text()
+        assert [said.count(one) for one in ("the committer can't begin", "the stream can't store")] == [1, 1]
+        assert "Traceback" not in said
+        subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
+        assert eventually(lambda: server.post("/v1/track", _EVENT % 2).status_code == 200 or None)
+        assert {row["message_id"] for row in server.rows_once(2)} == {"m-1", "m-2"}
+    finally:
+        server.stop()
 
 
 def test_a_committer_waits_for_a_read_only_disk_and_says_so_once(read_only: Path, disk: Path) -> None:

@@ -113,13 +113,13 @@ def test_only_what_the_installed_extras_need_is_missed(
 
 def test_what_make_run_installs_is_whole_and_each_cure_of_a_version_cures(tmp_path: Path) -> None:
     uv, python = Path(sys.executable).with_name("uv"), tmp_path / "venv" / "bin" / "python"
-    install = [uv, "pip", "install", "--quiet", "--python", python]
+    install: list[str | Path] = [uv, "pip", "install", "--quiet", "--python", python]
     subprocess.run([uv, "venv", "--quiet", "--seed", "--python", sys.executable, tmp_path / "venv"], check=True)
     subprocess.run([*install, "--require-hashes", "-r", ROOT / "requirements.lock"], check=True)
     subprocess.run([*install, "--no-deps", "-e", ROOT], check=True)
 
     def versions() -> list[Finding]:
-        command = [python.with_name("manymetrics"), "doctor", "--json", "--data-dir", tmp_path / "none"]
+        command = [str(python.with_name("manymetrics")), "doctor", "--json", "--data-dir", str(tmp_path / "none")]
         ended = subprocess.run(command, capture_output=True, text=True, check=False)
         found = [Finding(**json.loads(line)) for line in ended.stdout.splitlines()]
         assert ended.returncode == any(one.state == "fail" for one in found)

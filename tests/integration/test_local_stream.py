@@ -48,9 +48,9 @@ def _assert_stores_again(server: LiveServer, *ids: str) -> None:
     """Without a restart; and what was taken before is there too."""
     eventually(lambda: server.post("/v1/track", _event("afterwards")).status_code == 200 or None)
     assert server.client.get("/readyz").status_code == 200
-    server.settle()
+    # Not settle(): heavy events may be committed after one that came later.
+    eventually(lambda: {"afterwards", *ids} <= {row["message_id"] for row in server.rows()} or None)
     stored = [row["message_id"] for row in server.rows()]
-    assert {"afterwards", *ids} - set(stored) == set()
     assert len(stored) == len(set(stored))
 
 

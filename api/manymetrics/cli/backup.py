@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pyiceberg.table import Table as IcebergTable
 
 ROUNDS = 20
+NICENESS = 10  # the server goes first
 PROGRESS_EVERY_S = 2.0
 _LOCK_WAIT_S = 30.0
 
@@ -78,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise SettingsError(f"{to} is not an empty folder: name a new one")
     private_files.keep_private()
+    os.nice(NICENESS)
     private_files.make_private(to)
     private_files.write_private(to / UNFINISHED, b"")
     try:

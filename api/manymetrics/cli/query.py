@@ -259,7 +259,8 @@ def _source(data_dir: Path | None) -> Source:
         try:
             require_tables(folder)
         except SettingsError as error:
-            raise SettingsError(f"{error}; for the tables on AWS, set {WAREHOUSE_VARIABLE}") from error
+            more = f"; for the tables on AWS, set {WAREHOUSE_VARIABLE}" if str(error).startswith("there ") else ""
+            raise SettingsError(f"{error}{more}") from error
         return Folder(folder)
     try:
         from manymetrics_insights.glue import glue_source
