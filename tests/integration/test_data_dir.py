@@ -76,7 +76,7 @@ def test_a_file_in_place_of_the_folder_is_said(tmp_path: Path, capsys: pytest.Ca
     (tmp_path / "file").write_text("")
 
     assert main(["serve", "--data-dir", str(tmp_path / "file")]) == 2
-    assert "can't be written" in capsys.readouterr().err
+    assert "is a file: name a folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -148,8 +148,11 @@ def test_every_command_ends_alike_where_there_is_no_data(
     assert main([command[0], "--data-dir", str(named), *command[1:]]) == 2
 
     said = "".join(capsys.readouterr())
-    assert f"there is no data in {named}" in said or f"there is no data folder at {named}" in said
-    assert "start the server (make run, or manymetrics serve), or name the right folder with --data-dir" in said
+    if there == "a file":
+        assert f"{named} is a file: name a folder with --data-dir" in said
+    else:
+        assert f"there is no data in {named}" in said or f"there is no data folder at {named}" in said
+        assert "start the server (make run, or manymetrics serve), or name the right folder with --data-dir" in said
     assert sorted(tmp_path.rglob("*")) == before
 
 

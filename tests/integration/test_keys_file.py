@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import httpx
 import pytest
 
 from manymetrics.cli import main
-from manymetrics.keys import WriteKey, keys_path, write_keys
+from manymetrics.keys import KeysUnavailableError, WriteKey, keys_path, read_keys, write_keys
 from tests.live_server import LiveServer, eventually, live_server
 
 SHOP = WriteKey(key="wk_shop", project="shop")
@@ -101,12 +100,14 @@ def test_keys_that_break_while_nobody_sends_are_told_once_and_again_when_the_rea
         assert statuses(server) == (200, 200, 200)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads any file")
-def test_keys_without_the_right_to_read_them_name_the_chmod(server: LiveServer) -> None:
-    path = keys_path(server.data_dir)
-    write_keys(path, [SHOP])
-    path.chmod(0)
+def test_keys_without_the_right_to_read_them_name_the_chmod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = keys_path(tmp_path)
 
-    server.launch()
+    def refused(_path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")  # as root reads any file
 
-    assert f"chmod 600 {path}" in eventually(lambda: server.output.read_text() or None)
+    monkeypatch.setattr(Path, "read_bytes", refused)
+
+    with pytest.raises(KeysUnavailableError) as raised:
+        read_keys(path)
+    assert f"chmod 600 {path}" in raised.value.cure

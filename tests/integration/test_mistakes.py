@@ -16,7 +16,7 @@ from manymetrics.local_stream import open_stream
 from tests.integration.micro_batches import NOW, make_lake, packed, track
 from tests.live_server import MANYMETRICS, eventually
 
-LONG = "SELECT a.range, md5(b.range::VARCHAR) FROM range(100000000) a, range(100000) b"
+LONG = "SELECT a.range, md5(CAST(b.range AS VARCHAR)) FROM range(100000000) a, range(100000) b"
 
 
 @pytest.fixture
