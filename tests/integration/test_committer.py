@@ -374,16 +374,3 @@ def test_records_are_decoded_as_in_this_process() -> None:
     assert there.events.table.equals(here.events.table)
     assert there.letters.table.equals(here.letters.table)
     assert int(there.events.day[0]) == NOW // DAY_US
-
-
-def test_a_committer_that_gives_up_ends_by_itself_and_is_not_killed(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-
-    with subprocess.Popen(
-        [sys.executable, "-m", "manymetrics.local"],
-        stdin=subprocess.PIPE,  # open, so that the thread that reads it is alive when the interpreter ends
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "MANYMETRICS_DATA_DIR": str(tmp_path / "file")},
-    ) as process:
-        assert process.wait(60) > 0

@@ -8,6 +8,7 @@ must be caught, or they would prove nothing.
 
 from __future__ import annotations
 
+import os
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -36,6 +37,12 @@ NOW = 1_763_990_000_000_000  # microseconds since 1970
 A_LAKE_EACH = 10  # plays that share their tables
 APART = 20 * DAY_US  # between plays, so that none reads another's ids
 MAX_DEPTH = 3  # how many processors may stand inside each other's commit
+
+
+@pytest.fixture(autouse=True)
+def no_syncs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crash here is that of a process, which keeps what it wrote; test_restored.py cuts the power."""
+    monkeypatch.setattr(os, "fsync", lambda _descriptor: None)
 
 
 class CrashError(BaseException):
