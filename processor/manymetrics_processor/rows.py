@@ -189,7 +189,7 @@ def _is_blank(value: str | float | None) -> bool:
 def _checked(time: int | None, written: object, received_at: int, repairs: list[str]) -> int:
     if time is None:
         return received_at
-    if time > received_at and type(written) is str and not _ZONE.search(written):
+    if time > received_at and type(written) is str and not (_is_epoch(written) or _ZONE.search(written)):
         repairs.append("event_time_without_zone")
         return received_at
     if time > received_at + MAX_AHEAD_US or time < _YEAR_1:
@@ -205,7 +205,7 @@ def _time(value: str | float | None, name: str, extra: Raws, repairs: list[str])
     if time is None:
         extra[name] = msgspec.Raw(_encode(value))
         repairs.append("time_unreadable")
-    elif type(value) is str and _EPOCH_TEXT.fullmatch(value):
+    elif type(value) is str and _is_epoch(value):
         repairs.append("time_epoch_text")
     return time
 
@@ -229,8 +229,10 @@ def parse_time(value: object) -> int | None:
 
 def _of_text(text: str) -> int:
     """Raises ValueError, OverflowError."""
-    if text[:9].isdigit() and _EPOCH_TEXT.fullmatch(text):
+    if _is_epoch(text):
         return _of_epoch(float(text) if "." in text else int(text))
+    if _DIGITS_ALONE.fullmatch(text):
+        text = f"{text[:8]}T{text[8:14]}.{text[14:]}".rstrip(".")
     try:
         return _micros(_from_iso(text))
     except ValueError:
@@ -245,6 +247,10 @@ def _of_text(text: str) -> int:
         second, after = "59", after + 1_000_000
     clock = ":".join(part for part in (hour, minute, second) if part)
     return _micros(_from_iso(f"{date}T{clock}{fraction}{zone.upper().replace('UTC', 'Z').replace('GMT', 'Z')}")) + after
+
+
+def _is_epoch(text: str) -> bool:
+    return text[:9].isdigit() and _EPOCH_TEXT.fullmatch(text) is not None and not _DIGITS_ALONE.fullmatch(text)
 
 
 def _of_epoch(value: float) -> int:
@@ -263,7 +269,8 @@ def _micros(moment: datetime) -> int:
 
 
 _EPOCH_TEXT = re.compile(r"[0-9]{9,19}(?:\.[0-9]*)?", re.ASCII)  # eight digits are a date
-_ZONE = re.compile(r"(?:[zZ]|(?i:UTC|GMT)|[+-][0-9]{2}(?::?[0-9]{2}){0,2})\s*\Z|\A[0-9]{9}", re.ASCII)
+_DIGITS_ALONE = re.compile(r"(?:19|20)[0-9]{12}(?:[0-9]{3})?", re.ASCII)  # 20260314090000: as an epoch, the year 2612
+_ZONE = re.compile(r"(?:[zZ]|(?i:UTC|GMT)|[+-][0-9]{2}(?::?[0-9]{2}){0,2})\s*\Z", re.ASCII)
 # What fromisoformat does not read: blanks, lower case, UTC (as Ruby prints a time), 24:00, a leap second.
 _ODD_ISO = re.compile(
     r"\s{0,100}(\d{4}-?\d{2}-?\d{2})(?:T|\s{1,9})(\d{2})(?::?(\d{2})(?::?(\d{2})([.,]\d{1,30})?)?)?"

@@ -149,6 +149,8 @@ EPOCH_TEXT, NO_ZONE = "time_epoch_text", "event_time_without_zone"
                 ("2026-03-14 10:00:00 +0100", AT_NINE),
                 ("2026-03-14T09:00:00.123456789Z", AT_NINE + timedelta(microseconds=123_456)),
                 ("2026-03-14 09:00:00 UTC", AT_NINE),
+                ("20260314090000", AT_NINE),
+                ("20260314090000500", AT_NINE + timedelta(milliseconds=500)),
                 ("2026-03-14T09:00:00,5Z", AT_NINE + timedelta(milliseconds=500)),
             )
         ),
@@ -162,6 +164,13 @@ EPOCH_TEXT, NO_ZONE = "time_epoch_text", "event_time_without_zone"
             id="local time without a zone",
         ),
         pytest.param({"timestamp": "2026-03-14T12:00:01"}, RECEIVED, {NO_ZONE}, id="local time ahead"),
+        pytest.param({"timestamp": "20260314120001"}, RECEIVED, {NO_ZONE}, id="local time ahead, in digits alone"),
+        pytest.param(
+            {"timestamp": str(int(RECEIVED.timestamp()) + 60)},
+            RECEIVED + timedelta(minutes=1),
+            {EPOCH_TEXT},
+            id="an epoch as text is of a zone",
+        ),
         pytest.param(
             {"originalTimestamp": "2026-03-14T12:00:00Z", "timestamp": "2026-03-14 14:00"},
             RECEIVED,
