@@ -40,6 +40,7 @@ log = logging.getLogger("manymetrics.api")
 MAX_STORING_BYTES = 64_000_000  # inflated, of small bodies whose events are being stored
 MAX_QUERY_FIELDS = 500  # of a query; a field costs a microsecond before any key is looked at
 MAX_UNREAD_BYTES, MAX_UNREAD_S = 50_000_000, 10.0  # of a refused body, that are read and thrown away
+MAX_PAUSE_S = 2.0  # between two parts of one: who waits longer has sent all that will come
 MAX_ORIGIN_BYTES = 500  # of an Origin that is sent back
 PREFLIGHT_MAX_AGE_S = 86_400
 
@@ -488,10 +489,10 @@ class _BodyReader:
         """
         if any(name == b"expect" for name, _ in self._pairs):
             return
-        size = 0
+        size, end = 0, time.monotonic() + MAX_UNREAD_S
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(MAX_UNREAD_S):
-                while not self._is_over and size <= MAX_UNREAD_BYTES:
+            while not self._is_over and size <= MAX_UNREAD_BYTES and time.monotonic() < end:
+                async with asyncio.timeout(MAX_PAUSE_S):
                     size += len(await self._next())
 
     async def _read_parts(self) -> bytes | Refusal | None:

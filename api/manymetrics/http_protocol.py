@@ -328,13 +328,16 @@ class HttpProtocol(HttpToolsProtocol):
         self._linger()
 
     def _linger(self) -> None:
-        """Close the connection once its client has sent what it was sending, or soon."""
+        """Close the connection once its client has sent what it was sending, or soon; at once if it is busy."""
         self._stop_waiting()
         self._stop_head_timer()
-        if self.transport.can_write_eof() and not self._is_busy():
+        if self._is_busy():
+            return self.transport.close()
+        if self.transport.can_write_eof():
             self.transport.write_eof()
         self._unread = LINGER_BYTES
         self.loop.call_later(LINGER_S, self.transport.close)
+        return None
 
     def _write(self, answer: Answer, *, close: bool) -> None:
         """Send an answer whole; ``close`` the connection after it, where it does not say so itself."""

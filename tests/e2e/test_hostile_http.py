@@ -219,18 +219,18 @@ _DIGITS = "9" * 5_000
 S9 = [
     *(
         _text_stored("S9", f"{number[:20]}", f'"properties":{{"n":{number}}}', properties=f'{{"n":{number}}}')
-        for number in ("-0", "1e999", "1e-400", _DIGITS, "9007199254740993", "18446744073709551616", '"12,50"', "1E+2")
+        for number in ("-0", "1e308", "1e-400", "9007199254740993", "18446744073709551616", '"12,50"', "1E+2")
     ),
     *(
         _text_stored("S9", number, f'"properties":{{"n":{number}}}', properties='{"n":null}', repairs="not_a_number")
-        for number in ("NaN", "Infinity", "-Infinity")
+        for number in ("1e999", _DIGITS, "NaN", "Infinity", "-Infinity")
     ),
     _case("S9", "a number that is none", text_event("S9-x", '"properties":{"n":0x10}'), 400),
     _case(
         "S9",
         "1e999 for a time",
         text_event("S9-time", '"timestamp":1e999'),
-        row={"message_id": "S9-time", "repairs": "time_unreadable"},
+        row={"message_id": "S9-time", "repairs": "not_a_number"},
     ),
 ]
 S10 = [
@@ -257,7 +257,14 @@ S10 = [
         401,
         key=None,
     ),
-    _case("S10", "two batches", b'{"batch":[5],"batch":[%s]}' % GOOD, path="/v1/batch", stored=1),
+    _case(
+        "S10",
+        "two batches",
+        b'{"batch":[5],"batch":[%s]}' % GOOD,
+        path="/v1/batch",
+        stored=1,
+        letters=("not_an_object",),
+    ),
 ]
 S11 = [
     _stored("S11", "a lone surrogate is its escape", userId="u\\ud83d"),
@@ -454,7 +461,6 @@ S29 = [
     *(
         _case("S29", path, GOOD, 404, path=path)
         for path in (
-            "//v1/track",
             "/v1/%74rack",
             "/V1/TRACK",
             "/track",
@@ -462,10 +468,11 @@ S29 = [
             "/v1/track/x",
             "/v1/../v1/track",
             "/v1/track;x",
-            "/",
         )
     ),
+    _case("S29", "the page's path", GOOD, 405, path="/"),
     _case("S29", "the form with a slash", GOOD, path="/v1/track/", stored=1),
+    _case("S29", "the form with a slash too many", GOOD, path="//v1/track", stored=1),
 ]
 _LONG = "(" * 10_000
 S35 = [
@@ -620,4 +627,5 @@ def test_s17_s18_at_the_end_the_log_names_nobody_and_each_line_is_json(server: L
     lines = [json.loads(line) for line in log.splitlines()]
     assert [secret for secret in SECRETS if secret in log] == []
     assert [line for line in lines if not {"at", "level", "log", "message"} <= set(line)] == []
-    assert [line for line in lines if line["level"] in {"WARNING", "ERROR"}] == []
+    loud = [line for line in lines if line["level"] in {"WARNING", "ERROR"} and line["log"] != "manymetrics.bad_input"]
+    assert loud == []
