@@ -8,7 +8,7 @@ from typing import Final
 
 # By what each is for. Tests run them on both engines.
 PATTERNS: Final[dict[str, str]] = {
-    "A row for each item of a JSON array. Take what you need out of `properties` first: beside the unnest, each item "
+    "A row for each item of a JSON array. Take what you need out of `properties` first: next to the unnest, each item "
     "carries the whole text (6.1 s in place of 2.1 for 800,000 items, two cores). What is no array has no items.": """\
 WITH orders AS (
     SELECT json_extract_scalar(properties, '$.country') AS country,

@@ -149,7 +149,7 @@ def dedup_digest(project_id: object, message_id: object, key_kind: object) -> by
 
 
 def _times(event: Event, request: Request, extra: Raws, repairs: list[str]) -> tuple[int | None, int | None, int]:
-    """sent_at, original_timestamp and event_time.
+    """Compute sent_at, original_timestamp and event_time, in microseconds since 1970, UTC.
 
     Segment's formula, so that a wrong client clock doesn't matter: received_at - (sentAt - the client's time). But
     where an event has an originalTimestamp and another timestamp, the second is its time as it stands: RudderStack's
@@ -283,7 +283,7 @@ _ODD_ISO = re.compile(
 
 
 def _extra(event: Event, request: Request) -> Raws:
-    """Top-level fields that have no column. The write key is none: records of older servers hold it."""
+    """Collect the top-level fields that have no column; not the write key, which records of older servers hold."""
     extra: Raws = dict(event.extra) if event.extra else {}
     extra.pop("api_key", None)
     if event.integrations:
