@@ -67,12 +67,20 @@ def _routes() -> dict[bytes, Route]:
 
 
 ROUTES = _routes()
-_SLASHES = re.compile(rb"/{2,}")
+_SLASHES = re.compile("/{2,}")
+
+
+def plain_path(path: str) -> str:
+    """Take doubled slashes, and those at the end, out of a path: hosts are given with a slash at the end."""
+    return _SLASHES.sub("/", path).rstrip("/") or "/"
 
 
 def find_route(path: bytes) -> Route | None:
-    """Look up what a POST to this path takes. Doubled slashes count as one: hosts are given with a slash at the end."""
-    return ROUTES.get(path) or (ROUTES.get(_SLASHES.sub(b"/", path)) if b"//" in path else None)
+    """Look up what a POST to this path takes."""
+    route = ROUTES.get(path)
+    if route is None and b"//" in path:
+        return ROUTES.get(plain_path(path.decode("latin-1")).encode("latin-1"))
+    return route
 
 
 class Answer(NamedTuple):
@@ -317,8 +325,8 @@ class Front:
         return None
 
     async def _ask_behind(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path: str = scope["path"]
-        is_head = scope["method"] == "HEAD" and _PIXEL.match(path) is None
+        path = plain_path(scope["path"])
+        is_head = scope["method"] == "HEAD" and not path.startswith(_PIXELS)
 
         async def send_on(message: Message) -> None:
             if message["type"] == "http.response.start" and message["status"] >= 400:
@@ -330,17 +338,13 @@ class Front:
                 message = {**message, "body": b""}
             await send(message)
 
-        asked = {**scope, "path": _plain(path), "raw_path": _plain(path).encode()}
+        asked = {**scope, "path": path, "raw_path": path.encode()}
         if is_head:
             asked["method"] = "GET"
         await self.behind(asked, receive, send_on)
 
 
-_PIXEL = re.compile(r"/+(v1/+pixel|pixel/+v1)/")
-
-
-def _plain(path: str) -> str:
-    return re.sub("/{2,}", "/", path).rstrip("/") or "/"
+_PIXELS = ("/v1/pixel/", "/pixel/v1/")
 
 
 def internal_error() -> Answer:
@@ -398,7 +402,7 @@ def client_ip(peer: str | None, headers: Mapping[bytes, bytes], trusted_proxies:
 
 
 def _address(text: str) -> str | None:
-    """The address in `1.2.3.4`, `1.2.3.4:5678`, `::1` or `[::1]:5678`, IPv4 in IPv6 as IPv4; None where it is none."""
+    """Parse `1.2.3.4`, `1.2.3.4:5678`, `::1` or `[::1]:5678`, IPv4 in IPv6 as IPv4; None for other text."""
     text = text.strip(' "')
     if text.startswith("["):
         text = text[1:].partition("]")[0]

@@ -271,10 +271,15 @@ def written_keys(body: bytes) -> Iterator[str]:
                 yield text
 
 
+def may_hold_key(text: bytes) -> bool:
+    """Whether JSON may have a field that a write key is read from, also where its name is escaped."""
+    return b"riteKey" in text or b"api_key" in text or b"\\u00" in text
+
+
 def without_key(raw: bytes | msgspec.Raw) -> bytes | msgspec.Raw:
     """An event's bytes without the top-level fields that a write key is read from; as they came where it has none."""
     text = bytes(raw)
-    if b"riteKey" not in text and b"api_key" not in text and b"\\u00" not in text:
+    if not may_hold_key(text):
         return raw
     try:
         fields = _object_decoder.decode(text)

@@ -21,7 +21,6 @@ _PAGE = """<!doctype html>
   :root {{ color-scheme: light dark }}
   body {{ font: 1rem/1.6 system-ui, sans-serif; max-width: 38rem; margin: 10vh auto; padding: 0 1.5rem }}
   h1 {{ font-size: 1.5rem }}
-  code {{ font-size: .95em }}
 </style>
 <h1><img src="/favicon.ico" alt="" width="24" height="24"> ManyMetrics</h1>
 <p>This server collects product analytics events over HTTP and stores them as rows that SQL can query.</p>

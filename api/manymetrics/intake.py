@@ -36,6 +36,7 @@ from manymetrics.events import (
     TooManyValuesError,
     UnreadableBodyError,
     is_deeper_than,
+    may_hold_key,
     near_key,
     only_batch,
     parse_event,
@@ -280,7 +281,7 @@ def _split_with_care(draft: Draft) -> Refusal | None:
 
 def _without_keys(draft: Draft) -> Sequence[bytes | msgspec.Raw]:
     """The events without the fields that a write key is read from: it is a credential, and never stored."""
-    if b"riteKey" not in draft.body and b"api_key" not in draft.body and b"\\u00" not in draft.body:
+    if not may_hold_key(draft.body):
         return draft.events
     return [without_key(event) for event in draft.events]
 

@@ -87,9 +87,7 @@ class KeyTable:
     """Keys in memory. Looked up by digest, so that the time it takes tells nothing about a key."""
 
     def __init__(self, keys: Iterable[WriteKey]) -> None:
-        keys = list(keys)
-        revoked = {key.key for key in keys if key.revoked}  # wins where a key is there twice
-        live = [key for key in keys if key.key not in revoked]
+        live = live_keys(list(keys))
         self._known: dict[bytes, WriteKey] = {}
         self._by_digest = {(digest := _digest(key.key)): (digest, key) for key in live}
         self._origins = (
@@ -336,6 +334,12 @@ def browser_origin(text: str) -> str:
 
 _ORIGIN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#@:\[\]]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?(?:[/?#].*)?")
 _DEFAULT_PORTS = {("http", ":80"), ("https", ":443")}
+
+
+def live_keys(keys: Sequence[WriteKey]) -> list[WriteKey]:
+    """Those that are not revoked anywhere in the list."""
+    revoked = {key.key for key in keys if key.revoked}
+    return [key for key in keys if key.key not in revoked]
 
 
 def repeated_keys(keys: Sequence[WriteKey]) -> list[list[int]]:

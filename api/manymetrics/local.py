@@ -66,7 +66,7 @@ def lock_path(data_dir: Path) -> Path:
 
 
 def check_data_dir(data_dir: Path) -> None:
-    """Make the folder where there is none. Raises SettingsError where it can't be used."""
+    """Create the folder if it is missing. Raises SettingsError if it can't be used."""
     from manymetrics_insights.folder import metadata_path
 
     if (why := why_unusable(data_dir) or why_unfinished(data_dir)) is not None:

@@ -73,10 +73,15 @@ def _path(data_dir: Path, location: str) -> str:
         raise LakeError(f"{error}: put back the catalog.db of these tables, or run `manymetrics recover`.") from error
 
 
+def open_read_only(path: Path, timeout_s: float = 5.0) -> sqlite3.Connection:
+    """Open a SQLite file, whatever its path holds. ``timeout_s``: how long to wait for a lock. Raises sqlite3.Error."""
+    return sqlite3.connect(f"file://{quote(str(path.absolute()))}?mode=ro", uri=True, timeout=timeout_s)
+
+
 def _metadata_location(catalog: Path, name: str) -> str | None:
     if not catalog.exists():
         return None
-    with closing(sqlite3.connect(f"file://{quote(str(catalog.absolute()))}?mode=ro", uri=True, timeout=10)) as database:
+    with closing(open_read_only(catalog, timeout_s=10)) as database:
         if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'iceberg_tables'").fetchone() is None:
             return None
         row = database.execute(

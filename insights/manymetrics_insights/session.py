@@ -129,12 +129,15 @@ def _rows(
         f" FROM read_parquet({_paths(state.deletes)}, hive_partitioning = false)"
     )
     named = [location for (location,) in connection.execute(f"SELECT DISTINCT path FROM {deleted}").fetchall()]
-    touched = {location: source.path(location) for location in named}
-    for location, path in touched.items():
-        if path != location:
-            connection.execute(f"UPDATE {deleted} SET path = ? WHERE path = ?", [path, location])
-    whole = [file for file in state.files if file.path not in touched.values()]
-    holed = [file for file in state.files if file.path in touched.values()]
+    paths = [source.path(location) for location in named]
+    if paths != named:
+        moved = "(SELECT unnest(?) AS location, unnest(?) AS path) AS moved"
+        connection.execute(
+            f"UPDATE {deleted} SET path = moved.path FROM {moved} WHERE {deleted}.path = moved.location", [named, paths]
+        )
+    touched = set(paths)
+    whole = [file for file in state.files if file.path not in touched]
+    holed = [file for file in state.files if file.path in touched]
     scans = [f"SELECT * FROM {_scan(whole, fields)}"] if whole else []
     if holed:
         still_there = f"NOT EXISTS (SELECT 1 FROM {deleted} WHERE path = kept.filename AND pos = kept.file_row_number)"

@@ -38,7 +38,7 @@ _PATH, _FOLDER = "manymetrics.catalog", "manymetrics.folder"  # properties: of t
 
 
 def open_catalog(data_dir: Path, path: Path | None = None) -> SqlCatalog:
-    """The catalogue of a data folder, which is made where there is none. ``path``: another file than its own."""
+    """Open the catalogue of a data folder, creating it if missing. ``path``: a file to use in place of its own."""
     data_dir.mkdir(parents=True, exist_ok=True)
     home = data_dir.resolve()
     properties = {
@@ -105,7 +105,7 @@ def sync_written() -> None:
     paths = list(_written)
     folders = sorted({os.path.dirname(path) for path in paths})  # noqa: PTH120  # on every file of a commit
     for some in (paths, [one for folder in folders for one in (folder, *_new_parents(folder))]):
-        list(_pool().map(_sync, some))
+        list(_pool().map(sync, some))
     _written.difference_update(paths)
 
 
@@ -125,7 +125,8 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(SYNCS_AT_ONCE, thread_name_prefix="sync")
 
 
-def _sync(path: str) -> None:
+def sync(path: str) -> None:
+    """Put a file or folder on the disk, if it is there. Raises OSError."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:  # it was given up

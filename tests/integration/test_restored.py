@@ -381,7 +381,7 @@ def power(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
     A file that was not synced is empty, and one whose folder was not synced since it was made is not there.
     """
     synced, kept = dict[str, int](), list[Path]()
-    real_sync = catalog_module._sync
+    real_sync = catalog_module.sync
 
     def sync(path: str) -> None:
         real_sync(path)
@@ -405,7 +405,7 @@ def power(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
         kept.append(copy)
 
     with monkeypatch.context() as patch:
-        patch.setattr(catalog_module, "_sync", sync)
+        patch.setattr(catalog_module, "sync", sync)
         patch.setattr(catalog_module._Catalog, "commit_table", _after(catalog_module._Catalog.commit_table, cut))
         yield kept
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from manymetrics import private_files
 from manymetrics.cli.data_dir import add_data_dir, require_tables
+from manymetrics.cli.help_text import KeepExamples
 from manymetrics.data_folder import UNFINISHED, path_in, why_unusable
 from manymetrics.settings import SettingsError
 from manymetrics.tables import EVENTS, TABLES
@@ -61,7 +62,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
             "event that was answered with 200 before it began is in the copy, once. What is erased later stays there."
         ),
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=KeepExamples,
     )
     parser.add_argument("to", type=Path, metavar="TO", help="a new or empty folder, outside of the data folder")
     add_data_dir(parser)
@@ -242,10 +243,7 @@ def _look(to: Path) -> dict[str, object]:
 
 
 def _sync(paths: Iterable[Path]) -> None:
+    from manymetrics_processor.local_catalog import sync
+
     for path in paths:
-        if path.exists():
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+        sync(str(path))

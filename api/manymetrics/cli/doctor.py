@@ -6,7 +6,6 @@ import argparse
 import fcntl
 import json
 import os
-import re
 import shutil
 import socket
 import sqlite3
@@ -25,7 +24,7 @@ from urllib.request import ProxyHandler, build_opener
 
 from manymetrics.cli.data_dir import add_data_dir, require_data
 from manymetrics.cli.help_text import KeepExamples
-from manymetrics.cli.packages import install_command
+from manymetrics.cli.packages import install_command, requirements
 from manymetrics.outcomes import Reason
 from manymetrics.settings import Settings, SettingsError
 
@@ -129,11 +128,8 @@ def installed_requirements() -> dict[str, str]:
     hold a package that no other extra has brought.
     """
     extras: dict[str, dict[str, str]] = {"": {}}
-    for line in metadata.requires("manymetrics") or ():
-        requirement, _, marker = line.partition(";")
-        extra = marker.partition("==")[2].strip(" '\"")
-        name = re.split(r"[\[=<>!~ ]", requirement, maxsplit=1)[0]
-        extras.setdefault(extra, {})[name] = requirement.strip()
+    for name, requirement, extra in requirements():
+        extras.setdefault(extra, {})[name] = requirement
     extras.pop("dev", None)
     needed = extras.pop("")
     missing = {extra: {name for name in wants if _version(name) is None} for extra, wants in extras.items()}
@@ -225,7 +221,7 @@ def check_port(settings: Settings) -> Iterator[Finding]:
 
 def check_keys(settings: Settings) -> Iterator[Finding]:
     """Whether there is a live write key."""
-    from manymetrics.keys import KeysUnavailableError, keys_path, read_keys, repeated_keys
+    from manymetrics.keys import KeysUnavailableError, keys_path, live_keys, read_keys, repeated_keys
 
     if settings.write_keys:
         yield Finding(
@@ -246,7 +242,7 @@ def check_keys(settings: Settings) -> Iterator[Finding]:
         is_revoked = any(keys[place - 1].revoked for place in places)
         result = "it counts as revoked" if is_revoked else "the last counts"
         yield Finding("keys", "warn", f"number {named} in {path} are one key: {result}", "leave one of them")
-    live = len({key.key for key in keys} - {key.key for key in keys if key.revoked})
+    live = len({key.key for key in live_keys(keys)})
     if not live:
         yield Finding("keys", "fail", "no live key: every event is answered 401", f"add one to {path}")
     else:

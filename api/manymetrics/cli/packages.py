@@ -5,7 +5,16 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from collections.abc import Iterator
 from importlib import metadata
+
+
+def requirements() -> Iterator[tuple[str, str, str]]:
+    """Yield each package that this one needs, its requirement, and the extra that brings it (empty for none)."""
+    for line in metadata.requires("manymetrics") or ():
+        requirement, _, marker = line.partition(";")
+        extra = marker.partition("==")[2].strip(" '\"")
+        yield re.split(r"[\[=<>!~ ]", requirement, maxsplit=1)[0], requirement.strip(), extra
 
 
 def install_command(requirement: str) -> str:
@@ -19,6 +28,5 @@ def missing_module(error: ModuleNotFoundError) -> str | None:
     if not module or module.startswith("manymetrics"):
         return None
     name = module.replace("_", "-")
-    lines = (line.partition(";")[0].strip() for line in metadata.requires("manymetrics") or ())
-    requirement = next((line for line in lines if re.split(r"[\[=<>!~]", line, maxsplit=1)[0] == name), name)
+    requirement = next((wanted for package, wanted, _ in requirements() if package == name), name)
     return f"{name} is not installed: {install_command(requirement)}"

@@ -12,7 +12,6 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from manymetrics import private_files
 from manymetrics.cli.data_dir import add_data_dir, require_data
@@ -89,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
 @contextmanager
 def _catalog(data_dir: Path, *, dry_run: bool) -> Iterator[SqlCatalog]:
     """The catalogue; in a dry run a copy of it that is thrown away, or a new one where it is gone or damaged."""
+    from manymetrics_insights.folder import open_read_only
     from manymetrics_processor.local_catalog import open_catalog
 
     path = data_dir / "catalog.db"
@@ -101,7 +101,7 @@ def _catalog(data_dir: Path, *, dry_run: bool) -> Iterator[SqlCatalog]:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "catalog.db"
         if path.exists() and not is_damaged:
-            with closing(_open_read_only(path)) as source, closing(sqlite3.connect(copy)) as target:
+            with closing(open_read_only(path)) as source, closing(sqlite3.connect(copy)) as target:
                 source.backup(target)
         catalog = open_catalog(data_dir, copy)
         try:
@@ -138,16 +138,14 @@ def _look_at_stream(path: Path, events: StaticTable | None, *, dry_run: bool) ->
         }
 
 
-def _open_read_only(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"file://{quote(str(path.absolute()))}?mode=ro", uri=True)
-
-
 def _is_damaged(path: Path) -> bool:
     """Whether a file is no catalogue. Raises SettingsError where that can't be told."""
+    from manymetrics_insights.folder import open_read_only
+
     if not path.exists():
         return False
     try:
-        with closing(_open_read_only(path)) as database:
+        with closing(open_read_only(path)) as database:
             if database.execute("pragma quick_check").fetchone() != ("ok",):
                 return True
             if database.execute("select 1 from sqlite_master").fetchone() is not None:
