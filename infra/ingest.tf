@@ -1,25 +1,6 @@
 # HTTP in: the API's function, and before it an HTTP API, or nothing but its own URL.
 
 locals {
-  event_types = ["track", "identify", "page", "screen", "group", "alias"]
-  event_paths = concat(
-    [for type in local.event_types : "/v1/${type}"],
-    [for type in local.event_types : "/v1/${substr(type, 0, 1)}"],
-    ["/v1/batch", "/v1/import", "/v1/b", "/beacon/v1/batch", "/v1/m"],
-  )
-
-  # What is named here costs a request; anything else is refused by the gateway, and reaches no function. /metrics is
-  # left out: on Lambda it would tell of one process among many.
-  routes = toset(concat(
-    flatten([for path in local.event_paths : ["POST ${path}", "POST ${path}/"]]),
-    [
-      "GET /v1/pixel/{event_type}", "GET /pixel/v1/{event_type}",
-      "GET /v1/projects/{key}/settings", "GET /sourceConfig", "GET /sourceConfig/",
-      "GET /healthz", "GET /readyz",
-      "GET /docs", "GET /openapi.json", "GET /static-offline-docs/{file+}",
-    ],
-  ))
-
   http_api = var.ingress == "http_api" ? { this = true } : {}
   url      = var.ingress == "function_url" ? { this = true } : {}
 }
@@ -44,12 +25,14 @@ resource "aws_lambda_function" "api" {
     variables = {
       MANYMETRICS_STREAM         = aws_kinesis_stream.this.name
       MANYMETRICS_KEYS_PARAMETER = aws_ssm_parameter.keys.name
+      MANYMETRICS_DATABASE       = local.database # what its metrics are told apart by
     }
   }
 
   logging_config {
-    log_format = "Text" # the function writes lines of JSON itself
-    log_group  = aws_cloudwatch_log_group.api.name
+    log_format       = "JSON" # so that levels can be chosen; what the function writes itself stays as it is
+    log_group        = aws_cloudwatch_log_group.api.name
+    system_log_level = "WARN" # at INFO, three lines for each call: they would cost as much as the call
   }
 
   tags = local.tags
@@ -151,11 +134,13 @@ resource "aws_apigatewayv2_integration" "api" {
   timeout_milliseconds   = (var.api.timeout_s + 1) * 1000
 }
 
+# One route for all: no route key may end in "/", as paths of SDKs do. The function answers what is no path of its own
+# with 404, before it loads anything. A stranger's request costs no more there than at a path that can be guessed.
 resource "aws_apigatewayv2_route" "this" {
-  for_each = var.ingress == "http_api" ? local.routes : []
+  for_each = local.http_api
 
   api_id    = aws_apigatewayv2_api.this["this"].id
-  route_key = each.value
+  route_key = "$default"
   target    = "integrations/${aws_apigatewayv2_integration.api["this"].id}"
 }
 

@@ -57,6 +57,20 @@ locals {
         statistic = "Sum", period_s = 3600, periods = 1, threshold = 1000, comparison = "GreaterThanThreshold", missing = "notBreaching"
       }
     },
+    {
+      encoding-lost = {
+        text      = "A gateway took compressed bodies for text and damaged them, so their events are lost: turn gzip off in the client, or see api/README.md",
+        namespace = "ManyMetrics", metric = "encoding_lost", dimensions = { Database = local.database },
+        statistic = "Sum", period_s = 300, periods = 1, threshold = 0, comparison = "GreaterThanThreshold", missing = "notBreaching"
+      }
+    },
+    var.ingress == "http_api" ? {} : {
+      api-5xx = {
+        text      = "The function URL answers 5xx, which are no errors of the function's: clients send again",
+        namespace = "AWS/Lambda", metric = "Url5xxCount", dimensions = { FunctionName = aws_lambda_function.api.function_name },
+        statistic = "Sum", period_s = 300, periods = 3, threshold = 10, comparison = "GreaterThanThreshold", missing = "notBreaching"
+      }
+    },
     var.ingress != "http_api" ? {} : {
       for key, one in {
         api-5xx  = { metric = "5xx", statistic = "Sum", threshold = 10, text = "The gateway answers 5xx: clients send again" }

@@ -59,6 +59,19 @@ def rest_api(method: str, target: str, headers: dict[str, str], body: bytes = b"
     }
 
 
+def http_api_by_type(method: str, target: str, headers: dict[str, str], body: bytes = b"") -> Payload:
+    """Payload 2.0 where Content-Type alone says what is text, as it was measured: bytes that are no UTF-8 are lost.
+
+    https://github.com/ministackorg/ministack/issues/766, and for a function URL localstack/localstack#9842.
+    """
+    kind = _lower(headers).get("content-type", "").partition(";")[0].strip().lower()
+    if kind.startswith("text/") or kind in {"application/json", "application/javascript", "application/xml"}:
+        text = {"body": body.decode(errors="replace") or None, "isBase64Encoded": False}
+    else:
+        text = {"body": base64.b64encode(body).decode(), "isBase64Encoded": True}
+    return {**http_api(method, target, headers), **text}
+
+
 FORMS = [http_api, function_url, http_api_v1, rest_api]
 
 

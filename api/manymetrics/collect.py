@@ -285,6 +285,11 @@ ALLOWED_HEADERS = (
 )
 
 
+def is_preflight(pairs: HeaderList) -> bool:
+    """Whether an OPTIONS request with these headers is a CORS preflight."""
+    return any(name == b"access-control-request-method" for name, _ in pairs)
+
+
 def one_of_each(pairs: HeaderList) -> dict[bytes, bytes]:
     """By name; where one comes more than once, joined as HTTP has it: so two origins are none that a key names."""
     values: dict[bytes, list[bytes]] = {}
@@ -311,7 +316,7 @@ class Front:
         route = find_route(path) if method == "POST" else None
         if route is not None:
             answer = await answer_asgi(self.collector, scope, receive, route)
-        elif method == "OPTIONS" and any(name == b"access-control-request-method" for name, _ in scope["headers"]):
+        elif method == "OPTIONS" and is_preflight(scope["headers"]):
             answer = self.collector.preflight(scope["headers"])
         elif _has_too_many_fields(scope["query_string"]):
             answer = self.collector.refused(QUERY_TOO_LONG, scope["headers"], None)

@@ -423,6 +423,13 @@ UNSUPPORTED_ENCODING = _refuse(
 INVALID_ENCODING = _refuse(
     400, "invalid_encoding", "the body can't be inflated: send whole gzip or deflate data, once compressed"
 )
+ENCODING_LOST = Refusal(
+    415,
+    RequestOutcome.ENCODING_LOST,
+    "encoding_lost",
+    "the gateway took the compressed body for text and damaged it: turn gzip off in this client, or put a REST API "
+    "with binary media types, or a load balancer, before the function",
+)
 NO_BATCH = _refuse(400, "no_batch", '`batch` is missing: send {"batch": [...]}, or one event to /v1/track')
 KEYS_UNAVAILABLE = Refusal(
     503, RequestOutcome.UNAVAILABLE, "keys_unavailable", "the write keys can't be read just now: send it again later"

@@ -1,24 +1,38 @@
 """The root of the API on AWS Lambda: ``manymetrics.lambda_handler.handler``.
 
-Behind an HTTP API (payload 2.0 or 1.0), a REST API or a function URL. The hot routes are answered straight from the
-payload, without FastAPI and Mangum, which are loaded for the first request to any other.
+Behind an HTTP API (payload 2.0 or 1.0), a REST API or a function URL. Hot routes, preflights and paths that are none
+of ours are answered straight from the payload, without FastAPI and Mangum, which are loaded for the first request to
+any other: they take seconds of a small function.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import logging
 import os
+import re
+import time
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, NamedTuple, cast
 from urllib.parse import urlencode
 
 from manymetrics.aws import keys_of, sink_of
-from manymetrics.collect import NOT_FOUND, Answer, Collector, HeaderList, Request, find_route, refusal_answer
+from manymetrics.collect import (
+    NOT_FOUND,
+    Answer,
+    Collector,
+    HeaderList,
+    Request,
+    find_route,
+    is_preflight,
+    plain_path,
+    refusal_answer,
+)
 from manymetrics.events import MAX_BODY_BYTES
-from manymetrics.intake import INVALID_ENCODING, TOO_LARGE_BODY
+from manymetrics.intake import ENCODING_LOST, INVALID_ENCODING, TOO_LARGE_BODY
 from manymetrics.keys import Keys
 from manymetrics.keys_parameter import READ_TIMEOUT_S
 from manymetrics.settings import Settings
@@ -27,6 +41,13 @@ from manymetrics.telemetry import log_json_lines
 
 Payload = dict[str, Any]
 App = Callable[[Payload, object], Payload]
+
+METRIC_EVERY_S = 60.0  # at most, of one environment: a client that is wrong is wrong at each request
+# What the app behind answers. /metrics would tell of one process among many; /sdk is CloudFront's.
+_BEHIND = re.compile(
+    r"/(?:favicon\.ico|healthz|readyz|docs|openapi\.json|static-offline-docs/.+|sourceConfig|"
+    r"v1/projects/[^/]+/settings|(?:v1/pixel|pixel/v1)/[^/]+)?"
+)
 
 
 def handler(payload: Payload, context: object) -> Payload:
@@ -50,12 +71,17 @@ class Root:
         self._collector = Collector(keys, sink, trusted_proxies=settings.trusted_proxies, has_threads=False)
         self._loop = asyncio.new_event_loop()
         self._app: App | None = None
+        self._encodings_lost, self._told_at = 0, float("-inf")
 
     def answer(self, payload: Payload, context: object) -> Payload:
         """The response to a payload, in that payload's form."""
         form = _V2 if payload.get("version") == "2.0" else _V1
         asked = form.read(payload)
-        if "%" in asked.path:  # no path of ours has an escape; Mangum would take it out
+        if asked.method == "OPTIONS" and is_preflight(asked.pairs):
+            return form.write(self._collector.preflight(asked.pairs))
+        route = find_route(asked.path.encode())
+        # No path of ours has an escape; Mangum would take it out.
+        if "%" in asked.path or (route is None and not is_behind(asked.path)):
             return form.write(self._collector.with_cors(refusal_answer(NOT_FOUND), asked.pairs))
         try:
             body = _body_of(payload)
@@ -63,8 +89,10 @@ class Root:
             return form.write(self._collector.refused(INVALID_ENCODING, asked.pairs, None))
         if len(body) > MAX_BODY_BYTES:
             return form.write(self._collector.refused(TOO_LARGE_BODY, asked.pairs, None))
-        route = find_route(asked.path.encode()) if asked.method == "POST" else None
-        if route is None:
+        if _is_encoding_lost(payload, asked.pairs):
+            self._tell_of_lost_encoding()
+            return form.write(self._collector.refused(ENCODING_LOST, asked.pairs, None))
+        if route is None or asked.method != "POST":
             return self.answer_with_app(form.put(payload, asked), context)
         request = Request(route, asked.pairs, asked.query, asked.source_ip, body)
         return form.write(self._loop.run_until_complete(self._collector.answer(request)))
@@ -81,10 +109,32 @@ class Root:
             self._app = cast("App", Mangum(app, lifespan="off"))
         return self._app(payload, context)
 
+    def _tell_of_lost_encoding(self) -> None:
+        """Count it in CloudWatch, in its embedded metric format, by the database, which no two stacks share."""
+        self._encodings_lost += 1
+        if time.monotonic() - self._told_at < METRIC_EVERY_S:
+            return
+        metric = {"Name": "encoding_lost", "Unit": "Count"}
+        directive = {"Namespace": "ManyMetrics", "Dimensions": [["Database"]], "Metrics": [metric]}
+        metadata = {"Timestamp": round(time.time() * 1_000), "CloudWatchMetrics": [directive]}
+        line = {"_aws": metadata, "Database": self._settings.database, "encoding_lost": self._encodings_lost}
+        print(json.dumps(line), flush=True)  # noqa: T201  # the format is a line of the output
+        self._encodings_lost, self._told_at = 0, time.monotonic()
+
+    @property
+    def has_app(self) -> bool:
+        """Whether the whole app was loaded."""
+        return self._app is not None
+
     def close(self) -> None:
         """Give back what it holds. Lambda never does."""
         asyncio.set_event_loop(None)
         self._loop.close()
+
+
+def is_behind(path: str) -> bool:
+    """Whether the app behind has a route for this path, by some method."""
+    return _BEHIND.fullmatch(plain_path(path)) is not None
 
 
 class _Asked(NamedTuple):
@@ -181,6 +231,20 @@ def _pairs(headers: Mapping[str, str], source_ip: str | None) -> HeaderList:
 
 def _headers(asked: _Asked) -> dict[str, str]:
     return {name.decode(): value.decode("utf-8", "surrogatepass") for name, value in asked.pairs}
+
+
+def _is_encoding_lost(payload: Payload, pairs: HeaderList) -> bool:
+    """Whether a compressed body came as text, so that each byte that is no UTF-8 became U+FFFD.
+
+    AWS's gateways take a body for text by its Content-Type alone (https://github.com/ministackorg/ministack/issues/766).
+    """
+    body: str = payload.get("body") or ""
+    if payload.get("isBase64Encoded"):
+        return False
+    if body.startswith("\x1f"):  # gzip's first byte, and never JSON's
+        return True
+    deflated = any(name == b"content-encoding" and value.strip().lower() == b"deflate" for name, value in pairs)
+    return deflated and "\ufffd" in body and not body.lstrip().startswith("{")
 
 
 def _body_of(payload: Payload) -> bytes:

@@ -81,7 +81,9 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
         intake.TOO_LARGE_BODY, description="Body, inflated body, envelope or number of events over the limit."
     ),
     415: _refusals(
-        intake.UNSUPPORTED_ENCODING, description="A Content-Encoding that is not gzip, deflate or identity."
+        intake.UNSUPPORTED_ENCODING,
+        intake.ENCODING_LOST,
+        description="A Content-Encoding that is not gzip, deflate or identity; or a gateway that damaged the body.",
     ),
     429: _refusals(intake.THROTTLED, description="The stream is throttled."),
     503: _refusals(

@@ -67,3 +67,4 @@ class RequestOutcome(StrEnum):
     TOO_LARGE = "too_large"
     UNAVAILABLE = "unavailable"
     THROTTLED = "throttled"
+    ENCODING_LOST = "encoding_lost"

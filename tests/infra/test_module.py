@@ -152,7 +152,7 @@ def test_a_file_out_of_format_is_found(broken: Terraform) -> None:
         ),
         pytest.param(
             "defaults.tftest.hcl",
-            "the_gateway_speaks_payload_2_and_knows_its_routes",
+            "the_gateway_speaks_payload_2_and_leaves_paths_to_the_function",
             "ingest.tf",
             '  payload_format_version = "2.0"\n',
             "",

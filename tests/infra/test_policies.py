@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -9,8 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from manymetrics.keys import KeyTable
+from manymetrics.lambda_handler import Root
+from manymetrics.settings import Settings
+from manymetrics.sinks import MemorySink
 from manymetrics_processor.handler import _put_metrics
 from manymetrics_processor.window import Window
+from tests.gateway_payloads import http_api_by_type
 from tests.infra.metrics import OUR_DIMENSIONS, OURS, asked, silent
 from tests.infra.policies import RULES, Rule, iam_policies, moving_parts, of, unexplained_wildcards
 from tests.infra.scan import parliament
@@ -118,11 +124,17 @@ def test_an_action_with_a_wildcard_is_found(states: dict[str, list[Resource]], a
 
 @pytest.fixture
 def written(capsys: pytest.CaptureFixture[str]) -> list[str]:
-    """The metrics that the processor writes."""
+    """The metrics that the two functions write."""
     _put_metrics([b""], Window(), "shop")
-    [directive] = json.loads(capsys.readouterr().out)["_aws"]["CloudWatchMetrics"]
-    assert (directive["Namespace"], directive["Dimensions"]) == (OURS, [[*OUR_DIMENSIONS]])
-    return [metric["Name"] for metric in directive["Metrics"]]
+    api = Root(Settings(), KeyTable([]), MemorySink())
+    api.answer(http_api_by_type("POST", "/v1/track", {"Content-Type": "application/json"}, gzip.compress(b"{}")), None)
+    api.close()
+    lines = capsys.readouterr().out.splitlines()
+    directives = [one for line in lines for one in json.loads(line)["_aws"]["CloudWatchMetrics"]]
+    assert len(directives) == len(lines) == 2
+    for one in directives:
+        assert (one["Namespace"], one["Dimensions"]) == (OURS, [[*OUR_DIMENSIONS]])
+    return [metric["Name"] for one in directives for metric in one["Metrics"]]
 
 
 @pytest.mark.terraform

@@ -6,6 +6,7 @@ import gzip
 import json
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,7 +21,7 @@ from manymetrics.records import unpack
 from manymetrics.settings import Settings
 from manymetrics.sinks import MemorySink, SinkResult
 from tests.events_corpus import read_cases, request_of
-from tests.gateway_payloads import FORMS, SENDER, Make, http_api
+from tests.gateway_payloads import FORMS, SENDER, Make, http_api, http_api_by_type
 from tests.in_process import EVENT, KEYS, basic
 
 
@@ -151,6 +152,97 @@ def test_a_body_has_the_bounds_that_it_has_on_a_server(
     answer = function.root.answer(http_api("POST", "/v1/batch", headers, body), None)
 
     assert answer["statusCode"] == status
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "application/json; charset=utf-8", "text/plain"])
+@pytest.mark.parametrize(
+    ("encoding", "compressed"),
+    [
+        ("gzip", gzip.compress(EVENT)),
+        (None, gzip.compress(EVENT)),
+        ("deflate", zlib.compress(EVENT)),
+        ("Deflate", zlib.compress(EVENT, wbits=-15)),
+    ],
+    ids=["gzip", "gzip-unsaid", "deflate", "raw-deflate"],
+)
+def test_a_compressed_body_that_a_gateway_took_for_text_is_refused_with_the_cure(
+    function: Function,
+    capsys: pytest.CaptureFixture[str],
+    content_type: str,
+    encoding: str | None,
+    compressed: bytes,
+) -> None:
+    headers = basic("wk_shop:") | {"Content-Type": content_type}
+    if encoding is not None:
+        headers["Content-Encoding"] = encoding
+
+    answers = [
+        function.root.answer(http_api_by_type("POST", path, headers, compressed), None)
+        for path in ("/v1/track", "/v1/batch", "/v1/import/")
+    ]
+
+    for answer in answers:
+        refusal = json.loads(answer["body"])
+        assert (answer["statusCode"], refusal["code"]) == (415, "encoding_lost")
+        assert "turn gzip off" in refusal["message"]
+    assert function.stored() == []
+    [line] = capsys.readouterr().out.splitlines()  # at most one a minute
+    metric = json.loads(line)
+    assert (metric["encoding_lost"], metric["Database"]) == (1, "manymetrics")
+    assert metric["_aws"]["CloudWatchMetrics"][0]["Metrics"] == [{"Name": "encoding_lost", "Unit": "Count"}]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Type": "application/octet-stream", "Content-Encoding": "gzip"},
+        {"Content-Type": "application/gzip"},
+        {"Content-Encoding": "gzip"},
+    ],
+)
+def test_a_compressed_body_that_came_as_base64_is_stored(function: Function, headers: dict[str, str]) -> None:
+    sent = http_api_by_type("POST", "/v1/track", basic("wk_shop:") | headers, gzip.compress(EVENT))
+
+    assert function.root.answer(sent, None)["statusCode"] == 200
+    assert [events for events, _, _ in function.stored()] == [[EVENT]]
+
+
+@pytest.mark.parametrize("encoding", ["deflate", "gzip", "identity"])
+def test_plain_json_with_the_replacement_character_is_never_taken_for_a_damaged_body(
+    function: Function, encoding: str
+) -> None:
+    event = ' {"userId":"u","event":"x\ufffd"}'.encode()
+    headers = basic("wk_shop:") | {"Content-Type": "application/json", "Content-Encoding": encoding}
+
+    answer = function.root.answer(http_api_by_type("POST", "/v1/track", headers, event), None)
+
+    assert "encoding_lost" not in answer["body"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "path",
+    ["/wp-login.php", "/.env", "/v1", "/v1/", "/v1/tracks", "/metrics", "/sdk/mm.js", "/sample", "/docs/x"],
+)
+@pytest.mark.parametrize("method", ["GET", "POST", "HEAD", "PUT"])
+def test_a_path_that_is_none_of_ours_is_404_without_the_app_behind(
+    function: Function, form: Make, method: str, path: str
+) -> None:
+    answer = function.root.answer(form(method, path, {"Origin": "https://shop.example"}, b""), None)
+
+    assert (answer["statusCode"], json.loads(answer["body"])["code"]) == (404, "not_found")
+    assert function.root.has_app is False
+    assert "access-control-allow-origin" in answer["headers"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_preflight_needs_no_app_behind(function: Function, form: Make) -> None:
+    asked = {"Origin": "https://shop.example", "Access-Control-Request-Method": "POST"}
+
+    answer = function.root.answer(form("OPTIONS", "/v1/batch", asked), None)
+
+    assert (answer["statusCode"], function.root.has_app) == (204, False)
+    assert answer["headers"]["access-control-allow-origin"] == "https://shop.example"
 
 
 def test_what_can_not_be_stored_is_not_acknowledged(function: Function) -> None:

@@ -70,7 +70,7 @@ def test_ten_million_events_by_hand() -> None:
             "Glue catalogue": 8_760 * 5 * 1e-6,
             "CloudWatch logs": 8_760 * 1_000 / 2**30 * 0.5,
             "CloudWatch metrics": 0.6,  # 2 x $0.30
-            "CloudWatch alarms": 1.0,  # 10 x $0.10
+            "CloudWatch alarms": 1.1,  # 11 x $0.10
             "CloudWatch dashboard": 3.0,
             # 365 starts. 8,760 times five minutes: 2 for the shard, 2 for the bucket. x $0.03 / 10,000.
             "KMS": 1.0 + 35_405 * 3e-6,
