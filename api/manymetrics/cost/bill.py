@@ -34,6 +34,11 @@ DAYS: Final = HOURS / 24
 MAINTENANCE_RUNS: Final = HOURS + DAYS  # one an hour, and one a day that looks for orphans: infra/processor.tf
 KEPT_SNAPSHOTS, EXPIRED_AT_ONCE = 100, 50  # the latter at least: handler.py
 RUN_WAIT_MS: Final = 2_000.0  # assumed: of a run of maintenance, for Glue and S3
+STRANGERS: Final = 50_000.0  # assumed: requests a month of whoever looks for open doors; each is answered 404 or 401
+STRANGER_MS: Final = 5.0  # assumed
+KEY_ROTATIONS: Final = 2  # of a key that are billed, each as one more key: after a year, and after two
+IMAGES_KEPT: Final = 2  # the one that runs and one to go back to
+IMAGE_GB: Final = {"spark": 0.8, "arrow": 0.4}  # assumed: compressed, as ECR bills it
 
 GATEWAY_BYTES: Final = 512 * 1024  # what one request of an HTTP API is metered by
 GATEWAY_TIER: Final = 300e6  # requests a month at its first price
@@ -65,6 +70,8 @@ class Bill:
     shards: int
     api_ms: int
     processor_ms: int
+    key_rotations_usd: float  # a part of it that begins after a year, and is whole after two
+    cold_usd: float  # more, if Lambda kept no processor from one window to the next
 
     @property
     def usd(self) -> float:
@@ -116,7 +123,15 @@ def bill_of(stack: Stack, traffic: Traffic, prices: Prices, measured: Measured) 
         )
     if traffic.sdk_loads:
         lines.append(_sdk(traffic, prices))
-    return Bill(tuple(lines), flow.shards, flow.api_ms, flow.commit_ms)
+    return Bill(
+        tuple(lines),
+        flow.shards,
+        flow.api_ms,
+        flow.commit_ms,
+        prices.kms_key.of(KEY_ROTATIONS * _own_keys(stack)),
+        _processor(stack, flow, prices, measured, starts=flow.commits).usd
+        - _processor(stack, flow, prices, measured).usd,
+    )
 
 
 def marginal(stack: Stack, traffic: Traffic, prices: Prices, measured: Measured) -> tuple[float, float]:
@@ -207,6 +222,7 @@ def _edge(stack: Stack, traffic: Traffic, flow: _Flow, prices: Prices) -> Line:
     if stack.ingress == "function_url":
         return Line("function URL", 0.0, "no charge of its own", ingests=True)
     metered = flow.requests * ceil(traffic.events_a_request * traffic.event_bytes / GATEWAY_BYTES)
+    metered += _strangers(stack)
     usd = prices.http_api_first_300m.of(min(metered, GATEWAY_TIER))
     usd += prices.http_api_above.of(max(0.0, metered - GATEWAY_TIER))
     return Line("HTTP API", usd, f"{_count(metered)} requests", ingests=True)
@@ -215,9 +231,15 @@ def _edge(stack: Stack, traffic: Traffic, flow: _Flow, prices: Prices) -> Line:
 def _api_function(stack: Stack, flow: _Flow, prices: Prices, measured: Measured) -> Line:
     start_ms = billed_ms(measured.api_start_ms, measured.api_start_ms, 0, stack.api_memory_mb)
     ms = flow.requests * flow.api_ms + _starts(flow.environments, flow.requests) * start_ms
-    usd = _lambda_usd(prices, stack.api_architecture, stack.api_memory_mb, flow.requests, ms)
+    ms += _strangers(stack) * STRANGER_MS
+    requests = flow.requests + _strangers(stack)
+    usd = _lambda_usd(prices, stack.api_architecture, stack.api_memory_mb, requests, ms)
     why = f"{_count(flow.requests)} x {flow.api_ms} ms at {stack.api_memory_mb} MB"
     return Line("API function", usd, why, ingests=True)
+
+
+def _strangers(stack: Stack) -> float:
+    return 0.0 if stack.is_plain_tracker else STRANGERS
 
 
 def _starts(environments: float, invocations: float) -> float:
@@ -249,21 +271,30 @@ def _stream(stack: Stack, traffic: Traffic, flow: _Flow, prices: Prices) -> Line
     )
 
 
-def _processor(stack: Stack, flow: _Flow, prices: Prices, measured: Measured) -> Line:
-    engine = measured.engines[stack.engine]
-    cold_ms = billed_ms(engine.cold_cpu_ms, engine.cold_wall_ms, 0, stack.processor_mb)
-    ms = flow.commits * flow.commit_ms + _starts(flow.shards, flow.commits) * cold_ms
+def _processor(stack: Stack, flow: _Flow, prices: Prices, measured: Measured, starts: float | None = None) -> Line:
+    if starts is None:
+        starts = _starts(flow.shards, flow.commits)
+    ms = flow.commits * flow.commit_ms + starts * _cold_ms(stack, measured)
     usd = _lambda_usd(prices, stack.processor_architecture, stack.processor_mb, flow.commits, ms)
     why = f"{_count(flow.commits)} x {flow.commit_ms:,} ms at {stack.processor_mb:,} MB, {stack.engine}"
     return Line("processor function", usd, why)
 
 
+def _cold_ms(stack: Stack, measured: Measured) -> int:
+    engine = measured.engines[stack.engine]
+    return billed_ms(engine.cold_cpu_ms, engine.cold_wall_ms, 0, stack.processor_mb)
+
+
 def _maintenance(stack: Stack, traffic: Traffic, flow: _Flow, prices: Prices, measured: Measured) -> Line:
-    """With Arrow under either engine, in the processor that commits: what a commit leaves, and what each run takes."""
+    """With Arrow under either engine, in the processor that commits: what a commit leaves, and what each run takes.
+
+    A run finds that one at work, or none at all, as often as a start is assumed of any.
+    """
     of, runs = measured.maintenance, MAINTENANCE_RUNS
     cpu_ms = flow.commits * (of.file_ms + of.snapshot_ms) + traffic.events * of.event_us / 1e3
     cpu_ms += runs * of.run_ms + DAYS * of.orphans_ms
     ms = billed_ms(cpu_ms, cpu_ms, runs * RUN_WAIT_MS, stack.processor_mb)
+    ms += _starts(1, runs) * _cold_ms(stack, measured)
     usd = _lambda_usd(prices, stack.processor_architecture, stack.processor_mb, runs, ms)
     return Line("maintenance", usd, f"{_count(runs)} runs: small files, snapshots, orphans")
 
@@ -294,6 +325,8 @@ def _storage(stack: Stack, traffic: Traffic, flow: _Flow, prices: Prices, measur
     yield Line("S3 requests", usd, f"{_count(writes)} PUT and LIST, {_count(reads)} GET and HEAD")
     requests = flow.commits * engine.glue_requests
     yield Line("Glue catalogue", prices.glue_request.of(requests), f"{_count(requests)} requests")
+    gb = IMAGES_KEPT * IMAGE_GB[stack.engine]
+    yield Line("ECR", prices.ecr_stored.of(gb), f"{gb:,.2f} GB: {IMAGES_KEPT} images of the processor")
 
 
 def _runs_that_read_all(flow: _Flow) -> float:
@@ -314,17 +347,24 @@ def _watching(stack: Stack, flow: _Flow, prices: Prices) -> Iterator[Line]:
 
 
 def _keys(stack: Stack, flow: _Flow, prices: Prices) -> Line:
-    """The write keys are decrypted by an environment that starts: keys_parameter.py."""
+    """The write keys are decrypted by an environment that starts: keys_parameter.py.
+
+    Each environment has credentials of its own, and with them a data key of its own for what it puts into the stream.
+    """
     requests = 0.0
     if not stack.is_plain_tracker:
         requests += _starts(flow.environments, flow.requests)
     if stack.encrypted:
         windows = SECONDS / DATA_KEY_S
-        requests += KMS_A_DATA_KEY * (windows * flow.shards + min(windows, flow.commits))
-    keys = int(stack.encrypted and stack.pays_for_key)
-    return Line(
-        "KMS", prices.kms_key.of(keys) + prices.kms_request.of(requests), f"{keys} key, {_count(requests)} requests"
-    )
+        writers = flow.environments * min(windows, flow.requests)
+        requests += KMS_A_DATA_KEY * (writers + windows * flow.shards + min(windows, flow.commits))
+    keys = _own_keys(stack)
+    usd = prices.kms_key.of(keys * (1 + KEY_ROTATIONS)) + prices.kms_request.of(requests)
+    return Line("KMS", usd, f"{keys} key with {KEY_ROTATIONS} rotations, {_count(requests)} requests")
+
+
+def _own_keys(stack: Stack) -> int:
+    return int(stack.encrypted and stack.pays_for_key)
 
 
 def _sdk(traffic: Traffic, prices: Prices) -> Line:

@@ -49,6 +49,7 @@ class Prices(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dashboard: Price
     kms_key: Price
     kms_request: Price
+    ecr_stored: Price
     athena_scanned: Price
     cloudfront_request: Price
     cloudfront_out: Price

@@ -18,7 +18,7 @@ PARTLY_FIXED: Final = 720 * 0.015  # a plain tracker, where only a shard, the ga
 PARTLY_A_MILLION: Final = 1.00 + 0.10
 NOT_IN_IT: Final = (
     "taxes, free tiers, discounts, other regions",
-    "the storage of the processor's image in ECR, and of logs",
+    "the storage of logs",
     "a domain, a firewall, a budget's actions, e-mail of alarms",
 )
 
@@ -83,7 +83,7 @@ class Report:
                 f"{model.PUT_WAIT_MS:g} ms for Kinesis to answer, {model.COMMIT_WAIT_MS:g} ms a commit for Glue, S3, "
                 f"{model.RUN_WAIT_MS / 1e3:g} s a run of maintenance, "
                 f"a cold start every {model.ENVIRONMENT_HOURS:g} hours, {model.ANSWER_BYTES} bytes an answer, "
-                f"{stack.alarms} alarms, no line logged for a request"
+                f"{stack.alarms} alarms, no line logged for a request, {model.STRANGERS:,.0f} requests of strangers"
             ),
             (
                 f"list prices of {self.prices.region} as of {self.prices.as_of}, no free tier; "
@@ -121,6 +121,8 @@ def as_text(report: Report) -> str:
         f"dominates: {top.component}, {top.usd / bill.usd:.0%}",
         f"the next million events: ${more:,.4f}, of which ${ingestion:,.4f} to take them in (edge, function, stream)",
         f"stream: {report.provisioned()}",
+        f"of it the KMS key's rotations: ${bill.key_rotations_usd:,.2f}, half after a year, all after two",
+        f"if every commit met a cold start, as with an idle function that Lambda gives up: ${bill.cold_usd:,.2f} more",
     ]
     if report.without_price:
         text.append(f"read, and without a price here: {', '.join(report.without_price)}")
@@ -138,6 +140,8 @@ def as_object(report: Report) -> dict[str, Any]:
         "usd_a_million": bill.usd / (report.traffic.events / MILLION),
         "usd_for_the_next_million": more,
         "usd_for_the_next_million_to_take_in": ingestion,
+        "usd_of_key_rotations": bill.key_rotations_usd,
+        "usd_more_if_cold": bill.cold_usd,
         "dominates": bill.dominating.component,
         "components": [{"component": line.component, "usd": line.usd, "why": line.why} for line in bill.lines],
         "stream": report.provisioned(),
