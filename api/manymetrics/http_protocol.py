@@ -58,7 +58,7 @@ MOST_FILES = 65_536  # that are asked for
 CLOSED_AT_ONCE = 16  # past the limit, one connection in so many is closed: looking for the idle ones takes time
 LOG_EVERY_S = 60.0
 LINGER_S, LINGER_BYTES = 2.0, 2_000_000  # how long and how much is read and thrown away after a refusal
-_UPGRADE_HEADERS = frozenset({b"connection", b"upgrade", b"http2-settings"})
+_UPGRADE_TOKENS = frozenset({b"upgrade", b"http2-settings"})  # headers, and words of Connection
 
 
 @cache
@@ -122,6 +122,11 @@ class HttpProtocol(HttpToolsProtocol):
                 self._refuse(HEAD_TOO_LARGE)
             elif self._head_timer is None and not self._is_busy():
                 self._head_timer = self.loop.call_later(HEAD_WAIT_S, self._head_is_late)
+        elif self.timeout_keep_alive_task is None and not self._is_busy() and not self._is_refused():
+            # The answer went out before the body's end: nothing else would end an idle connection.
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     def connection_lost(self, exc: Exception | None) -> None:
         """As uvicorn's."""
@@ -147,24 +152,35 @@ class HttpProtocol(HttpToolsProtocol):
         self.headers.append((name, value))
 
     def _parse(self, data: bytes) -> None:
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._ignore_upgrade(data[upgrade.args[0] :])
-        except httptools.HttpParserError:
-            self._refuse(self._refusal)
+        rest = memoryview(data)  # of many pipelined requests each may be an upgrade
+        while rest:
+            try:
+                self.parser.feed_data(rest)
+            except httptools.HttpParserUpgrade as upgrade:
+                rest = rest[upgrade.args[0] :]
+                if not self._ignore_upgrade():
+                    return
+            except httptools.HttpParserError:
+                return self._refuse(self._refusal)
+            else:
+                return
+        return None
 
-    def _ignore_upgrade(self, rest: bytes) -> None:
-        """Parse the request's head again without the upgrade, and what follows it as its body."""
+    def _ignore_upgrade(self) -> bool:
+        """Parse the request's head again without the upgrade; what follows it is its body. False where it is refused."""
         method = self.parser.get_method()
-        if method == b"CONNECT":
-            return self._refuse(NOT_HTTP)
-        lines = [b"%b: %b" % header for header in self.headers if header[0] not in _UPGRADE_HEADERS]
-        head = b"%b %b HTTP/%b" % (method, self.url, self.parser.get_http_version().encode())
+        lines = [b"%b: %b\r\n" % header for header in map(_without_upgrade, self.headers) if header is not None]
+        head = b"%b %b HTTP/%b\r\n" % (method, self.url, self.parser.get_http_version().encode())
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
-        self._parse(b"\r\n".join((head, *lines, b"", rest)))
-        return None
+        try:
+            if method != b"CONNECT":
+                self.parser.feed_data(b"".join((head, *lines, b"\r\n")))
+                return True
+        except httptools.HttpParserError:
+            pass
+        self._refuse(self._refusal)
+        return False
 
     def on_headers_complete(self) -> None:
         """As uvicorn's, or the fast path's start."""
@@ -351,6 +367,15 @@ class HttpProtocol(HttpToolsProtocol):
             headers.append((b"connection", b"close"))
         lines = (b"%b: %b\r\n" % header for header in headers)
         self.transport.write(b"".join((STATUS_LINE[answer.status], *lines, b"\r\n", answer.body)))
+
+
+def _without_upgrade(header: tuple[bytes, bytes]) -> tuple[bytes, bytes] | None:
+    """A header without what asks for an upgrade; None where nothing else was in it."""
+    name, value = header
+    if name == b"connection":
+        words = [word for word in map(bytes.strip, value.split(b",")) if word.lower() not in _UPGRADE_TOKENS]
+        return (name, b", ".join(words)) if words else None
+    return None if name in _UPGRADE_TOKENS else header
 
 
 class _Cycle:

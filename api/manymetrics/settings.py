@@ -71,7 +71,7 @@ class Settings:
             **{
                 name: _parse(variable, name, environ[variable])
                 for variable, name in known.items()
-                if variable in environ
+                if variable in environ and (environ[variable] or not isinstance(getattr(cls(), name), Path))
             }
         )
 

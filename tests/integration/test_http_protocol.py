@@ -531,6 +531,48 @@ def test_an_upgrade_without_a_body_is_answered(server: Server) -> None:
             assert statuses(connection, 1) == [200]
 
 
+@pytest.mark.parametrize(("path", "count"), [("/v1/track", 1_000), ("/", 5_000)])
+def test_any_number_of_pipelined_upgrades_is_answered_and_costs_no_stack(
+    server: Server, path: str, count: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    sent = request(event(1), path=path, headers=basic("wk_shop:") | UPGRADE)
+    with server.connect() as connection:
+        sender = threading.Thread(target=connection.sendall, args=(sent * count,))
+        sender.start()
+        assert statuses(connection, count) == [200 if path == "/v1/track" else 405] * count
+        sender.join()
+    assert len(server.events()) == (count if path == "/v1/track" else 0)
+    assert [record for record in caplog.records if record.name == "asyncio"] == []
+
+
+@pytest.mark.parametrize("connection", ["close, Upgrade", "Upgrade, HTTP2-Settings, Close", "upgrade ,\tclose"])
+def test_an_upgrade_that_asks_for_the_connections_end_gets_it(server: Server, connection: str) -> None:
+    with server.connect() as opened:
+        opened.sendall(request(event(1), headers=basic("wk_shop:") | UPGRADE | {"connection": connection}))
+
+        [answer] = answers(opened, 1)
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert b"\r\nconnection: close\r\n" in answer.lower()
+        assert closed(opened)
+
+
+@pytest.mark.parametrize("rest", [b"", b"{", b"{}"], ids=["never", "begun", "whole"])
+@pytest.mark.parametrize("path", ["/v1/nope", "/healthz"])
+def test_a_connection_that_was_answered_before_its_body_came_ends_when_idle(
+    server: Server, path: str, rest: bytes
+) -> None:
+    with server.connect() as connection:
+        for one in eventually(lambda: server.connections() or None, within_s=10):
+            one.timeout_keep_alive = 0.3  # type: ignore[assignment]  # uvicorn's is in whole seconds
+        connection.sendall(f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n".encode())
+        assert statuses(connection, 1) == [404 if path == "/v1/nope" else 405]
+        if rest:
+            time.sleep(0.1)
+            connection.sendall(rest)
+
+        assert closed(connection)
+
+
 def test_a_tunnel_is_refused(server: Server) -> None:
     with server.connect() as connection:
         connection.sendall(b"CONNECT x:443 HTTP/1.1\r\nhost: x:443\r\n\r\nhello")

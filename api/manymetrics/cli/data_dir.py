@@ -22,16 +22,23 @@ def add_data_dir(parser: argparse.ArgumentParser) -> None:
     """Add the option."""
     parser.add_argument(
         "--data-dir",
-        type=Path,
+        type=folder,
         default=default_data_dir(),
         metavar="DIR",
         help=f"where the data is kept (default: {VARIABLE}, else .manymetrics)",
     )
 
 
+def folder(text: str) -> Path:
+    """Raises ArgumentTypeError for an empty text, which Path takes for the current folder: mostly an unset variable."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty: name a folder (`.` is the current one)")
+    return Path(text)
+
+
 def default_data_dir() -> Path:
-    """The folder where the option doesn't name one."""
-    return Path(os.environ.get(VARIABLE, ".manymetrics"))
+    """The folder where the option doesn't name one. An empty variable is as none."""
+    return Path(os.environ.get(VARIABLE) or ".manymetrics")
 
 
 def require_data(data_dir: Path) -> None:

@@ -13,6 +13,8 @@ from manymetrics.cli.help_text import KeepExamples
 from manymetrics.keys import KeysUnavailableError, keys_of, keys_path
 from manymetrics.settings import PREFIX, Settings
 
+MAX_PORT = 65_535
+
 _EXAMPLES = """\
 examples:
   manymetrics serve
@@ -31,9 +33,15 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         formatter_class=KeepExamples,
     )
     parser.add_argument("--host", help="address to listen on (MANYMETRICS_HOST)")
-    parser.add_argument("--port", help="port to listen on (MANYMETRICS_PORT)")
+    parser.add_argument("--port", type=_port, help="port to listen on (MANYMETRICS_PORT)")
     add_data_dir(parser)
     parser.set_defaults(run=run)
+
+
+def _port(text: str) -> str:
+    if not (text.isascii() and text.isdecimal() and int(text) <= MAX_PORT):
+        raise argparse.ArgumentTypeError(f"it takes a whole number from 0 (any that is free) to {MAX_PORT}")
+    return text
 
 
 def run(args: argparse.Namespace) -> int:
@@ -41,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     import uvicorn
 
     from manymetrics.http_protocol import BACKLOG, HttpProtocol
-    from manymetrics.local import create_local_app, lock_holder
+    from manymetrics.local import create_local_app, forget_server, lock_holder, note_server
     from manymetrics.telemetry import log_json_lines
 
     given = {
@@ -59,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
 
     def say_ready() -> None:
         [bound, *_] = (socket.getsockname()[1] for one in server.servers for socket in one.sockets)  # port 0: any
+        note_server(settings.data_dir, f"http://{local_name(settings.host)}:{bound}")
         print(banner(replace(settings, port=bound)), flush=True)
 
     app = create_local_app(settings, on_ready=say_ready)
@@ -82,9 +91,30 @@ def run(args: argparse.Namespace) -> int:
     try:
         server.run()
     except SystemExit:  # uvicorn, which has logged why
-        cure = "end what listens there, or serve on another: manymetrics serve --port N"
-        print(f"manymetrics: can't listen on {settings.host}:{settings.port}: {cure}", file=sys.stderr)
+        why = _why_no_listening(settings.host, settings.port)
+        print(f"manymetrics: can't listen on {settings.host}:{settings.port}: {why}", file=sys.stderr)
+    finally:
+        forget_server(settings.data_dir)
     return 0 if server.started else 1
+
+
+def _why_no_listening(host: str, port: int) -> str:
+    """What keeps a server from an address, with the cure."""
+    import errno
+    import socket
+
+    try:
+        [(family, kind, _, _, address), *_] = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        with socket.socket(family, kind) as probe:
+            probe.bind(address)
+    except socket.gaierror:
+        return "there is no such host: name an address of this machine with --host"
+    except OSError as error:
+        if error.errno == errno.EADDRNOTAVAIL:
+            return "this machine has no such address: name one of its own with --host, or 0.0.0.0 for all"
+        if error.errno == errno.EACCES:
+            return f"port {port} takes a right that this user lacks: serve on one from 1024 on: manymetrics serve --port N"
+    return "end what listens there, or serve on another: manymetrics serve --port N"
 
 
 def banner(settings: Settings) -> str:
