@@ -1,7 +1,7 @@
 """Take a person out of both tables, with their files: no snapshot or file of these keeps a row of theirs.
 
 A person is a user_id, and the devices whose last user they are (as the view person_events says): rows without a
-user_id go with those. Dead letters go where their bytes hold one of the ids as a JSON string, however it is escaped
+user_id go with those. An id that names nobody (`undefined`, `null`) links nothing: many clients send it. Dead letters go where their bytes hold one of the ids as a JSON string, however it is escaped
 and whatever is wrong with them. Files that are no longer part of a table but too young to be removed (a commit may be
 under way, or a query) are counted in the receipt, where they hold such rows.
 """
@@ -26,6 +26,7 @@ from pyiceberg.io import FileIO
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table as IcebergTable
 
+from manymetrics.events import is_placeholder
 from manymetrics.tables import DEAD_LETTERS, EVENTS, TABLES, Table
 from manymetrics_processor.commits import ConflictError
 from manymetrics_processor.lake import Lake, live_files
@@ -60,6 +61,15 @@ class Person:
     def device_ids(self) -> list[str]:
         """The anonymous ids that were named or found, sorted."""
         return sorted({*self.anonymous_ids, *(anonymous for _, anonymous in self.linked)})
+
+    @property
+    def caution(self) -> str:
+        """What to know before it is erased; empty mostly."""
+        named = sorted(one for one in {self.user_id, *self.anonymous_ids} if one is not None and is_placeholder(one))
+        if not named:
+            return ""
+        who = ", ".join(map(repr, named))
+        return f"{who} names nobody: its events are of every client that sent it, and no device goes with it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +141,11 @@ def _device_users(rows: pa.Table) -> Iterator[tuple[Device, LastUser]]:
     for project, anonymous, previous, kind, *user in zip(
         *(rows[name].to_pylist() for name in rows.column_names), strict=True
     ):
+        if is_placeholder(user[2]):
+            continue
         for device in {anonymous, previous if kind == "alias" else None} - {None}:
-            yield (project, device), (user[0], user[1], user[2])
+            if not is_placeholder(device):
+                yield (project, device), (user[0], user[1], user[2])
 
 
 def erase(lake: Lake, person: Person, spread: Spread = map, *, orphan_age_s: float = ORPHAN_AGE_S) -> list[Receipt]:

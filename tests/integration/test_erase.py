@@ -127,6 +127,31 @@ def test_an_alias_links_the_device_that_it_names(lake: Lake) -> None:
     assert message_ids(lake) == []
 
 
+@pytest.mark.parametrize("nobody", ["undefined", "null", " "])
+def test_an_id_that_names_nobody_links_nobody(lake: Lake, nobody: str) -> None:
+    """Whether the rows are flagged, as today's are, or were stored before."""
+    commit(
+        lake,
+        track("1", userId=JANE, anonymousId=nobody),
+        anonymous("2", nobody),
+        track("3", userId=nobody, anonymousId="phone", timestamp=at(12)),
+        track("4", userId=JANE, anonymousId="phone", timestamp=at(9)),
+        anonymous("5", "phone"),
+        anonymous("6", "other phone"),
+        track("7", userId=nobody, anonymousId="other phone"),
+        {"type": "alias", "messageId": "8", "userId": JANE, "previousId": nobody},
+        f'{{"type":"track","messageId":"9","anonymousId":"{nobody}"}}'.encode(),
+    )
+
+    assert with_linked_ids(lake, Person(nobody)) == Person(nobody)
+    assert repr(nobody) in Person(nobody).caution
+    assert not Person(JANE).caution
+    erase_jane(lake)
+
+    assert message_ids(lake) == ["2", "3", "6", "7"]
+    assert count(lake, Person(anonymous_ids=frozenset({nobody})))["dead_letters"] == 1
+
+
 def test_a_device_of_the_same_name_in_another_project_is_another_device(lake: Lake) -> None:
     commit(lake, track("1", userId=JANE, anonymousId="1"), anonymous("2", "1"))
     commit(lake, anonymous("3", "1"), track("4", userId="bob", anonymousId="1"), sequence=2, project_id="other")

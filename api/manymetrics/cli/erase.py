@@ -57,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
     lake = open_lake(args.data_dir)
     waiting = wait_until_committed(args.data_dir)
     person = with_linked_ids(lake, Person(args.user_id, frozenset(args.anonymous_id), args.project))
+    if person.caution:
+        print(f"manymetrics: {person.caution}", file=sys.stderr)
     if not args.yes:
         would = {"would_erase": count(lake, person), "anonymous_ids": person.device_ids}
         print(json.dumps(would))

@@ -52,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lake = Lake(make_catalog(settings, os.environ), database=settings.database)
         failures = args.failures or [f"{settings.warehouse.rstrip('/')}/failures"]
         person = with_linked_ids(lake, Person(args.user_id, frozenset(args.anonymous_id), args.project), on.map)
+        if person.caution:
+            say(person.caution)
         say(f"devices: {json.dumps(person.device_ids)}")  # what is broken off within events may not find them again
         objects = []
         for location in filter(None, [args.archive or settings.archive, *failures]):
