@@ -40,9 +40,11 @@ def create_app(
     @asynccontextmanager
     async def live(_app: FastAPI) -> AsyncIterator[None]:
         outcomes = None if read_books is None else lambda: read_books().outcomes
-        async with watching(keys, outcomes), lifespan() if lifespan is not None else nullcontext():
-            yield
-        await sink.close()
+        try:
+            async with watching(keys, outcomes), lifespan() if lifespan is not None else nullcontext():
+                yield
+        finally:
+            await sink.close()
 
     collector = Collector(
         keys,

@@ -19,7 +19,7 @@ _FILE: Final = "file://"  # PyIceberg writes the path after it as it is, without
 _UNUSABLE: Final = re.compile("[*?\\[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-def why_unusable(data_dir: Path) -> str | None:
+def why_unusable(data_dir: Path, cure: str = "name another one with --data-dir") -> str | None:
     """Say why a folder of this path can't hold data, with the cure; None where it can.
 
     DuckDB takes ``*``, ``?`` and ``[`` for patterns, and would read the folders beside that fit them.
@@ -28,7 +28,7 @@ def why_unusable(data_dir: Path) -> str | None:
     if found is None:
         return None
     shown = str(data_dir.resolve()).encode("unicode_escape").decode()
-    return f"{found[0]!r} in {shown} can't be in the path of a data folder: name another one with --data-dir"
+    return f"{found[0]!r} in {shown} can't be in the path of a data folder: {cure}"
 
 
 def why_unfinished(data_dir: Path) -> str | None:

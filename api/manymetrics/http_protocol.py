@@ -161,13 +161,13 @@ class HttpProtocol(HttpToolsProtocol):
                 if not self._ignore_upgrade():
                     return
             except httptools.HttpParserError:
-                return self._refuse(self._refusal)
+                self._refuse(self._refusal)
+                return
             else:
                 return
-        return None
 
     def _ignore_upgrade(self) -> bool:
-        """Parse the request's head again without the upgrade; what follows it is its body. False where it is refused."""
+        """Parse the request's head again without the upgrade; what follows is its body. False where it is refused."""
         method = self.parser.get_method()
         lines = [b"%b: %b\r\n" % header for header in map(_without_upgrade, self.headers) if header is not None]
         head = b"%b %b HTTP/%b\r\n" % (method, self.url, self.parser.get_http_version().encode())

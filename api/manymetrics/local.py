@@ -449,6 +449,39 @@ def lock_holder(data_dir: Path) -> str | None:
     return None
 
 
+class Server(msgspec.Struct, frozen=True):
+    """The newest server of a data folder: where this machine reaches it, and its process."""
+
+    url: str
+    process: int
+
+
+def note_server(data_dir: Path, url: str) -> None:
+    """Keep for `doctor` where this process answers. Never raises: the disk may be read-only."""
+    with contextlib.suppress(OSError):
+        private_files.write_private(_server_path(data_dir), msgspec.json.encode(Server(url, os.getpid())))
+
+
+def forget_server(data_dir: Path) -> None:
+    """Take back what note_server kept, if it is of this process."""
+    noted = noted_server(data_dir)
+    if noted is not None and noted.process == os.getpid():
+        with contextlib.suppress(OSError):
+            _server_path(data_dir).unlink()
+
+
+def noted_server(data_dir: Path) -> Server | None:
+    """What note_server kept; a process that was killed may have left it."""
+    try:
+        return msgspec.json.decode(_server_path(data_dir).read_bytes(), type=Server)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
+def _server_path(data_dir: Path) -> Path:
+    return data_dir / "server.json"
+
+
 @contextlib.contextmanager
 def _lock(data_dir: Path, stop: threading.Event) -> Iterator[bool]:
     """Wait for the lock, which goes with the process and names it; False where it is time to stop first."""

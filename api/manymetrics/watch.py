@@ -40,9 +40,12 @@ async def watching(keys: Keys, read_outcomes: OutcomesReader | None) -> AsyncIte
 
 async def _watch(keys: Keys, bad_input: BadInput) -> None:
     while True:
-        with suppress(KeysUnavailableError):
-            keys.origins()
-        await asyncio.to_thread(bad_input.report)
+        try:
+            with suppress(KeysUnavailableError):
+                keys.origins()
+            await asyncio.to_thread(bad_input.report)
+        except Exception:  # whatever it is: this goes on, and so does the server
+            log.exception("looking for bad input failed")
         await asyncio.sleep(LOOK_S)
 
 

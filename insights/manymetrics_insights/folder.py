@@ -46,7 +46,12 @@ class Folder:
         return _path(self.data_dir, location)
 
     def read(self, locations: Sequence[str]) -> Iterator[bytes]:
-        return (Path(self.path(location)).read_bytes() for location in locations)
+        for location in locations:
+            path = self.path(location)
+            try:
+                yield Path(path).read_bytes()
+            except FileNotFoundError as error:
+                raise gone(path) from error
 
     def attach(self, _connection: duckdb.DuckDBPyConnection, files: Sequence[DataFile]) -> Attached:
         """DuckDB reads local files by itself."""

@@ -9,6 +9,7 @@ The list of files equals what ``Table.scan().plan_files()`` plans; a contract te
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -56,7 +57,8 @@ class LakeError(Exception):
 def gone(location: str) -> FileNotFoundError:
     """A file that the snapshot names is not there."""
     return FileNotFoundError(
-        f"{location} is gone. If maintenance removed it meanwhile, ask again; if it stays so, somebody deleted it."
+        f"{location} is gone. If maintenance removed it meanwhile, ask again; if it stays so, somebody deleted it: "
+        "`manymetrics doctor` says what else is missing, and the cure."
     )
 
 
@@ -150,6 +152,16 @@ def read_table(source: Source, name: str) -> TableState | None:
     location = source.metadata_location(name)
     if location is None:
         return None
+    try:
+        return _read_state(source, location)
+    except (msgspec.MsgspecError, ValueError, EOFError, IndexError, StopIteration, zlib.error) as error:
+        raise LakeError(
+            f"{location}, or a manifest that it names, is damaged ({type(error).__name__}): put it back from a backup, "
+            "or see `manymetrics recover --dry-run` for an earlier state."
+        ) from error
+
+
+def _read_state(source: Source, location: str) -> TableState:
     metadata = msgspec.json.decode(*source.read([location]), type=_Metadata)
     schema = next(schema for schema in metadata.schemas if schema.schema_id == metadata.current_schema_id)
     current = next((s for s in metadata.snapshots if s.snapshot_id == metadata.current_snapshot_id), None)

@@ -67,7 +67,8 @@ _JSON_PATH: Final = """CREATE MACRO _json_path(path) AS regexp_replace(path, '\\
 class Session:
     """``failure``, called after DuckDB's, says what kept it from a file.
 
-    Where that is a FileNotFoundError, maintenance was faster: a new session finds what replaced the file.
+    Where that is a FileNotFoundError, maintenance was faster, and a new session finds what replaced the file; or
+    somebody deleted it. What does not need that table can be asked all the same.
     """
 
     connection: duckdb.DuckDBPyConnection
@@ -77,19 +78,35 @@ class Session:
 
 def open_session(source: Source, *, writable: Path | None = None) -> Session:
     """Read what ``source`` holds now. ``writable`` is the one file that the caller's own COPY may write."""
-    states = {table: read_table(source, table.name) for table in TABLES}
+    states: dict[Table, TableState | None] = {}
+    missing: dict[Table, FileNotFoundError] = {}
+    for table in TABLES:
+        try:
+            states[table] = read_table(source, table.name)
+        except FileNotFoundError as error:
+            states[table], missing[table] = None, error
     connection = duckdb.connect()
     connection.execute("SET TimeZone = 'UTC'")
     connection.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
     files = [file for state in states.values() if state for file in state.files]
     deletes = [file for state in states.values() if state for file in state.deletes]
-    failure = source.attach(connection, [*files, *deletes])
+    attached = source.attach(connection, [*files, *deletes])
     connection.execute(f"CREATE SCHEMA {_HIDDEN}")
-    try:
-        for table, state in states.items():
-            _create_table(connection, table, state, source)
-    except duckdb.Error as error:
-        raise (failure() or error) from error
+    for table, state in states.items():
+        try:
+            if table not in missing:
+                _create_table(connection, table, state, source)
+        except duckdb.Error as error:
+            cause = attached() or error
+            if not isinstance(cause, FileNotFoundError):
+                raise cause from error
+            missing[table] = cause
+        if table in missing:
+            _create_failing(connection, table, missing[table])
+
+    def failure() -> Exception | None:
+        return attached() or next(iter(missing.values()), None)
+
     for macro in (_JSON_PATH, *_MACROS):
         connection.execute(macro)
     views = read_views()
@@ -111,6 +128,14 @@ def _create_table(
         _copy_with_pyiceberg(connection, table, state, fields, source)
     else:
         connection.execute(f"CREATE VIEW {table.name} AS {_rows(connection, table, state, fields, source)}")
+
+
+def _create_failing(connection: duckdb.DuckDBPyConnection, table: Table, error: Exception) -> None:
+    """A table whose query fails with this error; its columns are known, so that views over it can be made."""
+    columns = ", ".join(f"CAST(NULL AS {kind}) AS {_name(name)}" for _, name, kind in _fields(table, None))
+    connection.execute(
+        f"CREATE VIEW {table.name} AS SELECT {columns} FROM range(1) WHERE error({_text(str(error))}) IS NULL"
+    )
 
 
 def _rows(

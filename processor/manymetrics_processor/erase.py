@@ -1,9 +1,10 @@
 """Take a person out of both tables, with their files: no snapshot or file of these keeps a row of theirs.
 
 A person is a user_id, and the devices whose last user they are (as the view person_events says): rows without a
-user_id go with those. An id that names nobody (`undefined`, `null`) links nothing: many clients send it. Dead letters go where their bytes hold one of the ids as a JSON string, however it is escaped
-and whatever is wrong with them. Files that are no longer part of a table but too young to be removed (a commit may be
-under way, or a query) are counted in the receipt, where they hold such rows.
+user_id go with those. An id that names nobody (`undefined`, `null`) links nothing: many clients send it. Dead letters
+go where their bytes hold one of the ids as a JSON string, however it is escaped and whatever is wrong with them. Files
+that are no longer part of a table but too young to be removed (a commit may be under way, or a query) are counted in
+the receipt, where they hold such rows.
 """
 
 from __future__ import annotations

@@ -76,13 +76,11 @@ class SyncedFileIO(PyArrowFileIO):
 
     @staticmethod
     def parse_location(location: str, properties: Properties = EMPTY_DICT) -> tuple[str, str, str]:
-        """As PyArrowFileIO.parse_location. Raises ValueError for a file of the tables of another folder."""
+        """As PyArrowFileIO.parse_location. Raises ValueError for a file that is not in the folder's warehouse."""
         warehouse = f"{properties['warehouse']}/"
-        if location.startswith(warehouse) and "/../" not in location:
-            return "file", "", f"{properties[_FOLDER]}/warehouse/{location.removeprefix(warehouse)}"
-        if folder_of(location):
-            raise ValueError(f"{location} is of another folder's tables, and {properties[_FOLDER]} is open")
-        return PyArrowFileIO.parse_location(location, properties)
+        if not location.startswith(warehouse) or ".." in location.split("/"):
+            raise ValueError(f"{location} is not of the tables in {properties[_FOLDER]}")
+        return "file", "", f"{properties[_FOLDER]}/warehouse/{location.removeprefix(warehouse)}"
 
     def new_output(self, location: str) -> PyArrowFile:
         """As FileIO.new_output."""

@@ -395,6 +395,20 @@ def test_a_file_that_stays_lost_is_named_after_a_few_attempts(lake: Lake, query:
     assert (status, out, str(file) in err) == (1, "", True)
 
 
+@pytest.mark.parametrize("kind", ["*.parquet", "*.avro", "*.metadata.json"])
+def test_a_lost_file_of_one_table_stops_only_what_needs_that_table(lake: Lake, query: Query, kind: str) -> None:
+    lake.append_events({"event": "Buy"})
+    lake.append_dead_letters({"reason": "no_identity"})
+    for file in (lake.data_dir / "warehouse" / "manymetrics" / "dead_letters").rglob(kind):
+        file.unlink()
+
+    assert query("SELECT event FROM events", "-o", "csv") == (0, "event\r\nBuy\r\n", "")
+    assert query("SELECT 1 AS a", "-o", "csv") == (0, "a\r\n1\r\n", "")
+    assert query("SELECT COUNT(*) AS n FROM users", "-o", "csv")[0] == 0
+    status, out, err = query("SELECT reason FROM dead_letters")
+    assert (status, out, "is gone" in err, "manymetrics doctor" in err) == (1, "", True, True)
+
+
 def compact(lake: Lake) -> None:
     old = list(lake.data_dir.rglob("*.parquet"))
     table = lake.table("events")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import sqlite3
@@ -196,8 +197,52 @@ def test_a_copy_that_is_not_whole_is_not_called_one(
     monkeypatch.setattr(backup, "_copy_files", damaged)
 
     assert main(["backup", "--data-dir", str(home), str(tmp_path / "to")]) == 1
-    assert "is not whole: remove it, and run this again" in capsys.readouterr().err
+    assert "is not whole: remove it, then run this again" in capsys.readouterr().err
     assert main(["query", "--data-dir", str(tmp_path / "to"), "select 1"]) == 2
+
+
+@pytest.mark.parametrize("kind", ["*.parquet", "*-m0.avro", "snap-*.avro", "*.metadata.json"])
+def test_a_file_that_somebody_deleted_is_named_at_once(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    for path in (home / "warehouse/manymetrics/events").rglob(kind):
+        path.unlink()
+
+    assert main(["backup", "--data-dir", str(home), str(tmp_path / "to")]) == 1
+
+    said = capsys.readouterr().err
+    assert "is gone, and the tables name it: see `manymetrics doctor`" in said
+    assert "meanwhile" not in said
+
+
+def test_a_folder_without_its_warehouse_and_cut_metadata_are_said_in_a_line(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = home / "warehouse/manymetrics/events/metadata"
+    newest = max(folder.glob("*.metadata.json"))
+    newest.write_bytes(newest.read_bytes()[:50])
+    for command in (["backup", str(tmp_path / "to")], ["query", "select 1 from events"]):
+        assert main([command[0], "--data-dir", str(home), *command[1:]]) in {1, 2}
+        assert "manymetrics doctor" in (said := capsys.readouterr().err) or "manymetrics recover" in said
+    shutil.rmtree(home / "warehouse")
+    for command in (["backup", str(tmp_path / "to2")], ["query", "select 1 from events"]):
+        assert main([command[0], "--data-dir", str(home), *command[1:]]) in {1, 2}
+        assert "is gone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("waiting", [False, True], ids=["stopped", "with a write-ahead log"])
+def test_a_read_only_folder_is_backed_up_if_its_stream_is_whole(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *, waiting: bool
+) -> None:
+    """As a snapshot that is mounted; modes keep root from nothing, so what the system says is put in its place."""
+    if waiting:
+        (home / "stream.db-wal").write_bytes(b"x")
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: not str(path).startswith(str(home)) and real(path, mode))
+
+    assert main(["backup", "--data-dir", str(home), str(tmp_path / "to")]) == int(waiting)
+
+    assert ("stream.db-wal is not empty" in capsys.readouterr().err) == waiting
 
 
 def test_files_that_are_removed_meanwhile_begin_another_round(

@@ -14,6 +14,8 @@ import pytest
 
 from manymetrics import telemetry
 from manymetrics.cli import main
+from manymetrics.keys import write_keys
+from tests.in_process import KEYS
 from tests.live_server import LiveServer, eventually, live_server
 
 _EVENT = b'{"userId":"u","event":"E","messageId":"m-%d"}'
@@ -115,10 +117,27 @@ def test_a_server_on_a_read_only_disk_says_so_once_and_takes_events_when_it_can_
         assert server.client.get("/metrics").status_code == 200
         said = server.log.read_text()
         assert [said.count(one) for one in ("the committer can't begin", "the stream can't store")] == [1, 1]
+        assert said.startswith(f"manymetrics: {read_only} can't be written: mount it writable")
+        assert "Until then every event is answered 503" in said.splitlines()[0]
         assert "Traceback" not in said
         subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
         assert eventually(lambda: server.post("/v1/track", _EVENT % 2).status_code == 200 or None)
         assert {row["message_id"] for row in server.rows_once(2)} == {"m-1", "m-2"}
+    finally:
+        server.stop()
+
+
+def test_a_server_that_starts_on_a_full_disk_says_so_first(disk: Path) -> None:
+    server = LiveServer(disk / "data")
+    server.log, server.output = disk.with_name("log"), disk.with_name("output")
+    server.data_dir.mkdir()
+    write_keys(server.data_dir / "keys.json", KEYS)
+    fill(disk)
+    server.launch()
+    try:
+        eventually(lambda: server.alive() or None)
+        assert "data is full: make room. Until then every event is answered 503" in server.log.read_text()
+        assert server.post("/v1/track", _EVENT % 1).status_code == 503
     finally:
         server.stop()
 

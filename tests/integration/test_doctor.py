@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -24,6 +23,7 @@ import pytest
 from manymetrics.cli import doctor, main
 from manymetrics.cli.doctor import Finding
 from manymetrics.keys import WriteKey, write_keys
+from manymetrics.local import Server, forget_server, note_server, noted_server, shell_command
 from manymetrics.local_stream import SHARD, LocalSource, open_stream
 from manymetrics.settings import Settings
 from manymetrics.tables import EVENTS
@@ -195,36 +195,46 @@ def answering(port: int, status: int) -> Iterator[None]:
 
 @pytest.mark.parametrize(
     ("status", "state", "said"),
-    [(200, "ok", "ready at"), (503, "fail", "it can't store"), (404, "fail", "taken by another program")],
+    [(200, "ok", "ready at"), (503, "fail", "it can't store"), (404, "fail", "doesn't answer")],
 )
-def test_what_answers_on_the_port_is_told(settings: Settings, status: int, state: str, said: str) -> None:
+def test_what_the_server_of_the_folder_answers_is_told(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, status: int, state: str, said: str
+) -> None:
+    monkeypatch.setattr(doctor, "_is_ours", lambda process: process == str(os.getpid()))
+    other = replace(settings, port=free_port())  # what the variable or the default says is not asked
     with answering(settings.port, status):
-        finding = only(doctor.check_port(settings))
+        note_server(settings.data_dir, f"http://127.0.0.1:{settings.port}")
+        finding = only(doctor.check_port(other))
 
     assert (finding.check, finding.state, said in finding.message) == ("server", state, True)
 
 
-def test_a_free_port_is_a_warning(settings: Settings) -> None:
+@pytest.mark.parametrize("left", [None, 2**22 - 3, 1], ids=["never", "killed", "another-program"])
+def test_no_server_of_the_folder_is_a_warning_whoever_else_answers(settings: Settings, left: int | None) -> None:
+    if left is not None:
+        server = Server(f"http://127.0.0.1:{settings.port}", left)
+        (settings.data_dir / "server.json").write_bytes(msgspec.json.encode(server))
+    not_running = f"not running for {settings.data_dir}"
+
     assert only(doctor.check_port(settings)) == Finding(
-        "server", "warn", f"not running; port {settings.port} is free", "make run, or manymetrics serve"
+        "server", "warn", f"{not_running}; port {settings.port} is free", shell_command("serve", settings.data_dir)
     )
-
-
-@pytest.mark.parametrize("greeting", [b"SSH-2.0-OpenSSH_9.9\r\n", b""])
-def test_a_port_that_another_program_has_is_a_failure(settings: Settings, greeting: bytes) -> None:
-    with socket.create_server(("127.0.0.1", settings.port)) as listening:
-
-        def greet() -> None:
-            with listening.accept()[0] as connection:
-                connection.sendall(greeting)
-
-        thread = threading.Thread(target=greet)
-        thread.start()
+    with answering(settings.port, 200):
         finding = only(doctor.check_port(settings))
-        thread.join()
 
-    assert (finding.state, finding.message) == ("fail", f"port {settings.port} is taken by another program")
-    assert "--port" in finding.cure
+    assert (finding.state, finding.message.partition(";")[0]) == ("warn", not_running)
+    assert "another folder's" in finding.message
+    assert finding.cure.endswith("--port N")
+
+
+def test_a_server_that_ended_is_forgotten_by_itself_alone(settings: Settings) -> None:
+    note_server(settings.data_dir, "http://127.0.0.1:1")
+    forget_server(settings.data_dir)
+    assert noted_server(settings.data_dir) is None
+
+    (settings.data_dir / "server.json").write_bytes(msgspec.json.encode(Server("http://127.0.0.1:1", 1)))
+    forget_server(settings.data_dir)
+    assert noted_server(settings.data_dir) is not None
 
 
 # --- keys -------------------------------------------------------------------------------------------------
@@ -407,6 +417,16 @@ def test_books_that_do_not_balance_are_a_failure(settings: Settings, lake: Lake)
         transaction.set_properties({property_name(STREAM): encode(wrong)})
 
     assert only(doctor.check_tables(settings)).state == "fail"
+
+
+def test_a_lost_catalogue_is_no_empty_folder(settings: Settings, lake: Lake) -> None:
+    pipeline.run([record(1, track("a"))], STREAM, lake, Window())
+    (settings.data_dir / "catalog.db").unlink()
+
+    finding = only(doctor.check_tables(settings))
+
+    assert (finding.state, "catalog.db" in finding.message) == ("fail", True)
+    assert finding.cure.startswith(shell_command("serve", settings.data_dir))
 
 
 # --- the command ------------------------------------------------------------------------------------------

@@ -421,6 +421,7 @@ def test_the_erase_job_leaves_orphans_for_a_day(home: Path, monkeypatch: pytest.
     monkeypatch.setattr(erase_job, "erase", erase_nothing)
     monkeypatch.setattr(erase_job, "cluster", cluster)
     monkeypatch.setattr(erase_job, "make_catalog", lambda *_: local_catalog(home))
-    erase_job.main(["--user-id", "u", "--yes", "--warehouse", str(home / "nothing"), "--archive", str(home / "none")])
+    tables = f"file://{home}/warehouse"
+    erase_job.main(["--user-id", "u", "--yes", "--warehouse", f"{tables}/nothing", "--archive", f"{tables}/none"])
 
     assert ages == [AWS_ORPHAN_AGE_S]

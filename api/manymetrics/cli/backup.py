@@ -21,6 +21,7 @@ from collections.abc import Iterable
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from manymetrics import private_files
 from manymetrics.cli.data_dir import add_data_dir, require_tables
@@ -52,6 +53,10 @@ class BackupError(Exception):
     """The copy is not whole. The message names the cure."""
 
 
+class _RecordsGoneError(Exception):
+    """Records between the copied tables and the copied stream were dropped meanwhile."""
+
+
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register ``backup``."""
     parser = subparsers.add_parser(
@@ -73,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     """Print what the copy holds, as JSON. 1 where it could not be made whole."""
     data_dir, to = args.data_dir.resolve(), args.to.resolve()
     require_tables(data_dir)
-    if (why := why_unusable(to)) is not None:
+    if (why := why_unusable(to, "name another one")) is not None:
         raise SettingsError(why)
     if to.is_relative_to(data_dir):
         raise SettingsError(f"{to} is within the data folder {data_dir}: name a folder outside of it")
@@ -81,12 +86,15 @@ def run(args: argparse.Namespace) -> int:
         raise SettingsError(f"{to} is not an empty folder: name a new one")
     private_files.keep_private()
     os.nice(NICENESS)
-    private_files.make_private(to)
-    private_files.write_private(to / UNFINISHED, b"")
+    try:
+        private_files.make_private(to)
+        private_files.write_private(to / UNFINISHED, b"")
+    except OSError as error:
+        raise SettingsError(f"{to} can't be written ({error.strerror}): name a folder that can") from error
     try:
         held = back_up(data_dir, to)
     except (BackupError, SettingsError, OSError, sqlite3.Error) as error:
-        print(f"manymetrics: {error}. {to} is not whole: remove it, and run this again", file=sys.stderr)
+        print(f"manymetrics: {error}. {to} is not whole: remove it, then run this again", file=sys.stderr)
         return 1
     (to / UNFINISHED).unlink()
     _sync([to])
@@ -98,15 +106,25 @@ def run(args: argparse.Namespace) -> int:
 def back_up(data_dir: Path, to: Path) -> dict[str, object]:
     """Copy a data folder into an empty one. Returns what the copy holds. Raises BackupError."""
     import duckdb
+    from pyiceberg.exceptions import NoSuchTableError, ValidationError
 
     from manymetrics_insights.lake import LakeError
 
     for _ in range(ROUNDS):
+        before = _states(data_dir)
         try:
             files = _copy_once(data_dir, to)
             break
-        except FileNotFoundError:  # maintenance removed a file that is no longer part of the tables
+        except (FileNotFoundError, _RecordsGoneError) as error:  # maintenance or an erasure was faster
+            if isinstance(error, FileNotFoundError) and _states(data_dir) == before:
+                gone = error.filename or error
+                raise BackupError(f"{gone} is gone, and the tables name it: see `manymetrics doctor`") from error
             print("the tables changed meanwhile: copying what is new", file=sys.stderr)
+        except SettingsError:
+            raise
+        except (NoSuchTableError, ValidationError, ValueError) as error:  # ValueError: of a damaged manifest
+            said = str(error).splitlines()[0]
+            raise BackupError(f"the tables can't be read ({said}): see `manymetrics doctor`") from error
     else:
         raise BackupError("files were merged or erased faster than they could be copied")
     keys = data_dir / "keys.json"
@@ -123,8 +141,16 @@ def back_up(data_dir: Path, to: Path) -> dict[str, object]:
     return {**held, "files": len(files), "bytes": sum(path.stat().st_size for path in files)}
 
 
+def _states(data_dir: Path) -> list[str | None]:
+    """The file that says what each table is now."""
+    from manymetrics_insights.folder import metadata_path
+
+    paths = (metadata_path(data_dir, table.name) for table in TABLES)
+    return [None if path is None else Path(path).name for path in paths]
+
+
 def _copy_once(data_dir: Path, to: Path) -> set[Path]:
-    """Returns the files of the tables in the copy. Raises FileNotFoundError where one went meanwhile."""
+    """Returns the files of the tables in the copy. Raises FileNotFoundError, _RecordsGoneError where some went."""
     from manymetrics_processor.lake import Lake
     from manymetrics_processor.local_catalog import open_catalog
     from manymetrics_processor.maintenance import reachable_files
@@ -157,17 +183,24 @@ def _copy_database(source: Path, target: Path) -> None:
         return
     for suffix in ("", "-wal", "-shm", "-journal"):
         target.with_name(target.name + suffix).unlink(missing_ok=True)
-    with (
-        closing(sqlite3.connect(source, timeout=_LOCK_WAIT_S)) as database,
-        closing(sqlite3.connect(target)) as copy,
-    ):
+    with closing(_open(source)) as database, closing(sqlite3.connect(target)) as copy:
         database.backup(copy)
+
+
+def _open(source: Path) -> sqlite3.Connection:
+    """Where nobody can write, as on a mounted backup, SQLite could not make the files that a write-ahead log takes."""
+    if os.access(source, os.W_OK) and os.access(source.parent, os.W_OK):
+        return sqlite3.connect(source, timeout=_LOCK_WAIT_S)
+    log = source.with_name(source.name + "-wal")
+    if log.exists() and log.stat().st_size:
+        raise BackupError(f"{source.parent} can't be written, and {log.name} is not empty: copy both elsewhere first")
+    return sqlite3.connect(f"file://{quote(str(source.absolute()))}?immutable=1", uri=True)
 
 
 def _note_tables(stream: Path, tables: dict[str, IcebergTable]) -> None:
     """Make the copied stream the one that was committed to the copied tables: it is a moment younger than they are.
 
-    Raises FileNotFoundError where records between the two are gone, which only an erasure does.
+    Raises _RecordsGoneError where records between the two are gone, which only an erasure does.
     """
     from manymetrics.local_stream import SHARD, LocalSource
     from manymetrics_processor.lake import current_books
@@ -177,7 +210,7 @@ def _note_tables(stream: Path, tables: dict[str, IcebergTable]) -> None:
     with closing(LocalSource(stream, admits=False)) as source:
         watermark = current_books(tables[EVENTS.name], source.name()).watermark(SHARD)
         if source.missing(watermark):
-            raise FileNotFoundError(f"records past {watermark} were dropped from {stream}")
+            raise _RecordsGoneError
         source.forget_seen()
         seen = ((name, str(one.metadata.table_uuid), one.metadata_location) for name, one in tables.items())
         source.put_outcomes((), seen)

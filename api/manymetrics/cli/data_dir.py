@@ -15,6 +15,7 @@ from manymetrics.settings import SettingsError
 
 VARIABLE = "MANYMETRICS_DATA_DIR"
 CURE = f"start the server (make run, or manymetrics serve), or name the right folder with --data-dir or {VARIABLE}"
+NO_DISK_BYTES = 1_000_000  # free: with less, nothing can be stored
 _DATA = ("keys.json", "stream.db", "catalog.db", "warehouse")  # what a server makes
 
 

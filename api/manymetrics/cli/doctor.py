@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Literal
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, build_opener
 
-from manymetrics.cli.data_dir import add_data_dir, require_data
+from manymetrics.cli.data_dir import NO_DISK_BYTES, add_data_dir, require_data
 from manymetrics.cli.help_text import KeepExamples
 from manymetrics.cli.packages import install_command, requirements
 from manymetrics.outcomes import Reason
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from manymetrics_insights.lake import Snapshot
     from manymetrics_processor.ledger import StreamBooks
 
-LOW_DISK_BYTES, NO_DISK_BYTES = 1_000_000_000, 1_000_000
+LOW_DISK_BYTES = 1_000_000_000
 LATE_S = 60
-_PID_CHARACTERS, _MAX_PID = 20, 2**31 - 1  # of what a committer writes into its lock
+_PID_CHARACTERS, _MAX_PID = 20, 2**31 - 1  # of what a process writes down of itself
 _ANSWER_BYTES = 1_000  # of what a server says
 _LOOKS = 5  # at a table whose files go while they are looked at
 _ERROR_CHARACTERS = 200  # of what the committer says: the rest is in the log
@@ -194,29 +194,44 @@ def check_modes(settings: Settings) -> Iterator[Finding]:
 
 
 def check_port(settings: Settings) -> Iterator[Finding]:
-    """Whether our server answers, or the port is free for it."""
-    url = f"http://{settings.host}:{settings.port}"
-    opener = build_opener(ProxyHandler({}))
+    """Whether the server of this data folder answers, or the port is free for it."""
+    from manymetrics.local import noted_server
+
+    noted = noted_server(settings.data_dir)
+    if noted is None or not _is_ours(str(noted.process)):
+        yield _no_server(settings)
+        return
     try:
-        with opener.open(f"{url}/readyz", timeout=3):
-            yield Finding("server", "ok", f"ready at {url}")
+        with build_opener(ProxyHandler({})).open(f"{noted.url}/readyz", timeout=3):
+            yield Finding("server", "ok", f"ready at {noted.url}")
     except (OSError, HTTPException) as error:
         if isinstance(error, HTTPError) and error.code == HTTPStatus.SERVICE_UNAVAILABLE:
             if b"keys_unavailable" in error.read(_ANSWER_BYTES):
                 said, cure = "it can't read the write keys", "see keys here"
             else:
                 said, cure = "it can't store", "see disk and stream here, and the server's log"
-            yield Finding("server", "fail", f"{url}/readyz answers 503: {said}", cure)
+            yield Finding("server", "fail", f"{noted.url}/readyz answers 503: {said}", cure)
             return
-        with socket.socket() as probe:
-            taken = probe.connect_ex((settings.host, settings.port)) == 0
-        if taken:
-            cure = "end it, or serve on another: manymetrics serve --port N"
-            yield Finding("server", "fail", f"port {settings.port} is taken by another program", cure)
-        else:
-            yield Finding(
-                "server", "warn", f"not running; port {settings.port} is free", "make run, or manymetrics serve"
-            )
+        said = f"process {noted.process} is there, and {noted.url} doesn't answer: {error}"
+        yield Finding("server", "fail", said, "see whether it is stopped, and its log")
+
+
+def _no_server(settings: Settings) -> Finding:
+    cure = _serve(settings.data_dir)
+    try:
+        with socket.create_connection((settings.host, settings.port), timeout=3):
+            taken = f"; port {settings.port} is another program's, or another folder's server's"
+            cure += " --port N"
+    except OSError:
+        taken = f"; port {settings.port} is free"
+    return Finding("server", "warn", f"not running for {settings.data_dir.absolute()}{taken}", cure)
+
+
+def _serve(data_dir: Path) -> str:
+    """The command that starts a server of this folder."""
+    from manymetrics.local import shell_command
+
+    return shell_command("serve", data_dir)
 
 
 def check_keys(settings: Settings) -> Iterator[Finding]:
@@ -283,11 +298,11 @@ def _committer(data_dir: Path) -> Finding:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 holder = file.read(_PID_CHARACTERS).strip()
-                if _is_committer(holder):
+                if _is_ours(holder):
                     return Finding("committer", "ok", f"running, process {holder}")
                 cure = f"see who holds it (`fuser -v {path}` or `lsof {path}`) and end that: events wait in the stream"
                 return Finding("committer", "fail", "committer.lock is held by another program", cure)
-    return Finding("committer", "warn", "not running: events wait in the stream", "make run, or manymetrics serve")
+    return Finding("committer", "warn", "not running: events wait in the stream", _serve(data_dir))
 
 
 def check_progress(settings: Settings) -> Iterator[Finding]:
@@ -307,8 +322,8 @@ def check_progress(settings: Settings) -> Iterator[Finding]:
         yield Finding("progress", "fail", said, "see whether its process is stopped, and the server's log")
 
 
-def _is_committer(pid: str) -> bool:
-    """Whether the process that a committer wrote into its lock is there, and of this product."""
+def _is_ours(pid: str) -> bool:
+    """Whether the process that wrote itself down is there, and of this product."""
     if not (pid.isascii() and pid.isdecimal() and 0 < int(pid) <= _MAX_PID):
         return False
     try:
@@ -327,9 +342,10 @@ def _is_committer(pid: str) -> bool:
 def check_tables(settings: Settings) -> Iterator[Finding]:
     """Whether the tables are the newest, all their files are there, and the books balance and agree with them."""
     from manymetrics.local import check_not_rolled_back, read_books
-    from manymetrics.tables import EVENTS, TABLES
+    from manymetrics.tables import EVENTS, NAMESPACE, TABLES
     from manymetrics_insights.folder import Folder
     from manymetrics_insights.lake import read_table
+    from manymetrics_processor.rollback import TableFiles
 
     if not settings.data_dir.is_dir():
         return
@@ -341,6 +357,10 @@ def check_tables(settings: Settings) -> Iterator[Finding]:
         return
     state = read_table(Folder(settings.data_dir), EVENTS.name)
     if state is None:
+        if TableFiles(settings.data_dir / "warehouse" / NAMESPACE / EVENTS.name).newest() is not None:
+            said = "the files are there, but catalog.db doesn't name them: it is new, or lost"
+            yield Finding("tables", "fail", said, f"{_serve(settings.data_dir)}, which finds them again")
+            return
         yield Finding("tables", "warn", "not made yet", "the first start of the server makes them")
         return
     for table in TABLES:

@@ -7,11 +7,12 @@ import os
 import shlex
 import sys
 from dataclasses import replace
+from pathlib import Path
 
-from manymetrics.cli.data_dir import VARIABLE, add_data_dir
+from manymetrics.cli.data_dir import NO_DISK_BYTES, VARIABLE, add_data_dir
 from manymetrics.cli.help_text import KeepExamples
 from manymetrics.keys import KeysUnavailableError, keys_of, keys_path
-from manymetrics.settings import PREFIX, Settings
+from manymetrics.settings import PREFIX, Settings, SettingsError
 
 MAX_PORT = 65_535
 
@@ -62,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
         waits = "this one takes events, and commits once that one has ended"
         cure = "End it, or name another folder with --data-dir, and another port with --port"
         print(f"manymetrics: {said}: {waits}. {cure}.", file=sys.stderr, flush=True)
+    if (why := _why_nothing_is_stored(settings.data_dir)) is not None:
+        print(f"manymetrics: {why}. Until then every event is answered 503.", file=sys.stderr, flush=True)
     if sys.stdout.isatty():
         print("Starting ...", end="\r", flush=True)
 
@@ -98,6 +101,22 @@ def run(args: argparse.Namespace) -> int:
     return 0 if server.started else 1
 
 
+def _why_nothing_is_stored(data_dir: Path) -> str | None:
+    """What a start already sees of a data folder that takes nothing, with the cure."""
+    import shutil
+
+    from manymetrics.local import require_writable
+
+    if not data_dir.is_dir():
+        return None  # a start makes it, or says why not
+    try:
+        require_writable(data_dir)
+    except SettingsError as error:
+        return str(error)
+    is_full = shutil.disk_usage(data_dir).free < NO_DISK_BYTES
+    return f"the disk of {data_dir.absolute()} is full: make room" if is_full else None
+
+
 def _why_no_listening(host: str, port: int) -> str:
     """What keeps a server from an address, with the cure."""
     import errno
@@ -113,7 +132,7 @@ def _why_no_listening(host: str, port: int) -> str:
         if error.errno == errno.EADDRNOTAVAIL:
             return "this machine has no such address: name one of its own with --host, or 0.0.0.0 for all"
         if error.errno == errno.EACCES:
-            return f"port {port} takes a right that this user lacks: serve on one from 1024 on: manymetrics serve --port N"
+            return f"this user may not listen on port {port}: serve on one from 1024 on: manymetrics serve --port N"
     return "end what listens there, or serve on another: manymetrics serve --port N"
 
 
