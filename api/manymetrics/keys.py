@@ -312,13 +312,27 @@ def _cure(path: Path, error: OSError) -> str:
 def parse_keys(text: bytes | str, where: str) -> list[WriteKey]:
     """Raises KeysUnavailableError, which says what is wrong with it, and holds none of it."""
     try:
-        keys = msgspec.json.decode(text, type=list[WriteKey])
+        keys = msgspec.json.decode(_without_mark(text), type=list[WriteKey])
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise KeysUnavailableError(f"{where}: {_why(str(error))}", _MEND) from None
     for key in keys:
-        if not key.key or not key.project or "\0" in key.project:
+        if not key.key.strip() or not key.project or "\0" in key.project:
             raise KeysUnavailableError(f"{where}: each key needs a `key` and a `project`", _MEND)
-    return [msgspec.structs.replace(key, origins=tuple(map(browser_origin, key.origins))) for key in keys]
+    # Blanks around a key are none of it: whoever sends one, and whoever revokes one, may have pasted some.
+    return [
+        msgspec.structs.replace(key, key=key.key.strip(), origins=tuple(map(browser_origin, key.origins)))
+        for key in keys
+    ]
+
+
+def _without_mark(text: bytes | str) -> bytes | str:
+    """Without the byte order mark that some editors write before the text."""
+    return text.removeprefix(b"\xef\xbb\xbf") if isinstance(text, bytes) else text.removeprefix("\ufeff")
+
+
+def is_browser_origin(text: str) -> bool:
+    """Whether a browser can send this as its page's origin: a scheme, a host and maybe a port, and no pattern."""
+    return text == "null" or (_ORIGIN.fullmatch(text) is not None and "*" not in text)
 
 
 def browser_origin(text: str) -> str:
@@ -327,8 +341,11 @@ def browser_origin(text: str) -> str:
     if match is None:
         return text
     scheme, host, port = match[1].lower(), match[2].lower(), match[3] or ""
-    with contextlib.suppress(UnicodeError):
-        host = host.encode("idna").decode() if not host.isascii() else host
+    if not host.isascii():
+        import idna  # Python's own codec is of 2003: it makes fass.de, somebody else's, of faß.de
+
+        with contextlib.suppress(idna.IDNAError):
+            host = idna.encode(host, uts46=True).decode()
     return f"{scheme}://{host}" + ("" if (scheme, port) in _DEFAULT_PORTS else port)
 
 

@@ -17,7 +17,7 @@ log = logging.getLogger("manymetrics.private_files")
 
 _OTHERS = 0o077  # the bits of the group and of everybody else
 # Only names of ours: who names a folder with other things in it keeps their modes.
-_OURS = ("keys.json", "stream.db*", "catalog.db*", "committer.lock", "warehouse")
+_OURS = ("keys.json", "stream.db*", "catalog.db*", "committer.lock", "server.json", "warehouse")
 
 
 def keep_private() -> None:
@@ -39,9 +39,7 @@ def make_private(folder: Path) -> None:
             pass
         except OSError as error:
             why = error.strerror or type(error).__name__
-            log.warning(
-                "a file is open to other users: %s", why, extra={"facts": {"path": str(path), "cure": cure(path)}}
-            )
+            log.warning("%s is open to other users: %s", path, why, extra={"facts": {"cure": cure(path)}})
 
 
 def open_to_others(path: Path) -> int:

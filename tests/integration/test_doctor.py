@@ -280,6 +280,17 @@ def test_a_key_that_is_there_twice_is_named_by_its_place(settings: Settings) -> 
     assert "wk_" not in str(found)
 
 
+def test_an_origin_that_no_page_has_is_named(settings: Settings) -> None:
+    odd = msgspec.structs.replace(LIVE, origins=("https://shop.example", "shop.example", "https://*.shop.example", "*"))
+    write_keys(settings.data_dir / "keys.json", [odd])
+
+    [warning, verdict] = doctor.check_keys(settings)
+
+    assert warning.state == "warn"
+    assert warning.message.endswith("has an origin that no page has: shop.example, https://*.shop.example, *")
+    assert verdict.state == "ok"
+
+
 def test_keys_from_the_environment_are_a_warning(settings: Settings) -> None:
     assert states(doctor.check_keys(replace(settings, write_keys="wk_1"))) == [("keys", "warn")]
 

@@ -14,7 +14,7 @@ import pytest
 
 from manymetrics.local_stream import open_stream
 from tests.integration.micro_batches import NOW, make_lake, packed, track
-from tests.live_server import MANYMETRICS, eventually
+from tests.live_server import MANYMETRICS, LiveServer, eventually
 
 LONG = "SELECT a.range, md5(CAST(b.range AS VARCHAR)) FROM range(100000000) a, range(100000) b"
 
@@ -58,6 +58,19 @@ def shell(line: str, data_dir: Path, stdin: bytes = b"") -> tuple[int, str, str]
         ("$M doctor --data-dir $D >&-", 2, "standard output is closed"),
         ("$M query --data-dir $D 'select 1' --to rows.csv -o csv >&-", 0, ""),
         ("$M query --data-dir $D 'from range(100000)' 2>&- | head -1", 0, ""),
+        ("$M doctor --data-dir ''", 2, "--data-dir: it is empty: name a folder (`.` is the current one)"),
+        ("$M serve --data-dir '' --port 0", 2, "it is empty: name a folder"),
+        ("$M backup --data-dir $D ''", 2, "it is empty: name a folder"),
+        ("$M backup --data-dir $D 'a*b'", 2, "can't be in the path of a data folder: name another one\n"),
+        ("$M backup --data-dir $D /proc/none", 2, "/proc/none can't be written"),
+        ("MANYMETRICS_DATA_DIR= $M query 'select 1'", 2, "no data folder at .manymetrics"),
+        (
+            "$M serve --data-dir $D --port 99999",
+            2,
+            "it takes a whole number from 0 (any that is free) to 65535",
+        ),
+        ("$M serve --data-dir $D --host nope.invalid", 1, "there is no such host: name an address of this machine"),
+        ("$M serve --data-dir $D --host 192.0.2.1", 1, "this machine has no such address"),
         ("LC_ALL=C PYTHONIOENCODING=ascii $M query --data-dir $D \"select 'é'\"", 0, ""),
     ],
 )
@@ -111,6 +124,32 @@ def test_ctrl_c_ends_a_query(data_dir: Path, tmp_path: Path, sql: str, more: lis
 
     assert (running.communicate(timeout=15)[1], running.returncode) == (b"", 130)
     assert list(tmp_path.iterdir()) == [data_dir]
+
+
+@pytest.mark.parametrize("after_s", [0.05, 0.1, 0.2, 0.4])
+def test_ctrl_c_in_the_first_moments_is_no_traceback(data_dir: Path, after_s: float) -> None:
+    running = subprocess.Popen(
+        [MANYMETRICS, "query", "--data-dir", data_dir, LONG],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  # as a terminal has it
+    )
+    time.sleep(after_s)
+    running.send_signal(signal.SIGINT)
+
+    _, said = running.communicate(timeout=15)
+    # Before Python has put its own handler there, the system ends it.
+    assert (running.returncode in {130, -signal.SIGINT}, b"manymetrics" in said) == (True, False)
+
+
+def test_ctrl_c_twice_ends_a_server_without_a_traceback(tmp_path: Path) -> None:
+    server = LiveServer(tmp_path / "data")
+    server.start()
+    server.process.send_signal(signal.SIGINT)  # type: ignore[union-attr]  # it was started
+
+    server.stop(signal.SIGINT)
+
+    assert "Traceback" not in server.log.read_text()
 
 
 def test_tail_ends_when_its_reader_does(data_dir: Path) -> None:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from manymetrics import private_files
-from manymetrics.cli.data_dir import add_data_dir, require_tables
+from manymetrics.cli.data_dir import add_data_dir, folder, require_tables
 from manymetrics.cli.help_text import KeepExamples
 from manymetrics.data_folder import UNFINISHED, path_in, why_unusable
 from manymetrics.settings import SettingsError
@@ -69,7 +69,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog=_EXAMPLES,
         formatter_class=KeepExamples,
     )
-    parser.add_argument("to", type=Path, metavar="TO", help="a new or empty folder, outside of the data folder")
+    parser.add_argument("to", type=folder, metavar="TO", help="a new or empty folder, outside of the data folder")
     add_data_dir(parser)
     parser.set_defaults(run=run)
 

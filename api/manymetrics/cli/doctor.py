@@ -236,7 +236,14 @@ def _serve(data_dir: Path) -> str:
 
 def check_keys(settings: Settings) -> Iterator[Finding]:
     """Whether there is a live write key."""
-    from manymetrics.keys import KeysUnavailableError, keys_path, live_keys, read_keys, repeated_keys
+    from manymetrics.keys import (
+        KeysUnavailableError,
+        is_browser_origin,
+        keys_path,
+        live_keys,
+        read_keys,
+        repeated_keys,
+    )
 
     if settings.write_keys:
         yield Finding(
@@ -257,6 +264,12 @@ def check_keys(settings: Settings) -> Iterator[Finding]:
         is_revoked = any(keys[place - 1].revoked for place in places)
         result = "it counts as revoked" if is_revoked else "the last counts"
         yield Finding("keys", "warn", f"number {named} in {path} are one key: {result}", "leave one of them")
+    for place, key in enumerate(keys, 1):
+        odd = [origin for origin in key.origins if not is_browser_origin(origin)]
+        if odd:
+            said = f"number {place} in {path} has an origin that no page has: {', '.join(odd)}"
+            cure = "write it as https://www.example.com, each host by itself; without any origins, every page may send"
+            yield Finding("keys", "warn", said, cure)
     live = len({key.key for key in live_keys(keys)})
     if not live:
         yield Finding("keys", "fail", "no live key: every event is answered 401", f"add one to {path}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import shlex
 import sys
@@ -91,6 +92,8 @@ def run(args: argparse.Namespace) -> int:
             timeout_graceful_shutdown=8,
         )
     )
+    # Ctrl-C twice leaves connections open; what uvicorn logs of that is its own traceback.
+    logging.getLogger("uvicorn.error").addFilter(lambda record: "KeyboardInterrupt" not in record.getMessage())
     try:
         server.run()
     except SystemExit:  # uvicorn, which has logged why

@@ -221,8 +221,7 @@ def _commits(stack: Stack, records: float, record_bytes: float, shards: int) -> 
 def _edge(stack: Stack, traffic: Traffic, flow: _Flow, prices: Prices) -> Line:
     if stack.ingress == "function_url":
         return Line("function URL", 0.0, "no charge of its own", ingests=True)
-    metered = flow.requests * ceil(traffic.events_a_request * traffic.event_bytes / GATEWAY_BYTES)
-    metered += _strangers(stack)
+    metered = _strangers(stack) + flow.requests * ceil(traffic.events_a_request * traffic.event_bytes / GATEWAY_BYTES)
     usd = prices.http_api_first_300m.of(min(metered, GATEWAY_TIER))
     usd += prices.http_api_above.of(max(0.0, metered - GATEWAY_TIER))
     return Line("HTTP API", usd, f"{_count(metered)} requests", ingests=True)
@@ -293,8 +292,8 @@ def _maintenance(stack: Stack, traffic: Traffic, flow: _Flow, prices: Prices, me
     of, runs = measured.maintenance, MAINTENANCE_RUNS
     cpu_ms = flow.commits * (of.file_ms + of.snapshot_ms) + traffic.events * of.event_us / 1e3
     cpu_ms += runs * of.run_ms + DAYS * of.orphans_ms
-    ms = billed_ms(cpu_ms, cpu_ms, runs * RUN_WAIT_MS, stack.processor_mb)
-    ms += _starts(1, runs) * _cold_ms(stack, measured)
+    starts = _starts(1, runs) * _cold_ms(stack, measured)
+    ms = billed_ms(cpu_ms, cpu_ms, runs * RUN_WAIT_MS, stack.processor_mb) + starts
     usd = _lambda_usd(prices, stack.processor_architecture, stack.processor_mb, runs, ms)
     return Line("maintenance", usd, f"{_count(runs)} runs: small files, snapshots, orphans")
 

@@ -11,6 +11,7 @@ from manymetrics.keys import (
     KeysUnavailableError,
     KeyTable,
     WriteKey,
+    is_browser_origin,
     new_key,
     parse_key_list,
     parse_keys,
@@ -112,6 +113,9 @@ def test_a_key_that_is_there_twice_and_once_revoked_is_revoked(revoked_first: bo
         ("http://shop.example:80/path?a#b", "http://shop.example"),
         ("https://shop.example:8443", "https://shop.example:8443"),
         ("https://b\u00fccher.example", "https://xn--bcher-kva.example"),
+        ("https://fa\u00df.de", "https://xn--fa-hia.de"),  # fass.de is somebody else's
+        ("https://\u03b2\u03cc\u03bb\u03bf\u03c2.gr", "https://xn--nxasmm1c.gr"),
+        ("https://xn--fa-hia.de", "https://xn--fa-hia.de"),
         ("http://[::1]:3000/", "http://[::1]:3000"),
         ("capacitor://localhost", "capacitor://localhost"),
         ("null", "null"),
@@ -121,6 +125,36 @@ def test_origins_are_compared_as_browsers_send_them(written: str, sent: str) -> 
     [key] = parse_keys(json.dumps([{"key": "k", "project": "p", "origins": [written]}]), "keys.json")
 
     assert key.origins == (sent,)
+
+
+def test_blanks_around_a_key_and_a_byte_order_mark_are_none_of_the_file() -> None:
+    keys = [("wk_live ", False), ("wk_gone", False), (" wk_gone\n", True)]
+    text = json.dumps([{"key": key, "project": "p", "revoked": revoked} for key, revoked in keys])
+
+    for marked in (b"\xef\xbb\xbf" + text.encode(), "\ufeff" + text):
+        table = KeyTable(parse_keys(marked, "keys.json"))
+        assert table.find("wk_live") is not None
+        assert table.find("wk_gone") is None
+    with pytest.raises(KeysUnavailableError):
+        parse_keys('[{"key":" ","project":"p"}]', "keys.json")
+
+
+@pytest.mark.parametrize(
+    ("origin", "is_one"),
+    [
+        ("https://shop.example", True),
+        ("http://localhost:3000", True),
+        ("capacitor://localhost", True),
+        ("null", True),
+        ("*", False),
+        ("https://*.shop.example", False),
+        ("shop.example", False),
+        ("//shop.example", False),
+        ("", False),
+    ],
+)
+def test_an_origin_that_no_browser_sends_is_known(origin: str, is_one: bool) -> None:
+    assert is_browser_origin(origin) == is_one
 
 
 def test_a_bearer_token_is_no_key_so_the_bodys_counts(api: Api) -> None:
