@@ -74,6 +74,40 @@ def test_rows_come_as_parquet_in_a_file_or_a_pipe(lake: Lake, tmp_path: Path, sq
     assert pq.read_table(file).to_pylist() == pq.read_table(piped).to_pylist() == [{"event": "Buy", "properties": "{}"}]
 
 
+@pytest.mark.parametrize(
+    ("name", "begins"),
+    [
+        ("rows.csv", b"a\r\n1\r\n"),
+        ("rows.json", b'[\n{"a":1}\n]\n'),
+        ("rows.ndjson", b'{"a":1}\n'),
+        ("rows.jsonl", b'{"a":1}\n'),
+        ("ROWS.CSV", b"a\r\n1\r\n"),
+        ("rows.parquet", b"PAR1"),
+        ("rows.txt", b"a\n-\n1\n"),
+        ("rows", b"a\n-\n1\n"),
+    ],
+)
+def test_the_ending_of_a_file_says_the_format_where_nothing_else_does(
+    query: Query, tmp_path: Path, name: str, begins: bytes
+) -> None:
+    assert query("SELECT 1 AS a", "--to", str(tmp_path / name))[:2] == (0, "")
+
+    assert (tmp_path / name).read_bytes().startswith(begins)
+
+
+@pytest.mark.parametrize(
+    ("output", "name"),
+    [("csv", "rows.parquet"), ("table", "rows.json"), ("parquet", "rows.csv"), ("json", "rows.jsonl")],
+)
+def test_a_format_that_the_ending_of_the_file_contradicts_is_refused(
+    query: Query, tmp_path: Path, output: str, name: str
+) -> None:
+    status, out, err = query("SELECT 1 AS a", "-o", output, "--to", str(tmp_path / name))
+
+    assert (status, out, f"-o says {output}" in err) == (1, "", True)
+    assert not (tmp_path / name).exists()
+
+
 def read_pipe(path: Path, into: list[bytes]) -> threading.Thread:
     reader = threading.Thread(target=lambda: into.append(path.read_bytes()), daemon=True)
     reader.start()
@@ -181,14 +215,9 @@ def test_each_statement_of_a_file_runs_until_one_fails_which_is_named_by_its_lin
 ) -> None:
     good, rows = write(lake, SEVERAL.replace("nope", "COUNT(*) AS c")), tmp_path / "rows"
 
-    assert query("--file", str(good)) == (
-        0,
-        "a\n-\n1\n\nb\n---\nx;y\n\nc\n-\n0\n\n4\n-\n4\n",
-        "(1 row)\n" * 4,
-    )
+    assert query("--file", str(good), "-o", "ndjson")[:2] == (0, '{"a":1}\n{"b":"x;y"}\n{"c":0}\n{"4":4}\n')
     assert query("--file", str(good), "-o", "ndjson", "--to", str(rows))[0] == 0
     assert rows.read_text() == '{"a":1}\n{"b":"x;y"}\n{"c":0}\n{"4":4}\n'
-    assert "Parquet holds one result" in query("--file", str(good), "-o", "parquet")[2]
     assert "--file" in query(SEVERAL)[2]
 
     status, out, err = query("--file", str(write(lake, SEVERAL)), "-o", "ndjson")
@@ -196,8 +225,63 @@ def test_each_statement_of_a_file_runs_until_one_fails_which_is_named_by_its_lin
     assert err.startswith("manymetrics query: the statement of line 6: Binder Error")
     assert query("--file", str(write(lake, SEVERAL)), "--to", str(rows))[0] == 1
     assert rows.read_text().startswith('{"a":1}')
-    piped = run_command(lake, "-", "-o", "csv", input=b"SELECT 1 AS a; SELECT 2 AS b")
-    assert piped.stdout == b"a\r\n1\r\n\nb\r\n2\r\n"
+    piped = run_command(lake, "-", "-o", "ndjson", input=b"SELECT 1 AS a; SELECT 2 AS b")
+    assert piped.stdout == b'{"a":1}\n{"b":2}\n'
+
+
+def test_above_each_of_several_tables_stands_which_statement_it_is_of(lake: Lake, query: Query, tmp_path: Path) -> None:
+    several = """\
+-- a file of questions
+
+-- users: how many
+-- there are
+SELECT 1 AS a; -- that was one
+/* not\x1b[2J
+   many */
+SELECT 2 AS b;
+SELECT '
+-- no comment' AS c; SELECT 4 AS d"""
+    expected = """\
+-- users: how many
+-- there are
+a
+-
+1
+
+/* not\\x1b[2J
+many */
+b
+-
+2
+
+-- statement 3, line 9
+c
+---------------
+\\n-- no comment
+
+-- statement 4, line 10
+d
+-
+4
+"""
+
+    assert query("--file", str(write(lake, several))) == (0, expected, "(1 row)\n" * 4)
+    assert query("--file", str(write(lake, several)), "--to", str(tmp_path / "rows"))[0] == 0
+    assert (tmp_path / "rows").read_text() == expected
+    assert query("--file", str(write(lake, "-- one alone\nSELECT 1 AS a"))) == (0, "a\n-\n1\n", "(1 row)\n")
+
+
+@pytest.mark.parametrize("output", ["csv", "json", "parquet"])
+def test_several_statements_are_refused_where_their_results_make_no_whole_file(
+    lake: Lake, query: Query, tmp_path: Path, output: str
+) -> None:
+    file, rows = write(lake, "SELECT 1 AS a; SELECT 2 AS a"), tmp_path / f"rows.{output}"
+
+    for more in (["--to", str(rows)], ["-o", output]):
+        status, out, err = query("--file", str(file), *more)
+
+        assert (status, out, "holds one result, and there are 2 statements" in err) == (1, "", True)
+    assert not rows.exists()
 
 
 @pytest.mark.parametrize(
@@ -271,7 +355,11 @@ def test_statements_that_could_write_or_reach_further_are_refused_in_one_line(
 
     status, out, err = query("--file", str(write(lake, sql.replace("{file}", str(file)))))
 
-    assert (status, out.replace("1\n-\n1\n", ""), err.replace("(1 row)\n", "").count("\n")) == (1, "", 1)
+    assert (status, out.replace("-- statement 1, line 1\n1\n-\n1\n", ""), err.replace("(1 row)\n", "").count("\n")) == (
+        1,
+        "",
+        1,
+    )
     assert "manymetrics query: " in err
     assert {path: path.read_bytes() for path in lake.data_dir.rglob("*") if path.is_file()} == before
 

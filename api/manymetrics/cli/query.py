@@ -23,7 +23,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final, TypeVar
+from typing import IO, TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from manymetrics.cli.data_dir import add_data_dir, default_data_dir, require_tables
 from manymetrics.cli.help_text import KeepExamples
@@ -39,6 +39,14 @@ if TYPE_CHECKING:
 
 WAREHOUSE_VARIABLE: Final = "MANYMETRICS_WAREHOUSE"
 FORMATS: Final = ("table", "csv", "json", "ndjson", "parquet")
+FORMAT_OF_ENDING: Final = {
+    ".csv": "csv",
+    ".json": "json",
+    ".ndjson": "ndjson",
+    ".jsonl": "ndjson",
+    ".parquet": "parquet",
+}
+_ONE_RESULT: Final = {"csv": "CSV", "json": "JSON", "parquet": "Parquet"}  # formats that several would break
 ATTEMPTS: Final = 3  # sessions opened for one query, each over a newer snapshot
 ROWS_A_FETCH: Final = 100  # an event may be half a megabyte
 _PLAN_COLUMNS: Final = ["explain_key", "explain_value"]
@@ -51,7 +59,7 @@ examples:
   manymetrics query --tables
   manymetrics query --describe events
   manymetrics query "SELECT event, COUNT(*) AS events FROM events GROUP BY event ORDER BY events DESC"
-  manymetrics query "SELECT * FROM users" -o csv --to users.csv
+  manymetrics query "SELECT * FROM users" --to users.csv
   manymetrics query --file sample/queries.sql
   manymetrics query - < report.sql
   MANYMETRICS_WAREHOUSE=s3://bucket/tables MANYMETRICS_DATABASE=shop manymetrics query "SELECT * FROM data_quality"
@@ -79,7 +87,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     what.add_argument("--file", type=Path, metavar="FILE", help="run each statement of a file")
     what.add_argument("--tables", action="store_true", help="say which tables and views there are")
     what.add_argument("--describe", metavar="NAME", help="say what the columns of a table or view are")
-    parser.add_argument("-o", "--output", choices=FORMATS, default="table", help="format of the rows (default: table)")
+    parser.add_argument(
+        "-o",
+        "--output",
+        choices=FORMATS,
+        help="format of the rows (default: what the ending of --to says, as .csv or .parquet; else table)",
+    )
     parser.add_argument("--to", type=_file_name, metavar="FILE", help="write the rows to a file")
     add_data_dir(parser)
     parser.set_defaults(run=run, data_dir=None)  # None: not said, so the setting of the warehouse goes first
@@ -142,12 +155,13 @@ def _names() -> list[str]:
 
 def _answer(args: argparse.Namespace) -> None:
     sql = _sql(args)
+    if args.to is not None:
+        _check_target(args.to)
+    args.output = _format(args.output, args.to)
     if args.output == "parquet" and sql is None:
         raise QueryError("--tables and --describe come as table, csv, json or ndjson.")
     if args.output == "parquet" and args.to is None and sys.stdout.isatty():
         raise QueryError(_BINARY)
-    if args.to is not None:
-        _check_target(args.to)
     if sql is None:
         with _target(args.to, args.data_dir) as only:
             _write(args, only, *_known(args))
@@ -156,21 +170,53 @@ def _answer(args: argparse.Namespace) -> None:
 
     note_what_only_duckdb_takes(sql)
     statements = _statements(args, sql)
+    if len(statements) > 1 and args.output in _ONE_RESULT:
+        raise QueryError(
+            f"{_ONE_RESULT[args.output]} holds one result, and there are {len(statements)} statements: "
+            "run one at a time, or choose -o ndjson or table."
+        )
     if args.output == "parquet":
-        if len(statements) > 1:
-            raise QueryError("Parquet holds one result: run one statement at a time, or choose another format.")
         _retried(lambda: _write_parquet(args, sql))
         return
     with ExitStack() as stack:
         target: IO[str] | None = None
-        for line, statement in statements:
-            with _naming_line(line if len(statements) > 1 else 0):
-                columns, rows = _retried(lambda: _rows(_open(args), statement))  # noqa: B023  # called at once
+        for number, statement in enumerate(statements, 1):
+            with _naming_line(statement.line if len(statements) > 1 else 0):
+                columns, rows = _retried(lambda: _rows(_open(args), statement.sql))  # noqa: B023  # called at once
                 if target is None:
                     target = stack.enter_context(_target(args.to, args.data_dir))
-                elif args.output in {"table", "csv"}:
+                elif args.output == "table":
                     target.write("\n")
+                if args.output == "table" and len(statements) > 1:
+                    target.write(_heading(number, statement))
                 _write(args, target, columns, rows)
+
+
+def _format(output: str | None, to: Path | None) -> str:
+    """The format that was asked for, else that of the file's ending, else a table. Raises QueryError where both differ.
+
+    An ending that names no format says nothing.
+    """
+    named = FORMAT_OF_ENDING.get(to.suffix.lower()) if to is not None else None
+    if output is not None and named is not None and output != named:
+        raise QueryError(f"The name {to} says {named}, but -o says {output}: leave out -o, or name another file.")
+    return output or named or "table"
+
+
+class Statement(NamedTuple):
+    """One of several. ``line``: the one it begins on, from 1. ``comment``: the lines of comment directly above it."""
+
+    line: int
+    comment: str
+    sql: str
+
+
+def _heading(number: int, statement: Statement) -> str:
+    """What stands above the result of one of several statements: it can be read as SQL, too."""
+    from manymetrics_insights.formats import escape_controls
+
+    comment = statement.comment or f"-- statement {number}, line {statement.line}"
+    return f"{escape_controls(comment, keep=chr(10))}\n"
 
 
 def _retried(ask: Callable[[], T]) -> T:
@@ -181,29 +227,33 @@ def _retried(ask: Callable[[], T]) -> T:
     return ask()
 
 
-def _statements(args: argparse.Namespace, sql: str) -> list[tuple[int, str]]:
-    """Each statement with the line that it begins on. Several come from a file or standard input alone."""
+def _statements(args: argparse.Namespace, sql: str) -> list[Statement]:
+    """Each statement. Several come from a file or standard input alone."""
     import duckdb
 
     from manymetrics_insights.readonly import RefusedSqlError
 
     texts = [statement.query for statement in duckdb.extract_statements(sql)]
     if len(texts) <= 1:
-        return [(1, sql)]
+        return [Statement(1, "", sql)]
     if args.file is None and args.sql != "-":
         raise RefusedSqlError(
             f"One statement at a time, please; this is {len(texts)}. A file may hold several: --file."
         )
-    found, end = [], 0
+    found, end = list[Statement](), 0
     for text in texts:
         begin = sql.find(text, end)
         end = begin + len(text)
         blank = _BEFORE_SQL.match(sql, begin)
-        found.append((sql.count("\n", 0, blank.end() if blank else begin) + 1, text))
+        first = blank.end() if blank else begin
+        above = _COMMENT_ABOVE.search(sql, begin, first)
+        comment = "\n".join(line.strip() for line in above[0].splitlines()) if above else ""
+        found.append(Statement(sql.count("\n", 0, first) + 1, comment, text))
     return found
 
 
 _BEFORE_SQL: Final = re.compile(r"(?:[\s;]|--[^\n]*|/\*.*?\*/)*", re.DOTALL)
+_COMMENT_ABOVE: Final = re.compile(r"^[ \t]*(?:(?:--[^\n]*|/\*.*?\*/[ \t\r]*)\n[ \t]*)+\Z", re.DOTALL | re.MULTILINE)
 
 
 @contextmanager
