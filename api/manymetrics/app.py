@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from typing import Final
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
@@ -40,8 +41,9 @@ def create_app(
     @asynccontextmanager
     async def live(_app: FastAPI) -> AsyncIterator[None]:
         outcomes = None if read_books is None else lambda: read_books().outcomes
+        see = {} if read_books is None else _commands_on_dead_letters(settings)
         try:
-            async with watching(keys, outcomes), lifespan() if lifespan is not None else nullcontext():
+            async with watching(keys, outcomes, see), lifespan() if lifespan is not None else nullcontext():
                 yield
         finally:
             await sink.close()
@@ -66,3 +68,18 @@ def create_app(
     if more_routes is not None:
         more_routes(app)
     return Front(collector, app)
+
+
+def _commands_on_dead_letters(settings: Settings) -> dict[str, str]:
+    """Commands that show dead letters, to paste from the log: first the one that shows those of before, too."""
+    from manymetrics.local import shell_command  # only one machine has both books and a data folder
+
+    return {
+        "see": f"{shell_command('query', settings.data_dir)} '{_NEWEST_DEAD_LETTERS}'",
+        "see_live": f"{shell_command('tail', settings.data_dir)} --bad",
+    }
+
+
+_NEWEST_DEAD_LETTERS: Final = (
+    "select received_at, reason, detail, raw from dead_letters order by received_at desc limit 20"
+)

@@ -11,6 +11,8 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from types import MappingProxyType
+from typing import Final
 
 from manymetrics import telemetry
 from manymetrics.keys import Keys, KeysUnavailableError
@@ -22,12 +24,15 @@ LOOK_S = 5.0
 REPORT_S = 60.0
 
 OutcomesReader = Callable[[], Mapping[str, int]]
+_NOWHERE: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 @asynccontextmanager
-async def watching(keys: Keys, read_outcomes: OutcomesReader | None) -> AsyncIterator[None]:
+async def watching(
+    keys: Keys, read_outcomes: OutcomesReader | None, see: Mapping[str, str] = _NOWHERE
+) -> AsyncIterator[None]:
     """Look every LOOK_S seconds while the context is open; keys log by themselves what changes."""
-    bad_input = BadInput(read_outcomes)
+    bad_input = BadInput(read_outcomes, see=see)
     await asyncio.to_thread(bad_input.counts)  # those of before this start are not told again
     task = asyncio.create_task(_watch(keys, bad_input))
     try:
@@ -52,11 +57,17 @@ async def _watch(keys: Keys, bad_input: BadInput) -> None:
 class BadInput:
     """Counts what was refused or became a dead letter since the last line.
 
-    ``read_outcomes`` gives the committed books' outcomes; None where this process has none.
+    ``read_outcomes`` gives the committed books' outcomes; None where this process has none. ``see`` is what a line
+    about dead letters says of where they are: the commands that show them, by name.
     """
 
-    def __init__(self, read_outcomes: OutcomesReader | None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._read_outcomes, self._clock = read_outcomes, clock
+    def __init__(
+        self,
+        read_outcomes: OutcomesReader | None,
+        clock: Callable[[], float] = time.monotonic,
+        see: Mapping[str, str] = _NOWHERE,
+    ) -> None:
+        self._read_outcomes, self._clock, self._see = read_outcomes, clock, see
         self._refused = telemetry.refusal_counts.copy()
         self._letters: Counter[str] | None = None
         self._reported_at = float("-inf")
@@ -87,7 +98,7 @@ class BadInput:
         self._reported_at, self._is_due = self._clock(), False
         facts: dict[str, object] = {"dead_letters": letters, "refused": refused}
         if letters:
-            facts["see"] = "manymetrics tail --bad; or query: select reason, detail, raw from dead_letters"
+            facts |= self._see
         if refused:
             facts["see_refused"] = "api/README.md, Answers; each answer's `message` says the cure"
         log.warning("some input was refused or could not become a row", extra={"facts": facts})

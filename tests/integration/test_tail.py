@@ -14,8 +14,10 @@ import pytest
 
 from manymetrics.cli import main, tail
 from manymetrics.events import MAX_EVENT_BYTES
-from manymetrics.local_stream import LocalSource, LocalStream
-from tests.integration.micro_batches import packed, track
+from manymetrics.local_stream import SHARD, LocalSource, LocalStream
+from manymetrics_processor.decode import StreamRecord, decode
+from manymetrics_processor.rows import place_digest
+from tests.integration.micro_batches import NOW, packed, track
 
 BAD = {"type": "track", "event": "E"}
 
@@ -54,13 +56,16 @@ def test_an_event_is_shown_as_it_comes_and_again_with_what_became_of_it(tmp_path
         "user_id": "u",
         "anonymous_id": None,
         "message_id": "a",
+        "repairs": None,
         "reason": None,
     }
-    bad = {**about, "reason": "no_identity", "detail": "userId, anonymousId"}
+    raw = '{"type":"track","event":"E"}'
+    bad = {**about, "reason": "no_identity", "detail": "userId, anonymousId", "raw": raw}
+    letter = place_digest((source.name(), SHARD, "1", 1)).hex()
     assert received == [{"at": "received", **good}, {"at": "received", **bad}, {"at": "received", **good}]
     assert lines(source)[3:] == [
         {**good, "at": "committed", "outcome": "stored"},
-        {**bad, "at": "committed", "outcome": "dead_lettered:no_identity"},
+        {**bad, "at": "committed", "outcome": "dead_lettered:no_identity", "dead_letter_id": letter},
         {**good, "at": "committed", "outcome": "duplicate"},
     ]
 
@@ -174,8 +179,84 @@ def test_a_line_for_people(tmp_path: Path, source: LocalSource, run_tail: Any) -
         ["13:13:20.000", "received", "track", "Signed", "Up", "u", "m-1"],
         ["13:13:20.000", "received", "userId,", "anonymousId"],
         ["13:13:20.000", "stored", "track", "Signed", "Up", "u", "m-1"],
-        ["13:13:20.000", "dead_lettered:no_identity", "userId,", "anonymousId"],
+        ["13:13:20.000", "dead_lettered:no_identity", "userId,", "anonymousId", '{"type":"track","event":"E"}'],
     ]
+
+
+def test_a_dead_letter_is_shown_as_it_begins_with_the_id_that_it_has_in_the_table(
+    tmp_path: Path,
+    source: LocalSource,
+    run_tail: Any,  # noqa: ANN401  # called
+) -> None:
+    data = packed([track("a"), b'{"event":"\xff\x1b[2J\xc3\xa9"', {**BAD, "p": "x" * 1_000}])
+    put(tmp_path, data)
+    batch = decode([StreamRecord(SHARD, 1, data, NOW)], source.name())
+    source.put_outcomes([(1, batch.outcomes[0])])
+
+    shown = run_tail("--bad")
+    lines = [json.loads(line) for line in run_tail("--bad", "--json")]
+
+    assert [line["dead_letter_id"] for line in lines] == batch.letters.table["dead_letter_id"].to_pylist()
+    assert [line["raw"] for line in lines] == [
+        '{"event":"\\xff\x1b[2Jé"',
+        ('{"type":"track","event":"E","p":"' + "x" * 1_000)[: tail.RAW_CHARACTERS] + "…",
+    ]
+    assert all(line.isprintable() for line in shown)
+    assert shown[0].endswith('{"event":"\\xff\\x1b[2Jé"')
+    assert (shown[1].endswith("xxx…"), len(shown[1]) < 250) == (True, True)
+
+
+def test_a_good_event_that_becomes_a_dead_letter_is_shown_as_it_begins(tmp_path: Path, source: LocalSource) -> None:
+    put(tmp_path, packed([track("fault of ours")]))
+    source.put_outcomes([(1, b"x")])
+
+    received, committed = lines(source)
+
+    assert ("raw" in received, committed["raw"][:16]) == (False, '{"type":"track",')
+
+
+@pytest.mark.parametrize(
+    ("sent", "shown"),
+    [
+        ('"type":"purchase"', "purchase"),
+        ('"type":"a","type":"b"', "b"),
+        ('"type":""', '""'),
+        ('"type":null', None),
+        ('"name":"x"', None),
+        ('"type":{"a":[1]}', '{"a":[1]}'),
+        ('"type":true,"p":NaN', "true"),
+        (f'"type":"{"t" * 500}"', "t" * tail.TYPE_CHARACTERS + "…"),
+        ('"type":"x","properties":"\xff"', "x"),
+    ],
+)
+def test_of_an_unknown_type_what_was_sent_is_shown(
+    tmp_path: Path,
+    source: LocalSource,
+    run_tail: Any,  # noqa: ANN401  # called
+    sent: str,
+    shown: str | None,
+) -> None:
+    put(tmp_path, packed([b'{"userId":"u",%s}' % sent.encode("latin1")]))
+    source.put_outcomes([(1, b"x")])
+
+    [line] = [json.loads(line) for line in run_tail("--bad", "--json")]
+
+    assert (line["reason"], line["type"]) == ("unknown_type", shown)
+    assert f"  type {shown or ''}".rstrip() in run_tail("--bad")[0]
+
+
+def test_what_was_mended_in_an_event_is_shown(
+    tmp_path: Path,
+    source: LocalSource,
+    run_tail: Any,  # noqa: ANN401  # called
+) -> None:
+    put(tmp_path, packed([track("a", timestamp="yesterday", userId="null"), track(None, timestamp=True)]))
+    source.put_outcomes([(1, b"ss")])
+
+    repairs = [json.loads(line)["repairs"] for line in run_tail("--json")]
+
+    assert repairs == ["time_unreadable,user_id_placeholder", "message_id_missing,time_unreadable"] * 2
+    assert run_tail()[-1].endswith("  repairs: message_id_missing,time_unreadable")
 
 
 @pytest.mark.parametrize(

@@ -8,20 +8,28 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from manymetrics.cli.data_dir import CURE, add_data_dir, require_data
 from manymetrics.cli.help_text import KeepExamples
-from manymetrics.events import MAX_EVENT_BYTES, Rejected, parse_event
+from manymetrics.events import MAX_EVENT_BYTES, Event, Rejected, mend_json, parse_event, text_of
 from manymetrics.outcomes import Reason
 from manymetrics.records import Record, UnreadableRecordError, unpack
 from manymetrics.settings import SettingsError
+from manymetrics.tables import EVENTS
+
+if TYPE_CHECKING:
+    from manymetrics_processor.rows import Request
 
 POLL_S = 0.02
 MOST_OPEN = 10_000  # records that wait for their outcome
+RAW_CHARACTERS = 200  # of a dead letter, in JSON; the whole of it is in the table
+RAW_CHARACTERS_OF_A_LINE = 80
+TYPE_CHARACTERS = 60  # of a `type` that is unknown
 _OUTCOMES = {ord("s"): "stored", ord("d"): "duplicate"}
+_REPAIRS = EVENTS.column_names.index("repairs")
 
 
 _EXAMPLES = """\
@@ -39,7 +47,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="see events as they come in, and what becomes of them",
         description=(
             "A line for each event as the server takes it, and one for what became of it once it is committed: stored, "
-            "duplicate, or dead-lettered and why."
+            "duplicate, or dead-lettered, why, and how it begins. It shows what comes from now on; what came before "
+            "is in the tables: manymetrics query 'select * from dead_letters'."
         ),
         epilog=_EXAMPLES,
         formatter_class=KeepExamples,
@@ -76,6 +85,9 @@ def run(args: argparse.Namespace) -> int:
 
 def lines(source: Any, *, follow: bool, from_start: bool = False) -> Iterator[dict[str, Any]]:  # noqa: ANN401
     """An object for each event as it comes, and one as it is committed. Ends when caught up, unless it follows."""
+    from manymetrics.local_stream import SHARD
+    from manymetrics_processor.rows import place_digest
+
     stream = source.name()
     seen = judged = 0 if from_start else source.last_sequence()
     open_records: dict[int, list[dict[str, Any]]] = {}
@@ -91,13 +103,21 @@ def lines(source: Any, *, follow: bool, from_start: bool = False) -> Iterator[di
             seen = record.sequence
             if len(open_records) >= MOST_OPEN:  # nobody commits: their outcomes will not be shown
                 del open_records[next(iter(open_records))]
-            open_records[seen] = [{"at": "received", **event} for event in describe(record.data)]
-            yield from open_records[seen]
+            open_records[seen] = describe(record.data, (stream, SHARD, str(seen)))
+            for event in open_records[seen]:
+                yield {"at": "received", **(event if event["reason"] else _without_raw(event))}
         for sequence, marks in outcomes:
             judged = sequence
-            for event, mark in zip(open_records.pop(sequence, []), marks, strict=False):
-                outcome = _OUTCOMES.get(mark) or f"dead_lettered:{event['reason'] or Reason.UNPROCESSABLE}"
-                yield {**event, "at": "committed", "outcome": outcome}
+            for position, (event, mark) in enumerate(zip(open_records.pop(sequence, []), marks, strict=False)):
+                if (outcome := _OUTCOMES.get(mark)) is not None:
+                    yield {**_without_raw(event), "at": "committed", "outcome": outcome}
+                    continue
+                yield {
+                    **event,
+                    "at": "committed",
+                    "outcome": f"dead_lettered:{event['reason'] or Reason.UNPROCESSABLE}",
+                    "dead_letter_id": place_digest((stream, SHARD, str(sequence), position)).hex(),
+                }
         if not records and not outcomes:
             if not follow or _reader_is_gone():
                 return
@@ -111,22 +131,45 @@ def _reader_is_gone() -> bool:
     return bool(gone.poll(0))
 
 
-def describe(data: bytes) -> list[dict[str, Any]]:
-    """What to show of a record's events; ``reason`` says why one will be a dead letter, or is null."""
+def describe(data: bytes, place: tuple[str, str, str]) -> list[dict[str, Any]]:
+    """What to show of a record's events; ``place`` is its stream, shard and sequence number.
+
+    ``reason`` says why one will be a dead letter, or is null; ``raw`` is how its bytes begin.
+    """
+    from manymetrics_processor.rows import read_request
+
     try:
         record = unpack(data)
     except UnreadableRecordError:
-        return [{"reason": "unreadable_record"}]
-    return [_describe_event(record, position, raw) for position, raw in enumerate(record.events)]
+        return [{"reason": "unreadable_record", "raw": _beginning(data, RAW_CHARACTERS)}]
+    request = read_request(record.stamp)
+    return [
+        {**_describe_event(record, position, raw, request, place), "raw": _beginning(raw, RAW_CHARACTERS)}
+        for position, raw in enumerate(record.events)
+    ]
 
 
-def _describe_event(record: Record, position: int, raw: bytes) -> dict[str, Any]:
+def _without_raw(event: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in event.items() if name != "raw"}
+
+
+def _beginning(raw: bytes, characters: int) -> str:
+    """The first characters of the bytes, with an ellipsis where there are more."""
+    text = raw[: 4 * characters + 4].decode(errors="backslashreplace")
+    return text if len(text) <= characters else f"{text[:characters]}…"
+
+
+def _describe_event(
+    record: Record, position: int, raw: bytes, request: Request, place: tuple[str, str, str]
+) -> dict[str, Any]:
     stamp = record.stamp
-    about = {"received_at": _iso(stamp.received_at), "project_id": stamp.project_id}
+    about: dict[str, Any] = {"received_at": _iso(stamp.received_at), "project_id": stamp.project_id}
     event = parse_event(raw, stamp.default_type, stamp.anonymous_id)
     if position in record.cuts or len(raw) + len(stamp.context) > MAX_EVENT_BYTES:
         return {**about, "reason": "too_large"}
     if isinstance(event, Rejected):
+        if event.reason == Reason.UNKNOWN_TYPE:
+            about["type"] = _sent_type(raw)
         return {**about, "reason": event.reason.value, "detail": event.detail}
     return {
         **about,
@@ -135,8 +178,30 @@ def _describe_event(record: Record, position: int, raw: bytes) -> dict[str, Any]
         "user_id": event.user_id,
         "anonymous_id": event.anonymous_id,
         "message_id": event.message_id,
+        "repairs": _repairs(event, request, (*place, position)),
         "reason": None,
     }
+
+
+def _sent_type(raw: bytes) -> str | None:
+    """The `type` of an event that parse_event read: text as it is, else its JSON, cut; None where there is none."""
+    fields = msgspec.json.decode(mend_json(raw.decode(errors="replace"))[0], type=dict[str, msgspec.Raw])
+    value = bytes(fields.get("type", b"null"))
+    if value == b"null":
+        return None
+    text = text_of(value) or value.decode()
+    return text if len(text) <= TYPE_CHARACTERS else f"{text[:TYPE_CHARACTERS]}…"
+
+
+def _repairs(event: Event, request: Request, place: tuple[str, str, str, int]) -> str | None:
+    """What the event's row will say in its column `repairs`; None also where there will be no row."""
+    from manymetrics_processor.rows import row_of
+
+    try:
+        repairs = row_of(event, request, place)[_REPAIRS]
+    except Exception:  # noqa: BLE001  # the processor makes a dead letter of it, and its outcome says so
+        return None
+    return repairs if isinstance(repairs, str) else None
 
 
 def _iso(micros: int) -> str:
@@ -161,9 +226,14 @@ def _text(line: dict[str, Any]) -> str:
     from manymetrics_insights.formats import escape_controls
 
     who = line.get("user_id") or line.get("anonymous_id") or ""
-    what = " ".join(part for part in (line.get("type"), line.get("event")) if part) or line.get("detail") or ""
+    parts = (line.get("detail"), line.get("type"), line.get("event"))
+    what = " ".join(part for part in parts if part)
     outcome = line.get("outcome", "received")
     time_of_day = str(line.get("received_at", ""))[11:23]
-    return escape_controls(
-        f"{time_of_day}  {outcome:<24}  {what:<32}  {who:<24}  {line.get('message_id') or ''}".rstrip()
-    )
+    text = f"{time_of_day}  {outcome:<24}  {what:<32}  {who:<24}  {line.get('message_id') or ''}".rstrip()
+    if outcome.startswith("dead_lettered"):
+        raw = line["raw"]
+        text += f"  {raw if len(raw) <= RAW_CHARACTERS_OF_A_LINE else raw[:RAW_CHARACTERS_OF_A_LINE] + '…'}"
+    elif line.get("repairs"):
+        text += f"  repairs: {line['repairs']}"
+    return escape_controls(text)
