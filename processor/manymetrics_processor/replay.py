@@ -52,7 +52,10 @@ class Report:
 def replay(
     lake: Lake, window: Window, chosen: Callable[[Letter], bool] = lambda _letter: True, *, dry_run: bool = False
 ) -> Report:
-    """Send again what is chosen and was not sent again before. A dry run only counts what would be sent as stored."""
+    """Send again what is chosen and was not sent again before. A dry run only counts what would be sent as stored.
+
+    ``chosen`` is asked about every row of dead_letters, also about marks (stage ``replayed``) and what they mark.
+    """
     report = Report()
     for letters in _in_parts(lake, chosen, report):
         good: list[tuple[Entry, Letter]] = []
@@ -125,7 +128,7 @@ def _in_parts(lake: Lake, chosen: Callable[[Letter], bool], report: Report) -> I
     part: list[Letter] = []
     for file in files:
         for letter in read_files(DEAD_LETTERS, iceberg, [file]).to_pylist():
-            if letter["stage"] == STAGE or letter["dead_letter_id"] in done or not chosen(letter):
+            if not chosen(letter) or letter["stage"] == STAGE or letter["dead_letter_id"] in done:
                 continue
             if not letter["replayable"]:
                 report.not_whole += 1

@@ -21,6 +21,7 @@ from manymetrics.cli import COMMANDS, erase, main, make_parser, serve
 from manymetrics.keys import WriteKey, write_keys
 from manymetrics.local import ensure_keys, sample_data
 from manymetrics.local_stream import SHARD, LocalSource, open_stream
+from manymetrics.outcomes import Reason
 from manymetrics.settings import Settings
 from manymetrics.tables import DEAD_LETTERS
 from manymetrics_processor import pipeline
@@ -256,6 +257,47 @@ def test_only_what_is_chosen_is_replayed(
     command("replay", option, first if value == "first" else value)
 
     assert message_ids(lake) == stored
+
+
+def test_a_reason_that_there_is_not_is_refused_with_all_that_there_are(
+    command: Command, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command("replay", "--reason", "no_identty")
+
+    err = capfd.readouterr().err
+    assert (ended.value.code, "'no_identty'" in err) == (2, True)
+    assert [reason.value for reason in Reason if reason.value not in err] == []
+
+
+@pytest.mark.usefixtures("letters")
+def test_a_replay_of_what_is_not_there_says_so(lake: Lake, command: Command) -> None:
+    assert command("replay", "--id", "zzz") == (
+        1,
+        "",
+        "manymetrics: no such dead letter: dead_letter_id=zzz\n",
+    )
+
+    status, out, err = command("replay", "--project", "nope", "--reason", "unstorable")
+
+    assert (status, json.loads(out)["stored"]) == (0, 0)
+    assert err == "There is no dead letter with reason=unstorable project_id=nope.\n"
+    assert command("replay", "--project", "other")[2] == ""
+    assert command("replay", "--project", "other")[2] == "What matches was replayed before.\n"
+    [mended] = [one["dead_letter_id"] for one in rows(lake, DEAD_LETTERS) if one["stage"] == "replayed"]
+    assert command("replay", "--id", mended)[::2] == (0, "What matches was replayed before.\n")
+
+
+@pytest.mark.usefixtures("lake")
+def test_a_replay_without_any_dead_letter_says_so(command: Command) -> None:
+    assert command("replay")[2] == "There are no dead letters.\n"
+
+
+@pytest.mark.parametrize("more", [["--dry-run"], ["--reason", "unstorable"], ["--id", "x"], ["--project", "p"]])
+def test_what_a_replay_from_s3_would_ignore_is_refused(command: Command, more: list[str]) -> None:
+    status, out, err = command("replay", "s3://bucket/prefix", *more)
+
+    assert (status, out, "--dry-run are for dead letters" in err) == (2, "", True)
 
 
 # --- erase ------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import sys
 from dataclasses import asdict
 from functools import partial
@@ -13,6 +14,7 @@ from typing import Any
 from manymetrics.cli.data_dir import add_data_dir, require_tables
 from manymetrics.cli.help_text import KeepExamples
 from manymetrics.cli.races import races_said_in_a_line
+from manymetrics.outcomes import Reason
 from manymetrics.settings import Settings, SettingsError
 
 _EXAMPLES = """\
@@ -29,8 +31,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "replay",
         help="send dead letters again",
         description=(
-            "Read dead letters again and store those that can be read now. Each keeps its place, its received_at and "
-            "what was known of its request. Doing it twice changes nothing."
+            "Read dead letters again and store those that can be read now: those that ManyMetrics could not read or "
+            "store before it was mended. Each keeps its place, its received_at and what was known of its request. "
+            "Doing it twice changes nothing. What a client sent wrongly stays a dead letter: query its `raw`, mend it "
+            "and send it again."
         ),
         epilog=_EXAMPLES,
         formatter_class=KeepExamples,
@@ -40,32 +44,53 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         nargs="?",
         help="s3://bucket/prefix: bring back batches that were given up, or the raw archive, instead of dead letters",
     )
-    parser.add_argument("--reason", help="only those with this reason")
-    parser.add_argument("--id", dest="dead_letter_id", help="only this dead_letter_id")
-    parser.add_argument("--project", help="only those of this project")
+    parser.add_argument(
+        "--reason",
+        metavar="REASON",
+        choices=[reason.value for reason in Reason],
+        help="only those with this reason, as unprocessable or unstorable",
+    )
+    parser.add_argument("--id", dest="dead_letter_id", metavar="ID", help="only this dead_letter_id")
+    parser.add_argument("--project", metavar="ID", help="only those of this project")
     parser.add_argument("--dry-run", action="store_true", help="say what would be stored, and store nothing")
     add_data_dir(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what became of them, as JSON."""
+    """Print what became of them, as JSON. 1 where there is no dead letter of the id that was given."""
+    wanted = {"reason": args.reason, "dead_letter_id": args.dead_letter_id, "project_id": args.project}
     if args.location:
+        if args.dry_run or any(value is not None for value in wanted.values()):
+            raise SettingsError(
+                "--reason, --id, --project and --dry-run are for dead letters, not for a location in S3"
+            )
         return _run_objects(args.location)
     from manymetrics.local import open_lake
-    from manymetrics_processor.replay import replay
+    from manymetrics_processor.replay import STAGE, Report, replay
     from manymetrics_processor.window import Window
 
-    wanted = {"reason": args.reason, "dead_letter_id": args.dead_letter_id, "project_id": args.project}
+    matched = 0
 
     def chosen(letter: dict[str, Any]) -> bool:
-        return all(value is None or letter[name] == value for name, value in wanted.items())
+        nonlocal matched
+        fits = all(value is None or letter[name] == value for name, value in wanted.items())
+        matched += fits and letter["stage"] != STAGE
+        return fits
 
     require_tables(args.data_dir)
     window = Window(Settings.read(os.environ).dedup_window_days)
     with races_said_in_a_line():
         report = replay(open_lake(args.data_dir), window, chosen, dry_run=args.dry_run)
+    given = shlex.join(f"{name}={value}" for name, value in wanted.items() if value is not None)
+    if not matched and args.dead_letter_id is not None:
+        print(f"manymetrics: no such dead letter: {given}", file=sys.stderr)
+        return 1
     print(json.dumps({"dry_run": args.dry_run, **asdict(report)}))
+    if not matched:
+        print(f"There is no dead letter with {given}." if given else "There are no dead letters.", file=sys.stderr)
+    elif report == Report():
+        print("What matches was replayed before.", file=sys.stderr)
     return 0
 
 
