@@ -26,6 +26,7 @@ from manymetrics.settings import Settings
 from manymetrics.tables import DEAD_LETTERS
 from manymetrics_processor import pipeline
 from manymetrics_processor.commits import ConflictError
+from manymetrics_processor.jobs import backfill, compact
 from manymetrics_processor.lake import Lake
 from manymetrics_processor.window import Window
 from tests.integration.micro_batches import NOW, STREAM, make_lake, message_ids, packed, record, rows, track
@@ -176,6 +177,59 @@ def test_a_race_that_is_lost_for_good_is_said_in_a_line(
 
     assert (status, out) == (1, "")
     assert err == "manymetrics: events: a file was replaced by somebody else: run the command again\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["query", "--data-dri", "x", "select 1"], "query"),
+        (["maintain", "--keep", "1", "2"], "maintain"),
+        (["stream", "run", "--windows"], "stream run"),
+        (["--data-dir", "x", "doctor"], ""),
+    ],
+)
+def test_an_option_that_a_command_does_not_have_is_answered_with_its_own_usage(
+    arguments: list[str], name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+
+    assert ended.value.code == 2
+    assert capfd.readouterr().err.startswith(f"usage: manymetrics {name} [-h]".replace("  ", " "))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("maintain --keep-snapshots 0", "'0' is not a whole number from 1 on"),
+        ("maintain --keep-snapshots=-5", "'-5' is not a whole number from 1 on"),
+        ("maintain --keep-snapshots 1.5", "'1.5' is not a whole number from 1 on"),
+        ("stream run --batch-size 0", "'0' is not a whole number from 1 on"),
+        ("stream run --window-s=-1", "'-1' is not a number from 0 on"),
+        ("stream run --window-s nan", "'nan' is not a number from 0 on"),
+        ("stream run --retries=-2", "'-2' is not a whole number from -1 on"),
+        ("stream run --max-record-age-s inf", "'inf' is not a number from 0 on"),
+        ("cost --events 1M --peak 0", "'0' is not a number from 1 on"),
+        ("cost --events 1M --peak much", "'much' is not a number from 1 on"),
+    ],
+)
+def test_a_number_below_the_least_is_refused(arguments: str, said: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(shlex.split(arguments))
+
+    assert (ended.value.code, said in capfd.readouterr().err) == (2, True)
+
+
+@pytest.mark.parametrize(("main", "option"), [(compact.main, "--file-mb"), (backfill.main, "--commit-mb")])
+@pytest.mark.parametrize("text", ["0", "-1", "x"])
+def test_a_job_refuses_to_work_on_no_megabytes(
+    main: Callable[[list[str]], int], option: str, text: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([f"{option}={text}", *(["s3://bucket/archive"] if option == "--commit-mb" else [])])
+
+    said = f"{text!r} is not a whole number of megabytes from 1 on"
+    assert (ended.value.code, said in capfd.readouterr().err) == (2, True)
 
 
 # --- maintain ---------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import sqlite3
 import sys
 from collections.abc import Sequence
 from importlib import metadata
-from typing import cast
+from typing import Any, cast
 
 from manymetrics.cli import backup, cost, doctor, erase, maintain, query, recover, replay, serve, stream, tail
 from manymetrics.cli.help_text import KeepExamples
@@ -27,9 +27,19 @@ examples:
 """
 
 
+class CommandParser(argparse.ArgumentParser):
+    """Refuses what it doesn't know by itself, so that the usage shown is that of the command it was given to."""
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:  # type: ignore[override]  # noqa: ANN401  # as the base class
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="manymetrics",
         description="Product analytics in your own Iceberg tables.",
         epilog=_EXAMPLES,

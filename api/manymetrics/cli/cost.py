@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from manymetrics.cli.help_text import KeepExamples
+from manymetrics.cli.numbers import number
 
 _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9}
 
@@ -55,7 +54,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         ("--sdk-loads", 0.0, 0, "of the browser SDK from CloudFront in the month"),
     ):
         text = f"{meaning} (default: {default:g})"
-        parser.add_argument(option, type=_number(least), default=default, metavar="N", help=text)
+        parser.add_argument(option, type=number(least), default=default, metavar="N", help=text)
     parser.set_defaults(run=run)
 
 
@@ -97,13 +96,3 @@ def _events(text: str) -> float:
     if not 1 <= events <= 1e15:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of events: write 50000000, 50e6 or 50M")
     return events
-
-
-def _number(least: float) -> Callable[[str], float]:
-    def number(text: str) -> float:
-        value = float(text)
-        if not (math.isfinite(value) and value >= least):
-            raise argparse.ArgumentTypeError(f"{text} is not a number from {least:g} on")
-        return value
-
-    return number

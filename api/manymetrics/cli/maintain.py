@@ -8,6 +8,7 @@ import json
 
 from manymetrics.cli.data_dir import add_data_dir, require_tables
 from manymetrics.cli.help_text import KeepExamples
+from manymetrics.cli.numbers import whole_number
 from manymetrics.cli.races import races_said_in_a_line
 
 _EXAMPLES = """\
@@ -26,7 +27,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog=_EXAMPLES,
         formatter_class=KeepExamples,
     )
-    parser.add_argument("--keep-snapshots", type=int, default=10, metavar="N", help="how many to keep (default: 10)")
+    parser.add_argument(
+        "--keep-snapshots", type=whole_number(1), default=10, metavar="N", help="how many to keep (default: 10)"
+    )
     add_data_dir(parser)
     parser.set_defaults(run=run)
 
@@ -38,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
 
     require_tables(args.data_dir)
     with races_said_in_a_line():
-        reports = maintain(open_lake(args.data_dir), keep_snapshots=max(1, args.keep_snapshots))
+        reports = maintain(open_lake(args.data_dir), keep_snapshots=args.keep_snapshots)
     for report in reports:
         print(json.dumps(dataclasses.asdict(report)))
     return 0

@@ -8,6 +8,7 @@ import signal
 import threading
 
 from manymetrics.cli.help_text import KeepExamples
+from manymetrics.cli.numbers import number, whole_number
 from manymetrics.settings import Settings, SettingsError
 from manymetrics.telemetry import log_json_lines
 
@@ -39,14 +40,20 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog=_EXAMPLES,
         formatter_class=KeepExamples,
     )
-    run_parser.add_argument("--batch-size", type=int, default=10_000, metavar="N", help="most records a batch")
-    run_parser.add_argument("--window-s", type=float, default=60.0, metavar="S", help="longest wait for more (60)")
     run_parser.add_argument(
-        "--retries", type=int, default=-1, metavar="N", help="attempts before a batch is given up (-1: no limit)"
+        "--batch-size", type=whole_number(1), default=10_000, metavar="N", help="most records a batch"
+    )
+    run_parser.add_argument("--window-s", type=number(0), default=60.0, metavar="S", help="longest wait for more (60)")
+    run_parser.add_argument(
+        "--retries",
+        type=whole_number(-1),
+        default=-1,
+        metavar="N",
+        help="attempts before a batch is given up (-1: no limit)",
     )
     run_parser.add_argument(
         "--max-record-age-s",
-        type=float,
+        type=number(0),
         default=20 * 3_600.0,
         metavar="S",
         help="age at which a batch that fails is given up; keep it below the stream's retention (20 hours)",
@@ -73,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         max_record_age_s=args.max_record_age_s,
     )
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    for one in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(one, lambda *_: stop.set())
     make_event_source(os.environ, options, args.failures).run(stop)
     return 0

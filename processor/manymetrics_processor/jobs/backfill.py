@@ -30,7 +30,7 @@ from manymetrics_processor.handler import make_catalog
 from manymetrics_processor.isolation import is_retryable
 from manymetrics_processor.jobs.cluster import Cluster, cluster
 from manymetrics_processor.jobs.cluster_batch import ClusterEngine, batch_on_cluster, without_letters
-from manymetrics_processor.jobs.command import errors_in_a_line, job_parser, job_settings, say
+from manymetrics_processor.jobs.command import errors_in_a_line, job_parser, job_settings, megabytes, say
 from manymetrics_processor.jobs.pieces import Piece, decode_piece, find_pieces, take_apart
 from manymetrics_processor.lake import Lake, current_books, live_files
 from manymetrics_processor.pipeline import commit, run
@@ -243,7 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--commit-mb",
         metavar="N",
-        type=int,
+        type=megabytes,
         default=COMMIT_BYTES // 1_000_000,
         help="commit about so much, unpacked, at once; the driver holds 50 bytes an event (default: %(default)s)",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,13 @@ def job_parser(name: str, description: str) -> argparse.ArgumentParser:
         help="where the tables are: s3://bucket/prefix (default: the setting MANYMETRICS_WAREHOUSE)",
     )
     return parser
+
+
+def megabytes(text: str) -> int:
+    """The type of an option that takes megabytes: a whole number from 1 on."""
+    if not re.fullmatch(r"0*[1-9][0-9]*", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of megabytes from 1 on")
+    return int(text)
 
 
 @contextmanager

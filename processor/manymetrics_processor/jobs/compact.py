@@ -30,7 +30,7 @@ from manymetrics_processor.decode import Ints
 from manymetrics_processor.dedup import WINDOW_DAYS, Ids
 from manymetrics_processor.handler import AWS_ORPHAN_AGE_S, EXPIRE_AFTER_S, KEEP_SNAPSHOTS, make_catalog
 from manymetrics_processor.jobs.cluster import Cluster, cluster
-from manymetrics_processor.jobs.command import errors_in_a_line, job_parser, job_settings, say
+from manymetrics_processor.jobs.command import errors_in_a_line, job_parser, job_settings, megabytes, say
 from manymetrics_processor.jobs.pieces import from_bytes, to_bytes
 from manymetrics_processor.lake import Lake, live_files
 from manymetrics_processor.maintenance import (
@@ -239,7 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = job_parser("compact", "Merge small files, sort them, drop duplicates, expire snapshots, remove old files.")
     parser.add_argument("--since", metavar="YYYY-MM-DD", type=date.fromisoformat, help="only days from this on (UTC)")
     parser.add_argument(
-        "--file-mb", type=int, default=FILE_BYTES // 1_000_000, help="merge up to (default: %(default)s)"
+        "--file-mb", type=megabytes, default=FILE_BYTES // 1_000_000, help="merge up to (default: %(default)s)"
     )
     args = parser.parse_args(arguments)
     from_day = (args.since - date(1970, 1, 1)).days if args.since else 0
