@@ -18,18 +18,22 @@ _INTRO: Final = """\
 Two tables and seven views. The same SQL runs on Athena (Trino) and in `manymetrics query` (DuckDB), over the tables of
 one machine or, where `MANYMETRICS_WAREHOUSE` is set, over those in AWS Glue (database `MANYMETRICS_DATABASE`) and S3.
 
+After `make run` the program is `.venv/bin/manymetrics`; `. .venv/bin/activate` finds it by its name.
+
     manymetrics query --tables
     manymetrics query --describe users
     manymetrics query "SELECT event, COUNT(*) AS events FROM events GROUP BY event ORDER BY events DESC"
-    manymetrics query "SELECT * FROM users" -o csv --to users.csv
+    manymetrics query "SELECT * FROM users" --to users.csv
 
-`-o` is `table`, `csv`, `json`, `ndjson` or `parquet`; `-` reads the SQL from standard input, `--file` from a file. One
-statement at a time, and only one that reads. A query sees the newest commit as it starts, and needs no server.
+`-o` is `table`, `csv`, `json`, `ndjson` or `parquet`; without it the ending of `--to` says which. `-` reads the SQL
+from standard input, `--file` from a file: several statements run one after the other, as `table` or `ndjson`. Only
+what reads is taken. A query sees the newest commit as it starts, and needs no server.
 
 On AWS it takes the region and credentials as every AWS tool does, and may `glue:GetTable` (on catalogue, database and
-tables), `s3:GetObject`, and `kms:Decrypt` where a key of yours encrypts them. `pip install 'manymetrics[query]'` is
-enough. Rows that Athena deleted are left out, before OPTIMIZE too. Of files it fetches what the query needs: name the
-columns, and ask for a span of `received_at` where you can. `--data-dir` asks the tables of one machine all the same.
+tables), `s3:GetObject`, and `kms:Decrypt` where a key of yours encrypts them. From a checkout, `pip install '.[query]'`
+is enough. Rows that Athena deleted are left out, before OPTIMIZE too. Of files it fetches what the query needs: name
+the columns, and ask for a span of `received_at` where you can. `--data-dir` asks the tables of one machine all the
+same.
 
 - Times are UTC, without a zone. The local day of one:
   `CAST(event_time AT TIME ZONE 'UTC' AT TIME ZONE 'Europe/London' AS DATE)`.

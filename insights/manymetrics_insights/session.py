@@ -209,7 +209,7 @@ def _copy_with_pyiceberg(
         from pyiceberg.table import StaticTable
     except ModuleNotFoundError as error:
         raise LakeError(
-            f"{table.name} has a nested column, which takes PyIceberg: pip install 'manymetrics[processor]'."
+            f"{table.name} has a nested column, which takes PyIceberg: pip install '.[processor]' in a checkout."
         ) from error
 
     rows = StaticTable.from_metadata(state.metadata_location, source.pyiceberg_properties()).scan().to_arrow()

@@ -92,6 +92,13 @@ def test_what_a_page_loads_is_small(name: str, fresh: Path) -> None:
     assert size <= MOST_BYTES[name]
 
 
+@pytest.mark.parametrize("page", ["README.md", "sdk-js/README.md"])
+def test_the_docs_say_how_large_the_script_is(page: str) -> None:
+    size = int(node("-p", "zlib.brotliCompressSync(fs.readFileSync('dist/mm.js')).length"))
+
+    assert f"{size / 1_000:.1f} kB with brotli" in (ROOT / page).read_text()
+
+
 def test_the_source_of_what_is_built_comes_with_it(fresh: Path) -> None:
     scripts = list(fresh.glob("*.js"))
 

@@ -3,6 +3,7 @@
 import re
 import tomllib
 from dataclasses import fields
+from fnmatch import fnmatch
 from itertools import chain
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from manymetrics import admission, collect, events, http_protocol, intake
 from manymetrics.cli import COMMANDS
 from manymetrics.collect import ROUTES
+from manymetrics.cost.stack import PROCESSOR_MB
 from manymetrics.outcomes import REASON_DOCS, Reason, RequestOutcome
 from manymetrics.settings import PREFIX, Settings
 from manymetrics.tables import TABLES, Column
@@ -24,6 +26,8 @@ PAGES = [
 API_README = ROOT / "api" / "README.md"
 README = ROOT / "README.md"
 _LINK = re.compile(r"\]\((?!https?://|mailto:|#)([^)#\s]+)")
+_WHOLE_DIVIDED = re.compile(r"AS (?:BIGINT|INTEGER)\)+\s*/.*", re.IGNORECASE)
+_MEMORY_OF_ARROW = re.compile(r"no JVM and (.*? the memory)")
 _MAKE = re.compile(r"`make ([a-z-]+)`|^ {4}make ([a-z-]+)", re.MULTILINE)
 
 
@@ -61,6 +65,36 @@ def test_every_make_target_in_the_docs_exists(page: Path) -> None:
     named = {inline or block for inline, block in _MAKE.findall(page.read_text())}
 
     assert named <= targets
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_docs_divide_no_whole_numbers_which_engines_do_otherwise(page: Path) -> None:
+    assert _WHOLE_DIVIDED.findall(page.read_text()) == []
+
+
+def test_nothing_tells_to_install_from_pypi_where_this_is_not() -> None:
+    texts = [*PAGES, *(file for room in ("api", "processor", "insights") for file in (ROOT / room).rglob("*.py"))]
+
+    assert [path for path in texts if "install 'manymetrics" in path.read_text()] == []
+
+
+def test_the_docs_agree_about_how_much_less_memory_arrow_takes() -> None:
+    texts = ["docs/settings.md", "api/manymetrics/settings.py", "sample/variables.tf", "infra/variables.tf"]
+
+    said = {found for path in texts for found in _MEMORY_OF_ARROW.findall((ROOT / path).read_text())}
+
+    assert (said, round(PROCESSOR_MB["arrow"] / PROCESSOR_MB["spark"], 1)) == ({"half the memory"}, 0.6)
+
+
+@pytest.mark.parametrize("page", ["README.md", "insights/README.md"])
+def test_a_page_that_writes_the_command_bare_says_where_it_is(page: str) -> None:
+    assert "`. .venv/bin/activate`" in (ROOT / page).read_text()
+
+
+def test_git_leaves_out_the_tarball_that_the_docs_make() -> None:
+    [tarball] = re.findall(r"[\w.-]+\.tgz", (ROOT / "sdk-js" / "README.md").read_text())
+
+    assert any(fnmatch(tarball, line) for line in (ROOT / ".gitignore").read_text().splitlines())
 
 
 def test_the_docs_list_each_setting_and_no_other() -> None:
