@@ -11,13 +11,14 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 log = logging.getLogger("manymetrics.private_files")
 
 _OTHERS = 0o077  # the bits of the group and of everybody else
 # Only names of ours: who names a folder with other things in it keeps their modes.
-_OURS = ("keys.json", "stream.db*", "catalog.db*", "committer.lock", "server.json", "warehouse")
+_OURS = ("keys.json", "stream.db*", "catalog.db*", "committer.*", "server.json", "warehouse")
 
 
 def keep_private() -> None:
@@ -53,6 +54,13 @@ def open_to_others(path: Path) -> int:
 def open_files(folder: Path) -> list[Path]:
     """The folder and what of ours lies at its top, as far as others are let at it."""
     return [path for path in _ours(folder) if open_to_others(path)]
+
+
+def is_ours(folder: Path, path: Path) -> bool:
+    """Whether a path is of what a server keeps in a data folder. Both are resolved."""
+    if not path.is_relative_to(folder) or path == folder:
+        return False
+    return any(fnmatch(path.relative_to(folder).parts[0], pattern) for pattern in _OURS)
 
 
 def cure(path: Path) -> str:

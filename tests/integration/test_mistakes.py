@@ -71,6 +71,16 @@ def shell(line: str, data_dir: Path, stdin: bytes = b"") -> tuple[int, str, str]
         ),
         ("$M serve --data-dir $D --host nope.invalid", 1, "there is no such host: name an address of this machine"),
         ("$M serve --data-dir $D --host 192.0.2.1", 1, "this machine has no such address"),
+        (
+            "$M query --data-dir $D 'select 1' > /dev/full",
+            1,
+            "The disk that the rows are written to is full: make room",
+        ),
+        ("$M query --data-dir $D 'select 1' --to $D/catalog.db", 1, "is a file that the server keeps"),
+        ("cd $D && $M query --data-dir . 'select 1' --to ./keys.json", 1, "is a file that the server keeps"),
+        ("$M query --data-dir $D 'select 1' --to $D/warehouse/a.csv", 1, "is a file that the server keeps"),
+        ("$M query --data-dir $D 'select 1' --to $D/rows.csv", 0, ""),
+        ("$M replay --data-dir $D ''", 2, "the location is empty: name one"),
         ("LC_ALL=C PYTHONIOENCODING=ascii $M query --data-dir $D \"select 'é'\"", 0, ""),
     ],
 )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import os
 import re
 import shutil
@@ -28,6 +29,7 @@ from typing import IO, TYPE_CHECKING, Final, NamedTuple, TypeVar
 from manymetrics.cli.data_dir import add_data_dir, default_data_dir, require_tables
 from manymetrics.cli.help_text import KeepExamples
 from manymetrics.cli.packages import missing_module
+from manymetrics.private_files import is_ours
 from manymetrics.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
@@ -141,6 +143,10 @@ def _message(error: Exception) -> str | None:
         near = difflib.get_close_matches(found[1] if found else "", names := _names(), 1)
         hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(names)}."
         return escape_controls("\n".join([first, hint, *rest]), keep="\n")
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return "The disk that the rows are written to is full: make room, or name another file with --to."
+    if isinstance(error, PermissionError):
+        return f"{error.filename or 'A file'} can't be read: run this as the user that runs the server."
     if isinstance(error, QueryError | LakeError | RefusedSqlError | duckdb.Error | OSError):
         return escape_controls(str(error).strip(), keep="\n")
     return None
@@ -156,7 +162,7 @@ def _names() -> list[str]:
 def _answer(args: argparse.Namespace) -> None:
     sql = _sql(args)
     if args.to is not None:
-        _check_target(args.to)
+        _check_target(args.to, args.data_dir)
     args.output = _format(args.output, args.to)
     if args.output == "parquet" and sql is None:
         raise QueryError("--tables and --describe come as table, csv, json or ndjson.")
@@ -414,12 +420,14 @@ def _for_terminal(text: str) -> str:
     return escape_controls(text.replace("\r\n", "\n"), keep="\n")
 
 
-def _check_target(to: Path) -> None:
+def _check_target(to: Path, data_dir: Path | None) -> None:
     """Raises QueryError where a file can't be written, before anything is asked."""
     with _naming(to):
         if to.is_dir():
             raise QueryError(f"{to} is a folder: name a file in it, as in --to {to / 'rows.csv'}.")
         _writes_through(to)
+        if is_ours((data_dir or default_data_dir()).resolve(), to.resolve()):
+            raise QueryError(f"{to} is a file that the server keeps: name another one with --to.")
         folder = to.resolve().parent
         if not folder.is_dir():
             raise QueryError(f"There is no folder {folder} to write {to.name} to: make it, or name another with --to.")

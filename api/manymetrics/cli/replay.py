@@ -60,7 +60,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Print what became of them, as JSON. 1 where there is no dead letter of the id that was given."""
     wanted = {"reason": args.reason, "dead_letter_id": args.dead_letter_id, "project_id": args.project}
-    if args.location:
+    if args.location is not None:
+        if not args.location.strip():
+            raise SettingsError("the location is empty: name one, as s3://bucket/prefix, or none for dead letters")
         if args.dry_run or any(value is not None for value in wanted.values()):
             raise SettingsError(
                 "--reason, --id, --project and --dry-run are for dead letters, not for a location in S3"
