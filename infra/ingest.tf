@@ -54,9 +54,18 @@ resource "aws_cloudwatch_log_group" "api" {
 }
 
 resource "aws_iam_role" "api" {
-  name               = "${var.name}-api"
-  assume_role_policy = local.lambda_trust
-  tags               = local.tags
+  name                 = "${var.name}-api"
+  path                 = var.role_path
+  permissions_boundary = var.permissions_boundary
+  assume_role_policy   = local.lambda_trust
+  tags                 = local.tags
+
+  lifecycle {
+    precondition {
+      condition     = local.partition == "aws"
+      error_message = "ManyMetrics runs in AWS's commercial regions alone: in ${local.partition} the endpoints that it signs for have other names."
+    }
+  }
 }
 
 resource "aws_iam_role_policy" "api" {

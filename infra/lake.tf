@@ -66,7 +66,9 @@ resource "aws_glue_catalog_table_optimizer" "this" {
 resource "aws_iam_role" "optimizer" {
   count = var.glue_optimizers ? 1 : 0
 
-  name = "${var.name}-optimizer"
+  name                 = "${var.name}-optimizer"
+  path                 = var.role_path
+  permissions_boundary = var.permissions_boundary
   assume_role_policy = jsonencode({
     Version   = "2012-10-17"
     Statement = [{ Effect = "Allow", Action = "sts:AssumeRole", Principal = { Service = "glue.amazonaws.com" } }]

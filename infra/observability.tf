@@ -34,11 +34,6 @@ locals {
         namespace = "AWS/Kinesis", metric = "WriteProvisionedThroughputExceeded", dimensions = { StreamName = aws_kinesis_stream.this.name },
         statistic = "Sum", period_s = 300, periods = 3, threshold = 0, comparison = "GreaterThanThreshold", missing = "notBreaching"
       }
-      batches-given-up = {
-        text      = "Batches were given up and lie in the failures bucket: `manymetrics replay` brings them back; then delete them",
-        namespace = "AWS/S3", metric = "NumberOfObjects", dimensions = { BucketName = aws_s3_bucket.this["failures"].id, StorageType = "AllStorageTypes" },
-        statistic = "Average", period_s = 86400, periods = 1, threshold = 0, comparison = "GreaterThanThreshold", missing = "notBreaching"
-      }
       failures-not-kept = {
         text      = "A batch that was given up could not be written to the failures bucket: its events are gone with the stream's retention",
         namespace = "AWS/Lambda", metric = "DestinationDeliveryErrors", dimensions = { FunctionName = aws_lambda_function.processor.function_name },
@@ -97,12 +92,26 @@ resource "aws_sns_topic_policy" "alarms" {
     Statement = [{
       Sid       = "Alarms"
       Effect    = "Allow"
-      Principal = { Service = ["cloudwatch.amazonaws.com", "budgets.amazonaws.com"] }
+      Principal = { Service = ["cloudwatch.amazonaws.com", "budgets.amazonaws.com", "s3.amazonaws.com"] }
       Action    = "sns:Publish"
       Resource  = aws_sns_topic.alarms.arn
       Condition = { StringEquals = { "aws:SourceAccount" = local.account } }
     }]
   })
+}
+
+# A batch that was given up is told of as it is written: S3's own metric of a bucket's objects comes once a day.
+# `manymetrics replay` brings it back; then delete it.
+resource "aws_s3_bucket_notification" "given_up" {
+  bucket = aws_s3_bucket.this["failures"].id
+
+  topic {
+    id        = "batch-given-up-run-manymetrics-replay"
+    topic_arn = aws_sns_topic.alarms.arn
+    events    = ["s3:ObjectCreated:*"] # however Lambda writes it
+  }
+
+  depends_on = [aws_sns_topic_policy.alarms]
 }
 
 resource "aws_sns_topic_subscription" "email" {

@@ -130,9 +130,11 @@ resource "aws_lambda_function_event_invoke_config" "maintain" {
 }
 
 resource "aws_iam_role" "processor" {
-  name               = "${var.name}-processor"
-  assume_role_policy = local.lambda_trust
-  tags               = local.tags
+  name                 = "${var.name}-processor"
+  path                 = var.role_path
+  permissions_boundary = var.permissions_boundary
+  assume_role_policy   = local.lambda_trust
+  tags                 = local.tags
 }
 
 resource "aws_iam_role_policy" "processor" {
@@ -160,7 +162,7 @@ resource "aws_iam_role_policy" "processor" {
       {
         Sid    = "Files"
         Effect = "Allow"
-        Action = ["s3:DeleteObject", "s3:GetObject", "s3:PutObject"]
+        Action = ["s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:PutObject"] # else a large upload that failed is billed on
         Resource = [
           "${aws_s3_bucket.this["lake"].arn}/${local.tables_prefix}*", # the tables and dedup ids, by their folder
         ]

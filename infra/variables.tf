@@ -126,8 +126,30 @@ variable "throttle" {
   }
 }
 
+variable "permissions_boundary" {
+  description = "The ARN of a policy that bounds every role of the stack, where your account asks for one; null: none."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.permissions_boundary == null ? true : can(regex("^arn:aws:iam::([0-9]{12}|aws):policy/.+$", var.permissions_boundary))
+    error_message = "permissions_boundary takes the ARN of a policy, such as arn:aws:iam::123456789012:policy/boundary."
+  }
+}
+
+variable "role_path" {
+  description = "The path of the stack's roles, where your account asks for one, such as /apps/."
+  type        = string
+  default     = "/"
+
+  validation {
+    condition     = can(regex("^/([!-~]+/)?$", var.role_path)) && length(var.role_path) <= 512
+    error_message = "role_path begins and ends with a slash, such as /apps/."
+  }
+}
+
 variable "api" {
-  description = "The API's function. concurrency reserves, and caps; null reserves none, as an account with a limit of 10 has none to give."
+  description = "The API's function. concurrency reserves, and caps; null reserves none, as an account with a limit of 10 has none to give. A function URL needs it, or -1 for none: nothing else bounds what strangers can cost there."
   type = object({
     architecture = optional(string, "arm64")
     memory_mb    = optional(number, 256)
@@ -149,6 +171,11 @@ variable "api" {
   validation {
     condition     = var.api.memory_mb >= 256 && var.api.memory_mb <= 10240
     error_message = "api.memory_mb takes 256 to 10240."
+  }
+
+  validation {
+    condition     = var.ingress == "http_api" || var.api.concurrency != null
+    error_message = "api.concurrency must be given with a function URL, such as 20: it alone bounds what strangers can cost there. -1 reserves none, as an account with a limit of 10 must."
   }
 }
 
@@ -254,8 +281,8 @@ variable "athena_scan_limit_gb" {
   default     = 100
 
   validation {
-    condition     = var.athena_scan_limit_gb >= 0.01
-    error_message = "athena_scan_limit_gb takes 0.01 or more."
+    condition     = floor(var.athena_scan_limit_gb * 1000000000) >= 10485760
+    error_message = "athena_scan_limit_gb takes 0.011 or more: Athena's least is 10,485,760 bytes."
   }
 }
 

@@ -10,6 +10,7 @@ module "manymetrics" {
   engine             = var.engine
   processor          = var.processor
   batch_window_s     = var.batch_window_s
+  throttle           = { rate_per_s = 50, burst = 100 } # what strangers can cost at most: about $175 a month
   alarm_email        = var.alarm_email
   monthly_budget_usd = var.monthly_budget_usd
 

@@ -5,6 +5,11 @@ output "sample_page_url" {
   value       = "${module.manymetrics.site.url}/sample"
 }
 
+output "who_is_told" {
+  description = "Who hears of alarms and of the budget."
+  value       = var.alarm_email == null ? "Nobody hears of alarms and of the budget: apply again with -var alarm_email=you@example.com" : "${var.alarm_email}, once AWS's mail is confirmed"
+}
+
 output "api_instance_url" {
   description = "Where SDKs send to: their host."
   value       = module.manymetrics.api_instance_url

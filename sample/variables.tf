@@ -51,5 +51,5 @@ variable "alarm_email" {
 variable "monthly_budget_usd" {
   description = "Told when the whole account's month comes to 80 % of it, or is forecast to pass it; null: no budget."
   type        = number
-  default     = null
+  default     = 50
 }

@@ -6,6 +6,8 @@ A SecureString is decrypted; a parameter named /aws/reference/secretsmanager/<na
 from __future__ import annotations
 
 import asyncio
+import random
+import time
 
 import msgspec
 
@@ -15,8 +17,12 @@ from manymetrics.signed_calls import CallError, Place, SignedClient
 CALL_TIMEOUT_S = 1.5
 CALLS = 2  # what is lost on the way, or to a freeze of Lambda's, is asked once more
 READ_TIMEOUT_S = CALLS * CALL_TIMEOUT_S
+# SSM takes 40 reads a second of an account, and hundreds of functions may start at once: each asks again after a pause
+# of its own, while there is time.
+THROTTLED = frozenset({"ThrottlingException", "TooManyUpdates", "RequestLimitExceeded"})
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
 _REFERENCES = "/aws/reference/"  # to what other services hold: they have no version, and come decrypted or not at all
-_FINAL = frozenset({"AccessDeniedException", "ParameterNotFound", "ThrottlingException"})  # the next says the same
+_FINAL = frozenset({"AccessDeniedException", "ParameterNotFound"})  # the next says the same
 
 
 class _Parameter(msgspec.Struct, frozen=True):
@@ -65,13 +71,21 @@ class KeysParameter:
 
     async def _get(self, client: SignedClient, *, decrypt: bool) -> _Parameter:
         asked = {"Name": self._name, "WithDecryption": decrypt}
-        for _ in range(CALLS - 1):
+        until = time.monotonic() + CALLS * CALL_TIMEOUT_S
+        calls, pause_s = CALLS, FIRST_PAUSE_S
+        while True:
             try:
-                return _parameter(await client.call("GetParameter", asked, CALL_TIMEOUT_S))
+                timeout_s = min(CALL_TIMEOUT_S, until - time.monotonic())
+                return _parameter(await client.call("GetParameter", asked, timeout_s))
             except CallError as error:
-                if error.code in _FINAL:
+                wait_s = 0.0
+                if error.code in THROTTLED:
+                    wait_s, pause_s = random.uniform(0, pause_s), min(2 * pause_s, LONGEST_PAUSE_S)  # noqa: S311  # no secret
+                else:
+                    calls -= 1
+                if error.code in _FINAL or not calls or time.monotonic() + wait_s >= until:
                     raise
-        return _parameter(await client.call("GetParameter", asked, CALL_TIMEOUT_S))
+                await asyncio.sleep(wait_s)
 
 
 def _parameter(answer: bytes) -> _Parameter:

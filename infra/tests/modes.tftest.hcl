@@ -14,6 +14,7 @@ run "a_function_url_in_place_of_the_gateway" {
   command = apply
   variables {
     ingress = "function_url"
+    api     = { concurrency = 20 }
   }
 
   assert {
@@ -247,5 +248,31 @@ run "more_tags_than_an_object_takes" {
   assert {
     condition     = length(aws_kinesis_stream.this.tags) == 22 && [for key, object in aws_s3_object.sdk : key if length(object.tags) > 10] == []
     error_message = "S3 refuses an object with more than 10 tags"
+  }
+}
+
+run "roles_have_the_path_and_the_boundary_that_an_account_asks_for" {
+  command = apply
+  variables {
+    role_path            = "/apps/"
+    permissions_boundary = "arn:aws:iam::123456789012:policy/boundary"
+    glue_optimizers      = true
+  }
+
+  assert {
+    condition = alltrue([
+      for role in [aws_iam_role.api, aws_iam_role.processor, aws_iam_role.optimizer[0]] :
+      role.path == "/apps/" && role.permissions_boundary == "arn:aws:iam::123456789012:policy/boundary"
+    ])
+    error_message = "each role of the stack"
+  }
+}
+
+run "a_batch_that_is_given_up_is_told_of_at_once" {
+  command = apply
+
+  assert {
+    condition     = aws_s3_bucket_notification.given_up.topic[0].topic_arn == aws_sns_topic.alarms.arn && aws_s3_bucket_notification.given_up.topic[0].events == toset(["s3:ObjectCreated:*"])
+    error_message = "S3 tells of each object in the failures bucket"
   }
 }

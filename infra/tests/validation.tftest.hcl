@@ -319,6 +319,55 @@ run "refuses_a_domain_for_a_function_url" {
   variables {
     domain  = { name = "events.example.com", zone_id = "Z0123456789" }
     ingress = "function_url"
+    api     = { concurrency = 20 }
   }
   expect_failures = [var.domain]
+}
+
+run "refuses_a_function_url_that_nothing_bounds" {
+  command = plan
+  variables {
+    ingress = "function_url"
+  }
+  expect_failures = [var.api]
+}
+
+run "refuses_less_than_athenas_least" {
+  command = plan
+  variables {
+    athena_scan_limit_gb = 0.01
+  }
+  expect_failures = [var.athena_scan_limit_gb]
+}
+
+run "takes_athenas_least" {
+  command = plan
+  variables {
+    athena_scan_limit_gb = 0.01048576
+  }
+}
+
+run "refuses_a_boundary_that_is_no_policy" {
+  command = plan
+  variables {
+    permissions_boundary = "boundary"
+  }
+  expect_failures = [var.permissions_boundary]
+}
+
+run "refuses_a_role_path_without_slashes" {
+  command = plan
+  variables {
+    role_path = "apps"
+  }
+  expect_failures = [var.role_path]
+}
+
+run "refuses_another_partition" {
+  command = plan
+  override_data {
+    target = data.aws_partition.this
+    values = { partition = "aws-cn" }
+  }
+  expect_failures = [aws_iam_role.api]
 }

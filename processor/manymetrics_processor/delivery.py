@@ -6,6 +6,8 @@ import base64
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from manymetrics.records import count_events
 from manymetrics_processor.decode import StreamRecord
 
@@ -19,6 +21,17 @@ def stream_record(record: Mapping[str, Any]) -> StreamRecord:
     kinesis = record["kinesis"]
     arrived_at = round(kinesis["approximateArrivalTimestamp"] * 1_000_000)
     return StreamRecord(shard, int(kinesis["sequenceNumber"]), base64.b64decode(kinesis["data"]), arrived_at)
+
+
+def payload_of(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The event that Lambda gave up, of the object that it writes of it.
+
+    Lambda writes it as text; an object would mean the same. Raises KeyError, msgspec.MsgspecError.
+    """
+    payload = body["payload"]
+    return msgspec.json.decode(
+        payload if isinstance(payload, str) else msgspec.json.encode(payload), type=dict[str, Any]
+    )
 
 
 def parts_of(records: Sequence[StreamRecord]) -> Iterator[list[StreamRecord]]:

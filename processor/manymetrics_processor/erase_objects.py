@@ -22,7 +22,7 @@ from manymetrics.records import UnreadableRecordError, without
 from manymetrics.tables import DEAD_LETTERS, EVENTS
 from manymetrics_processor import archive
 from manymetrics_processor.decode import StreamRecord, decode
-from manymetrics_processor.delivery import stream_record
+from manymetrics_processor.delivery import payload_of, stream_record
 from manymetrics_processor.erase import Person, is_theirs
 from manymetrics_processor.spread import Spread
 from manymetrics_processor.storage import list_files, read_bytes, write_bytes
@@ -79,12 +79,12 @@ def _scrub_archived(data: bytes, person: Person) -> tuple[bytes, int]:
 def _scrub_batch(data: bytes, person: Person) -> tuple[bytes, int]:
     """Of a batch as Lambda's failure destination keeps it."""
     body = msgspec.json.decode(data, type=dict[str, Any])
-    payload = msgspec.json.decode(body["payload"], type=dict[str, Any])
+    payload = payload_of(body)
     records = [stream_record(record) for record in payload["Records"]]
     scrubbed, erased = _scrub(records, person)
     for record, after in zip(payload["Records"], scrubbed, strict=True):
         record["kinesis"]["data"] = base64.b64encode(after.data).decode()
-    body["payload"] = msgspec.json.encode(payload).decode()
+    body["payload"] = msgspec.json.encode(payload).decode() if isinstance(body["payload"], str) else payload
     return msgspec.json.encode(body), erased
 
 

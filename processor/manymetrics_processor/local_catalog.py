@@ -78,6 +78,8 @@ class SyncedFileIO(PyArrowFileIO):
     def parse_location(location: str, properties: Properties = EMPTY_DICT) -> tuple[str, str, str]:
         """As PyArrowFileIO.parse_location. Raises ValueError for a file that is not in the folder's warehouse."""
         warehouse = f"{properties['warehouse']}/"
+        if "://" not in location:  # as somebody wrote it
+            location = f"file://{os.path.abspath(location)}"  # noqa: PTH100  # Path keeps `..`
         if not location.startswith(warehouse) or ".." in location.split("/"):
             raise ValueError(f"{location} is not of the tables in {properties[_FOLDER]}")
         return "file", "", f"{properties[_FOLDER]}/warehouse/{location.removeprefix(warehouse)}"

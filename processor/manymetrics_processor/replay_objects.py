@@ -18,7 +18,7 @@ import msgspec
 
 from manymetrics_processor import archive
 from manymetrics_processor.decode import DEAD_LETTERED, DUPLICATE, STORED, Batch, StreamRecord, decode
-from manymetrics_processor.delivery import parts_of, stream_record
+from manymetrics_processor.delivery import parts_of, payload_of, stream_record
 from manymetrics_processor.lake import Lake
 from manymetrics_processor.pipeline import run
 from manymetrics_processor.storage import list_files, read_bytes, stored_file
@@ -60,7 +60,7 @@ def replay_objects(
         on_object(one)
         try:
             source, batches = _batches(lake, one, stream_of)
-        except (msgspec.MsgspecError, KeyError, ValueError):
+        except (msgspec.MsgspecError, AttributeError, KeyError, TypeError, ValueError):
             report.unreadable_objects.append(one)
             continue
         report.objects += 1
@@ -104,7 +104,7 @@ def _batches(
     if location.endswith(archive.SUFFIX):
         return None, iter(list(archive.read(lake.io, location)))  # now, so that what is damaged is known at once
     body = msgspec.json.decode(read_bytes(lake.io, location), type=dict[str, Any])
-    records = msgspec.json.decode(body["payload"], type=dict[str, Any])["Records"]
+    records = payload_of(body)["Records"]
     stream = stream_of(body["KinesisBatchInfo"]["streamArn"])
     source = hashlib.sha256(location.encode()).hexdigest()[:16]
     return source, iter([(stream, [stream_record(record) for record in records])])

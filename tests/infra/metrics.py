@@ -49,8 +49,6 @@ BY_AWS = {
     # https://docs.aws.amazon.com/streams/latest/dev/monitoring-with-cloudwatch.html
     ("AWS/Kinesis", "IncomingRecords"): Written(_STREAM, _COUNT),
     ("AWS/Kinesis", "WriteProvisionedThroughputExceeded"): Written(_STREAM, _COUNT),
-    # https://docs.aws.amazon.com/AmazonS3/latest/userguide/metrics-dimensions.html: once a day
-    ("AWS/S3", "NumberOfObjects"): Written(frozenset({"BucketName", "StorageType"}), frozenset({"Average"})),
     # https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-metrics.html: not as a REST API's
     ("AWS/ApiGateway", "Count"): Written(_API, _COUNT),
     ("AWS/ApiGateway", "4xx"): Written(_API, _COUNT),
@@ -60,7 +58,6 @@ BY_AWS = {
 _NAMED_BY = {
     "FunctionName": ("aws_lambda_function", "function_name"),
     "StreamName": ("aws_kinesis_stream", "name"),
-    "BucketName": ("aws_s3_bucket", "id"),
     "ApiId": ("aws_apigatewayv2_api", "id"),
     "Database": ("aws_glue_catalog_database", "name"),
 }
@@ -70,7 +67,6 @@ def silent(resources: Sequence[Resource], ours: Sequence[str]) -> list[str]:
     """What is asked for and never written, in words. ``ours``: the metrics that the processor writes."""
     known = {**BY_AWS, **{(OURS, name): Written(OUR_DIMENSIONS, _COUNT) for name in ours}}
     there = {(key, one.values[name]) for key, (type_, name) in _NAMED_BY.items() for one in of(resources, type_)}
-    there.add(("StorageType", "AllStorageTypes"))
     found = []
     for one in asked(resources):
         written = known.get((one.namespace, one.name))

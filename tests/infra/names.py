@@ -49,6 +49,7 @@ NOT_NAMED = {
     "aws_lambda_invocation",
     "aws_lambda_permission",
     "aws_s3_bucket_lifecycle_configuration",
+    "aws_s3_bucket_notification",
     "aws_s3_bucket_ownership_controls",
     "aws_s3_bucket_policy",
     "aws_s3_bucket_public_access_block",

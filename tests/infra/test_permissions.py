@@ -54,7 +54,11 @@ def of_aws(stack: Stack, role: str) -> set[Need]:
     stream = f"arn:aws:logs:{ARN}:log-group:/aws/lambda/{NAME}-{role}:log-stream:2026/01/01/[$LATEST]0"
     # https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs.html, less the group, which is there.
     logs = {Need("logs:CreateLogStream", stream), Need("logs:PutLogEvents", stream)}
-    return logs | set(_of_the_poller(stack)) if role == "processor" else logs
+    if role == "api":
+        return logs
+    # https://docs.aws.amazon.com/AmazonS3/latest/userguide/mpuoverview.html: a large upload that fails is aborted.
+    abort = Need("s3:AbortMultipartUpload", f"{stack.bucket('lake')['arn']}/tables/shop/events/data/a.parquet")
+    return logs | set(_of_the_poller(stack)) | {abort}
 
 
 def _of_the_poller(stack: Stack) -> Iterable[Need]:

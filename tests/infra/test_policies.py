@@ -162,7 +162,7 @@ def test_alarms_and_the_dashboard_ask_for_metrics_that_somebody_writes(
             "nobody writes Errors by {'FunctionName': 'shop'}",
         ),
         ("processor-errors", {"statistic": "Maximum"}, "Maximum of Errors says nothing"),
-        ("batches-given-up", {"statistic": "Sum"}, "Sum of NumberOfObjects says nothing"),
+        ("encoding-lost", {"statistic": "Maximum"}, "Maximum of encoding_lost says nothing"),
     ],
 )
 def test_an_alarm_that_would_be_silent_is_found(

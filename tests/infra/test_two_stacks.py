@@ -26,6 +26,7 @@ _GATEWAY = """run "made" {
 run "url" {
   variables {
     ingress = "function_url"
+    api     = { concurrency = 20 }
   }
 }
 """

@@ -47,8 +47,8 @@ def lake(tmp_path: Path) -> Lake:
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     """Where what is to be backfilled lies."""
-    folder = tmp_path / "export"
-    folder.mkdir()
+    folder = tmp_path / "warehouse" / "export"  # a local catalogue opens files of its folder alone
+    folder.mkdir(parents=True)
     return folder
 
 
@@ -58,7 +58,7 @@ def archived(lake: Lake, home: Path, *batches: list[StreamRecord], stream: str =
 
 
 def run(home: Path, *, at: Path | None = None, **options: Any) -> Report:  # noqa: ANN401  # what backfill takes
-    catalog = local_catalog(at or home.parent)
+    catalog = local_catalog(at or home.parent.parent)
     return backfill(catalog, InProcessCluster(), f"file://{home}", **{"source": "test", **options})
 
 
@@ -197,7 +197,7 @@ def test_an_object_that_was_mended_is_backfilled_by_its_own_location(lake: Lake,
     first.write_bytes(whole)
 
     assert "by this very location" in damaged
-    assert run(first, at=home.parent, source=None).stored == 1
+    assert run(first, at=home.parent.parent, source=None).stored == 1
     assert message_ids(lake) == ["a", "b"]
 
 
@@ -394,7 +394,7 @@ def test_windows_files_are_read_as_any(lake: Lake, home: Path) -> None:
 def test_a_location_is_the_same_however_it_is_written(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(tmp_path / "warehouse")
     (home / "a.json").write_bytes(lines(exported(None)))
 
     for same in ((f"file://{home}", f"file://{home}/"), (str(home), f"{home}/", "export", "./export/")):

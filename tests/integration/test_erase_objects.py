@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from manymetrics.tables import DEAD_LETTERS
 from manymetrics_processor import archive
 from manymetrics_processor.archive import Archive
 from manymetrics_processor.decode import StreamRecord
+from manymetrics_processor.delivery import payload_of
 from manymetrics_processor.erase import Person
 from manymetrics_processor.erase_objects import ObjectsReceipt, erase_from_objects
 from manymetrics_processor.lake import Lake
@@ -34,7 +36,7 @@ def lake(tmp_path: Path) -> Lake:
 
 @pytest.fixture
 def home(tmp_path: Path) -> str:
-    return f"file://{tmp_path}/objects"
+    return f"file://{tmp_path}/warehouse/objects"  # a local catalogue opens files of its folder alone
 
 
 def put_archive(lake: Lake, home: str, *records: StreamRecord) -> None:
@@ -58,6 +60,14 @@ def put_failed(lake: Lake, home: str, *records: StreamRecord) -> None:
     write_bytes(lake.io, f"{home}/failed.json", msgspec.json.encode(body))
 
 
+def put_failed_as_object(lake: Lake, home: str, *records: StreamRecord) -> None:
+    """The same with its payload as an object, not as text."""
+    put_failed(lake, home, *records)
+    body = msgspec.json.decode(read_bytes(lake.io, f"{home}/failed.json"))
+    body["payload"] = msgspec.json.decode(body["payload"])
+    write_bytes(lake.io, f"{home}/failed.json", msgspec.json.encode(body))
+
+
 def replayed(lake: Lake, home: str) -> Report:
     return replay_objects(lake, Window(), home, lambda arn: arn)
 
@@ -70,7 +80,7 @@ def contents(lake: Lake, home: str) -> bytes:
             records = [one.data for _, some in archive.read(lake.io, location) for one in some]
         else:
             body = msgspec.json.decode(read_bytes(lake.io, location))
-            payload = msgspec.json.decode(body["payload"])
+            payload = payload_of(body)
             records = [base64.b64decode(one["kinesis"]["data"]) for one in payload["Records"]]
         for data in records:
             one = unpack(data)
@@ -86,7 +96,7 @@ PAYLOADS = ('{"Records":["a"]}', '{"Records":[{"eventID":1}]}', '{"Records":[{"e
 PERSON = Person(JANE, linked=frozenset({("shop", "phone")}))
 
 
-@pytest.mark.parametrize("put", [put_archive, put_failed])
+@pytest.mark.parametrize("put", [put_archive, put_failed, put_failed_as_object])
 def test_a_person_goes_and_everybody_else_stays_in_place(put: Any, lake: Lake, home: str) -> None:  # noqa: ANN401  # one of the two
     put(lake, home, MIXED, OWN, ANONYMOUS)
 
@@ -129,7 +139,9 @@ def test_a_replay_afterwards_doubles_nobody(lake: Lake, home: str, tmp_path: Pat
     erase_from_objects(lake.io, home, PERSON)
     report = replayed(lake, home)
     anew = make_lake(tmp_path / "anew")
-    replayed(anew, home)
+    copied = tmp_path / "anew" / "warehouse" / "objects"
+    shutil.copytree(home.removeprefix("file://"), copied)
+    replayed(anew, f"file://{copied}")
 
     assert report.records_passed_over == 3
     assert message_ids(lake) == before

@@ -23,7 +23,7 @@ def lake(tmp_path: Path) -> Lake:
 
 @pytest.fixture
 def home(tmp_path: Path) -> str:
-    return f"file://{tmp_path}/ids"
+    return f"file://{tmp_path}/warehouse/ids"
 
 
 @pytest.fixture
@@ -69,7 +69,10 @@ def test_what_is_absent_or_damaged_is_read_from_the_table(
 ) -> None:
     monkeypatch.setattr(window_module, "KEEP_EVERY_COMMITS", 1)
     commit(lake, window(lake, home), 1, "a", "b")
-    [state], [run] = (tmp_path / "ids").glob("state.json"), (tmp_path / "ids" / "runs").iterdir()
+    [state], [run] = (
+        (tmp_path / "warehouse" / "ids").glob("state.json"),
+        (tmp_path / "warehouse" / "ids" / "runs").iterdir(),
+    )
     match damage:
         case "absent":
             state.unlink()

@@ -97,9 +97,11 @@ def test_a_replay_goes_by_the_kind_of_the_key_that_had_sent_the_letter(
 @pytest.mark.parametrize(("first", "second"), BOTH + SAME)
 def test_the_archive_is_backfilled_by_the_kind_of_its_keys(lake: Lake, tmp_path: Path, first: str, second: str) -> None:
     commit(lake, Window(), 1, first, "a")
-    Archive(f"file://{tmp_path}/archive", lake.io).put("s", [record(1, track("a"), key_kind=second)])
+    Archive(f"file://{tmp_path}/warehouse/archive", lake.io).put("s", [record(1, track("a"), key_kind=second)])
 
-    report = backfill(local_catalog(tmp_path), InProcessCluster(), f"{tmp_path}/archive", source="test")
+    report = backfill(
+        local_catalog(tmp_path), InProcessCluster(), f"file://{tmp_path}/warehouse/archive", source="test"
+    )
 
     assert report.duplicate == (first == second)
 
@@ -110,7 +112,7 @@ def test_lines_are_backfilled_as_the_kind_that_the_operator_names(
 ) -> None:
     commit(lake, Window(), 1, sent_with, "a")
     line = track("a", context={"ip": "192.0.2.7"}), track("b", context={"ip": "192.0.2.7"})
-    home = tmp_path / "exported"
+    home = tmp_path / "warehouse" / "exported"
     home.mkdir()
     (home / "a.ndjson").write_bytes(b"\n".join(map(msgspec.json.encode, line)))
     os.utime(home / "a.ndjson", (NOW // 1_000_000,) * 2)
@@ -156,7 +158,7 @@ def test_a_file_from_before_there_were_kinds_is_a_browsers(lake: Lake) -> None:
 
 def test_kept_ids_of_before_are_not_used(lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(window, "KEEP_EVERY_COMMITS", 1)
-    home = f"file://{tmp_path}/ids"
+    home = f"file://{tmp_path}/warehouse/ids"
 
     def with_kept() -> Window:
         return Window(kept=KeptIds(lake.io, home))
@@ -170,7 +172,7 @@ def test_kept_ids_of_before_are_not_used(lake: Lake, tmp_path: Path, monkeypatch
         own = with_kept()
         commit(lake, own, 1, "server", "a")
         own.keep()
-    state = tmp_path / "ids" / "state.json"
+    state = tmp_path / "warehouse" / "ids" / "state.json"
     old = msgspec.json.decode(state.read_bytes())
     old["runs"] = old.pop("day_runs")
     del old["version"]

@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -152,7 +153,8 @@ class SsmStub:
     """GetParameter as ``act`` says: well, refused, throttled, broken, once (the first call hangs up), or hanging."""
 
     def __init__(self) -> None:
-        self.act, self.keys, self.calls = "well", [SHOP], 0
+        self.act, self.keys, self.calls, self.refused = "well", [SHOP], 0, 0
+        self._tokens, self._filled_at, self._lock = 40.0, time.monotonic(), threading.Lock()
         self.over = threading.Event()
         self.url = ""
 
@@ -163,12 +165,25 @@ class SsmStub:
             self.over.wait(20)
         if act == "once" and self.calls == 1:
             return 0, b""
+        if act == "bucket" and not self._takes_token():
+            self.refused += 1
+            act = "throttled"
         if act in {"refused", "throttled"}:
             code = "AccessDeniedException" if act == "refused" else "ThrottlingException"
             return 400, json.dumps({"__type": code}).encode()
         if act == "broken":
             return 200, b"<html>"
         return 200, json.dumps({"Parameter": {"Value": msgspec.json.encode(self.keys).decode()}}).encode()
+
+    def _takes_token(self) -> bool:
+        """Forty at once, and forty more a second: as SSM's default for GetParameter."""
+        with self._lock:
+            now = time.monotonic()
+            self._tokens, self._filled_at = min(40.0, self._tokens + 40 * (now - self._filled_at)), now
+            if self._tokens < 1:
+                return False
+            self._tokens -= 1
+            return True
 
 
 @contextmanager
@@ -267,6 +282,19 @@ def test_a_connection_that_died_costs_nothing_but_a_second_call(stub: SsmStub) -
 
     assert KeysParameter(NAME, Place(REGION, stub.url)).read() == [SHOP]
     assert stub.calls == 2
+
+
+def test_a_hundred_that_start_at_once_all_read_them_though_ssm_takes_forty_a_second(
+    stub: SsmStub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys_parameter, "CALL_TIMEOUT_S", 5)  # the machine may be slow
+    stub.act = "bucket"
+
+    with ThreadPoolExecutor(100) as pool:
+        read = list(pool.map(lambda _: KeysParameter(NAME, Place(REGION, stub.url)).read(), range(100)))
+
+    assert read == [[SHOP]] * 100
+    assert stub.refused > 0
 
 
 def test_while_they_hang_known_keys_are_served_and_nobody_is_held(

@@ -199,6 +199,26 @@ def test_a_file_outside_of_the_folder_is_not_read(original: Path, tmp_path: Path
     assert "is not in" in asked(tmp_path / "copy")
 
 
+@pytest.mark.parametrize(
+    "named",
+    [
+        "file:///etc/passwd",
+        "{warehouse}/../../etc/passwd",
+        "file:///other/warehouse/manymetrics/x",
+        "/etc/passwd",
+        "s3://b/x",
+    ],
+)
+def test_nothing_outside_of_the_folder_is_opened_or_removed_whatever_metadata_names(tmp_path: Path, named: str) -> None:
+    catalog = local_catalog(tmp_path / "data")
+    location = named.format(warehouse=catalog.properties["warehouse"])
+    io = Lake(catalog).io
+
+    for touch in (io.new_input, io.new_output, io.delete):
+        with pytest.raises(ValueError, match="is not of the tables in"):
+            touch(location)
+
+
 def test_a_nested_column_of_a_moved_folder_is_read_from_it(
     original: Path, tmp_path: Path, asked: Callable[[Path], str]
 ) -> None:

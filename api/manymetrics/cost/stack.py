@@ -30,7 +30,7 @@ class Stack:
     archive: bool = False
     encrypted: bool = True  # with a key of the stack's own, so that it is paid for
     pays_for_key: bool = True
-    alarms: int = 11
+    alarms: int = 10
     dashboards: int = 1
     metrics: int = 2  # what the processor tells CloudWatch: handler.py
     is_plain_tracker: bool = False  # an event a request, all of it logged: the thing to be compared with

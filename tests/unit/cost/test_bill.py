@@ -73,7 +73,7 @@ def test_ten_million_events_by_hand() -> None:
             "ECR": 0.16,  # 2 images of 0.8 GB x $0.10
             "CloudWatch logs": 8_760 * 1_000 / 2**30 * 0.5,
             "CloudWatch metrics": 0.6,  # 2 x $0.30
-            "CloudWatch alarms": 1.1,  # 11 x $0.10
+            "CloudWatch alarms": 1.0,  # 10 x $0.10
             "CloudWatch dashboard": 3.0,
             # 365 starts. 8,760 times five minutes: 2 for the writer, 2 the shard, 2 the bucket. x $0.03 / 10,000.
             "KMS": 3.0 + 52_925 * 3e-6,
