@@ -56,6 +56,7 @@ class Request(NamedTuple):
 
     stamp: Stamp
     sent_at: int | None
+    sent_at_written: object
     sent_at_unreadable: bytes
     context: BatchContext
     integrations: Raws | None
@@ -70,9 +71,10 @@ _encode = msgspec.json.Encoder().encode
 
 def read_request(stamp: Stamp) -> Request:
     """Read what the envelope says for all of its events."""
-    time, unreadable = None, b""
+    time, written, unreadable = None, None, b""
     if stamp.sent_at and stamp.sent_at != b"null":
-        time = parse_time(_scalar(stamp.sent_at))
+        written = _scalar(stamp.sent_at)
+        time = parse_time(written)
         unreadable = stamp.sent_at if time is None else b""
     try:
         if may_overflow(stamp.context):
@@ -83,8 +85,8 @@ def read_request(stamp: Stamp) -> Request:
             shared = msgspec.Raw(stamp.integrations if integrations is None else _encode(integrations))
         extra = _encode({"integrations": shared}).decode() if shared else ""
     except (ValueError, RecursionError) as error:  # what can't be decoded: every event would say so
-        return Request(stamp, time, unreadable, NO_BATCH_CONTEXT, None, NO_RAW, "", type(error).__name__)
-    return Request(stamp, time, unreadable, context, integrations, shared, extra)
+        return Request(stamp, time, written, unreadable, NO_BATCH_CONTEXT, None, NO_RAW, "", type(error).__name__)
+    return Request(stamp, time, written, unreadable, context, integrations, shared, extra)
 
 
 def row_of(event: Event, request: Request, place: Place) -> Row:
@@ -154,12 +156,13 @@ def _times(event: Event, request: Request, extra: Raws, repairs: list[str]) -> t
     Segment's formula, so that a wrong client clock doesn't matter: received_at - (sentAt - the client's time). But
     where an event has an originalTimestamp and another timestamp, the second is its time as it stands: RudderStack's
     SDKs set the first to the time of the call, and the second to what their user says. Never over 24 h ahead of
-    received_at; and what names no zone, which may be local time, is never ahead of it.
+    received_at; and what is made of a time without a zone, which may be local time, is never ahead of it.
     """
-    received_at, sent_at = request.stamp.received_at, request.sent_at
+    received_at, sent_at, sent_as = request.stamp.received_at, request.sent_at, request.sent_at_written
     if not _is_blank(event.sent_at):
         own = _time(event.sent_at, "sentAt", extra, repairs)
-        sent_at = sent_at if own is None else own
+        if own is not None:
+            sent_at, sent_as = own, event.sent_at
     elif request.sent_at_unreadable:
         extra["sentAt"] = msgspec.Raw(request.sent_at_unreadable)
         repairs.append("time_unreadable")
@@ -178,24 +181,30 @@ def _times(event: Event, request: Request, extra: Raws, repairs: list[str]) -> t
             if time != second:
                 extra["timestamp"] = msgspec.Raw(_encode(given))
             return sent_at, first, time
-    skewed = first if first is None or sent_at is None else received_at - (sent_at - first)
-    return sent_at, first, _checked(skewed, original, received_at, repairs)
+    if first is None or sent_at is None:
+        return sent_at, first, _checked(first, original, received_at, repairs)
+    return sent_at, first, _checked(received_at - (sent_at - first), original, received_at, repairs, sent_as)
 
 
 def _is_blank(value: str | float | None) -> bool:
     return value is None or (type(value) is str and not value.strip())
 
 
-def _checked(time: int | None, written: object, received_at: int, repairs: list[str]) -> int:
+def _checked(time: int | None, written: object, received_at: int, repairs: list[str], sent_as: object = None) -> int:
+    """``written``, ``sent_as``: what ``time`` was made of, as their client wrote them."""
     if time is None:
         return received_at
-    if time > received_at and type(written) is str and not (_is_epoch(written) or _ZONE.search(written)):
+    if time > received_at and not (_names_zone(written) and _names_zone(sent_as)):
         repairs.append("event_time_without_zone")
         return received_at
     if time > received_at + MAX_AHEAD_US or time < _YEAR_1:
         repairs.append("event_time_out_of_range")
         return received_at
     return time
+
+
+def _names_zone(written: object) -> bool:
+    return type(written) is not str or _is_epoch(written) or _ZONE.match(written) is not None
 
 
 def _time(value: str | float | None, name: str, extra: Raws, repairs: list[str]) -> int | None:
@@ -213,7 +222,8 @@ def _time(value: str | float | None, name: str, extra: Raws, repairs: list[str])
 def parse_time(value: object) -> int | None:
     """Microseconds of ISO 8601 text (UTC where it names no zone) or of an epoch, as a number or text.
 
-    The unit of an epoch is known by its size: seconds, milliseconds, microseconds or nanoseconds.
+    Blanks around text don't count. The unit of an epoch is known by its size: seconds, milliseconds, microseconds or
+    nanoseconds.
     """
     try:
         if type(value) is str:
@@ -229,12 +239,13 @@ def parse_time(value: object) -> int | None:
 
 def _of_text(text: str) -> int:
     """Raises ValueError, OverflowError."""
+    text = text.strip()
     if _is_epoch(text):
         return _of_epoch(float(text) if "." in text else int(text))
     if _DIGITS_ALONE.fullmatch(text):
         text = f"{text[:8]}T{text[8:14]}.{text[14:]}".rstrip(".")
     try:
-        return _micros(_from_iso(text))
+        return _micros(_from_iso(text if text[10:11] in _SEPARATORS or _ISO_START.match(text) else ""))
     except ValueError:
         odd = _ODD_ISO.fullmatch(text)
         if odd is None:
@@ -250,6 +261,7 @@ def _of_text(text: str) -> int:
 
 
 def _is_epoch(text: str) -> bool:
+    text = text.strip()
     return text[:9].isdigit() and _EPOCH_TEXT.fullmatch(text) is not None and not _DIGITS_ALONE.fullmatch(text)
 
 
@@ -270,7 +282,13 @@ def _micros(moment: datetime) -> int:
 
 _EPOCH_TEXT = re.compile(r"[0-9]{9,19}(?:\.[0-9]*)?", re.ASCII)  # eight digits are a date
 _DIGITS_ALONE = re.compile(r"(?:19|20)[0-9]{12}(?:[0-9]{3})?", re.ASCII)  # 20260314090000: as an epoch, the year 2612
-_ZONE = re.compile(r"(?:[zZ]|(?i:UTC|GMT)|[+-][0-9]{2}(?::?[0-9]{2}){0,2})\s*\Z", re.ASCII)
+# fromisoformat takes any character between date and time, and would read 1712011201530Z as a day of the year 1712.
+_SEPARATORS = frozenset("Tt ")  # after a date of ten characters; what follows a shorter one has none of these there
+_ISO_START = re.compile(r"[0-9]{4}-?(?:[0-9]{2}-?[0-9]{2}|W[0-9]{2}(?:-?[0-9])?)(?:[Tt ]|\Z)", re.ASCII)
+_ZONE = re.compile(  # after a time: a date's own end looks like one
+    r"\s*[0-9W-]{7,10}(?:[Tt]|\s{1,9})[0-9][0-9:.,]*\s*(?:[zZ]|(?i:UTC|GMT)|[+-][0-9]{2}(?::?[0-9]{2}){0,2})\s*\Z",
+    re.ASCII,
+)
 # What fromisoformat does not read: blanks, lower case, UTC (as Ruby prints a time), 24:00, a leap second.
 _ODD_ISO = re.compile(
     r"\s{0,100}(\d{4}-?\d{2}-?\d{2})(?:T|\s{1,9})(\d{2})(?::?(\d{2})(?::?(\d{2})([.,]\d{1,30})?)?)?"

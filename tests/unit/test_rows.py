@@ -201,6 +201,42 @@ EPOCH_TEXT, NO_ZONE = "time_epoch_text", "event_time_without_zone"
         pytest.param({"timestamp": "2026-03-14T01:00:00-08:00"}, AT_NINE, set(), id="zone behind"),
         pytest.param({"timestamp": "20260314T090000Z"}, AT_NINE, set(), id="basic format"),
         pytest.param({"timestamp": "2026-03-14"}, RECEIVED - 12 * HOUR, set(), id="date alone"),
+        *(
+            pytest.param({"timestamp": text}, RECEIVED, {NO_ZONE}, id=f"ahead without a zone: {text}")
+            for text in ("2026-12-01", "20261201", "2026-W49-2", "2026-W49", "2026-12-01T10", "2026-12-01 10:00")
+        ),
+        *(
+            pytest.param({"timestamp": text}, RECEIVED + HOUR, set(), id=f"ahead by its zone: {text}")
+            for text in ("2026-03-14T12-01", "20260314T14+0100", "2026-W11-6T13:00Z", " 2026-03-14 13:00 utc ")
+        ),
+        *(
+            pytest.param(
+                {"timestamp": "2026-03-14T12:00:00Z", "sentAt": text}, RECEIVED, {NO_ZONE}, id=f"sentAt {text}"
+            )
+            for text in ("2026-03-14T07:00:00", "2026-03-14", "2026-03-13 12:00")
+        ),
+        pytest.param(
+            {"timestamp": 1773489600000, "sentAt": "2026-03-14T07:00:00"},
+            RECEIVED,
+            {NO_ZONE},
+            id="an epoch, sentAt",
+        ),
+        pytest.param(
+            {"timestamp": "2026-03-14T12:00:00Z", "sentAt": "2026-03-14T07:00:00-05:00"}, RECEIVED, set(), id="its zone"
+        ),
+        *(
+            pytest.param({"timestamp": text}, RECEIVED, {UNREADABLE}, id=f"neither ISO nor an epoch: {text}")
+            for text in (
+                *("1712011201530Z", "1712011201530+00:00", "2024-04-01-10:00", "2024-04-01_10:00Z", "20240401x10"),
+                *("2024W14x10:00", "+1712011201530", "1.712011201530e12", "17120112015\u0663\u0660"),
+            )
+        ),
+        *(
+            pytest.param(
+                {"timestamp": text}, datetime(2024, 4, 1, 22, 40, 1, tzinfo=UTC), {EPOCH_TEXT}, id=f"epoch {text!r}"
+            )
+            for text in (" 1712011201000 ", "1712011201\n", "\t1712011201.0")
+        ),
         pytest.param({"timestamp": AT_NINE.timestamp()}, AT_NINE, set(), id="epoch seconds"),
         pytest.param({"timestamp": int(AT_NINE.timestamp())}, AT_NINE, set(), id="whole epoch seconds"),
         pytest.param({"timestamp": int(AT_NINE.timestamp() * 1_000)}, AT_NINE, set(), id="epoch milliseconds"),
@@ -270,6 +306,18 @@ def test_the_batchs_sent_at_counts_where_the_event_has_none() -> None:
     assert own["event_time"] == micros(RECEIVED - timedelta(seconds=1))
 
 
+def test_a_batchs_sent_at_without_a_zone_moves_no_event_ahead() -> None:
+    envelope = b'"2026-03-14T07:00:00"'
+
+    inherited = row({"messageId": "m", "timestamp": "2026-03-14T12:00:00Z"}, sent_at=envelope)
+    own = row(
+        {"messageId": "m", "timestamp": "2026-03-14T12:00:00Z", "sentAt": "2026-03-14T11:00:00Z"}, sent_at=envelope
+    )
+
+    assert (inherited["event_time"], inherited["repairs"]) == (micros(RECEIVED), NO_ZONE)
+    assert (own["event_time"], own["repairs"]) == (micros(RECEIVED + HOUR), None)
+
+
 def test_a_batchs_sent_at_that_cannot_be_read_is_kept_and_flagged_on_each_event() -> None:
     found = row({"messageId": "m", "timestamp": "2026-03-14T09:00:00Z"}, sent_at=b'"soon"')
 
@@ -285,7 +333,9 @@ moments = st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30))
 
 @given(original=st.none() | moments, sent=st.none() | moments)
 def test_event_time_is_the_formula_for_any_two_times(original: datetime | None, sent: datetime | None) -> None:
-    found = row({"originalTimestamp": original and f"{original.isoformat()}Z", "sentAt": sent and sent.isoformat()})
+    first, second = (at and f"{at.isoformat()}Z" for at in (original, sent))
+
+    found = row({"originalTimestamp": first, "sentAt": second})
 
     received = micros(RECEIVED)
     at = None if original is None else micros(original.replace(tzinfo=UTC))
