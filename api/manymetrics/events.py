@@ -389,16 +389,34 @@ def _parse_quickly(raw: bytes) -> Event | None:
         return None
 
 
-# How JavaScript, Python, Ruby, Objective-C, Go and SQL write that there is no value.
+# How JavaScript, Python, Ruby, Objective-C, Go and SQL write that there is no value, in any case; and what a phone says
+# for its advertising id where its user keeps that.
 PLACEHOLDER_IDS = frozenset(
-    ("undefined", "null", "NULL", "NaN", "nan", "None", "nil", "(null)", "<null>", "<nil>", "[object Object]", "")
+    (
+        *("undefined", "null", "nan", "none", "nil", "(null)", "<null>", "<nil>", "[object object]", ""),
+        *("00000000-0000-0000-0000-000000000000", "0" * 32),
+    )
 )
-ID_BLANKS = " \t\n\v\f\r\u00a0"  # that an id which names nobody may consist of, or have around it
+# What shows nothing: Unicode's blanks, controls, zero-width characters, direction marks and fillers.
+ID_BLANKS = "".join(  # that an id which names nobody may consist of, or have around it
+    chr(code)
+    for first, last in (
+        *((0x00, 0x20), (0x7F, 0xA0), (0xAD, 0xAD), (0x34F, 0x34F), (0x61C, 0x61C), (0x115F, 0x1160), (0x1680, 0x1680)),
+        *((0x17B4, 0x17B5), (0x180B, 0x180F), (0x2000, 0x200F), (0x2028, 0x202F), (0x205F, 0x206F), (0x2800, 0x2800)),
+        *((0x3000, 0x3000), (0x3164, 0x3164), (0xFE00, 0xFE0F), (0xFEFF, 0xFEFF), (0xFFA0, 0xFFA0), (0xFFF9, 0xFFFB)),
+    )
+    for code in range(first, last + 1)
+)
+# About every other id is told by its ends: stripping it costs 0.2 us.
+_STARTS, _ENDS = (
+    frozenset({*ID_BLANKS, *(case(word)[end] for word in PLACEHOLDER_IDS for case in (str.lower, str.upper))})
+    for end in (slice(1), slice(-1, None))
+)
 
 
 def is_placeholder(text: str) -> bool:
     """Whether an id names nobody. Such ids are stored as they came, and never used to tell who somebody is."""
-    return text.strip(ID_BLANKS) in PLACEHOLDER_IDS
+    return text[:1] in _STARTS and text[-1:] in _ENDS and text.strip(ID_BLANKS).lower() in PLACEHOLDER_IDS
 
 
 def _check_ids(event: Event) -> Event | Rejected:

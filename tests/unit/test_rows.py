@@ -544,6 +544,31 @@ def test_an_id_that_is_missing_is_made_from_the_place_alone() -> None:
     assert first["repairs"] == "message_id_missing"
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("\u3000", "\u2003", "\u2007", "\u200b", "\ufeff", "\u2028", "\0", "\u0085", "\u2060", "\u3164", "\u2800"),
+        *("\u00a0undefined\u2003", "\ufeffnull", "\x1bNaN\x7f", "Null", "UNDEFINED", "none", "NONE", "Nil", "(NULL)"),
+        *("[Object object]", "00000000-0000-0000-0000-000000000000", " 00000000-0000-0000-0000-000000000000\n"),
+    ],
+)
+def test_an_id_that_names_nobody_is_kept_and_flagged(text: str) -> None:
+    ids = {"userId": text, "anonymousId": text, "groupId": text, "previousId": text}
+
+    found = row({"messageId": "m", **ids})
+
+    columns = ("user_id", "anonymous_id", "group_id", "previous_id")
+    assert [found[name] for name in columns] == [text] * 4
+    assert str(found["repairs"]).split(",") == [f"{name}_placeholder" for name in sorted(columns)]
+
+
+@pytest.mark.parametrize(
+    "text", ["0", "nobody", "null-1", "a\u3000b", "undefined@shop.example", "n", "\u00e9", "\U0001f600", "user\u200b"]
+)
+def test_an_id_that_may_name_somebody_is_not_flagged(text: str) -> None:
+    assert row({"messageId": "m", "userId": text})["repairs"] is None
+
+
 def test_two_places_have_two_digests() -> None:
     numbers = ("1", "11", "111")
     places = [
