@@ -353,7 +353,7 @@ def parse_event(raw: bytes, default_type: str | None = None, anonymous_id: bytes
         return parsed
     event = parsed
     if anonymous_id and not event.anonymous_id:
-        reason = _put_field(event, "anonymousId", msgspec.Raw(anonymous_id))
+        reason = _put_shared_id(event, anonymous_id)
         if reason is not None:
             return Rejected(reason, "anonymousId")
     if event.type is None:
@@ -504,23 +504,38 @@ _LONG_ZEROS = b"0" * 200
 _MAX_PLACES = 50  # that are looked at, a microsecond each
 
 
-def mend_json(text: str) -> tuple[str, tuple[str, ...]]:
+def needs_mending(raw: bytes) -> bool:
+    """Whether JSON may hold what mend_json mends; mostly False, and always True where it does."""
+    return _has_faults(raw) or may_overflow(raw)
+
+
+def _has_faults(raw: bytes) -> bool:
+    return any(part in raw for part in _FAULTS)
+
+
+_FAULTS = (b"NaN", b"Infinity", b"\\ud", b"\\uD")
+
+
+def mend_json(text: str, mark: str = "") -> tuple[str, tuple[str, ...]]:
     """Make JSON of what clients send for JSON; returns the text and what was mended.
 
     Bare NaN and Infinity (Python's json writes them), and numbers that no float holds, become null. A lone surrogate
     becomes its own escape text, so that two ids that differ in it stay two. What is not JSON stays so.
+
+    ``mark``: a digit that takes the place of each null, and stands in each escape text: it shows where they are.
     """
+    nothing = mark or "null"
     repairs = []
     masked = text.replace("\\\\", _BACKSLASHES) if "\\" in text else text
     if "\\u" in masked:
-        masked, lone = _LONE.subn(_BACKSLASHES, masked)
+        masked, lone = _LONE.subn(_BACKSLASHES + mark, masked)
         repairs += ["lone_surrogate"] if lone else []
     if "NaN" in masked or "Infinity" in masked or _HUGE.search(masked):
         parts = masked.replace('\\"', _QUOTE).split('"')
         outside = '"'.join(parts[::2])
-        mended = outside.replace("-Infinity", "null").replace("Infinity", "null").replace("NaN", "null")
+        mended = outside.replace("-Infinity", nothing).replace("Infinity", nothing).replace("NaN", nothing)
         if _HUGE.search(mended):
-            mended = _NUMBER.sub(lambda number: number[0] if math.isfinite(float(number[0])) else "null", mended)
+            mended = _NUMBER.sub(lambda number: number[0] if math.isfinite(float(number[0])) else nothing, mended)
         if mended != outside:
             repairs.append("not_a_number")
             parts[::2] = mended.split('"')
@@ -566,6 +581,15 @@ def _put_field(event: Event, name: str, raw: msgspec.Raw) -> Reason | None:
     else:
         return Reason.INVALID_EVENT_NAME if attribute in {"event", "name"} else Reason.INVALID_ID
     return None
+
+
+def _put_shared_id(event: Event, raw: bytes) -> Reason | None:
+    if (raw[:1] != b'"' or b"\\u" in raw) and needs_mending(raw):
+        text, repairs = mend_json(raw.decode())
+        raw = text.encode()
+        for repair in repairs:
+            _flag(event, repair)
+    return _put_field(event, "anonymousId", msgspec.Raw(raw))
 
 
 def _put_time(event: Event, name: str, raw: msgspec.Raw) -> None:
@@ -646,17 +670,13 @@ def _shadow(body: bytes) -> bytes:
 
 
 def _envelope_fields(body: bytes, spans: dict[str, Span]) -> dict[str, msgspec.Raw]:
+    """As they came: who reads them mends them, and can tell then which events show it."""
     values = {_ENVELOPE_FIELDS[name]: body[begin:end] for name, (begin, end) in spans.items()}
-    faulty = {name: value for name, value in values.items() if any(part in value for part in _FAULTS)}
-    if sum(map(len, faulty.values())) > MAX_MENDED_BYTES:
+    if sum(len(value) for value in values.values() if _has_faults(value)) > MAX_MENDED_BYTES:
         raise TooManyValuesError(
             f"over {MAX_MENDED_BYTES} bytes of a batch's own fields hold NaN, Infinity or a lone surrogate: send null"
         )
-    values |= {name: mend_json(value.decode())[0].encode() for name, value in faulty.items()}
     return {name: msgspec.Raw(value) for name, value in values.items()}
-
-
-_FAULTS = (b"NaN", b"Infinity", b"\\ud", b"\\uD")
 
 
 class _Careful:

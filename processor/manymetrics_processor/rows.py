@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from manymetrics.events import NO_RAW, Event, is_placeholder, may_overflow, mend_json
+from manymetrics.events import NO_RAW, Event, is_placeholder, mend_json, needs_mending
 from manymetrics.records import Stamp
 from manymetrics_processor.context import (
     NO_BATCH_CONTEXT,
@@ -47,11 +47,19 @@ def place_digest(place: Place) -> bytes:
     return hashlib.blake2b("\n".join(map(str, place)).encode(), digest_size=16).digest()
 
 
+class Mended(NamedTuple):
+    """What was mended in a field of the envelope. ``members``: in which of its members; None where it is no object."""
+
+    repairs: tuple[str, ...]
+    members: frozenset[str] | None
+
+
 class Request(NamedTuple):
     """A record's stamp with its envelope read: done once for all events of the record, however long it is.
 
     ``integrations``: the members of what the batch says, None where it is no object. ``extra``: the column of an event
-    that adds nothing to ``shared_integrations``. ``failure``: why none of its events has a row; empty mostly.
+    that adds nothing to ``shared_integrations``. ``failure``: why none of its events has a row; empty mostly, as is
+    ``mended``, which is by the stamp's field.
     """
 
     stamp: Stamp
@@ -63,6 +71,7 @@ class Request(NamedTuple):
     shared_integrations: msgspec.Raw
     extra: str
     failure: str = ""
+    mended: dict[str, Mended] | None = None
 
 
 _any = msgspec.json.Decoder()
@@ -71,14 +80,14 @@ _encode = msgspec.json.Encoder().encode
 
 def read_request(stamp: Stamp) -> Request:
     """Read what the envelope says for all of its events."""
-    time, written, unreadable = None, None, b""
-    if stamp.sent_at and stamp.sent_at != b"null":
-        written = _scalar(stamp.sent_at)
-        time = parse_time(written)
-        unreadable = stamp.sent_at if time is None else b""
+    time, written, unreadable, mended = None, None, b"", None
     try:
-        if may_overflow(stamp.context):
-            stamp = msgspec.structs.replace(stamp, context=mend_json(stamp.context.decode())[0].encode())
+        if stamp.sent_at and stamp.sent_at != b"null":
+            written = _scalar(stamp.sent_at)
+            time = parse_time(written)
+        if (stamp.sent_at and time is None) or stamp.context or stamp.integrations:
+            stamp, mended = _mend(stamp)
+            unreadable = stamp.sent_at if time is None and stamp.sent_at != b"null" else b""
         context, integrations, shared = read_batch_context(stamp), None, NO_RAW
         if stamp.integrations:
             integrations = read_object(stamp.integrations)
@@ -86,7 +95,43 @@ def read_request(stamp: Stamp) -> Request:
         extra = _encode({"integrations": shared}).decode() if shared else ""
     except (ValueError, RecursionError) as error:  # what can't be decoded: every event would say so
         return Request(stamp, time, written, unreadable, NO_BATCH_CONTEXT, None, NO_RAW, "", type(error).__name__)
-    return Request(stamp, time, written, unreadable, context, integrations, shared, extra)
+    return Request(stamp, time, written, unreadable, context, integrations, shared, extra, mended=mended)
+
+
+def _mend(stamp: Stamp) -> tuple[Stamp, dict[str, Mended] | None]:
+    """Mend the envelope's fields as an event's own are. Raises ValueError."""
+    texts, mended = {}, {}
+    for name in ("sent_at", "context", "integrations"):
+        raw: bytes = getattr(stamp, name)
+        if raw and needs_mending(raw):
+            text, repairs = mend_json(raw.decode())
+            if repairs:
+                texts[name] = text.encode()
+                mended[name] = Mended(repairs, _mended_members(raw.decode(), texts[name]))
+    return (msgspec.structs.replace(stamp, **texts), mended) if mended else (stamp, None)
+
+
+def _mended_members(text: str, mended: bytes) -> frozenset[str] | None:
+    """Which members of an object ``mend_json`` changed."""
+    members, marked = read_object(mended), read_object(mend_json(text, mark="0")[0].encode())
+    if members is None or marked is None:
+        return None
+    return frozenset(name for name, raw in members.items() if bytes(raw) != bytes(marked.get(name, NO_RAW)))
+
+
+def _shown_repairs(event: Event, mended: dict[str, Mended]) -> list[str]:
+    """What was mended of the batch's and is in this event's row: its own members replace them."""
+    own: dict[str, msgspec.Raw] = {"context": event.context, "integrations": event.integrations}
+    shown: list[str] = []
+    for name, field in mended.items():
+        if name == "sent_at":
+            shown += field.repairs if _is_blank(event.sent_at) else ()
+        elif not own[name]:
+            shown += field.repairs
+        elif field.members is not None:
+            members = read_object(bytes(own[name]))
+            shown += field.repairs if members is None or not field.members <= members.keys() else ()
+    return shown
 
 
 def row_of(event: Event, request: Request, place: Place) -> Row:
@@ -94,6 +139,8 @@ def row_of(event: Event, request: Request, place: Place) -> Row:
     stamp = request.stamp
     repairs = list(event.repairs) if event.repairs else []
     extra = _extra(event, request)
+    if request.mended:
+        repairs += _shown_repairs(event, request.mended)
 
     sent_at, original, event_time = _times(event, request, extra, repairs)
 

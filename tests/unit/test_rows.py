@@ -488,6 +488,66 @@ def test_an_events_integrations_win_over_its_batchs_key_by_key() -> None:
     assert msgspec.json.decode(str(found["extra"])) == {"integrations": {"All": False, "Mixpanel": True}}
 
 
+NAN, SURROGATE = "not_a_number", "lone_surrogate"
+
+
+@pytest.mark.parametrize(
+    ("stamp", "fields", "repairs"),
+    [
+        ({"context": b'{"a":1e400,"b":1}'}, {}, NAN),
+        ({"context": b'{"a":1e400,"b":1}'}, {"context": None}, NAN),
+        ({"context": b'{"a":1e400,"b":1}'}, {"context": {"b": 2}}, NAN),
+        ({"context": b'{"a":1e400,"b":1}'}, {"context": {"a": 2}}, None),
+        ({"context": b'{"a":NaN,"b":-Infinity}'}, {"context": {"a": 2}}, NAN),
+        ({"context": b'{"screen":{"width":NaN}}'}, {}, NAN),
+        ({"context": b'{"a":"NaN"}'}, {}, None),
+        ({"context": b'{"a":"\\ud83d"}'}, {}, SURROGATE),
+        ({"context": b'{"\\ud83d":1}'}, {"context": {"b": 2}}, SURROGATE),
+        ({"context": b'{"a":"\\ud83d\\ude00"}'}, {}, None),
+        ({"context": b"[NaN]"}, {}, NAN),
+        ({"context": b"[NaN]"}, {"context": {"b": 2}}, None),
+        ({"integrations": b'{"a":1e400}'}, {}, NAN),
+        ({"integrations": b'{"a":[-1e400]}'}, {"integrations": {"b": True}}, NAN),
+        ({"integrations": b'{"a":Infinity}'}, {"integrations": {"a": True}}, None),
+        ({"integrations": b"1e400"}, {}, NAN),
+        ({"integrations": b"1e400"}, {"integrations": {"a": True}}, None),
+        ({"sent_at": b"1e400"}, {}, NAN),
+        ({"sent_at": b"NaN"}, {"sentAt": ""}, NAN),
+        ({"sent_at": b"NaN"}, {"sentAt": "2026-03-14T09:00:00Z"}, None),
+        ({"context": b'{"a":NaN}', "sent_at": b'"\\ud83d"'}, {}, f"{SURROGATE},{NAN},{UNREADABLE}"),
+    ],
+)
+def test_what_a_batch_says_is_mended_and_flagged_where_a_row_shows_it(
+    stamp: dict[str, bytes], fields: dict[str, Any], repairs: str | None
+) -> None:
+    found = row({"messageId": "m", **fields}, **stamp)
+
+    assert found["repairs"] == (repairs and ",".join(sorted(repairs.split(","))))
+    for name in ("context", "extra"):
+        msgspec.json.decode(str(found[name] or "null"))
+        assert not str(found[name]).count("1e400")
+
+
+@pytest.mark.parametrize(
+    ("shared", "expected"),
+    [
+        (b'"a\\ud83d"', ("a\\ud83d", SURROGATE)),
+        (b"NaN", (None, NAN)),
+        (b"1e400", (None, NAN)),
+        (b"12", ("12", "anonymous_id_number")),
+        (b'"a"', ("a", None)),
+    ],
+)
+def test_a_batchs_anonymous_id_is_mended_as_an_events_own(shared: bytes, expected: tuple[str, str]) -> None:
+    own = parse_event(b'{"type":"track","event":"A","userId":"u","messageId":"m","anonymousId":%b}' % shared)
+    inherited = parse_event(b'{"type":"track","event":"A","userId":"u","messageId":"m"}', anonymous_id=shared)
+
+    for event in (own, inherited):
+        assert not isinstance(event, Rejected)
+        found = by_column(row_of(event, read_request(Stamp(micros(RECEIVED), "r-1", "shop", "server")), PLACE))
+        assert (found["anonymous_id"], found["repairs"]) == expected
+
+
 def test_only_a_server_key_may_say_what_the_senders_address_is() -> None:
     context = {"ip": "198.51.100.9"}
 
@@ -648,7 +708,7 @@ def test_what_a_batch_shares_is_made_once_for_all_its_events() -> None:
     assert by_column(extra)["extra"] is by_column(again)["extra"]
 
 
-@pytest.mark.parametrize("shared", [{"context": b'{"\xff":1}'}, {"integrations": b'{"\\ud800":1}'}, {"context": b"{"}])
+@pytest.mark.parametrize("shared", [{"context": b'{"\xff":1}'}, {"integrations": b'{"a":tru}'}, {"context": b"{"}])
 def test_what_a_batch_shares_that_cannot_be_read_costs_its_events_alone(shared: dict[str, bytes]) -> None:
     request = read_request(
         Stamp(1, "r", "p", "server", context=shared.get("context", b""), integrations=shared.get("integrations", b""))

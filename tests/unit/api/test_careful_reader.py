@@ -103,7 +103,7 @@ def test_each_item_is_found_as_it_was_written(items: list[Any], context: Any, pr
 
     assert found.batch is not None
     assert repr([json.loads(bytes(raw)) for raw in found.batch]) == repr(json.loads(json.dumps(items)))
-    assert bytes(found.context).decode() == mend_json(bytes(found.context).decode())[0]
+    assert repr(json.loads(bytes(found.context))) == repr(json.loads(json.dumps(context)))
 
 
 @given(st.lists(_json_values, max_size=5))
