@@ -398,23 +398,27 @@ QUERY_TOO_LONG = Refusal(
 
 def client_ip(peer: str | None, headers: Mapping[bytes, bytes], trusted_proxies: int) -> str | None:
     """The sender's address: the peer's, or what so many trusted proxies say, counted from the right."""
-    if peer is not None and peer.startswith("::ffff:"):
+    if peer is not None and (peer.startswith("::ffff:") or "%" in peer):
         peer = _address(peer) or peer
     if not trusted_proxies:
         return peer
-    hops = headers.get(b"x-forwarded-for", b"")[-4_096:].decode("latin-1").split(",")
+    listed = headers.get(b"x-forwarded-for", b"")[-4_096:].decode("latin-1").split(",")
+    hops = [hop for hop in listed if hop.strip()] or [""]
     return _address(hops[-trusted_proxies] if len(hops) >= trusted_proxies else hops[0]) or peer
 
 
 def _address(text: str) -> str | None:
-    """Parse `1.2.3.4`, `1.2.3.4:5678`, `::1` or `[::1]:5678`, IPv4 in IPv6 as IPv4; None for other text."""
+    """Parse `1.2.3.4`, `1.2.3.4:5678`, `::1` or `[::1]:5678`, IPv4 in IPv6 as IPv4; None for other text.
+
+    An address's zone (`fe80::1%eth0`) is left out: it names something of one machine, and takes any text.
+    """
     text = text.strip(' "')
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:
         text = text.partition(":")[0]
     try:
-        address = ipaddress.ip_address(text)
+        address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         return None
     return str(getattr(address, "ipv4_mapped", None) or address)

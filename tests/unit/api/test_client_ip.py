@@ -20,6 +20,11 @@ def test_without_a_trusted_proxy_nobody_is_believed(forwarded: list[str]) -> Non
 
 
 @pytest.mark.parametrize("proxies", [0, 1])
+def test_a_link_local_address_is_stored_without_its_zone(proxies: int) -> None:
+    assert _ip(proxies, [], client="fe80::1%eth0") == "fe80::1"
+
+
+@pytest.mark.parametrize("proxies", [0, 1])
 def test_an_ipv4_address_that_a_socket_of_both_families_shows_is_ipv4(proxies: int) -> None:
     assert _ip(proxies, [], client="::ffff:1.2.3.4") == "1.2.3.4"
 
@@ -48,6 +53,13 @@ def test_an_ipv4_address_that_a_socket_of_both_families_shows_is_ipv4(proxies: i
         (1, ["[]:80"], CLIENT_IP),
         (1, ["9.9.9.9, " * 1_000 + "1.2.3.4"], "1.2.3.4"),
         (1, ["\xff"], CLIENT_IP),
+        (1, ["1.2.3.4, "], "1.2.3.4"),
+        (1, ["1.2.3.4,,\t, "], "1.2.3.4"),
+        (2, ["9.9.9.9, 1.2.3.4, , 10.0.0.1,"], "1.2.3.4"),
+        (1, [", ,"], CLIENT_IP),
+        (1, ["fe80::1%<script>"], "fe80::1"),
+        (1, ["[fe80::1%25eth0]:80"], "fe80::1"),
+        (1, ["%<script>"], CLIENT_IP),
     ],
 )
 def test_so_many_hops_from_the_right_are_believed(proxies: int, forwarded: list[str], ip: str) -> None:
