@@ -152,16 +152,16 @@ def accept(
 
 
 def inflate_body(draft: Draft, most: int = MAX_INFLATED_BYTES) -> Refusal | None:
-    """Gzip or deflate, by header or by magic bytes, up to a hard cap: past it, the draft is left as it was."""
+    """Gzip or deflate, by header or by its first bytes, up to a hard cap: past it, the draft is left as it was."""
     if draft.inflated:
         return None
-    encoding, start = draft.headers.get(b"content-encoding"), draft.body[:2]
-    if encoding is None and start != GZIP_MAGIC:
+    encoding, is_compressed = draft.headers.get(b"content-encoding"), _is_compressed(draft.body)
+    if encoding is None and not is_compressed:
         return None
     encoding = (encoding or b"").strip().lower()
     if encoding not in _ENCODINGS:
         return UNSUPPORTED_ENCODING
-    if start != GZIP_MAGIC and (encoding in _PLAIN or start[:1] in b"{ \r\n\t"):
+    if not is_compressed and (encoding in _PLAIN or draft.body[:1] in b"{ \r\n\t"):
         return None
     try:
         draft.body, draft.inflated = _inflate(draft.body, most), True
@@ -390,7 +390,7 @@ def _steps_for(draft: Draft) -> tuple[Step, ...]:
     headers = draft.headers
     if b"origin" in headers or b"content-encoding" in headers or b"x-strict-mode" in headers:
         return STEPS
-    return STEPS if draft.body[:2] == GZIP_MAGIC else _USUAL_STEPS
+    return STEPS if _is_compressed(draft.body) else _USUAL_STEPS
 
 
 # --- refusals ---------------------------------------------------------------------------------------------
@@ -454,10 +454,15 @@ _PLAIN = frozenset({b"", b"identity"})
 _ENCODINGS = _PLAIN | {b"gzip", b"x-gzip", b"deflate"}
 
 
+def _is_compressed(body: bytes) -> bool:
+    """Whether a body begins as gzip or zlib do, and no JSON does."""
+    start = body[:2]
+    return start == GZIP_MAGIC or (start[:1] == b"x" and int.from_bytes(start, "big") % 31 == 0)
+
+
 def _inflate(body: bytes, most: int) -> bytes:
     """Raises OverflowError past the caps, EOFError for a truncated body, zlib.error for anything else."""
-    zlib_or_gzip = body[:2] == b"\x1f\x8b" or (body[:1] == b"\x78" and int.from_bytes(body[:2], "big") % 31 == 0)
-    window_bits = 47 if zlib_or_gzip else -15  # 47: gzip or zlib, by its header; -15: deflate without one
+    window_bits = 47 if _is_compressed(body) else -15  # 47: gzip or zlib, by its header; -15: deflate without one
     view, at, room = memoryview(body), 0, most + 1
     parts: list[bytes] = []
     for _ in range(MAX_GZIP_MEMBERS):
