@@ -542,9 +542,10 @@ _LONGEST_KEY = 1_000
 
 
 def _query_key(query: bytes) -> str | None:
-    """The last that is not empty; nothing else is decoded."""
-    keys = [field for field in query.split(b"&") if field.startswith(_KEY_FIELD) and field != _KEY_FIELD]
-    return unquote_plus(keys[-1][len(_KEY_FIELD) :][:_LONGEST_KEY].decode("latin-1")) if keys else None
+    """The last that is not blank; nothing else is decoded."""
+    keys = [field[len(_KEY_FIELD) :] for field in query.split(b"&") if field.startswith(_KEY_FIELD)]
+    last = next((key for key in reversed(keys) if key.replace(b"%20", b"").strip(b"+")), None)
+    return unquote_plus(last[:_LONGEST_KEY].decode("latin-1")) if last is not None else None
 
 
 def _has_too_many_fields(query: bytes) -> bool:

@@ -182,13 +182,13 @@ def find_key_in_header(draft: Draft) -> Refusal | None:
         if draft.key is not None:
             return None
         is_basic, text = _basic_user(authorization)
-        if not is_basic:
+        if not is_basic or text == "":
             return None
         draft.key = draft.keys.find(text) if text else None
     except KeysUnavailableError:
         return KEYS_UNAVAILABLE
     if draft.key is None:
-        return NO_KEY
+        return UNKNOWN_KEY
     draft.keys.remember(authorization, draft.key)
     return None
 
@@ -205,7 +205,7 @@ def split_events(draft: Draft) -> Refusal | None:
         return _too_large(str(error))
     try:
         if not _holds_live_key(draft):
-            return NO_KEY
+            return UNKNOWN_KEY if any(_keys_that_came(draft)) else NO_KEY
     except KeysUnavailableError:
         return KEYS_UNAVAILABLE
     if not draft.in_thread and len(draft.body) > QUICK_CARE_BYTES:
@@ -248,7 +248,7 @@ def _holds_live_key(draft: Draft) -> bool:
     unavailable: KeysUnavailableError | None = None
     for text in _keys_that_came(draft):
         try:
-            if text and draft.keys.find(text) is not None:
+            if draft.keys.find(text) is not None:
                 return True
         except KeysUnavailableError as error:
             unavailable = error
@@ -257,11 +257,11 @@ def _holds_live_key(draft: Draft) -> bool:
     return False
 
 
-def _keys_that_came(draft: Draft) -> Iterator[str | None]:
-    yield near_key(draft.body)
-    yield draft.query_key
-    yield draft.headers.get(b"x-write-key", b"").decode("latin-1").strip()
-    yield from written_keys(draft.body)
+def _keys_that_came(draft: Draft) -> Iterator[str]:
+    for text in (near_key(draft.body), draft.query_key, _key_header(draft)):
+        if text and (key := text.strip()):
+            yield key
+    yield from filter(None, map(str.strip, written_keys(draft.body)))
 
 
 def _split_with_care(draft: Draft) -> Refusal | None:
@@ -298,7 +298,7 @@ def _is_gone(draft: Draft) -> bool:
 
 
 def find_key(draft: Draft) -> Refusal | None:
-    """By Basic user, the body's writeKey, ?writeKey=, X-Write-Key, the body's api_key; the first given decides."""
+    """By Basic user, the body's writeKey, ?writeKey=, X-Write-Key, the body's api_key; the first with text decides."""
     if draft.key is not None:
         return None
     text = _key_elsewhere(draft)
@@ -306,7 +306,9 @@ def find_key(draft: Draft) -> Refusal | None:
         draft.key = draft.keys.find(text) if text else None
     except KeysUnavailableError:
         return KEYS_UNAVAILABLE
-    return NO_KEY if draft.key is None else None
+    if draft.key is None:
+        return UNKNOWN_KEY if text else NO_KEY
+    return None
 
 
 def check_origin(draft: Draft) -> Refusal | None:
@@ -404,18 +406,20 @@ def _too_large(message: str) -> Refusal:
     return Refusal(413, RequestOutcome.TOO_LARGE, "too_large", message, closes=True)
 
 
-# One refusal for every way to have no valid key, so that the answer tells nothing about keys.
-NO_KEY = Refusal(
-    401,
-    RequestOutcome.UNAUTHORIZED,
-    "invalid_write_key",
-    "no valid write key: send it as Basic user name, `writeKey` in the body, ?writeKey= or X-Write-Key",
+# One code, so that programs see no difference; and none between a key that was revoked and one that never was.
+NO_KEY, UNKNOWN_KEY = (
+    Refusal(401, RequestOutcome.UNAUTHORIZED, "invalid_write_key", message)
+    for message in (
+        "no write key was sent: send it as Basic user name, `writeKey` in the body, ?writeKey= or X-Write-Key",
+        "the write key that was sent is not one of this server's live keys: see keys.json, or the SSM parameter on AWS",
+    )
 )
 ORIGIN_NOT_ALLOWED = Refusal(
     403,
     RequestOutcome.UNAUTHORIZED,
     "origin_not_allowed",
-    "this write key may not be used from this origin: add it to the key's origins",
+    "this write key may not be used from this origin: add it to the key's origins as a browser sends it, such as "
+    "https://www.example.com",
 )
 UNSUPPORTED_ENCODING = _refuse(
     415, "unsupported_encoding", "Content-Encoding is not gzip, deflate or identity: send one of them"
@@ -483,14 +487,19 @@ def _inflate(body: bytes, most: int) -> bytes:
 
 
 def _key_elsewhere(draft: Draft) -> str | None:
-    if draft.envelope.write_key:
-        return text_of(draft.envelope.write_key)
-    if draft.query_key:
-        return draft.query_key
-    header = draft.headers.get(b"x-write-key")
-    if header:
-        return header.decode("latin-1").strip()
-    return text_of(draft.envelope.api_key) if draft.envelope.api_key else None
+    """The first that is not blank. What is no text in the body says nothing, so that the next place does."""
+    envelope = draft.envelope
+    return (
+        (envelope.write_key and (text_of(envelope.write_key) or "").strip())
+        or (draft.query_key and draft.query_key.strip())
+        or _key_header(draft).strip()
+        or (envelope.api_key and (text_of(envelope.api_key) or "").strip())
+        or None
+    )
+
+
+def _key_header(draft: Draft) -> str:
+    return draft.headers.get(b"x-write-key", b"").decode("latin-1")
 
 
 def _basic_user(authorization: bytes) -> tuple[bool, str | None]:

@@ -48,7 +48,10 @@ _BODIES = (models.Track, models.Identify, models.Page, models.Screen, models.Gro
 
 
 def _refusals(*refusals: Refusal, description: str) -> dict[str, Any]:
-    examples = {refusal.code: {"summary": refusal.message, "value": error_body(refusal)} for refusal in refusals}
+    examples: dict[str, dict[str, Any]] = {}
+    for refusal in refusals:
+        name = refusal.code if refusal.code not in examples else f"{refusal.code}_{len(examples) + 1}"
+        examples[name] = {"summary": refusal.message, "value": error_body(refusal)}
     answer: dict[str, Any] = {
         "model": models.Refused,
         "description": description,
@@ -74,7 +77,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
         _STRICT_EXAMPLE,
         description="Not JSON, no batch, or strict mode and an event is wrong.",
     ),
-    401: _refusals(intake.NO_KEY, description="No valid write key."),
+    401: _refusals(intake.NO_KEY, intake.UNKNOWN_KEY, description="No write key, or one that is not live."),
     403: _refusals(intake.ORIGIN_NOT_ALLOWED, description="The key may not be used from this page's origin."),
     408: _refusals(BODY_TIMEOUT, description="The body took over 30 s."),
     413: _refusals(

@@ -172,7 +172,7 @@ async def _put_pixel(collector: Collector, request: Request, event_type: str, bo
         collector.keys,
         batch=False,
         default_type=event_type,
-        query_key=request.query_params.get("writeKey"),
+        query_key=next(filter(str.strip, reversed(request.query_params.getlist("writeKey"))), None),
     )
     answer = await collector.put(draft, request.scope["headers"], collect.peer_of(request.scope))
     if answer.status != HTTPStatus.OK:
@@ -224,7 +224,7 @@ def _add_settings(app: FastAPI, collector: Collector) -> None:
     def is_server_key(key: str) -> bool:
         """A page that holds one has given it away: it is refused, and not shown again."""
         try:
-            found = collector.keys.find(key)
+            found = collector.keys.find(key.strip())
         except KeysUnavailableError:
             return False
         return found is not None and found.kind == "server"
