@@ -140,17 +140,31 @@ def context_columns(event: Event, stamp: Stamp, batch: BatchContext) -> Columns:
     context, rest = _merged_context(event, batch)
     columns = _columns_with_care(context, stamp)
     traits = json_text(event.traits)
-    if traits is None and event.type == "identify" and "traits" in context:  # rudder-sdk-python has them there
-        traits = json_text(context.pop("traits"))
+    if _may_have_traits_elsewhere(event) and _are_better_traits(context.get("traits", NO_RAW), traits):
+        traits = json_text(context.pop("traits"))  # rudder-sdk-python has them there
     return _of_event(columns, event), traits, rest if rest is not None else _text_of(context)
 
 
 def _columns_of_batch(columns: list[object], event: Event, batch: BatchContext) -> Columns:
     """As context_columns, for an event without a context of its own: nothing that is long is made again."""
     traits, rest = json_text(event.traits), batch.rest
-    if traits is None and event.type == "identify" and batch.traits is not None:
+    if batch.traits is not None and _may_have_traits_elsewhere(event) and _are_better_traits(batch.traits, traits):
         traits, rest = json_text(batch.traits), batch.rest_of_identify
     return _of_event(columns, event), traits, rest
+
+
+def _may_have_traits_elsewhere(event: Event) -> bool:
+    return event.type == "identify" and not _has_keys(event.traits)
+
+
+def _are_better_traits(raw: msgspec.Raw, traits: str | None) -> bool:
+    """Whether a context's are taken, where the event's own are no object with keys, which alone says something."""
+    return _has_keys(raw) or (traits is None and bool(raw))
+
+
+def _has_keys(raw: msgspec.Raw) -> bool:
+    text = bytes(raw)
+    return text[:1] == b"{" and b'"' in text
 
 
 def _of_event(columns: list[object], event: Event) -> list[object]:

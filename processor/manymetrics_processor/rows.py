@@ -159,6 +159,8 @@ def row_of(event: Event, request: Request, place: Place) -> Row:
         repairs.append("previous_id_placeholder")
 
     columns, traits, context_rest = context_columns(event, stamp, request.context)
+    if event.type == "identify" and event.traits and traits != (own := json_text(event.traits)) and own is not None:
+        extra["traits"] = event.traits
     return (
         message_id,
         stamp.project_id,

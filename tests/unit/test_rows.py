@@ -488,6 +488,29 @@ def test_an_events_integrations_win_over_its_batchs_key_by_key() -> None:
     assert msgspec.json.decode(str(found["extra"])) == {"integrations": {"All": False, "Mixpanel": True}}
 
 
+@pytest.mark.parametrize("own", [None, [], {}, "", 7, True, "text", [1]])
+@pytest.mark.parametrize("shared", [False, True])
+def test_an_identify_whose_own_traits_say_nothing_has_those_of_its_context(own: object, shared: bool) -> None:
+    context = {"traits": {"plan": "pro"}, "b": 1}
+    event = {"type": "identify", "userId": "u", "traits": own} | ({} if shared else {"context": context})
+
+    found = by_column(row_of_event(event, context=msgspec.json.encode(context) if shared else b""))
+
+    assert (found["traits"], found["context"]) == ('{"plan":"pro"}', '{"b":1}')
+    assert msgspec.json.decode(str(found["extra"] or "{}")) == ({} if own is None else {"traits": own})
+
+
+@pytest.mark.parametrize("own", [{"a": 1}, {}, [], 7])
+@pytest.mark.parametrize("other", [{}, [], "", None])
+def test_traits_of_a_context_that_say_nothing_replace_none(own: object, other: object) -> None:
+    event = {"type": "identify", "userId": "u", "traits": own, "context": {"traits": other}}
+
+    found = by_column(row_of_event(event))
+
+    assert msgspec.json.decode(str(found["traits"])) == own
+    assert (found["context"], found["extra"]) == (msgspec.json.encode({"traits": other}).decode(), None)
+
+
 NAN, SURROGATE = "not_a_number", "lone_surrogate"
 
 
