@@ -37,6 +37,7 @@ from manymetrics.events import (
     UnreadableBodyError,
     is_deeper_than,
     may_hold_key,
+    may_hold_text,
     near_key,
     only_batch,
     parse_event,
@@ -48,6 +49,7 @@ from manymetrics.events import (
     split_items,
     text_of,
     without_key,
+    without_text,
     written_keys,
 )
 from manymetrics.keys import Keys, KeysUnavailableError, WriteKey
@@ -128,9 +130,10 @@ def accept(
             return refusal
         if draft.in_thread and _is_gone(draft):
             return CLIENT_GONE
-    key, envelope = draft.key, draft.envelope
+    key = draft.key
     if key is None:
         return NO_KEY
+    envelope, events = _without_keys(draft, key.key)
     agent = draft.headers.get(b"user-agent")
     stamp = Stamp(
         received_at,
@@ -145,7 +148,7 @@ def accept(
         bytes(envelope.integrations) if draft.batch else b"",
         bytes(envelope.anonymous_id) if draft.batch else b"",
     )
-    return pack(stamp, _without_keys(draft)), key
+    return pack(stamp, events), key
 
 
 # --- steps ------------------------------------------------------------------------------------------------
@@ -279,11 +282,22 @@ def _split_with_care(draft: Draft) -> Refusal | None:
     return find_key(draft)
 
 
-def _without_keys(draft: Draft) -> Sequence[bytes | msgspec.Raw]:
-    """The events without the fields that a write key is read from: it is a credential, and never stored."""
-    if not may_hold_key(draft.body):
-        return draft.events
-    return [without_key(event) for event in draft.events]
+def _without_keys(draft: Draft, key: str) -> tuple[Envelope, Sequence[bytes | msgspec.Raw]]:
+    """The events without the fields that a write key is read from, and all without the key that they came with.
+
+    It is a credential, and never stored.
+    """
+    envelope, events = draft.envelope, draft.events
+    if may_hold_key(draft.body):
+        events = [without_key(event) for event in events]
+    if not may_hold_text(draft.body, key):
+        return envelope, events
+    if may_hold_text(b"".join(events), key):  # most such bodies held it where it was just left out
+        events = [without_text(event, key) for event in events]
+    if draft.batch:
+        shared = {name: getattr(envelope, name) for name in Envelope.__struct_fields__}
+        envelope = Envelope(**{name: msgspec.Raw(without_text(raw, key)) for name, raw in shared.items()})
+    return envelope, events
 
 
 def _take_batch(draft: Draft, body: BatchBody) -> Refusal | None:

@@ -169,6 +169,10 @@ def _bodies(size: int) -> Iterator[tuple[str, bytes, int]]:
     yield "known fields", filled(b'{"batch":[],', b'"context":1,', b'"z":1}'), 0
     yield "batches", filled(b"{", b'"batch":[1],', b'"z":NaN}'), 0
     yield "write keys", filled(b"{", b'"writeKey":"a",', b'"z":NaN}'), 0
+    yield "the key in an event", filled(b'{"batch":[{"a":[', b'"wk_bench",', b"1]}]}"), 1
+    yield "the key, escaped", filled(b'{"batch":[{"a":[', b'"\\u0077k_bench",', b"1]}]}"), 1
+    yield "names of keys beside one", filled(b'{"batch":[{"b":"wk_bench","a":"', b"writeKey=", b'"}]}'), 1
+    yield "blanks before a key", filled(b'{"batch":[{"b":"wk_bench","a":["', b" ", b'wk_bench"]}]}'), 1
     yield "half a write key", filled(b'{"z":NaN,"', b'writeKey"', b"}"), 0
     yield "parts of a write key", filled(b'{"z":NaN,"', b"riteKey", b'"}'), 0
     yield "quotes alone", filled(b'{"z":NaN,', b'"', b"}"), 0

@@ -5,7 +5,10 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
+from manymetrics.events import without_text
 from manymetrics.keys import (
     FileKeys,
     KeysUnavailableError,
@@ -19,6 +22,8 @@ from manymetrics.keys import (
     repeated_keys,
     write_keys,
 )
+from manymetrics.records import unpack
+from tests.events_corpus import outcomes_of
 from tests.in_process import EVENT, GONE, SHOP, Api, Reply, basic
 from tests.unit.api.test_routes import error_of
 
@@ -221,6 +226,125 @@ def test_a_bearer_token_is_no_key_so_the_bodys_counts(api: Api) -> None:
 @pytest.mark.parametrize("key", [b"5", b"null", b"{}", b'"\\ud83d"', b'""', b'" "'])
 def test_a_key_that_is_no_key_is_refused(api: Api, key: bytes) -> None:
     assert error_of(api.ask("POST", "/v1/track", {}, b'{"userId":"u","event":"A","writeKey":%s}' % key))[0] == 401
+
+
+MADE, CHOSEN, SHORT = "wk_aB3dE6gH9jK2mN5pQ8sT1vW4", "my-shop-website", "k"
+_ESCAPED = {key: f"\\u{ord(key[0]):04X}{key[1:]}" for key in (MADE, CHOSEN, SHORT)}
+
+
+def _stored(api: Api) -> str:
+    """All that a request left, as text."""
+    records = [unpack(record) for record in api.sink.records]
+    assert records
+    return repr([(record.stamp, record.events) for record in records]) + repr(outcomes_of(api.sink.records))
+
+
+@pytest.mark.parametrize("key", [MADE, CHOSEN, SHORT])
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"batch":[{"type":"foo","\\u0077riteKey":"KEY","x":NaN}]}',
+        '{"batch":[{"type":"foo","\\u0061p\\u0069_key":"KEY","x":"\\ud83d"}]}',
+        '{"batch":[{"batch":[{"writeKey":"KEY"}]}]}',
+        '{"batch":[{"batch":[{"writeKey" : "ESCAPED"}],"x":NaN}]}',
+        '{"context":{"writeKey":"KEY"},"batch":[EVENT]}',
+        '{"integrations":{"Segment.io":{"apiKey":"KEY"}},"batch":[EVENT]}',
+        '{"anonymousId":"?writeKey=KEY","batch":[{"type":"track","event":"A"}]}',
+        '{"batch":[{"type":"track","userId":"u","event":"A","properties":{"api_key":"KEY"}}]}',
+        '{"batch":[{"type":"track","userId":"u","event":"A","_metadata":{"writeKey":" KEY "}}]}',
+        '{"batch":[{"type":"page","userId":"u","context":{"page":{"url":"https://a.example/?writeKey=KEY&b=c"}}}]}',
+        '{"batch":[{"type":"page","userId":"u","context":{"page":{"search":"?x=%3FwriteKey%3DKEY"}}}]}',
+        '{"batch":[{"type":"track","userId":"u","event":"A","properties":{"body":"{\\"writeKey\\":\\"KEY\\"}"}}]}',
+        '{"batch":[{"type":"track","userId":"u","event":"A","integrations":{"Segment.io":{"apiKey":"ESCAPED"}}}]}',
+    ],
+)
+def test_the_key_of_a_request_is_stored_nowhere(body: str, key: str) -> None:
+    api = Api(KeyTable([WriteKey(key=key, project="shop")]), hot=True)
+    text = body.replace("EVENT", EVENT.decode()).replace("KEY", key).replace("ESCAPED", _ESCAPED[key])
+
+    assert api.ask("POST", "/v1/batch", basic(f"{key}:"), text.encode()).status == 200
+
+    left = _stored(api)
+    assert (key if key != SHORT else '"k"') not in left.replace("'k'", '"k"').replace(_ESCAPED[key], key)
+    assert "writeKey=k" not in left
+    assert "invalid_json" not in left or "NaN" in body or "ud83d" in body
+
+
+@pytest.mark.parametrize("key", [MADE, CHOSEN])
+@pytest.mark.parametrize("body", ['{"KEY":"KEY"}', '["KEY","\\"KEY",{"KEY" :1}]', '{"a":["KEY"],"b":{"c":"ESCAPED"}}'])
+def test_json_without_a_key_is_json(body: str, key: str) -> None:
+    text = body.replace("KEY", key).replace("ESCAPED", _ESCAPED[key])
+
+    left = json.loads(bytes(without_text(text.encode(), key)))
+
+    assert json.dumps(left).replace('\\"' + CHOSEN, "").count(key) == 0
+
+
+_pieces = st.sampled_from(
+    [
+        MADE,
+        CHOSEN,
+        _ESCAPED[MADE],
+        "k",
+        "n",
+        "\n",
+        '"',
+        "\\",
+        "writeKey",
+        "api_key",
+        "=",
+        ":",
+        " ",
+        ",",
+        "{",
+        "\u00e9",
+        "\x00",
+        "w",
+        "null",
+    ]
+)
+_texts = st.lists(_pieces, max_size=5).map("".join)
+_json_values = st.recursive(
+    _texts | st.integers(), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_texts, inner, max_size=3)
+)
+
+
+@given(
+    _json_values,
+    st.sampled_from([MADE, CHOSEN, SHORT, "n", ":1,[2],{", '"quoted"', "\\\\\\\\\\", "\u00e9" * 8]),
+    st.booleans(),
+)
+@example(value=f"x{_ESCAPED[MADE]}", key=MADE, escaped=True)
+@example(value="writeKey\n", key="n", escaped=False)
+def test_any_json_without_any_key_is_json(value: object, key: str, escaped: bool) -> None:
+    text = json.dumps([value, key, {key: "\\"}], separators=(",", ":"))
+    text = text.replace("w", "\\u0077") if escaped else text
+
+    left = bytes(without_text(text.encode(), key))
+
+    json.loads(left)
+    assert key != MADE or MADE not in json.dumps(json.loads(left))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"plan":"k","k":"k","url":"https://k.example/?writeKey=kite","about":"the key: k"}',
+        '{"url":"https://my-shop-website.example/?ref=my-shop-website","say":"\\"my-shop-website\\""}',
+    ],
+)
+def test_a_key_that_is_a_word_damages_no_other_text(text: str) -> None:
+    for key in (SHORT, CHOSEN):
+        assert without_text(text.encode(), key) == text.encode()
+
+
+def test_a_key_in_a_pixel_is_stored_nowhere() -> None:
+    api = Api(KeyTable([WriteKey(key=MADE, project="shop")]))
+    query = f"writeKey={MADE}&context.writeKey={MADE}&userId=u&event=A&properties.url=https://a.example/{MADE}/b"
+
+    assert api.ask("GET", f"/pixel/v1/track?{query}").status == 200
+
+    assert MADE not in _stored(api)
 
 
 class Clock:
