@@ -288,13 +288,18 @@ def parse_time(value: object) -> int | None:
 
 def _of_text(text: str) -> int:
     """Raises ValueError, OverflowError."""
+    if text[10:11] in _SEPARATORS:  # about every one
+        try:
+            return _micros(_from_iso(text))
+        except ValueError:
+            pass
     text = text.strip()
     if _is_epoch(text):
         return _of_epoch(float(text) if "." in text else int(text))
     if _DIGITS_ALONE.fullmatch(text):
         text = f"{text[:8]}T{text[8:14]}.{text[14:]}".rstrip(".")
     try:
-        return _micros(_from_iso(text if text[10:11] in _SEPARATORS or _ISO_START.match(text) else ""))
+        return _micros(_from_iso(text if _ISO_START.match(text) else ""))
     except ValueError:
         odd = _ODD_ISO.fullmatch(text)
         if odd is None:
@@ -310,6 +315,8 @@ def _of_text(text: str) -> int:
 
 
 def _is_epoch(text: str) -> bool:
+    if text[4:5] == "-":  # about every text is ISO 8601
+        return False
     text = text.strip()
     return text[:9].isdigit() and _EPOCH_TEXT.fullmatch(text) is not None and not _DIGITS_ALONE.fullmatch(text)
 
