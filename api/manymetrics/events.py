@@ -483,7 +483,10 @@ _STARTS, _ENDS = (
 
 def is_placeholder(text: str) -> bool:
     """Whether an id names nobody. Such ids are stored as they came, and never used to tell who somebody is."""
-    return text[:1] in _STARTS and text[-1:] in _ENDS and text.strip(ID_BLANKS).lower() in PLACEHOLDER_IDS
+    if text[:1] not in _STARTS or text[-1:] not in _ENDS:
+        return False
+    word = text.strip(ID_BLANKS).lower()
+    return word in PLACEHOLDER_IDS or (word.startswith("[object ") and word.endswith("]"))
 
 
 def _check_ids(event: Event) -> Event | Rejected:

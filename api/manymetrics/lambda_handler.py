@@ -241,7 +241,7 @@ def _is_encoding_lost(payload: Payload, pairs: HeaderList) -> bool:
     body: str = payload.get("body") or ""
     if payload.get("isBase64Encoded"):
         return False
-    if body.startswith("\x1f"):  # gzip's first byte, and never JSON's
+    if body.startswith("\x1f") or (body.startswith("x") and "\ufffd" in body):  # gzip, zlib: JSON begins with neither
         return True
     deflated = any(name == b"content-encoding" and value.strip().lower() == b"deflate" for name, value in pairs)
     return deflated and "\ufffd" in body and not body.lstrip().startswith("{")

@@ -337,7 +337,12 @@ def _micros(moment: datetime) -> int:
 
 
 _EPOCH_TEXT = re.compile(r"[0-9]{9,19}(?:\.[0-9]*)?", re.ASCII)  # eight digits are a date
-_DIGITS_ALONE = re.compile(r"(?:19|20)[0-9]{12}(?:[0-9]{3})?", re.ASCII)  # 20260314090000: as an epoch, the year 2612
+# 20260314090000, and 202603140900: as epochs, the years 2612 and 1976
+_DIGITS_ALONE = re.compile(
+    r"(?:19|20)[0-9]{12}(?:[0-9]{3})?"
+    r"|(?:19|20)[0-9]{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])(?:[01][0-9]|2[0-3])[0-5][0-9]",
+    re.ASCII,
+)
 # fromisoformat takes any character between date and time, and would read 1712011201530Z as a day of the year 1712.
 _SEPARATORS = frozenset("Tt ")  # after a date of ten characters; what follows a shorter one has none of these there
 _ISO_START = re.compile(r"[0-9]{4}-?(?:[0-9]{2}-?[0-9]{2}|W[0-9]{2}(?:-?[0-9])?)(?:[Tt ]|\Z)", re.ASCII)

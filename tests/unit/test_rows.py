@@ -150,12 +150,17 @@ EPOCH_TEXT, NO_ZONE = "time_epoch_text", "event_time_without_zone"
                 ("2026-03-14T09:00:00.123456789Z", AT_NINE + timedelta(microseconds=123_456)),
                 ("2026-03-14 09:00:00 UTC", AT_NINE),
                 ("20260314090000", AT_NINE),
+                ("202603140900", AT_NINE),
+                (" 2026-03-14 ", AT_NINE.replace(hour=0)),
                 ("20260314090000500", AT_NINE + timedelta(milliseconds=500)),
                 ("2026-03-14T09:00:00,5Z", AT_NINE + timedelta(milliseconds=500)),
             )
         ),
         pytest.param({"timestamp": "2026-03-13T24:00:01Z"}, RECEIVED, {UNREADABLE}, id="past midnight's end"),
         pytest.param({"timestamp": "2026-03-13T23:59:61Z"}, RECEIVED, {UNREADABLE}, id="no second"),
+        pytest.param(
+            {"timestamp": "2026-03-13T24:00:00.5Z"}, RECEIVED, {UNREADABLE}, id="past midnight's end, by half"
+        ),
         pytest.param({"timestamp": "9999-12-31T24:00:00Z"}, RECEIVED, {UNREADABLE}, id="the end of time"),
         pytest.param(
             {"timestamp": "2026-03-14T14:00:00", "sentAt": "2026-03-14T12:00:00Z"},
@@ -631,7 +636,19 @@ def test_an_id_that_is_missing_is_made_from_the_place_alone() -> None:
     "text",
     [
         *("\u3000", "\u2003", "\u2007", "\u200b", "\ufeff", "\u2028", "\0", "\u0085", "\u2060", "\u3164", "\u2800"),
-        *("\u00a0undefined\u2003", "\ufeffnull", "\x1bNaN\x7f", "Null", "UNDEFINED", "none", "NONE", "Nil", "(NULL)"),
+        *(
+            "\u00a0undefined\u2003",
+            "\ufeffnull",
+            "\x1bNaN\x7f",
+            "Null",
+            "[object Undefined]",
+            "[object Promise]",
+            "UNDEFINED",
+            "none",
+            "NONE",
+            "Nil",
+            "(NULL)",
+        ),
         *("[Object object]", "00000000-0000-0000-0000-000000000000", " 00000000-0000-0000-0000-000000000000\n"),
     ],
 )

@@ -21,6 +21,7 @@ from manymetrics.events import (
     ClientGoneError,
     NeedsCareError,
     UnreadableBodyError,
+    may_overflow,
     mend_json,
     read_envelope,
     read_envelope_with_care,
@@ -157,8 +158,9 @@ def test_the_events_of_two_batches_all_count() -> None:
         b'{"x":"' + b"x" * 300_000 + b'","batch":[%b],"batch":[%b]}',
     ],
 )
-def test_no_event_of_two_batches_is_lost(api: Api, body: bytes) -> None:
-    one = b'{"userId":"u","event":"A","type":"track","properties":{"batch":"\\u0062atch"}}'
+@pytest.mark.parametrize("properties", [b'{"batch":"\\u0062atch"}', b"{}"], ids=["which speak of one", "plain"])
+def test_no_event_of_two_batches_is_lost(api: Api, body: bytes, properties: bytes) -> None:
+    one = b'{"userId":"u","event":"A","type":"track","properties":%b}' % properties
 
     assert api.post("/v1/batch", body % (one, EVENT)).status == 200
     assert api.stored() == [one, EVENT]
@@ -290,3 +292,13 @@ def test_the_bodys_key_wins_over_the_querys_in_a_body_with_nan_too(api: Api) -> 
     body = b'{"batch":[NaN],"writeKey":"wk_nobody"}'
 
     assert error_of(api.ask("POST", "/v1/batch?writeKey=wk_shop", {}, body)) == (401, "invalid_write_key")
+
+
+@pytest.mark.parametrize("decoys", [0, 1, 49, 50, 51, 500])
+def test_a_number_that_no_float_holds_is_found_behind_any_number_of_texts_that_look_like_it(decoys: int) -> None:
+    """UUIDs have such places: `0e1234`."""
+    uuids = ",".join(['"c0e12345-0e12-4e56-8e78-90e123456789"'] * decoys)
+
+    assert may_overflow(b'{"a":[%b],"v":1e400}' % uuids.encode())
+    assert may_overflow(b'{"a":[%b],"v":%b}' % (uuids.encode(), b"9" * 400))
+    assert decoys > 10 or not may_overflow(b'{"a":[%b],"v":1e4}' % uuids.encode())
