@@ -156,11 +156,56 @@ def _close_split_shards() -> None:
         one_at_a_time(name)
 
 
+def _refuse_what_aws_refuses() -> None:
+    """Hold every request to ``refusals``, with AWS's error. S3's go another way through moto, and are not looked at."""
+    from moto.core.exceptions import ServiceException
+    from moto.core.parse import PROTOCOL_PARSERS
+    from moto.core.request import determine_request_protocol
+    from moto.core.responses import ActionResult, BaseResponse
+    from moto.core.utils import get_service_model
+
+    from tests.refusals import refusal_of
+
+    class AwsError(ServiceException):
+        """Of no module of moto's, which would look for a service of that name."""
+
+    real = BaseResponse.call_action
+
+    def asked(self: Any) -> tuple[str, dict[str, Any]] | None:  # noqa: ANN401  # moto's own, as below
+        request, action = self.normalized_request, self._get_action()
+        try:
+            model = get_service_model(self.boto3_service_name)
+            operation = model.operation_model(action)
+            parser = PROTOCOL_PARSERS[determine_request_protocol(model, request.content_type)](operation)
+        except Exception:  # noqa: BLE001  # what botocore has no model of: a page of moto's own, an action of another version
+            return None
+        given = {
+            "method": request.method,
+            "values": request.values,
+            "headers": request.headers,
+            "body": request.data,
+            "url_path": request.path,
+            "url_params": self.uri_match,
+        }
+        return action, parser.parse(given)
+
+    def call_action(self: Any) -> Any:  # noqa: ANN401
+        found = asked(self)
+        refused = None if found is None else refusal_of(self.boto3_service_name, *found)
+        if refused is None:
+            return real(self)
+        status, headers, body = self.serialized(ActionResult(AwsError(*refused)))
+        return status, headers, body
+
+    setattr(BaseResponse, "call_action", call_action)  # noqa: B010  # mypy takes no assignment to a method
+
+
 def serve(port: str) -> None:
     """Be that server, until the process ends."""
     from moto.server import main
 
     _enforce_glue_lock()
+    _refuse_what_aws_refuses()
     _close_split_shards()
     main(["-H", "127.0.0.1", "-p", port])
 

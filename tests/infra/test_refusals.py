@@ -1,0 +1,189 @@
+"""The strict moto refuses what AWS refuses: each rule by a wrong request, and none of them by a right one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from tests.refusals import RULES, refusal_of
+from tests.strict_moto import Aws, strict_moto
+
+UNCHECKED = Config(parameter_validation=False)  # as Terraform's client sends it
+
+
+@pytest.fixture(scope="module")
+def aws() -> Iterator[Aws]:
+    with strict_moto() as one:
+        yield one
+
+
+def client(aws: Aws, service: str) -> Any:  # noqa: ANN401  # boto3 ships no types
+    import boto3
+
+    environ = aws.environ
+    return boto3.client(
+        service,
+        endpoint_url=aws.url,
+        region_name=environ["AWS_REGION"],
+        aws_access_key_id=environ["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=environ["AWS_SECRET_ACCESS_KEY"],
+        config=UNCHECKED,
+    )
+
+
+_WHO = {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"Service": "lambda.amazonaws.com"}}
+TRUST = json.dumps({"Version": "2012-10-17", "Statement": [_WHO]})
+
+
+def _policy(size: int) -> str:
+    statement = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{'a' * size}"}
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+
+
+def _route(aws: Aws, key: str) -> None:
+    gateway = client(aws, "apigatewayv2")
+    api = gateway.create_api(Name="a", ProtocolType="HTTP")["ApiId"]
+    gateway.create_route(ApiId=api, RouteKey=key)
+
+
+def _alarm(aws: Aws, **fields: object) -> None:
+    usual = {
+        "AlarmName": "a", "Namespace": "N", "MetricName": "m", "Statistic": "Sum", "Period": 300, "Threshold": 0,
+        "EvaluationPeriods": 3, "ComparisonOperator": "GreaterThanThreshold",
+    }  # fmt: skip
+    client(aws, "cloudwatch").put_metric_alarm(**usual | fields)
+
+
+def _workgroup(aws: Aws, limit: int) -> None:
+    client(aws, "athena").create_work_group(
+        Name=f"w{limit}", Configuration={"BytesScannedCutoffPerQuery": limit, "EnforceWorkGroupConfiguration": True}
+    )
+
+
+def _role(aws: Aws, name: str, **fields: object) -> None:
+    client(aws, "iam").create_role(RoleName=name, **{"AssumeRolePolicyDocument": TRUST} | fields)
+
+
+def _role_policy(aws: Aws, size: int) -> None:
+    _role(aws, f"r{size}")
+    client(aws, "iam").put_role_policy(RoleName=f"r{size}", PolicyName="p", PolicyDocument=_policy(size))
+
+
+def _tags(count: int, key: str = "k") -> list[dict[str, str]]:
+    return [{"Key": f"{key}{number}", "Value": "v"} for number in range(count)]
+
+
+REFUSED: list[tuple[str, str, Callable[[Aws], Any]]] = [
+    ("route keys that end in a slash", "BadRequestException", lambda aws: _route(aws, "POST /v1/track/")),
+    ("less than Athena's least", "InvalidRequestException", lambda aws: _workgroup(aws, 10_000_000)),
+    ("a role's policy", "LimitExceeded", lambda aws: _role_policy(aws, 10_240)),
+    (
+        "a managed policy",
+        "LimitExceeded",
+        lambda aws: client(aws, "iam").create_policy(PolicyName="p", PolicyDocument=_policy(6_144)),
+    ),
+    ("a trust policy", "LimitExceeded", lambda aws: _role(aws, "t", AssumeRolePolicyDocument=_policy(2_048))),
+    ("a role's name by its length", "ValidationError", lambda aws: _role(aws, "r" * 65)),
+    ("a role's name by its letters", "ValidationError", lambda aws: _role(aws, "a/b")),
+    ("too many tags", "InvalidInput", lambda aws: _role(aws, "many", Tags=_tags(51))),
+    ("tags of AWS's own", "InvalidInput", lambda aws: _role(aws, "own", Tags=_tags(1, "aws:"))),
+    ("tags with other letters", "InvalidInput", lambda aws: _role(aws, "odd", Tags=_tags(1, "a,b"))),
+    ("an alarm over a week", "ValidationError", lambda aws: _alarm(aws, Period=3_600, EvaluationPeriods=169)),
+    ("an alarm over a day", "ValidationError", lambda aws: _alarm(aws, Period=300, EvaluationPeriods=289)),
+    ("an alarm's description", "ValidationError", lambda aws: _alarm(aws, AlarmDescription="d" * 1_025)),
+    (
+        "a log group's name",
+        "InvalidParameterException",
+        lambda aws: client(aws, "logs").create_log_group(logGroupName="/aws/a b"),
+    ),
+    (
+        "a rule's name",
+        "ValidationException",
+        lambda aws: client(aws, "events").put_rule(Name="r" * 65, ScheduleExpression="rate(1 hour)"),
+    ),
+    (
+        "a parameter of SSM's own",
+        "ValidationException",
+        lambda aws: client(aws, "ssm").put_parameter(Name="/aws-events/keys", Value="v", Type="String"),
+    ),
+    (
+        "a parameter over 4 kB",
+        "ValidationException",
+        lambda aws: client(aws, "ssm").put_parameter(Name="/a", Value="v" * 4_097, Type="String"),
+    ),
+    (
+        "an alias of AWS's own",
+        "ValidationException",
+        lambda aws: client(aws, "kms").create_alias(AliasName="alias/aws/s3", TargetKeyId="k"),
+    ),
+    (
+        "a record over a megabyte",
+        "InvalidArgumentException",
+        lambda aws: client(aws, "kinesis").put_records(
+            StreamName="s", Records=[{"Data": b"x" * 1_048_576, "PartitionKey": "k"}]
+        ),
+    ),
+]
+TAKEN: dict[str, Callable[[Aws], Any]] = {
+    "the route for all": lambda aws: _route(aws, "$default"),
+    "the root": lambda aws: _route(aws, "GET /"),
+    "Athena's least": lambda aws: _workgroup(aws, 10_485_760),
+    "a policy that fits": lambda aws: _role_policy(aws, 9_000),
+    "fifty tags": lambda aws: _role(aws, "fifty", Tags=_tags(50)),
+    "an alarm over a day": lambda aws: _alarm(aws, Period=3_600, EvaluationPeriods=24),
+    "a log group": lambda aws: client(aws, "logs").create_log_group(logGroupName="/aws/lambda/shop-api"),
+}
+
+
+@pytest.mark.parametrize(("code", "ask"), [pytest.param(code, ask, id=name) for name, code, ask in REFUSED])
+def test_what_aws_refuses_is_refused_with_its_error(aws: Aws, code: str, ask: Callable[[Aws], Any]) -> None:
+    with pytest.raises(ClientError) as error:
+        ask(aws)
+
+    assert error.value.response["Error"]["Code"] == code
+    assert error.value.response["ResponseMetadata"]["HTTPStatusCode"] in {400, 409}
+
+
+@pytest.mark.parametrize("what", TAKEN)
+def test_what_aws_takes_is_taken(aws: Aws, what: str) -> None:
+    TAKEN[what](aws)
+
+
+LAMBDA = {"FunctionName": "f", "Role": "arn:aws:iam::123456789012:role/r", "Code": {"ZipFile": b"x"}}
+
+
+@pytest.mark.parametrize(
+    ("more", "code"),
+    [
+        ({"Environment": {"Variables": {"A": "x" * 4_096}}}, "InvalidParameterValueException"),
+        ({"LoggingConfig": {"LogFormat": "Text", "SystemLogLevel": "WARN"}}, "InvalidParameterValueException"),
+        ({"LoggingConfig": {"LogFormat": "JSON", "SystemLogLevel": "WARN"}}, None),
+        ({"MemorySize": 64}, "InvalidParameterValueException"),
+        ({"Timeout": 901}, None),  # botocore's model has no most: Lambda says it in words
+        ({"Tags": {f"k{number}": "v" for number in range(51)}}, "InvalidParameterValueException"),
+        ({"Description": "d" * 257}, "InvalidParameterValueException"),
+    ],
+)
+def test_a_function_is_held_to_lambdas_limits(more: dict[str, Any], code: str | None) -> None:
+    refused = refusal_of("lambda", "CreateFunction", LAMBDA | more)
+
+    assert (refused.code if refused is not None else None) == code
+
+
+def test_a_cors_configuration_is_held_to_the_gateways_rules() -> None:
+    def refused(**cors: object) -> bool:
+        return refusal_of("apigatewayv2", "CreateApi", {"Name": "a", "CorsConfiguration": cors}) is not None
+
+    assert refused(AllowCredentials=True, AllowOrigins=["*"])
+    assert refused(AllowOrigins=["www.example.com"])
+    assert not refused(AllowOrigins=["*"])
+    assert not refused(AllowOrigins=["https://www.example.com"], AllowCredentials=True)
+
+
+def test_every_rule_says_where_it_is_written() -> None:
+    assert [rule for rule in RULES if not rule.source.startswith("https://")] == []
