@@ -209,7 +209,7 @@ def _records(params: Params) -> str | None:
 
 def tags_of(params: Params) -> dict[str, str]:
     """The tags of a request, in whichever form its service takes them."""
-    given = next((params[name] for name in ("Tags", "tags", "TagList") if params.get(name)), {})
+    given: Any = next((params[name] for name in ("Tags", "tags", "TagList") if params.get(name)), {})
     if isinstance(given, Mapping):
         return {str(key): str(value) for key, value in given.items()}
     pairs = (

@@ -179,7 +179,7 @@ def _refuse_what_aws_refuses() -> None:
             parser = PROTOCOL_PARSERS[determine_request_protocol(model, request.content_type)](operation)
         except Exception:  # noqa: BLE001  # what botocore has no model of: a page of moto's own, an action of another version
             return None
-        given = {
+        given: Any = {
             "method": request.method,
             "values": request.values,
             "headers": request.headers,

@@ -25,14 +25,15 @@ import boto3
 from botocore.exceptions import ClientError
 from pyiceberg.catalog import Catalog
 from pyiceberg.io import load_file_io
+from pyiceberg.table import Table as IcebergTable
 
 from manymetrics.settings import Settings, SettingsError
-from manymetrics.tables import EVENTS, TABLES
+from manymetrics.tables import EVENTS, TABLES, Table
 from manymetrics.telemetry import log_json_lines
 from manymetrics_processor import pipeline
 from manymetrics_processor.archive import Archive
 from manymetrics_processor.arrow_engine import ArrowEngine
-from manymetrics_processor.decode import DEAD_LETTERED, DUPLICATE, STORED
+from manymetrics_processor.decode import DEAD_LETTERED, DUPLICATE, STORED, Rows
 from manymetrics_processor.delivery import parts_of, stream_record
 from manymetrics_processor.event_source import MAINTAIN_EVERY_S, EventSource, Options
 from manymetrics_processor.glue import glue_catalog
@@ -187,14 +188,59 @@ def make_processor(
     environ: Mapping[str, str],
     stream_of: Callable[[str], str] | None = None,
 ) -> Processor:
-    """The processor that the settings describe."""
-    engine, is_alive = make_engine(settings, environ)
+    """The processor that the settings describe. Its engine starts with the first batch."""
+    engine = StartedEngine(lambda: make_engine(settings, environ))
     archive = Archive(settings.archive, load_file_io(catalog.properties)) if settings.archive else None
     window = make_window(settings, catalog)
     names = stream_of or partial(stream_name, boto3.client("kinesis"))
     return Processor(
-        lambda sleep: Lake(catalog, engine, database=settings.database, sleep=sleep), window, names, archive, is_alive
+        lambda sleep: Lake(catalog, engine, database=settings.database, sleep=sleep),
+        window,
+        names,
+        archive,
+        engine.is_alive,
     )
+
+
+class StartedEngine:
+    """An engine that ``start`` makes as it is first needed.
+
+    Spark takes seconds, and Lambda ends an init after ten, then begins another beside the JVM that was left; what
+    makes and maintains the tables needs none.
+    """
+
+    def __init__(self, start: Callable[[], tuple[Engine, Callable[[], bool]]]) -> None:
+        self._start = start
+        self._started: tuple[Engine, Callable[[], bool]] | None = None
+
+    def is_alive(self) -> bool:
+        """Whether it is still there; also where it has not started."""
+        return self._started is None or self._started[1]()
+
+    @property
+    def _engine(self) -> Engine:
+        if self._started is None:
+            self._started = self._start()
+        return self._started[0]
+
+    def stage(self, table: Table, iceberg: IcebergTable, rows: Rows) -> Sequence[Any]:
+        """As Engine.stage."""
+        return self._engine.stage(table, iceberg, rows)
+
+    def try_out(self, table: Table, iceberg: IcebergTable, rows: Rows) -> None:
+        """As Engine.try_out."""
+        self._engine.try_out(table, iceberg, rows)
+
+    def append(
+        self,
+        table: Table,
+        iceberg: IcebergTable,
+        files: Sequence[Any],
+        summary: Mapping[str, str],
+        properties: Mapping[str, str],
+    ) -> int:
+        """As Engine.append."""
+        return self._engine.append(table, iceberg, files, summary, properties)
 
 
 def make_engine(settings: Settings, environ: Mapping[str, str]) -> tuple[Engine, Callable[[], bool]]:
@@ -202,18 +248,24 @@ def make_engine(settings: Settings, environ: Mapping[str, str]) -> tuple[Engine,
     if settings.engine == "arrow":
         return ArrowEngine(), lambda: True
     from manymetrics_processor.spark_engine import SparkEngine
-    from manymetrics_processor.spark_session import SparkSettings, is_running, start_session
+    from manymetrics_processor.spark_session import SparkSettings, is_running, maps_archive, start_session
 
+    archive = settings.spark_jars / "classes.jsa"
     session = start_session(
         SparkSettings(
             warehouse=settings.warehouse,
             region=environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or "us-east-1",
             jars=settings.spark_jars,
             java_home=Path(environ["JAVA_HOME"]) if "JAVA_HOME" in environ else None,
-            class_archive=settings.spark_jars / "classes.jsa",
+            class_archive=archive,
             endpoint=environ.get("AWS_ENDPOINT_URL"),
         )
     )
+    if archive.is_file() and not maps_archive(session, archive):
+        log.warning(
+            "the JVM does without its class archive, so that each start takes twice as long: build the image again",
+            extra={"facts": {"archive": str(archive)}},
+        )
     return SparkEngine(session), lambda: is_running(session)
 
 

@@ -143,6 +143,12 @@ def is_running(session: SparkSession) -> bool:
     return False
 
 
+def maps_archive(session: SparkSession, archive: Path) -> bool:
+    """Whether the session's JVM took its class archive: it says nothing where a jar's size or time is another."""
+    maps = Path(f"/proc/{_running[id(session)][0].pid}/maps")
+    return not maps.exists() or str(archive.absolute()) in maps.read_text()
+
+
 _running: dict[int, tuple[subprocess.Popen[bytes], Path]] = {}
 
 

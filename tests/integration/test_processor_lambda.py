@@ -114,13 +114,18 @@ def function(deployed: Function) -> Function:
     return deployed
 
 
-def test_a_process_starts_its_engine_before_its_first_event_and_uses_it_for_all(deployed: Function) -> None:
+def test_a_process_starts_its_engine_with_its_first_batch_and_uses_it_for_all(deployed: Function) -> None:
     deployed.new_stream()
+    deployed.runtime.timeout_s = 120  # a machine may be busy; Lambda is given 900
     deployed.runtime.kill()
     deployed.runtime.provision()
-    process, java = deployed.runtime.pid, deployed.java()
+    process = deployed.runtime.pid
 
     made = deployed.answer({"action": "ensure_tables"})
+    deployed.answer({"action": "maintain"})
+    assert deployed.java() == []  # neither needs one, and Lambda ends an init after 10 s
+    assert deployed.answer(deployed.event(deployed.ids(0, 20))) == ALL_DONE
+    java = deployed.java()
     for number in range(3):
         assert deployed.answer(deployed.event(deployed.ids(0, 20), deployed.ids(10, 20 + number))) == ALL_DONE
 
@@ -130,7 +135,7 @@ def test_a_process_starts_its_engine_before_its_first_event_and_uses_it_for_all(
     assert (deployed.runtime.pid, deployed.java()) == (process, java)
     assert deployed.stored() == deployed.ids(0, 30)
     assert deployed.books() == {"received": 40, "stored": 30, "duplicate": 10}
-    assert deployed.runtime.log.count('"stored": 30, "duplicate": 10') == 1
+    assert deployed.runtime.log.count('"stored": 10, "duplicate": 10') == 1
 
 
 ALL_DONE: dict[str, list[object]] = {"batchItemFailures": []}
@@ -200,8 +205,8 @@ def test_a_jvm_that_is_killed_ends_the_process_and_a_new_one_goes_on_exactly(fun
     os.kill(java, signal.SIGKILL)
     ended = function.runtime.invoke(second)
     function.runtime.provision()
-    [another] = function.java()
     again = function.runtime.invoke(second)
+    [another] = function.java()
 
     assert ended.error == {
         "errorType": "Runtime.ExitError",
