@@ -99,6 +99,14 @@ moved {
   to   = aws_s3_bucket_policy.sdk
 }
 
+# What was deleted or overwritten by mistake can be brought back for some days: a table, or all of them.
+resource "aws_s3_bucket_versioning" "lake" {
+  bucket = aws_s3_bucket.this["lake"].id
+  versioning_configuration {
+    status = var.lake_version_days > 0 ? "Enabled" : "Suspended"
+  }
+}
+
 resource "aws_s3_bucket_lifecycle_configuration" "this" {
   for_each = local.buckets
 
@@ -125,6 +133,21 @@ resource "aws_s3_bucket_lifecycle_configuration" "this" {
     }
   }
 
+  dynamic "rule" {
+    for_each = each.key == "lake" ? [max(var.lake_version_days, 1)] : []
+    content {
+      id     = "versions"
+      status = "Enabled"
+      filter {}
+      noncurrent_version_expiration {
+        noncurrent_days = rule.value
+      }
+      expiration {
+        expired_object_delete_marker = true
+      }
+    }
+  }
+
   # Nothing else expires by its age: Iceberg alone knows which files of a table are in use, and a batch that was
   # given up is the only copy of its events.
   dynamic "rule" {
@@ -140,4 +163,6 @@ resource "aws_s3_bucket_lifecycle_configuration" "this" {
       }
     }
   }
+
+  depends_on = [aws_s3_bucket_versioning.lake]
 }

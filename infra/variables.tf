@@ -263,6 +263,17 @@ variable "archive_days" {
   }
 }
 
+variable "lake_version_days" {
+  description = "How many days files of the lake can be brought back after they were deleted or overwritten; 0: not at all. The erase job takes them along."
+  type        = number
+  default     = 7
+
+  validation {
+    condition     = var.lake_version_days >= 0 && floor(var.lake_version_days) == var.lake_version_days
+    error_message = "lake_version_days takes a whole number of days, or 0."
+  }
+}
+
 variable "protect_data" {
   description = "Whether destroy stops at buckets that hold something. With false, it takes the events along."
   type        = bool

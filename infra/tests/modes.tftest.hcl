@@ -168,7 +168,7 @@ run "the_archive_is_kept_for_its_days" {
   }
 
   assert {
-    condition     = [for r in aws_s3_bucket_lifecycle_configuration.this["lake"].rule : "${r.filter[0].prefix} ${r.expiration[0].days}" if length(r.expiration) > 0] == ["archive/ 90"]
+    condition     = [for r in aws_s3_bucket_lifecycle_configuration.this["lake"].rule : "${r.filter[0].prefix} ${r.expiration[0].days}" if length(r.expiration) > 0 && r.id != "versions"] == ["archive/ 90"]
     error_message = "only the archive expires"
   }
 }
@@ -274,5 +274,31 @@ run "a_batch_that_is_given_up_is_told_of_at_once" {
   assert {
     condition     = aws_s3_bucket_notification.given_up.topic[0].topic_arn == aws_sns_topic.alarms.arn && aws_s3_bucket_notification.given_up.topic[0].events == toset(["s3:ObjectCreated:*"])
     error_message = "S3 tells of each object in the failures bucket"
+  }
+}
+
+run "the_lake_keeps_what_was_deleted_for_a_week" {
+  command = apply
+
+  assert {
+    condition     = aws_s3_bucket_versioning.lake.versioning_configuration[0].status == "Enabled"
+    error_message = "a table can be brought back"
+  }
+
+  assert {
+    condition     = [for rule in aws_s3_bucket_lifecycle_configuration.this["lake"].rule : rule.noncurrent_version_expiration[0].noncurrent_days if rule.id == "versions"] == [7]
+    error_message = "and not for longer"
+  }
+}
+
+run "the_lake_keeps_nothing_that_was_deleted_if_it_is_told_so" {
+  command = apply
+  variables {
+    lake_version_days = 0
+  }
+
+  assert {
+    condition     = aws_s3_bucket_versioning.lake.versioning_configuration[0].status == "Suspended"
+    error_message = "what was kept before goes within a day"
   }
 }

@@ -15,7 +15,7 @@ _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9}
 
 _EPILOG = """\
 variables with a price (others are named in the bill):
-  ingress = "http_api" | "function_url"   engine = "spark" | "arrow"   batch_window_s   archive_days
+  ingress = "http_api" | "function_url"   engine = "spark" | "arrow"   batch_window_s   archive_days   lake_version_days
   in objects: stream.mode   stream.shards   stream.retention_hours
               api.architecture   api.memory_mb   processor.architecture   processor.memory_mb
   kms_key_arn (a key that was there before is not paid for here)

@@ -34,6 +34,8 @@ DAYS: Final = HOURS / 24
 MAINTENANCE_RUNS: Final = HOURS + DAYS  # one an hour, and one a day that looks for orphans: infra/processor.tf
 KEPT_SNAPSHOTS, EXPIRED_AT_ONCE = 100, 50  # the latter at least: handler.py
 RUN_WAIT_MS: Final = 2_000.0  # assumed: of a run of maintenance, for Glue and S3
+REWRITES: Final = 2.0  # assumed: how often a byte of the tables is written, and then replaced by a merge
+METADATA_BYTES: Final = 150_000.0  # assumed: of a commit, with what it replaces
 STRANGERS: Final = 50_000.0  # assumed: requests a month of whoever looks for open doors; each is answered 404 or 401
 STRANGER_MS: Final = 5.0  # assumed
 KEY_ROTATIONS: Final = 2  # of a key that are billed, each as one more key: after a year, and after two
@@ -317,9 +319,12 @@ def _storage(stack: Stack, traffic: Traffic, flow: _Flow, prices: Prices, measur
         gb += traffic.months_kept * flow.records * flow.record_bytes / GB
         writes += flow.commits
         archived = ", the raw archive with it"
-    yield Line(
-        "S3 storage", prices.s3_stored.of(gb), f"{gb:,.2f} GB: {traffic.months_kept:g} x the month's data{archived}"
-    )
+    kept = f"{gb:,.2f} GB: {traffic.months_kept:g} x the month's data{archived}"
+    if stack.lake_version_days and not stack.is_plain_tracker:
+        month = traffic.events * traffic.event_bytes * measured.table_ratio + flow.commits * METADATA_BYTES
+        older = REWRITES * month * stack.lake_version_days / DAYS / GB
+        kept, gb = f"{kept}; {older:,.2f} GB of older versions", gb + older
+    yield Line("S3 storage", prices.s3_stored.of(gb), kept)
     usd = prices.s3_write.of(writes) + prices.s3_read.of(reads)
     yield Line("S3 requests", usd, f"{_count(writes)} PUT and LIST, {_count(reads)} GET and HEAD")
     requests = flow.commits * engine.glue_requests

@@ -28,6 +28,7 @@ class Stack:
     stream_retention_hours: int = 24
     window_seconds: int = 300
     archive: bool = False
+    lake_version_days: int = 7
     encrypted: bool = True  # with a key of the stack's own, so that it is paid for
     pays_for_key: bool = True
     alarms: int = 10

@@ -178,6 +178,7 @@ _NUMBERS: Final[Mapping[str, tuple[str, float, float]]] = {  # variable: field o
     "stream.shards": ("shard_count", 1, 10_000),
     "stream.retention_hours": ("stream_retention_hours", 24, 168),
     "batch_window_s": ("window_seconds", 1, 300),
+    "lake_version_days": ("lake_version_days", 0, 3_650),
 }
 _CHOICES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "ingress": ("ingress", get_args(Ingress)),

@@ -1,6 +1,6 @@
 """A person out of everything that is kept in S3, and a receipt: ``spark-submit erase.py --user-id ID --yes``.
 
-    who -> raw archive and batches that were given up -> both tables, their snapshots and files
+    who -> raw archive and batches that were given up -> both tables, their snapshots and files -> older versions
 
 Objects go before tables, since the tables alone tell which devices were the person's: what is broken off can be run
 again, with the devices that it named.
@@ -14,6 +14,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from botocore.exceptions import ClientError
+
 from manymetrics_processor.commits import ConflictError
 from manymetrics_processor.erase import Person, count, erase, with_linked_ids
 from manymetrics_processor.erase_objects import erase_from_objects
@@ -21,12 +23,12 @@ from manymetrics_processor.handler import AWS_ORPHAN_AGE_S, make_catalog
 from manymetrics_processor.jobs.cluster import cluster
 from manymetrics_processor.jobs.command import errors_in_a_line, job_parser, job_settings, say
 from manymetrics_processor.lake import Lake
+from manymetrics_processor.versions import purge_versions
 
 NEVER_REACHED = (
     "events that are still in the Kinesis stream: run this again once the processor has committed them",
     "the Kinesis stream itself, until its retention ends",
     "results of queries, in Athena's output location, until that is emptied",
-    "older versions of objects, where the bucket keeps versions",
 )
 
 
@@ -66,7 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         say("tables ...")
         tables = erase(lake, person, on.map, orphan_age_s=AWS_ORPHAN_AGE_S)
+    places = [f"{settings.warehouse.rstrip('/')}/{settings.database}", *(one.location for one in objects)]
+    purged, not_purged = purge(places)
     not_reached = [f"{one}, which can't be read" for receipt in objects for one in receipt.unreadable]
+    not_reached += not_purged
     named = {args.archive, *(args.failures or ())}
     not_reached += [
         f"{one.location}, where there is nothing" for one in objects if one.location in named and not one.objects
@@ -82,10 +87,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "anonymous_ids": person.device_ids,
         "tables": [asdict(one) for one in tables],
         "objects": [asdict(one) for one in objects],
+        "versions_deleted": purged,
         "not_reached": [*not_reached, *NEVER_REACHED],
     }
     print(json.dumps(receipt, indent=2))
     return 1 if not_reached else 0
+
+
+def purge(locations: Sequence[str]) -> tuple[int, list[str]]:
+    """Delete the older versions of objects: how many went, and where that failed, with the cure."""
+    purged, failed = 0, []
+    for location in locations:
+        if not location.startswith("s3://"):
+            continue
+        say(f"older versions below {location} ...")
+        try:
+            purged += purge_versions(location, os.environ)
+        except (ClientError, OSError) as error:
+            cure = "allow s3:ListBucketVersions and s3:DeleteObjectVersion there, and run this again"
+            failed.append(f"older versions of objects below {location} ({error}): {cure}")
+    return purged, failed
 
 
 if __name__ == "__main__":

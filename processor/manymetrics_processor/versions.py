@@ -1,0 +1,35 @@
+"""Older versions of objects, in a bucket that keeps them: an erasure must take those too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+import boto3
+
+DELETED_AT_ONCE = 1_000  # the most that S3 takes
+
+
+def purge_versions(location: str, environ: Mapping[str, str]) -> int:
+    """Delete what is below a location (``s3://bucket/prefix``) and not its object's newest version.
+
+    Returns how many versions and delete markers went; 0 where the bucket keeps none. Raises ClientError, and OSError
+    for what S3 did not delete.
+    """
+    parts = urlsplit(location)
+    s3 = boto3.client(
+        "s3",
+        region_name=environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION"),
+        endpoint_url=environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL") or None,
+    )
+    prefix = f"{parts.path.strip('/')}/".lstrip("/")
+    gone = []
+    for page in s3.get_paginator("list_object_versions").paginate(Bucket=parts.netloc, Prefix=prefix):
+        older = [one for one in page.get("Versions", ()) if not one["IsLatest"]]
+        gone += [{"Key": one["Key"], "VersionId": one["VersionId"]} for one in (*older, *page.get("DeleteMarkers", ()))]
+    for at in range(0, len(gone), DELETED_AT_ONCE):
+        some = gone[at : at + DELETED_AT_ONCE]
+        done = s3.delete_objects(Bucket=parts.netloc, Delete={"Objects": some, "Quiet": True})
+        if errors := done.get("Errors"):
+            raise OSError(f"S3 did not delete {len(errors)} of {len(some)} versions: {errors[0]['Code']}")
+    return len(gone)
