@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Literal, NamedTuple, get_args
 
@@ -180,14 +180,32 @@ def split_batch(body: bytes) -> BatchBody:
 
 def only_batch(body: bytes, found: BatchBody) -> BatchBody:
     """Raise NeedsCareError where the body may have another `batch`, of whose events msgspec keeps none."""
-    batches = body.count(_BATCH)
-    if batches > 1:
-        batches -= sum(bytes(item).count(_BATCH) for item in found.batch or ())
-    if batches > 1 or (b"\\u00" in body and _ESCAPED_BATCH.search(body)):
+    if not _is_whole(body, found.batch or ()):
+        batches = body.count(_BATCH)
+        if batches > 1:
+            batches -= sum(bytes(item).count(_BATCH) for item in found.batch or ())
+        if batches > 1:
+            raise NeedsCareError
+    if _has_escaped_letters(body) and _ESCAPED_BATCH.search(body):
         raise NeedsCareError
     return found
 
 
+def _is_whole(body: bytes, events: Sequence[msgspec.Raw]) -> bool:
+    """Whether these events, as most clients write them, are all of the first `batch`, and no other one follows.
+
+    To copy and compare them takes half of what a look for another name takes.
+    """
+    start = _ARRAY.match(body, body.find(_BATCH) + len(_BATCH)) if events else None
+    if start is None:
+        return False
+    at = start.end()
+    after = at + len(events[0])
+    array = body[after : after + (2 if body[after + 1 : after + 2] == b" " else 1)].join(map(bytes, events))
+    return body.startswith(array, at) and body.find(_BATCH, at + len(array)) < 0
+
+
+_ARRAY = re.compile(rb"[ \t\r\n]*+:[ \t\r\n]*+\[[ \t\r\n]*+")
 _BATCH = b'"batch"'
 _ESCAPED_BATCH = re.compile(rb"\\u00(?:6[1238]|74)")  # one of its letters
 
@@ -282,6 +300,25 @@ def _has_escapes(text: bytes) -> bool:
     return b"\\" in text and b"\\u00" in text
 
 
+def _has_escaped_letters(text: bytes) -> bool:
+    """Whether JSON may hold escapes of what names and keys consist of: of ASCII letters, digits, `-` or `_`.
+
+    Most bodies hold few backslashes, if any; a regular expression takes thrice as long for those.
+    """
+    at = text.find(b"\\")
+    for _ in range(_FEW_ESCAPES):
+        if at < 0:
+            return False
+        if text[at + 1 : at + 4] == b"u00" and text[at + 4 : at + 5] in _OF_LETTERS:
+            return True
+        at = text.find(b"\\", at + 2)
+    return at >= 0 and _ESCAPED_WORD.search(text, at) is not None
+
+
+_FEW_ESCAPES = 64
+_OF_LETTERS = frozenset({b"2", b"3", b"4", b"5", b"6", b"7"})  # the third digit of their escapes
+
+
 def without_key(raw: bytes | msgspec.Raw) -> bytes | msgspec.Raw:
     """An event's bytes without the top-level fields that a write key is read from; as they came where it has none."""
     text = bytes(raw)
@@ -297,10 +334,8 @@ def without_key(raw: bytes | msgspec.Raw) -> bytes | msgspec.Raw:
 
 
 def may_hold_text(text: bytes, key: str) -> bool:
-    """Whether JSON may hold this very key where without_text takes it from; mostly False."""
-    if len(key) < MIN_TOLD_KEY and not any(name in text for name in _KEY_NAMES):
-        return False
-    return _written(key) in text or (_has_escapes(text) and _ESCAPED_WORD.search(text) is not None)
+    """Whether JSON may hold this very key; mostly False, after one search: 0.3 ns a byte."""
+    return _written(key) in text or _has_escaped_letters(text)
 
 
 def without_text(raw: bytes | msgspec.Raw, key: str) -> bytes | msgspec.Raw:
@@ -351,7 +386,6 @@ def _spellings(letter: str) -> bytes:
 
 MIN_TOLD_KEY = 8  # characters of a key that no data holds by chance
 _MADE_KEY = re.compile(r"wk_[A-Za-z0-9_-]{20,}")
-_KEY_NAMES = (b"writeKey", b"api_key", b"apiKey", b"write_key")
 _ESCAPED_WORD = re.compile(rb"\\u00(?:2[dD]|3[0-9]|[46][1-9a-fA-F]|[57][0-9aA]|5[fF])")
 _KEY_FIELDS = frozenset({"writeKey", "api_key"})
 _KEY_FIELD = re.compile(

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from manymetrics.events import MAX_EVENT_BYTES, OVERSIZE_PREFIX_BYTES, Rejected, parse_event
+from manymetrics.events import MAX_EVENT_BYTES, OVERSIZE_PREFIX_BYTES, Rejected, parse_event, without_key
 from manymetrics.outcomes import Reason
 from manymetrics.records import Cut, Stamp, UnreadableRecordError, unpack, weight
 from manymetrics.tables import DEAD_LETTERS, EVENTS, Table
@@ -255,6 +255,7 @@ def row_or_rejected(raw: bytes, request: Request, place: Place, cuts: dict[int, 
 
 def letter_of(raw: bytes, stamp: Stamp, rejected: Rejected, place: Place, facts: str = "") -> Row:
     """The dead letter of an event. ``facts``: facts_of(stamp), where the caller has it: it may be long."""
+    raw = bytes(without_key(raw))  # of any key: who sent it may have put one where none is looked for
     # What the table couldn't hold as text, it holds as base64.
     text, encoding = _text_of(raw) if rejected.reason != Reason.UNSTORABLE else _base64_of(raw)
     whole = 0 if rejected.detail.partition(" sha256 ")[1] or rejected.reason == Reason.ERASED else 1
