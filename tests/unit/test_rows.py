@@ -769,3 +769,17 @@ def test_the_letters_of_a_record_keep_its_stamp_once() -> None:
 
     assert made.call_count == 1
     assert batch.letters.table["stamp"].to_pylist() == [facts_of(stamp)] * 2
+
+
+@pytest.mark.parametrize("name", ["writeKey", "api_key", "write\\u004bey"])
+@pytest.mark.parametrize("rest", ['"type":"dance"', '"type":"dance","v":NaN', '"event":7e9,"v":1'])
+def test_no_dead_letter_and_no_row_holds_a_key_that_its_event_brought(name: str, rest: str) -> None:
+    """Of whichever key: intake takes only that of the request out."""
+    wrong = f'{{"userId":"u",{rest},"{name}":"wk_somebodys"}}'.encode()
+    right = f'{{"type":"track","event":"A","userId":"u","{name}":"wk_somebodys"}}'.encode()
+    [data] = pack(Stamp(1_764_000_000_000_000, "r", "shop", "browser"), [wrong, right])
+
+    batch = decode([StreamRecord("s", 1, data, 0)], "stream")
+
+    assert len(batch.letters.table) + len(batch.events.table) == 2
+    assert "wk_somebodys" not in str(batch.letters.table.to_pylist()) + str(batch.events.table.to_pylist())
