@@ -204,7 +204,8 @@ def test_its_jvm_maps_the_class_archive_and_says_where_it_does_without_as_a_jar_
     jars = image.root / "opt" / "spark-jars"
     [jar] = jars.glob("iceberg-aws-bundle-*.jar")
     told = jar.stat()
-    assert {one.stat().st_mtime_ns for one in image.root.rglob("*.jar")} == {1_577_836_800 * 10**9}
+    of_spark = [one for one in image.root.rglob("*.jar") if "java" not in one.relative_to(image.root).parts]
+    assert {one.stat().st_mtime_ns for one in of_spark} == {1_577_836_800 * 10**9}
 
     def maps_it(number: int) -> bool:
         function.runtime.kill()
