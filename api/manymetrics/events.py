@@ -300,6 +300,12 @@ def _has_escapes(text: bytes) -> bool:
     return b"\\" in text and b"\\u00" in text
 
 
+def _digits(code: int) -> set[bytes]:
+    """Of an escape, in all spellings."""
+    first, last = tuple(f"{code:02x}")
+    return {(one + other).encode() for one in (first, first.upper()) for other in (last, last.upper())}
+
+
 def _has_escaped_letters(text: bytes) -> bool:
     """Whether JSON may hold escapes of what names and keys consist of: of ASCII letters, digits, `-` or `_`.
 
@@ -309,14 +315,18 @@ def _has_escaped_letters(text: bytes) -> bool:
     for _ in range(_FEW_ESCAPES):
         if at < 0:
             return False
-        if text[at + 1 : at + 4] == b"u00" and text[at + 4 : at + 5] in _OF_LETTERS:
+        if text[at + 1 : at + 4] == b"u00" and text[at + 4 : at + 6] in _OF_LETTERS:
             return True
         at = text.find(b"\\", at + 2)
     return at >= 0 and _ESCAPED_WORD.search(text, at) is not None
 
 
 _FEW_ESCAPES = 64
-_OF_LETTERS = frozenset({b"2", b"3", b"4", b"5", b"6", b"7"})  # the third digit of their escapes
+_OF_LETTERS = (
+    frozenset(  # the last two digits of their escapes; & < > are not among them, which Go escapes in every URL
+        digits for code in range(128) if chr(code).isalnum() or chr(code) in "-_" for digits in _digits(code)
+    )
+)
 
 
 def without_key(raw: bytes | msgspec.Raw) -> bytes | msgspec.Raw:
@@ -348,29 +358,71 @@ def without_text(raw: bytes | msgspec.Raw, key: str) -> bytes | msgspec.Raw:
     text = bytes(raw)
     if not may_hold_text(text, key):
         return raw
-    patterns = _key_patterns(key, is_escaped=_has_escapes(text))
-    text = patterns.whole.sub(lambda found: found[1] + (b'""' + found[2] if found[2] else b"null"), text)
-    text = patterns.named.sub(rb"\1", text)
-    return text if patterns.anywhere is None else patterns.anywhere.sub(b"", text)
+    written = _masked(_written(key))
+    plain = _masked(text)
+    if b"\\u00" in plain:
+        for escape, letter in _escapes_of(key):
+            plain = plain.replace(escape, letter)
+    if written not in plain:
+        return raw
+    patterns = _key_patterns(key)
+    quoted = b'"%b"' % written
+    if patterns.name is None:
+        plain = patterns.value.sub(rb"\1null", plain)
+    elif b" " + written in plain or written + b" " in plain:
+        plain = patterns.value.sub(b"null", patterns.name.sub(b'""', plain))
+    else:  # what a regular expression does in ten times as long
+        has_blanks = any(quoted + blank in plain for blank in (b" ", b"\t", b"\r", b"\n"))
+        plain = patterns.name.sub(b'""', plain) if has_blanks else plain.replace(quoted + b":", b'"":')
+        plain = plain.replace(quoted, b"null")
+    if written in plain:
+        plain = patterns.named.sub(rb"\1", plain)
+        if _MADE_KEY.fullmatch(key):
+            plain = plain.replace(written, b"")
+    for short, escape in _MASKS:
+        plain = plain.replace(escape, short)
+    return plain
+
+
+# An escaped backslash and an escaped quote, each as two bytes that no UTF-8 holds: then each quote that is left ends or
+# begins a text, and each backslash begins another escape.
+_MASKS = ((b'\\"', b"\xfe\xfe"), (b"\\\\", b"\xff\xff"))
+
+
+def _masked(text: bytes) -> bytes:
+    if b"\\" in text:
+        for escape, mask in reversed(_MASKS):
+            text = text.replace(escape, mask)
+    return text
 
 
 class _KeyPatterns(NamedTuple):
-    whole: re.Pattern[bytes]
+    """Of masked text. ``name``: the key as a field's name; None for a short one, which counts only after a name."""
+
+    name: re.Pattern[bytes] | None
+    value: re.Pattern[bytes]
     named: re.Pattern[bytes]
-    anywhere: re.Pattern[bytes] | None
 
 
 @lru_cache(maxsize=256)
-def _key_patterns(key: str, *, is_escaped: bool) -> _KeyPatterns:
-    text = b"".join(map(_spellings, key)) if is_escaped else re.escape(_written(key))
+def _key_patterns(key: str) -> _KeyPatterns:
+    text = re.escape(_masked(_written(key)))
     name = b"(?:write_?[Kk]ey|api_?[Kk]ey)"
     is_told = len(key) >= MIN_TOLD_KEY and key[0] not in " \t\r\n:,]}"  # which also follow a text's end
-    whole = rb'(?<!\\)()" *+%b *+"([ \t\r\n]*+:)?+' if is_told else rb'("%b"[ \t\r\n]*+:[ \t\r\n]*+)" *+%b *+"()'
+    whole = rb'" *+%b *+"' % text
+    after_name = rb'("%b"[ \t\r\n]*+:[ \t\r\n]*+)" *+%b *+"' % (name, text)
     return _KeyPatterns(
-        re.compile(whole % (text if is_told else (name, text))),
+        re.compile(whole + rb"(?=[ \t\r\n]*+:)") if is_told else None,
+        re.compile(whole if is_told else after_name),
         re.compile(rb"(%b(?:=|%%3[dD]|[^A-Za-z0-9%%]{1,12}(?<!\\)))%b(?![A-Za-z0-9_-])" % (name, text)),
-        re.compile(text) if _MADE_KEY.fullmatch(key) else None,
     )
+
+
+@lru_cache(maxsize=256)
+def _escapes_of(key: str) -> tuple[tuple[bytes, bytes], ...]:
+    """How the key's letters may be escaped, and the letters."""
+    letters = sorted({one for one in key if one.isascii() and (one.isalnum() or one in "-_")})
+    return tuple((b"\\u00" + digits, one.encode()) for one in letters for digits in sorted(_digits(ord(one))))
 
 
 @lru_cache(maxsize=256)
