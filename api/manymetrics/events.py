@@ -201,7 +201,7 @@ def _is_whole(body: bytes, events: Sequence[msgspec.Raw]) -> bool:
         return False
     at = start.end()
     after = at + len(events[0])
-    array = body[after : after + (2 if body[after + 1 : after + 2] == b" " else 1)].join(map(bytes, events))
+    array = body[after : after + (2 if body[after + 1 : after + 2] == b" " else 1)].join(events)
     return body.startswith(array, at) and body.find(_BATCH, at + len(array)) < 0
 
 
