@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 import uvicorn
@@ -607,6 +607,44 @@ def test_no_more_than_a_limit_is_read_of_what_is_too_much(server: Server, monkey
         connection.sendall(request(b"")[:-5] + b"900000000\r\n\r\n")
         with pytest.raises(OSError, match=r"reset|Broken pipe"):
             connection.sendall(b"x" * 100_000_000)
+
+
+def test_who_sends_too_much_in_drips_is_answered_when_the_time_is_over(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collect, "MAX_UNREAD_S", 1)
+    with server.connect() as connection:
+        connection.sendall(request(b"")[:-5] + b"900000000\r\n\r\n")
+        connection.settimeout(0.1)  # each drip comes long before a pause would be one
+        answer = b""
+        until = time.monotonic() + 30
+        while not answer and time.monotonic() < until:
+            connection.sendall(b"x")
+            with suppress(TimeoutError):
+                answer = connection.recv(1_000)
+
+        assert answer.startswith(b"HTTP/1.1 413 ")
+
+
+def test_what_still_comes_after_a_refusal_is_read_up_to_a_limit(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_protocol, "LINGER_S", 60)
+    monkeypatch.setattr(http_protocol, "LINGER_BYTES", 1_000)
+    with server.connect() as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\na\r\n\r\n")
+        assert statuses(connection, 1) == [400]
+
+        assert eventually(lambda: is_refused(connection) or None, within_s=10)
+
+
+def is_refused(connection: socket.socket) -> bool:
+    """Whether the other side takes no more."""
+    try:
+        connection.sendall(b"x" * 1_000)
+    except OSError:
+        return True
+    return False
 
 
 def test_who_asks_before_sending_too_much_is_told_at_once(server: Server) -> None:
