@@ -38,6 +38,7 @@ class Side:
     def __init__(self, folder: Path) -> None:
         self.path = folder / "stream.db"
         self.put()
+        self._folder = folder
         self.lake = make_lake(folder)
         self.source = LocalSource(self.path)
         self.committer = Committer(self.source, SHARD, self.lake, Window(), 0)
@@ -75,7 +76,8 @@ class Side:
 
     def until_committed(self, within_s: float = 60) -> None:
         until = time.monotonic() + within_s
-        while self.source.pending(books(self.lake, self.source.name()).watermark(SHARD))[0]:
+        lake = make_lake(self._folder)  # of this thread: between a look and what it saw, the committer may commit
+        while self.source.pending(books(lake, self.source.name()).watermark(SHARD))[0]:
             assert time.monotonic() < until, "the stream was not committed in time"
             time.sleep(0.05)
 
