@@ -315,18 +315,13 @@ def _has_escaped_letters(text: bytes) -> bool:
     for _ in range(_FEW_ESCAPES):
         if at < 0:
             return False
-        if text[at + 1 : at + 4] == b"u00" and text[at + 4 : at + 6] in _OF_LETTERS:
+        if _ESCAPED_WORD.match(text, at):
             return True
         at = text.find(b"\\", at + 2)
     return at >= 0 and _ESCAPED_WORD.search(text, at) is not None
 
 
 _FEW_ESCAPES = 64
-_OF_LETTERS = (
-    frozenset(  # the last two digits of their escapes; & < > are not among them, which Go escapes in every URL
-        digits for code in range(128) if chr(code).isalnum() or chr(code) in "-_" for digits in _digits(code)
-    )
-)
 
 
 def without_key(raw: bytes | msgspec.Raw) -> bytes | msgspec.Raw:
@@ -356,8 +351,6 @@ def without_text(raw: bytes | msgspec.Raw, key: str) -> bytes | msgspec.Raw:
     after a key's name.
     """
     text = bytes(raw)
-    if not may_hold_text(text, key):
-        return raw
     written = _masked(_written(key))
     plain = _masked(text)
     if b"\\u00" in plain:
@@ -438,6 +431,7 @@ def _spellings(letter: str) -> bytes:
 
 MIN_TOLD_KEY = 8  # characters of a key that no data holds by chance
 _MADE_KEY = re.compile(r"wk_[A-Za-z0-9_-]{20,}")
+# Of what names and keys consist of; not & < >, which Go escapes in every URL.
 _ESCAPED_WORD = re.compile(rb"\\u00(?:2[dD]|3[0-9]|[46][1-9a-fA-F]|[57][0-9aA]|5[fF])")
 _KEY_FIELDS = frozenset({"writeKey", "api_key"})
 _KEY_FIELD = re.compile(

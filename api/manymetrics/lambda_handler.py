@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 import logging
 import os
 import re
@@ -37,7 +36,7 @@ from manymetrics.keys import Keys
 from manymetrics.keys_parameter import READ_TIMEOUT_S
 from manymetrics.settings import Settings
 from manymetrics.sinks import Sink
-from manymetrics.telemetry import log_json_lines
+from manymetrics.telemetry import embedded_metrics, log_json_lines
 
 Payload = dict[str, Any]
 App = Callable[[Payload, object], Payload]
@@ -110,15 +109,13 @@ class Root:
         return self._app(payload, context)
 
     def _tell_of_lost_encoding(self) -> None:
-        """Count it in CloudWatch, in its embedded metric format, by the database, which no two stacks share."""
+        """Count it in CloudWatch, at most once in METRIC_EVERY_S."""
         self._encodings_lost += 1
         if time.monotonic() - self._told_at < METRIC_EVERY_S:
             return
-        metric = {"Name": "encoding_lost", "Unit": "Count"}
-        directive = {"Namespace": "ManyMetrics", "Dimensions": [["Database"]], "Metrics": [metric]}
-        metadata = {"Timestamp": round(time.time() * 1_000), "CloudWatchMetrics": [directive]}
-        line = {"_aws": metadata, "Database": self._settings.database, "encoding_lost": self._encodings_lost}
-        print(json.dumps(line), flush=True)  # noqa: T201  # the format is a line of the output
+        values = {"encoding_lost": self._encodings_lost}
+        line = embedded_metrics(self._settings.database, ["encoding_lost"], values)
+        print(line, flush=True)  # noqa: T201  # the format is a line of the output
         self._encodings_lost, self._told_at = 0, time.monotonic()
 
     @property

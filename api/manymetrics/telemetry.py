@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from manymetrics.outcomes import RequestOutcome
 
@@ -27,6 +29,17 @@ def count_request(outcome: RequestOutcome, code: str = "") -> None:
     request_counts[outcome] += 1
     if code:
         refusal_counts[code] += 1
+
+
+def embedded_metrics(database: str, names: Sequence[str], values: Mapping[str, int]) -> str:
+    """A line in CloudWatch's embedded metric format: counts by the database, which no two stacks share.
+
+    Each of ``names`` is a metric, at $0.30 a month; Logs Insights finds the other values.
+    """
+    metrics = [{"Name": name, "Unit": "Count"} for name in names]
+    directive = {"Namespace": "ManyMetrics", "Dimensions": [["Database"]], "Metrics": metrics}
+    metadata = {"Timestamp": round(time.time() * 1_000), "CloudWatchMetrics": [directive]}
+    return json.dumps({"_aws": metadata, "Database": database, **values})
 
 
 class JsonLines(logging.Formatter):

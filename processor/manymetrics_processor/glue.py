@@ -6,7 +6,7 @@ Region, credentials and other endpoints are found as every AWS tool finds them.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import boto3
@@ -27,16 +27,25 @@ def glue_catalog(warehouse: str, environ: Mapping[str, str]) -> GlueCatalog:
     region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
     if region:
         properties["client.region"] = region
-    if endpoint := _endpoint("S3", environ):
+    if endpoint := endpoint_of("S3", environ):
         properties["s3.endpoint"] = endpoint
     # botocore would send an UpdateTable again whose answer was lost; Glue then says that somebody else committed, and
     # pyiceberg deletes the files of the commit that landed: the table can't be read any more. So it is sent once.
     once = Config(retries={"total_max_attempts": 1}, connect_timeout=CONNECT_S, read_timeout=ANSWER_S)
-    glue = boto3.client("glue", config=once, region_name=region, endpoint_url=_endpoint("GLUE", environ))
+    glue = boto3.client("glue", config=once, region_name=region, endpoint_url=endpoint_of("GLUE", environ))
     return _Catalog("manymetrics", client=glue, **properties)
 
 
-def _endpoint(service: str, environ: Mapping[str, str]) -> str | None:
+def delete_objects(s3: Any, bucket: str, objects: Sequence[Mapping[str, str]]) -> None:  # noqa: ANN401  # boto3 ships no types
+    """Delete objects, or versions of them, as S3 names them. Raises OSError for what S3 did not delete."""
+    for at in range(0, len(objects), DELETED_AT_ONCE):
+        some = objects[at : at + DELETED_AT_ONCE]
+        done = s3.delete_objects(Bucket=bucket, Delete={"Objects": some, "Quiet": True})
+        if errors := done.get("Errors"):
+            raise OSError(f"S3 did not delete {len(errors)} of {len(some)} files: {errors[0]['Code']}")
+
+
+def endpoint_of(service: str, environ: Mapping[str, str]) -> str | None:
     return environ.get(f"AWS_ENDPOINT_URL_{service}") or environ.get("AWS_ENDPOINT_URL") or None
 
 
@@ -61,12 +70,7 @@ class S3FileIO(PyArrowFileIO):
             _, bucket, path = self.parse_location(location)
             by_bucket[bucket].append(path.removeprefix(f"{bucket}/"))
         for bucket, keys in by_bucket.items():
-            s3 = self._s3()
-            for at in range(0, len(keys), DELETED_AT_ONCE):
-                some = [{"Key": key} for key in keys[at : at + DELETED_AT_ONCE]]
-                done = s3.delete_objects(Bucket=bucket, Delete={"Objects": some, "Quiet": True})
-                if errors := done.get("Errors"):
-                    raise OSError(f"S3 did not delete {len(errors)} of {len(some)} files: {errors[0]['Code']}")
+            delete_objects(self._s3(), bucket, [{"Key": key} for key in keys])
 
     def _s3(self) -> Any:  # noqa: ANN401  # boto3 ships no types
         config = Config(connect_timeout=CONNECT_S, read_timeout=ANSWER_S)

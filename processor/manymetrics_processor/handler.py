@@ -9,7 +9,6 @@ partial failure at the first record that is not committed; Lambda delivers from 
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import time
@@ -29,7 +28,7 @@ from pyiceberg.table import Table as IcebergTable
 
 from manymetrics.settings import Settings, SettingsError
 from manymetrics.tables import EVENTS, TABLES, Table
-from manymetrics.telemetry import log_json_lines
+from manymetrics.telemetry import embedded_metrics, log_json_lines
 from manymetrics_processor import pipeline
 from manymetrics_processor.archive import Archive
 from manymetrics_processor.arrow_engine import ArrowEngine
@@ -205,8 +204,8 @@ def make_processor(
 class StartedEngine:
     """An engine that ``start`` makes as it is first needed.
 
-    Spark takes seconds, and Lambda ends an init after ten, then begins another beside the JVM that was left; what
-    makes and maintains the tables needs none.
+    Spark takes seconds to start. Lambda stops an init after ten and runs it again, with the first JVM still there.
+    Creating and maintaining tables needs no engine.
     """
 
     def __init__(self, start: Callable[[], tuple[Engine, Callable[[], bool]]]) -> None:
@@ -335,11 +334,7 @@ def _is_denied(error: Exception) -> bool:
 
 
 def _put_metrics(outcomes: Sequence[bytes | None], window: Window, database: str) -> None:
-    """Tell CloudWatch, in its embedded metric format, what one commit did.
-
-    By the database, which no two stacks share. Each metric costs $0.30 a month. What else the line says, Logs
-    Insights finds.
-    """
+    """Tell CloudWatch what one commit did."""
     marks = Counter(mark for of_record in outcomes for mark in of_record or b"")
     stored, duplicate, dead = (marks[mark[0]] for mark in (STORED, DUPLICATE, DEAD_LETTERED))
     values = {
@@ -350,10 +345,7 @@ def _put_metrics(outcomes: Sequence[bytes | None], window: Window, database: str
         "dedup_ids": len(window),
         "dedup_days": window.days_held,
     }
-    names = [{"Name": name, "Unit": "Count"} for name in ("stored", "dead_lettered")]
-    directive = {"Namespace": "ManyMetrics", "Dimensions": [["Database"]], "Metrics": names}
-    metadata = {"Timestamp": round(time.time() * 1_000), "CloudWatchMetrics": [directive]}
-    print(json.dumps({"_aws": metadata, "Database": database, **values}), flush=True)  # noqa: T201  # the format is a line of the output
+    print(embedded_metrics(database, ("stored", "dead_lettered"), values), flush=True)  # noqa: T201  # the format is a line of the output
 
 
 if "AWS_LAMBDA_RUNTIME_API" in os.environ:  # Lambda gives a start more CPU than a first invocation

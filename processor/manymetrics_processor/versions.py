@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import boto3
 
-DELETED_AT_ONCE = 1_000  # the most that S3 takes
+from manymetrics_processor.glue import delete_objects, endpoint_of
 
 
 def purge_versions(location: str, environ: Mapping[str, str]) -> int:
@@ -20,16 +20,12 @@ def purge_versions(location: str, environ: Mapping[str, str]) -> int:
     s3 = boto3.client(
         "s3",
         region_name=environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION"),
-        endpoint_url=environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL") or None,
+        endpoint_url=endpoint_of("S3", environ),
     )
     prefix = f"{parts.path.strip('/')}/".lstrip("/")
     gone = []
     for page in s3.get_paginator("list_object_versions").paginate(Bucket=parts.netloc, Prefix=prefix):
         older = [one for one in page.get("Versions", ()) if not one["IsLatest"]]
         gone += [{"Key": one["Key"], "VersionId": one["VersionId"]} for one in (*older, *page.get("DeleteMarkers", ()))]
-    for at in range(0, len(gone), DELETED_AT_ONCE):
-        some = gone[at : at + DELETED_AT_ONCE]
-        done = s3.delete_objects(Bucket=parts.netloc, Delete={"Objects": some, "Quiet": True})
-        if errors := done.get("Errors"):
-            raise OSError(f"S3 did not delete {len(errors)} of {len(some)} versions: {errors[0]['Code']}")
+    delete_objects(s3, parts.netloc, gone)
     return len(gone)

@@ -60,7 +60,7 @@ def test_all_but_the_newest_versions_below_a_location_go(aws: Aws, s3: Any) -> N
 
 def test_more_go_than_one_request_takes(aws: Aws, s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ANN401  # as above
     bucket = made(s3, versioned=True)
-    monkeypatch.setattr("manymetrics_processor.versions.DELETED_AT_ONCE", 2)
+    monkeypatch.setattr("manymetrics_processor.glue.DELETED_AT_ONCE", 2)
 
     assert purge_versions(f"s3://{bucket}", aws.environ) == 7
     assert versions(s3, bucket) == ["tables/shop/kept", "tables/shop/rewritten"]

@@ -21,7 +21,6 @@ from collections.abc import Iterable
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from manymetrics import private_files
 from manymetrics.cli.data_dir import add_data_dir, folder, require_tables
@@ -189,12 +188,14 @@ def _copy_database(source: Path, target: Path) -> None:
 
 def _open(source: Path) -> sqlite3.Connection:
     """Where nobody can write, as on a mounted backup, SQLite could not make the files that a write-ahead log takes."""
+    from manymetrics_insights.folder import open_read_only
+
     if os.access(source, os.W_OK) and os.access(source.parent, os.W_OK):
         return sqlite3.connect(source, timeout=_LOCK_WAIT_S)
     log = source.with_name(source.name + "-wal")
     if log.exists() and log.stat().st_size:
         raise BackupError(f"{source.parent} can't be written, and {log.name} is not empty: copy both elsewhere first")
-    return sqlite3.connect(f"file://{quote(str(source.absolute()))}?immutable=1", uri=True)
+    return open_read_only(source, immutable=True)
 
 
 def _note_tables(stream: Path, tables: dict[str, IcebergTable]) -> None:

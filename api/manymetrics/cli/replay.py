@@ -58,7 +58,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what became of them, as JSON. 1 where there is no dead letter of the id that was given."""
+    """Print the outcomes as JSON. Returns 1 where no dead letter has the given id."""
     wanted = {"reason": args.reason, "dead_letter_id": args.dead_letter_id, "project_id": args.project}
     if args.location is not None:
         if not args.location.strip():

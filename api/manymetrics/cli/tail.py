@@ -156,6 +156,10 @@ def _without_raw(event: dict[str, Any]) -> dict[str, Any]:
 def _beginning(raw: bytes, characters: int) -> str:
     """The first characters of the bytes, with an ellipsis where there are more."""
     text = raw[: 4 * characters + 4].decode(errors="backslashreplace")
+    return _cut(text, characters)
+
+
+def _cut(text: str, characters: int) -> str:
     return text if len(text) <= characters else f"{text[:characters]}…"
 
 
@@ -184,13 +188,13 @@ def _describe_event(
 
 
 def _sent_type(raw: bytes) -> str | None:
-    """The `type` of an event that parse_event read: text as it is, else its JSON, cut; None where there is none."""
+    """An event's `type` as its client sent it: the text, or other JSON as written, shortened; None where absent."""
     fields = msgspec.json.decode(mend_json(raw.decode(errors="replace"))[0], type=dict[str, msgspec.Raw])
     value = bytes(fields.get("type", b"null"))
     if value == b"null":
         return None
     text = text_of(value) or value.decode()
-    return text if len(text) <= TYPE_CHARACTERS else f"{text[:TYPE_CHARACTERS]}…"
+    return _cut(text, TYPE_CHARACTERS)
 
 
 def _repairs(event: Event, request: Request, place: tuple[str, str, str, int]) -> str | None:
@@ -232,8 +236,7 @@ def _text(line: dict[str, Any]) -> str:
     time_of_day = str(line.get("received_at", ""))[11:23]
     text = f"{time_of_day}  {outcome:<24}  {what:<32}  {who:<24}  {line.get('message_id') or ''}".rstrip()
     if outcome.startswith("dead_lettered"):
-        raw = line["raw"]
-        text += f"  {raw if len(raw) <= RAW_CHARACTERS_OF_A_LINE else raw[:RAW_CHARACTERS_OF_A_LINE] + '…'}"
+        text += f"  {_cut(line['raw'], RAW_CHARACTERS_OF_A_LINE)}"
     elif line.get("repairs"):
         text += f"  repairs: {line['repairs']}"
     return escape_controls(text)
