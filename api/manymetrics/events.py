@@ -21,7 +21,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from typing import Literal, NamedTuple, get_args
+from typing import Annotated, Literal, NamedTuple, get_args
 
 import msgspec
 
@@ -107,6 +107,11 @@ class Repairs(tuple[str, ...]):
     __slots__ = ()
 
 
+# What surely fits: a character is at most 4 bytes. The careful reader measures longer texts.
+_ShortId = Annotated[str, msgspec.Meta(max_length=min(MAX_MESSAGE_ID_BYTES, MAX_ID_BYTES) // 4)]
+_ShortName = Annotated[str, msgspec.Meta(max_length=MAX_EVENT_NAME_BYTES // 4)]
+
+
 class Event(msgspec.Struct, gc=False, forbid_unknown_fields=True, rename="camel", kw_only=True):
     """An event as its client sent it. JSON values stay as their own bytes; empty bytes mean absent.
 
@@ -114,13 +119,13 @@ class Event(msgspec.Struct, gc=False, forbid_unknown_fields=True, rename="camel"
     """
 
     type: str | None = None
-    message_id: str | None = None
-    user_id: str | None = None
-    anonymous_id: str | None = None
-    previous_id: str | None = None
-    group_id: str | None = None
-    event: str | None = None
-    name: str | None = None
+    message_id: _ShortId | None = None
+    user_id: _ShortId | None = None
+    anonymous_id: _ShortId | None = None
+    previous_id: _ShortId | None = None
+    group_id: _ShortId | None = None
+    event: _ShortName | None = None
+    name: _ShortName | None = None
     timestamp: str | int | float | None = None
     original_timestamp: str | int | float | None = None
     sent_at: str | int | float | None = None
@@ -493,14 +498,17 @@ def parse_event(raw: bytes, default_type: str | None = None, anonymous_id: bytes
     """
     if len(raw) > MAX_EVENT_BYTES:
         return Rejected(Reason.TOO_LARGE, f"{len(raw)} bytes")
-    if raw.count(b"{") + raw.count(b"[") > MAX_EVENT_DEPTH and is_deeper_than(raw, MAX_EVENT_DEPTH):
+    shape = raw.translate(_SHAPE)
+    if shape.count(b"{") > MAX_EVENT_DEPTH and is_deeper_than(raw, MAX_EVENT_DEPTH):
         return Rejected(Reason.TOO_DEEP, f"over {MAX_EVENT_DEPTH} levels")
-    parsed = _parse_quickly(raw) or _parse_with_care(raw)
-    if isinstance(parsed, Rejected):
-        return parsed
-    event = parsed
+    event, is_short = _parse_quickly(raw, shape), True
+    if event is None:
+        parsed, is_short = _parse_with_care(raw), False
+        if isinstance(parsed, Rejected):
+            return parsed
+        event = parsed
     if anonymous_id and not event.anonymous_id:
-        reason = _put_shared_id(event, anonymous_id)
+        reason, is_short = _put_shared_id(event, anonymous_id), False
         if reason is not None:
             return Rejected(reason, "anonymousId")
     if event.type is None:
@@ -512,26 +520,14 @@ def parse_event(raw: bytes, default_type: str | None = None, anonymous_id: bytes
         return Rejected(Reason.NO_EVENT_NAME, "event")
     if not event.user_id and not event.anonymous_id:
         return Rejected(Reason.NO_IDENTITY, "userId, anonymousId")
-    # A character is at most 4 bytes, so most texts are known to fit without being encoded.
-    if name and len(name) > MAX_EVENT_NAME_BYTES // 4 and len(name.encode()) > MAX_EVENT_NAME_BYTES:
-        return Rejected(Reason.EVENT_NAME_TOO_LONG, "event" if event.type == "track" else "name")
-    if (
-        (event.message_id and len(event.message_id) > _SURELY_SHORT)
-        or (event.user_id and len(event.user_id) > _SURELY_SHORT)
-        or (event.anonymous_id and len(event.anonymous_id) > _SURELY_SHORT)
-        or (event.previous_id and len(event.previous_id) > _SURELY_SHORT)
-        or (event.group_id and len(event.group_id) > _SURELY_SHORT)
-    ):
-        return _check_ids(event)
-    return event
+    return event if is_short else _check_lengths(event, name)
 
 
-_SURELY_SHORT = MAX_MESSAGE_ID_BYTES // 4  # characters
-
-
-def _parse_quickly(raw: bytes) -> Event | None:
+def _parse_quickly(raw: bytes, shape: bytes) -> Event | None:
+    if (b"0e000" in shape or _LONG_ZEROS in shape) and may_overflow(raw):
+        return None
     try:
-        return None if may_overflow(raw) else _event_decoder.decode(raw)
+        return _event_decoder.decode(raw)
     except _PARSE_ERRORS:
         return None
 
@@ -554,8 +550,8 @@ ID_BLANKS = "".join(  # that an id which names nobody may consist of, or have ar
     )
     for code in range(first, last + 1)
 )
-# About every other id is told by its ends: stripping it costs 0.2 us.
-_STARTS, _ENDS = (
+# About every other id is told by its first or last character: stripping it costs 0.2 us.
+_STARTS, PLACEHOLDER_ENDS = (
     frozenset({*ID_BLANKS, *(case(word)[end] for word in PLACEHOLDER_IDS for case in (str.lower, str.upper))})
     for end in (slice(1), slice(-1, None))
 )
@@ -563,13 +559,15 @@ _STARTS, _ENDS = (
 
 def is_placeholder(text: str) -> bool:
     """Whether an id names nobody. Such ids are stored as they came, and never used to tell who somebody is."""
-    if text[:1] not in _STARTS or text[-1:] not in _ENDS:
+    if text[:1] not in _STARTS or text[-1:] not in PLACEHOLDER_ENDS:
         return False
     word = text.strip(ID_BLANKS).lower()
     return word in PLACEHOLDER_IDS or (word.startswith("[object ") and word.endswith("]"))
 
 
-def _check_ids(event: Event) -> Event | Rejected:
+def _check_lengths(event: Event, name: str | None) -> Event | Rejected:
+    if name and len(name.encode()) > MAX_EVENT_NAME_BYTES:
+        return Rejected(Reason.EVENT_NAME_TOO_LONG, "event" if event.type == "track" else "name")
     for value, limit in (
         (event.message_id, MAX_MESSAGE_ID_BYTES),
         (event.user_id, MAX_ID_BYTES),
@@ -634,22 +632,22 @@ _HUGE = re.compile(r"[eE]\+?[0-9]{3}|[0-9]{200}")  # one of them is in any numbe
 def may_overflow(raw: bytes) -> bool:
     """Whether JSON may hold a number that no float holds; mostly False, and always where it holds one.
 
-    Any digit is taken for a 0, so that one search finds all. UUIDs have such places too, but not after `:`, `,` or `[`.
+    Any digit is taken for a 0, so that one search finds all. UUIDs have such places too, but no end of a number there.
     """
-    digits = raw.translate(_ZEROS)
-    at = digits.find(b"0e000")
+    shape = raw.translate(_SHAPE)
+    at = shape.find(b"0e000")
     for _ in range(_MAX_PLACES):
         if at < 0:
-            return len(raw) > len(_LONG_ZEROS) and _LONG_ZEROS in digits
-        before = raw[max(at - 64, 0) : at].rstrip(b"0123456789.").removesuffix(b"-").rstrip()
-        if before[-1:] in _BEFORE_NUMBERS:
+            return _LONG_ZEROS in shape
+        after = raw[at + 5 : at + 64].lstrip(b"0123456789")
+        if after[:1] in _AFTER_NUMBERS:
             return True
-        at = digits.find(b"0e000", at + 1)
+        at = shape.find(b"0e000", at + 1)
     return True
 
 
-_ZEROS = bytes.maketrans(b"123456789E+", b"000000000e0")
-_BEFORE_NUMBERS = frozenset({b":", b",", b"[", b""})
+_SHAPE = bytes.maketrans(b"123456789E+[", b"000000000e0{")  # digits, exponents and brackets alike
+_AFTER_NUMBERS = frozenset({b",", b"}", b"]", b" ", b"\t", b"\r", b"\n", b""})
 _LONG_ZEROS = b"0" * 200
 _MAX_PLACES = 50  # that are looked at, a microsecond each
 

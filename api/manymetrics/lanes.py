@@ -23,10 +23,10 @@ MAX_ASIDE = 512_000_000  # of one owner's; half a minute of commits. Past it, it
 
 
 class Load(NamedTuple):
-    """A request's: whose it is, what it weighs, and whether it is to wait aside."""
+    """A request's: whose it is, what each of its records weighs, and whether it is to wait aside."""
 
     owner: str
-    weight: int
+    weights: list[int]
     is_heavy: bool
 
 
@@ -44,10 +44,11 @@ class Lanes:
         if now >= self._until:
             self._sent.clear()
             self._until = now + WINDOW_S
-        of_request = 0
+        weights = []
         owner = ""
         for record in records:
             owner, weight = owner_and_weight(record)
-            of_request += weight
+            weights.append(weight)
+        of_request = sum(weights)
         self._sent[owner] += of_request
-        return Load(owner, of_request, of_request > HEAVY_REQUEST or self._sent[owner] > HEAVY_OWNER)
+        return Load(owner, weights, of_request > HEAVY_REQUEST or self._sent[owner] > HEAVY_OWNER)

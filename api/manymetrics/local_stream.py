@@ -49,7 +49,8 @@ create table if not exists stream (
     incarnation text not null, probe integer not null, begins_after integer not null default 0
 );
 create table if not exists records (
-    sequence integer primary key autoincrement, arrived_at integer not null, data blob not null
+    sequence integer primary key autoincrement, arrived_at integer not null, data blob not null,
+    weight integer not null default 0
 );
 create table if not exists heavy (
     place integer primary key, arrived_at integer not null, data blob not null,
@@ -96,7 +97,7 @@ def open_stream(path: Path) -> sqlite3.Connection:
 
 def _is_made(connection: sqlite3.Connection) -> bool:
     tables = "select count(*) from sqlite_master where name in ('heavy', 'seen')"
-    return bool(connection.execute(tables).fetchone() == (2,)) and "owner" in _columns(connection, "heavy")
+    return bool(connection.execute(tables).fetchone() == (2,)) and "weight" in _columns(connection, "records")
 
 
 def _make(connection: sqlite3.Connection) -> None:
@@ -108,6 +109,8 @@ def _make(connection: sqlite3.Connection) -> None:
     if "owner" not in _columns(connection, "heavy"):
         connection.execute("alter table heavy add column owner text not null default ''")
         connection.execute("alter table heavy add column weight integer not null default 0")
+    if "weight" not in _columns(connection, "records"):
+        connection.execute("alter table records add column weight integer not null default 0")
     connection.execute("create index if not exists heavy_of on heavy (owner, place, weight)")
     connection.execute(
         "insert into stream (incarnation, probe) select ?, 0 where not exists (select 1 from stream)",
@@ -277,27 +280,28 @@ class LocalStream:
         connection = self._live_connection()
         self._look_aside(connection)
         now = time.time_ns() // 1_000
-        rows: list[tuple[int, bytes]] = []
-        heavy: list[tuple[int, bytes, str, int]] = []
+        rows: list[tuple[int, bytes, int]] = []
+        heavy: list[tuple[int, bytes, int, str]] = []
         refused: list[_Put] = []
         for put in puts:
             records = list(filter(None, put.records))
             load = self._lanes.judge(records)
+            weighed = [(now, _smaller(record), weight) for record, weight in zip(records, load.weights, strict=True)]
             if not load.is_heavy:
-                rows += [(now, _smaller(record)) for record in records]
+                rows += weighed
             elif self._aside.get(load.owner, 0) >= MAX_ASIDE:
                 refused.append(put)
             else:
-                self._aside[load.owner] = self._aside.get(load.owner, 0) + load.weight
-                heavy += [(now, _smaller(record), load.owner, weight(record)) for record in records]
+                self._aside[load.owner] = self._aside.get(load.owner, 0) + sum(load.weights)
+                heavy += [(*row, load.owner) for row in weighed]
         connection.execute("pragma shrink_memory")  # a file that was written over shows only where it is read again
         connection.execute("begin immediate")
         try:
             self._check_is_the_same(_given_by(connection))
             if any(not all(put.records) for put in puts):  # somebody asks whether it can be written
                 connection.execute("update stream set probe = probe + 1")
-            connection.executemany("insert into records (arrived_at, data) values (?, ?)", rows)
-            connection.executemany("insert into heavy (arrived_at, data, owner, weight) values (?, ?, ?, ?)", heavy)
+            connection.executemany("insert into records (arrived_at, data, weight) values (?, ?, ?)", rows)
+            connection.executemany("insert into heavy (arrived_at, data, weight, owner) values (?, ?, ?, ?)", heavy)
             given = _given_by(connection)
             connection.execute("commit")
         except (sqlite3.Error, _ReplacedError):
@@ -431,10 +435,10 @@ class LocalSource:
     def _read(self, after: int, max_events: int, max_bytes: int) -> list[LocalRecord]:
         records: list[LocalRecord] = []
         events = size = 0
-        query = "select sequence, data, arrived_at from records where sequence > ? order by sequence"
+        query = "select sequence, data, arrived_at, weight from records where sequence > ? order by sequence"
         with contextlib.closing(self._named().execute(query, (after,))) as cursor:
-            for sequence, data, arrived_at in cursor:
-                record = LocalRecord(sequence, data, arrived_at, weight(data))
+            for sequence, data, arrived_at, weighs in cursor:
+                record = LocalRecord(sequence, data, arrived_at, weighs or weight(data))
                 records.append(record)
                 events += count_events(data)
                 size += record.weight
@@ -449,15 +453,15 @@ class LocalSource:
         """
         connection = self._named()
         owners = [owner for (owner,) in connection.execute(_OWNERS)]
-        query = "select place, data from heavy where owner = ? order by place"
+        query = "select place, data, weight from heavy where owner = ? order by place"
         waiting = {owner: connection.execute(query, (owner,)) for owner in owners}
         next_of = [(0, *first, owner) for owner in owners if (first := waiting[owner].fetchone())]
         heapq.heapify(next_of)
         places: list[tuple[int]] = []
         events = size = 0
         while next_of and not (places and (events >= max_events or size >= max_bytes)):
-            moved, place, data, owner = heapq.heappop(next_of)
-            weighs = weight(data)
+            moved, place, data, weighs, owner = heapq.heappop(next_of)
+            weighs = weighs or weight(data)
             places.append((place,))
             events, size = events + count_events(data), size + weighs
             following = waiting[owner].fetchone()
@@ -470,8 +474,8 @@ class LocalSource:
             return False
         with connection:
             connection.execute("begin immediate")
-            chosen = "select arrived_at, data from heavy where place = ?"
-            connection.executemany(f"insert into records (arrived_at, data) {chosen}", places)
+            chosen = "select arrived_at, data, weight from heavy where place = ?"
+            connection.executemany(f"insert into records (arrived_at, data, weight) {chosen}", places)
             connection.executemany("delete from heavy where place = ?", places)
         return True
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from manymetrics.tables import Column, Table
 from manymetrics_processor.rows import DAY_US, Row
@@ -37,7 +40,20 @@ def to_arrow(table: Table, rows: Sequence[Row]) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def sort_keys(table: Table, rows: Sequence[Row]) -> list[tuple[int, str, str, int]]:
-    """For each row, what orders it: its UTC day (since 1970), then as the table is sorted, nulls first."""
-    day_at, first, second, third = map(table.column_names.index, (table.partition_day_of, *table.sort))
-    return [(row[day_at] // DAY_US, row[first] or "", row[second] or "", row[third]) for row in rows]  # type: ignore[operator, misc]  # as tables.py types these
+def days_of(table: Table, rows: pa.Table) -> npt.NDArray[np.int64]:
+    """The UTC day of each row, since 1970."""
+    days: npt.NDArray[np.int64] = rows[table.partition_day_of].cast(pa.int64()).to_numpy() // DAY_US
+    return days
+
+
+def sort_order(table: Table, rows: pa.Table, days: npt.NDArray[np.int64] | None = None) -> npt.NDArray[np.int64]:
+    """The places of the rows in their sorted order: by day, where ``days`` are given, then as the table is sorted.
+
+    Nulls come first; rows that are equal stay in order.
+    """
+    keyed = rows.select(table.sort)
+    keys = [(name, "ascending", "at_start") for name in table.sort]
+    if days is not None:
+        keyed, keys = keyed.append_column(" day", pa.array(days)), [(" day", "ascending", "at_start"), *keys]
+    order: npt.NDArray[np.int64] = pc.sort_indices(keyed, sort_keys=keys).to_numpy().astype(np.int64)
+    return order

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 
@@ -25,6 +25,10 @@ _encode = msgspec.json.Encoder().encode
 
 Columns = tuple[Sequence[object], str | None, str | None]
 """The columns from context_ip to attempt, the traits, and what is left of the context, as JSON text."""
+
+
+_Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**31)]
+_Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 class _Strict(msgspec.Struct, gc=False, forbid_unknown_fields=True, rename="camel"):
@@ -50,8 +54,8 @@ class _Device(_Strict):
 
 
 class _Screen(_Strict):
-    width: int | None = None
-    height: int | None = None
+    width: _Int32 | None = None
+    height: _Int32 | None = None
 
 
 class _Page(_Strict):
@@ -83,8 +87,8 @@ class _Context(_Strict):
     page: _Page | None = None
     campaign: _Campaign | None = None
     session_id: str | None = None
-    session_sequence: int | None = None
-    attempt: int | None = None
+    session_sequence: _Int64 | None = None
+    attempt: _Int32 | None = None
     user_agent_data: msgspec.Raw = NO_RAW  # the one field without a column that about every browser sends
 
 
@@ -193,10 +197,6 @@ def _quick_columns(event: Event, stamp: Stamp) -> Columns | None:
         return None  # its properties say it
     if screen is None:
         screen = _NO_SCREEN
-    elif not (_fits(screen.width, _INT32) and _fits(screen.height, _INT32)):
-        return None
-    if not (_fits(context.attempt, _INT32) and _fits(context.session_sequence, _INT64)):
-        return None
     agent = context.user_agent
     if agent is None and stamp.key_kind == "browser":
         agent = stamp.user_agent
@@ -241,10 +241,6 @@ def _quick_columns(event: Event, stamp: Stamp) -> Columns | None:
 
 _NO_CONTEXT, _NO_NAMED, _NO_APP, _NO_DEVICE = _Context(), _Named(), _App(), _Device()
 _NO_SCREEN, _NO_PAGE, _NO_CAMPAIGN = _Screen(), _Page(), _Campaign()
-
-
-def _fits(value: int | None, limit: int) -> bool:
-    return value is None or -limit <= value < limit
 
 
 def _merged_context(event: Event, batch: BatchContext) -> tuple[Raws, str | None]:
@@ -354,7 +350,7 @@ def _take_int(fields: Raws, name: str, limit: int) -> int | None:
         value = int(value.partition(".")[0])
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if value is None or (isinstance(value, int) and not isinstance(value, bool) and _fits(value, limit)):
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and -limit <= value < limit):
         del fields[name]
         return value
     return None

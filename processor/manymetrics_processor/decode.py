@@ -20,7 +20,7 @@ from manymetrics.events import MAX_EVENT_BYTES, OVERSIZE_PREFIX_BYTES, Rejected,
 from manymetrics.outcomes import Reason
 from manymetrics.records import Cut, Stamp, UnreadableRecordError, unpack, weight
 from manymetrics.tables import DEAD_LETTERS, EVENTS, Table
-from manymetrics_processor.columns import sort_keys, to_arrow
+from manymetrics_processor.columns import days_of, sort_order, to_arrow
 from manymetrics_processor.dedup import Ids, ids_of
 from manymetrics_processor.rows import (
     Place,
@@ -139,14 +139,17 @@ def decode(
     error that storing it raised, and records that become one.
     """
     ordered = in_order(records)
-    good: list[Entry] = []
-    bad: list[Entry] = []
+    events, letters = _RowsBuilder(EVENTS), _RowsBuilder(DEAD_LETTERS)
     outcomes = []
     for number, record in enumerate(ordered):
         first = begin if number == 0 else 0
         last = end if number == len(ordered) - 1 else None
+        good: list[Entry] = []
+        bad: list[Entry] = []
         outcomes.append(_decode_record(number, record, stream, good, bad, slice(first, last), unstorable))
-    batch = batch_of(stream, [(record.shard, record.sequence) for record in ordered], outcomes, good, bad)
+        events.add(good)
+        letters.add(bad)
+    batch = _build_batch(stream, [(record.shard, record.sequence) for record in ordered], outcomes, events, letters)
     return batch if not begin and end is None else replace(batch, begin=begin, end=end)
 
 
@@ -154,30 +157,66 @@ def batch_of(
     stream: str, keys: list[tuple[str, int]], outcomes: list[bytes], good: list[Entry], bad: list[Entry]
 ) -> Batch:
     """Put a batch together from its events and letters, which are in the order of their places."""
-    events, digests = _rows(EVENTS, good)
-    letters, reasons = _rows(DEAD_LETTERS, bad)
+    events, letters = _RowsBuilder(EVENTS), _RowsBuilder(DEAD_LETTERS)
+    events.add(good)
+    letters.add(bad)
+    return _build_batch(stream, keys, outcomes, events, letters)
+
+
+def _build_batch(
+    stream: str, keys: list[tuple[str, int]], outcomes: list[bytes], events: _RowsBuilder, letters: _RowsBuilder
+) -> Batch:
+    rows, digests = events.build()
+    letter_rows, reasons = letters.build()
     return Batch(
         stream=stream,
         keys=keys,
         counts=np.array([len(marks) for marks in outcomes], dtype=np.int64),
         outcomes=outcomes,
-        events=events,
+        events=rows,
         ids=ids_of(cast("list[bytes]", digests)),
-        letters=letters,
+        letters=letter_rows,
         reasons=cast("list[str]", reasons),
     )
 
 
-def _rows(table: Table, entries: list[Entry]) -> tuple[Rows, list[object]]:
-    rows, records, positions, notes = zip(*entries, strict=True) if entries else ((), (), (), ())
-    keys = sort_keys(table, rows)
-    places = sorted(range(len(rows)), key=keys.__getitem__)
-    order = np.array(places, dtype=np.int64)
-    days, records_of, positions_of = (
-        np.array(values, dtype=np.int64)[order] for values in ([key[0] for key in keys], records, positions)
-    )
-    arrow = to_arrow(table, list(map(rows.__getitem__, places)))
-    return Rows(arrow, days, records_of, positions_of, order), list(map(notes.__getitem__, places))
+_ROWS_AT_ONCE = 300  # become columns while they are in the CPU's cache: a tenth of decode's time (2026-11-30)
+
+
+class _RowsBuilder:
+    """Collects entries, in the order of their places, and sorts them by day and as their table says."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self._waiting: list[Entry] = []
+        self._parts: list[pa.Table] = []
+        self._records: list[int] = []
+        self._positions: list[int] = []
+        self._notes: list[object] = []
+
+    def add(self, entries: list[Entry]) -> None:
+        self._waiting += entries
+        if len(self._waiting) >= _ROWS_AT_ONCE:
+            self._convert()
+
+    def build(self) -> tuple[Rows, list[object]]:
+        """The rows, and each one's digest or reason."""
+        if self._waiting or not self._parts:
+            self._convert()
+        rows = pa.concat_tables(self._parts).combine_chunks()
+        days = days_of(self._table, rows)
+        order = sort_order(self._table, rows, days)
+        records, positions = (np.array(values, dtype=np.int64)[order] for values in (self._records, self._positions))
+        notes = list(map(self._notes.__getitem__, order.tolist()))
+        return Rows(rows.take(pa.array(order)), days[order], records, positions, order), notes
+
+    def _convert(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        rows, records, positions, notes = zip(*waiting, strict=True) if waiting else ((), (), (), ())
+        self._records += records
+        self._positions += positions
+        self._notes += notes
+        self._parts.append(to_arrow(self._table, rows))
 
 
 def _decode_record(

@@ -17,7 +17,6 @@ from itertools import chain
 from typing import NamedTuple
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyiceberg.exceptions import ValidationError
 from pyiceberg.io import FileIO
 from pyiceberg.manifest import DataFile, ManifestFile
@@ -27,6 +26,7 @@ from pyiceberg.table.snapshots import Snapshot
 
 from manymetrics.tables import TABLES, Table
 from manymetrics_processor.arrow_engine import MERGED_ZSTD_LEVEL, stage_day
+from manymetrics_processor.columns import sort_order
 from manymetrics_processor.commits import ConflictError
 from manymetrics_processor.file_memory import memory_bytes
 from manymetrics_processor.lake import (
@@ -243,8 +243,8 @@ def _deletes(iceberg: IcebergTable) -> set[str]:
 
 
 def sort_rows(table: Table, rows: pa.Table) -> pa.Table:
-    keys = [(name, "ascending", "at_start") for name in table.sort]
-    return rows.take(pc.sort_indices(rows, sort_keys=keys))
+    """The same rows, of one day, as the table is sorted."""
+    return rows.take(pa.array(sort_order(table, rows)))
 
 
 def _group_to_merge(files: Sequence[DataFile], io: FileIO) -> list[DataFile] | None:

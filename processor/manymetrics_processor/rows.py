@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from manymetrics.events import NO_RAW, Event, is_placeholder, mend_json, needs_mending
+from manymetrics.events import NO_RAW, PLACEHOLDER_ENDS, Event, is_placeholder, mend_json, needs_mending
 from manymetrics.records import Stamp
 from manymetrics_processor.context import (
     NO_BATCH_CONTEXT,
@@ -149,13 +149,13 @@ def row_of(event: Event, request: Request, place: Place) -> Row:
         message_id = str(uuid.UUID(bytes=place_digest(place)))
         repairs.append("message_id_missing")
 
-    if event.user_id and is_placeholder(event.user_id):
+    if event.user_id and event.user_id[-1] in PLACEHOLDER_ENDS and is_placeholder(event.user_id):
         repairs.append("user_id_placeholder")
-    if event.anonymous_id and is_placeholder(event.anonymous_id):
+    if event.anonymous_id and event.anonymous_id[-1] in PLACEHOLDER_ENDS and is_placeholder(event.anonymous_id):
         repairs.append("anonymous_id_placeholder")
-    if event.group_id and is_placeholder(event.group_id):
+    if event.group_id and event.group_id[-1] in PLACEHOLDER_ENDS and is_placeholder(event.group_id):
         repairs.append("group_id_placeholder")
-    if event.previous_id and is_placeholder(event.previous_id):
+    if event.previous_id and event.previous_id[-1] in PLACEHOLDER_ENDS and is_placeholder(event.previous_id):
         repairs.append("previous_id_placeholder")
 
     columns, traits, context_rest = context_columns(event, stamp, request.context)
@@ -216,6 +216,8 @@ def _times(event: Event, request: Request, extra: Raws, repairs: list[str]) -> t
         extra["sentAt"] = msgspec.Raw(request.sent_at_unreadable)
         repairs.append("time_unreadable")
     original, given = event.original_timestamp, event.timestamp
+    if original == given:
+        given = None
     if original is None or (_is_blank(original) and not _is_blank(given)):
         first = _time(given, "timestamp", extra, repairs)
         original, given = given, None
@@ -236,7 +238,7 @@ def _times(event: Event, request: Request, extra: Raws, repairs: list[str]) -> t
 
 
 def _is_blank(value: str | float | None) -> bool:
-    return value is None or (type(value) is str and not value.strip())
+    return value is None or (type(value) is str and (not value or value.isspace()))
 
 
 def _checked(time: int | None, written: object, received_at: int, repairs: list[str], sent_as: object = None) -> int:
@@ -253,7 +255,10 @@ def _checked(time: int | None, written: object, received_at: int, repairs: list[
 
 
 def _names_zone(written: object) -> bool:
-    return type(written) is not str or _is_epoch(written) or _ZONE.match(written) is not None
+    """Of what parse_time read."""
+    if type(written) is not str or (written[10:11] == "T" and written[-1:] == "Z"):  # about every one
+        return True
+    return _is_epoch(written) or _ZONE.match(written) is not None
 
 
 def _time(value: str | float | None, name: str, extra: Raws, repairs: list[str]) -> int | None:
@@ -369,9 +374,12 @@ def _extra(event: Event, request: Request) -> Raws:
         extra["integrations"] = _merged(event.integrations, request)
     elif request.shared_integrations:
         extra["integrations"] = request.shared_integrations
-    for name, raw in (("category", event.category), ("_metadata", event.metadata), ("rudderId", event.rudder_id)):
-        if raw:
-            extra[name] = raw
+    if event.category:
+        extra["category"] = event.category
+    if event.metadata:
+        extra["_metadata"] = event.metadata
+    if event.rudder_id:
+        extra["rudderId"] = event.rudder_id
     if event.type == "track":
         if event.name is not None:
             extra["name"] = msgspec.Raw(_encode(event.name))

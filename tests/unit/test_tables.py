@@ -7,9 +7,9 @@ import re
 import pytest
 
 from manymetrics.tables import EVENTS, TABLES, Column, Table, markdown, spark_ddl
-from manymetrics_processor.columns import arrow_schema, sort_keys, to_arrow
+from manymetrics_processor.columns import arrow_schema, days_of, sort_order, to_arrow
 from manymetrics_processor.lake import iceberg_schema
-from manymetrics_processor.rows import Row
+from manymetrics_processor.rows import DAY_US, Row
 
 # What design says is in `events`, in this order: a column's place is its field id, for ever.
 FIRST_COLUMNS = """
@@ -105,15 +105,25 @@ def test_rows_become_columns_in_their_order_and_none_at_all_make_an_empty_table(
     assert to_arrow(EVENTS, []).schema == to_arrow(EVENTS, [row]).schema
 
 
-def test_rows_are_sorted_as_the_table_says_with_nulls_first() -> None:
-    ordered = [("a", None, 2), ("a", "A", 1), ("a", "B", 0), ("a", "B", 1), ("b", None, 0)]
+def test_rows_are_sorted_by_day_and_as_the_table_says_with_nulls_first() -> None:
+    ordered = [("a", None, 2, 0), ("a", "A", 1, 0), ("a", "B", 0, 0), ("a", "B", 1, 0), ("b", None, 0, 0)]
+    ordered += [("a", None, 0, 1), ("\uffff", "A", 0, 1), ("\U00010000", "A", 0, 1)]
+    shuffled = [ordered[at] for at in (5, 3, 7, 0, 4, 2, 6, 1)]
+    rows = to_arrow(EVENTS, [_row(*values) for values in shuffled])
 
-    keys = sort_keys(EVENTS, [_row(*values) for values in ordered])
+    order = sort_order(EVENTS, rows, days_of(EVENTS, rows))
 
-    assert keys == sorted(keys)
-    assert len(set(keys)) == len(keys)
+    assert [shuffled[at] for at in order] == ordered
 
 
-def _row(project_id: str, event: str | None, event_time: int) -> Row:
-    given = {"project_id": project_id, "event": event, "event_time": event_time, "received_at": 0}
+def test_rows_that_are_equal_stay_in_order() -> None:
+    rows = to_arrow(EVENTS, [_row("a", "A" if at % 3 else None, 0) for at in range(1_000)])
+
+    order = sort_order(EVENTS, rows).tolist()
+
+    assert order == sorted(range(1_000), key=lambda at: (at % 3 > 0, at))
+
+
+def _row(project_id: str, event: str | None, event_time: int, day: int = 0) -> Row:
+    given = {"project_id": project_id, "event": event, "event_time": event_time, "received_at": (day + 1) * DAY_US - 1}
     return tuple(given.get(name) for name in EVENTS.column_names)
