@@ -97,7 +97,8 @@ def open_stream(path: Path) -> sqlite3.Connection:
 
 def _is_made(connection: sqlite3.Connection) -> bool:
     tables = "select count(*) from sqlite_master where name in ('heavy', 'seen')"
-    return bool(connection.execute(tables).fetchone() == (2,)) and "weight" in _columns(connection, "records")
+    has_tables = bool(connection.execute(tables).fetchone() == (2,))
+    return has_tables and all("weight" in _columns(connection, table) for table in ("records", "heavy"))
 
 
 def _make(connection: sqlite3.Connection) -> None:

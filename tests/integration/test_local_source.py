@@ -310,11 +310,16 @@ def test_a_stream_of_an_older_version_takes_heavy_requests_too(path: Path, sourc
     assert counts(source, -1) == [1, 11]
 
 
-def test_what_waits_aside_in_a_stream_of_an_older_version_is_admitted_too(path: Path, source: LocalSource) -> None:
+@pytest.mark.parametrize("has_weights", [True, False], ids=["weights of records", "no weights"])
+def test_what_waits_aside_in_a_stream_of_an_older_version_is_admitted_too(
+    path: Path, source: LocalSource, *, has_weights: bool
+) -> None:
     put_heavy(path, 11)
     source.close()
     with closing(sqlite3.connect(path)) as older:
         older.execute("drop index heavy_of")
+        if not has_weights:
+            older.execute("alter table records drop column weight")
         older.execute("alter table heavy drop column owner")
         older.execute("alter table heavy drop column weight")
         older.execute("alter table stream drop column begins_after")
@@ -322,6 +327,18 @@ def test_what_waits_aside_in_a_stream_of_an_older_version_is_admitted_too(path: 
     put_heavy(path, 12)
 
     assert counts(source, -1) == [11, 12]
+
+
+def test_the_records_of_an_older_version_are_weighed_as_they_are_read(path: Path, source: LocalSource) -> None:
+    put(path, 3)
+    source.close()
+    with closing(sqlite3.connect(path)) as older:
+        older.execute("alter table records drop column weight")
+
+    put(path, 3)
+
+    old, new = source.read(-1, 100, 1_000_000)
+    assert old.weight == new.weight == weight(new.data)
 
 
 PAGES = msgspec.structs.replace(HEAVY, key_kind="browser")
