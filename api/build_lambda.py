@@ -26,6 +26,7 @@ from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).parent.parent
 LOCK = ROOT / "requirements-lambda.lock"
+PACKAGES = (ROOT / "contract" / "manymetrics", ROOT / "api" / "manymetrics_api")
 PLATFORMS = {"arm64": "aarch64-manylinux2014", "x86_64": "x86_64-manylinux2014"}
 MAX_ZIP_BYTES = 12_000_000
 TASK_ROOT = "/var/task"  # where Lambda unpacks it, and so what tracebacks name
@@ -38,15 +39,6 @@ TRIMMED = (
     "**/py.typed",
     "**/tests",
     "fastapi_offline/static/redoc.standalone.js",  # the app has no /redoc
-    "manymetrics/built_sdk.py",
-    "manymetrics/cli",
-    "manymetrics/cost",
-    "manymetrics/http_protocol.py",
-    "manymetrics/lanes.py",
-    "manymetrics/local.py",
-    "manymetrics/local_stream.py",
-    "manymetrics/sample_page.py",
-    "manymetrics/static_files.py",
     "zstandard/_cffi*.so",  # for PyPy
     "zstandard/backend_cffi.py",
 )
@@ -74,9 +66,8 @@ def build(path: Path, architecture: str, version: str, python: Path) -> None:
     with TemporaryDirectory(dir=path.parent, prefix="package-") as scratch:
         folder = Path(scratch)
         _install(folder, architecture, version)
-        shutil.copytree(
-            ROOT / "api" / "manymetrics", folder / "manymetrics", ignore=shutil.ignore_patterns("__pycache__")
-        )
+        for package in PACKAGES:
+            shutil.copytree(package, folder / package.name, ignore=shutil.ignore_patterns("__pycache__"))
         _trim(folder)
         _compile(folder, python)
         _zip(folder, path)

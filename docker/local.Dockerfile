@@ -16,9 +16,11 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     && python3 -m pip --python /opt/manymetrics/bin/python3 install --quiet --require-hashes --no-deps \
         --only-binary :all: -r local.lock
 COPY pyproject.toml README.md LICENSE src/
-COPY api/manymetrics src/api/manymetrics
+COPY contract/manymetrics src/contract/manymetrics
+COPY api/manymetrics_api src/api/manymetrics_api
 COPY processor/manymetrics_processor src/processor/manymetrics_processor
 COPY insights/manymetrics_insights src/insights/manymetrics_insights
+COPY cli/manymetrics_cli src/cli/manymetrics_cli
 COPY sdk-js/dist src/sdk-js/dist
 COPY sdk-js/released src/sdk-js/released
 COPY sample src/sample

@@ -24,16 +24,18 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 
 FROM packages AS own
 COPY pyproject.toml README.md LICENSE src/
-COPY api/manymetrics src/api/manymetrics
+COPY contract/manymetrics src/contract/manymetrics
+COPY api/manymetrics_api src/api/manymetrics_api
 COPY processor/manymetrics_processor src/processor/manymetrics_processor
 COPY insights/manymetrics_insights src/insights/manymetrics_insights
+COPY cli/manymetrics_cli src/cli/manymetrics_cli
 COPY sdk-js/dist src/sdk-js/dist
 COPY sdk-js/released src/sdk-js/released
 COPY sample src/sample
 RUN PYTHONPATH=/build/tools python3 -m pip install --quiet --no-cache-dir --no-deps --no-build-isolation \
         --no-compile --target own ./src \
     && python3 assemble.py own own \
-    && PYTHONPATH=/build/own:/build/task python3 -c "import manymetrics_processor.handler"
+    && PYTHONPATH=/build/own:/build/task python3 -c "import manymetrics_processor.ingest.lambda_handler"
 
 FROM tools AS spark-packages
 COPY docker/spark.lock ./
@@ -51,7 +53,7 @@ COPY --from=own /build/own /var/task
 WORKDIR /var/task
 ENV MANYMETRICS_ENGINE=arrow
 ENTRYPOINT ["python3", "-m", "awslambdaric"]
-CMD ["manymetrics_processor.handler.handler"]
+CMD ["manymetrics_processor.ingest.lambda_handler.handler"]
 ARG VERSION=0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="ManyMetrics processor" \

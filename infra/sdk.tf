@@ -4,7 +4,7 @@
 locals {
   sdk_path  = coalesce(var.sdk_path, "${path.module}/../sdk-js")
   sdk_files = fileset("${local.sdk_path}/dist", "**/*.{js,map}")
-  sdk_build = format("%s-%s", # as one machine names it: api/manymetrics/built_sdk.py
+  sdk_build = format("%s-%s", # as one machine names it: cli/manymetrics_cli/built_sdk.py
     jsondecode(file("${local.sdk_path}/package.json")).version,
     substr(sha256(join("", [
       for name in sort(local.sdk_files) : "${name} ${substr(filesha256("${local.sdk_path}/dist/${name}"), 0, 16)} " if endswith(name, ".js")

@@ -5,7 +5,9 @@ locals {
   root = "${path.module}/.." # relative, so that it is the same on every machine
 
   api_sources = flatten([
-    for pattern in ["api/build_lambda.py", "api/manymetrics/**/*.{json,py}", "requirements-lambda.lock"] :
+    for pattern in [
+      "api/build_lambda.py", "contract/manymetrics/**/*.py", "api/manymetrics_api/**/*.py", "requirements-lambda.lock",
+    ] :
     sort(fileset(local.root, pattern))
   ])
   api_hash = substr(sha256(join("\n", [for name in local.api_sources : "${name} ${filesha256("${local.root}/${name}")}"])), 0, 12)
@@ -13,7 +15,7 @@ locals {
   image_sources = flatten([
     for pattern in [
       "docker/processor.Dockerfile", "docker/*.{lock,py}", "tests/jvm/pom.xml", "requirements-processor.lock", "pyproject.toml",
-      "api/manymetrics/**/*.{json,py}", "processor/manymetrics_processor/**/*.py",
+      "contract/manymetrics/**/*.py", "processor/manymetrics_processor/**/*.py",
     ] :
     sort(fileset(local.root, pattern))
   ])

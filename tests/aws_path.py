@@ -36,10 +36,12 @@ MOST_BYTES = 6_000_000  # a gateway takes less; Lambda itself no more
 @contextmanager
 def api_on_lambda(aws: Aws, folder: Path, **settings: str) -> Iterator[str]:
     """The URL of a gateway before the API's function, which runs from the source at hand."""
-    path = os.pathsep.join([str(ROOT / "api"), *(entry for entry in sys.path if entry.endswith("site-packages"))])
+    path = os.pathsep.join(
+        [str(ROOT / "contract"), str(ROOT / "api"), *(entry for entry in sys.path if entry.endswith("site-packages"))]
+    )
     environ = {**aws.environ, "MANYMETRICS_STREAM": STREAM, "PYTHONPATH": path, **settings}
     with (
-        RuntimeApi("manymetrics.lambda_handler.handler", environ, cwd=folder) as function,
+        RuntimeApi("manymetrics_api.lambda_handler.handler", environ, cwd=folder) as function,
         serving(_gateway(function)) as server,
     ):
         yield url_of(server)

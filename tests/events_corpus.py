@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from manymetrics.tables import EVENTS
-from manymetrics_processor.decode import StreamRecord, decode
+from manymetrics_processor.decode.batch import StreamRecord, decode
 from tests.in_process import CLIENT_IP, NOW
 
 FOLDER = Path(__file__).parent / "events"

@@ -6,7 +6,7 @@ import base64
 from collections.abc import Callable
 from urllib.parse import parse_qsl
 
-from manymetrics.lambda_handler import Payload
+from manymetrics_api.lambda_handler import Payload
 
 SENDER = "203.0.113.7"
 Make = Callable[..., Payload]

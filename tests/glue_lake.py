@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import pytest
 
 from manymetrics.tables import NAMESPACE
-from manymetrics_processor.glue import glue_catalog
-from manymetrics_processor.lake import Engine, Lake
+from manymetrics_processor.lake.glue_catalog import glue_catalog
+from manymetrics_processor.lake.lake import Engine, Lake
 from tests.strict_moto import Aws
 
 BUCKET = "lake"

@@ -9,13 +9,13 @@ from urllib.parse import unquote
 
 import msgspec
 
-from manymetrics.app import create_app
-from manymetrics.aws import create_aws_app
-from manymetrics.collect import Collector, Front
-from manymetrics.keys import Keys, KeyTable, WatchedKeys, WriteKey
 from manymetrics.records import unpack
 from manymetrics.settings import Settings
-from manymetrics.sinks import MemorySink, Sink
+from manymetrics_api.app import create_app
+from manymetrics_api.aws.app import create_aws_app
+from manymetrics_api.collect import Collector, Front
+from manymetrics_api.keys import Keys, KeyTable, WatchedKeys, WriteKey
+from manymetrics_api.sinks import MemorySink, Sink
 
 App = Callable[[MutableMapping[str, Any], Any, Any], Awaitable[None]]
 Headers = Mapping[str, str] | Sequence[tuple[str, str]]

@@ -19,9 +19,9 @@ from typing import Any, TypeVar
 import httpx
 import pyarrow as pa
 
-from manymetrics.keys import WriteKey, keys_path, write_keys
-from manymetrics.local import stream_path
-from manymetrics_processor.lake import local_catalog
+from manymetrics_api.keys import WriteKey, keys_path, write_keys
+from manymetrics_cli.one_machine import stream_path
+from manymetrics_processor.lake.lake import local_catalog
 from tests.in_process import KEYS, basic
 
 MANYMETRICS = Path(sys.executable).parent / "manymetrics"

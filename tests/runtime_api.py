@@ -1,6 +1,6 @@
 """AWS Lambda's Runtime API (2018-06-01) on this machine: drives the real awslambdaric, which Lambda runs too.
 
-    with RuntimeApi("manymetrics.lambda_handler.handler", {"MANYMETRICS_STREAM": "events"}, cwd=folder) as function:
+    with RuntimeApi("manymetrics_api.lambda_handler.handler", {"MANYMETRICS_STREAM": "events"}, cwd=folder) as function:
         first = function.invoke(payload)  # starts a process, as a cold start does
         again = function.invoke(payload)  # the same process
         function.kill()                   # the next invocation starts another

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from manymetrics_processor.spark_session import SparkSettings, start_session, stop_session
+from manymetrics_processor.lake.spark.session import SparkSettings, start_session, stop_session
 from tests.faulty_aws import FaultyAws
 from tests.glue_lake import BUCKET
 from tests.jvm_home import jvm_part

@@ -30,10 +30,10 @@ from pyiceberg.table.metadata import TableMetadataUtil
 
 from manymetrics.records import Stamp, pack
 from manymetrics.tables import EVENTS
-from manymetrics_processor.decode import StreamRecord, decode
-from manymetrics_processor.lake import Lake, local_catalog
-from manymetrics_processor.spark_engine import SparkEngine
-from manymetrics_processor.spark_session import (
+from manymetrics_processor.decode.batch import StreamRecord, decode
+from manymetrics_processor.lake.lake import Lake, local_catalog
+from manymetrics_processor.lake.spark.engine import SparkEngine
+from manymetrics_processor.lake.spark.session import (
     SparkSettings,
     java_command,
     java_environ,

@@ -25,14 +25,14 @@ from hypothesis import strategies as st
 from manymetrics.events import MAX_SHARED_BYTES
 from manymetrics.records import Stamp, compress, pack, weight
 from manymetrics.tables import TABLES
-from manymetrics_insights.folder import Folder
-from manymetrics_insights.session import open_session
-from manymetrics_processor.decode import StreamRecord, decode
-from manymetrics_processor.delivery import parts_of
-from manymetrics_processor.lake import Lake, local_catalog
-from manymetrics_processor.maintenance import MERGE_FROM_FILES, merge_small_files
-from manymetrics_processor.pipeline import commit, no_collection
-from manymetrics_processor.window import Window
+from manymetrics_insights.reader.folder import Folder
+from manymetrics_insights.reader.session import open_session
+from manymetrics_processor.decode.batch import StreamRecord, decode
+from manymetrics_processor.dedup.window import Window
+from manymetrics_processor.ingest.lambda_records import parts_of
+from manymetrics_processor.ingest.pipeline import commit, no_collection
+from manymetrics_processor.lake.lake import Lake, local_catalog
+from manymetrics_processor.lake.maintenance import MERGE_FROM_FILES, merge_small_files
 from tests.bench.payloads import event_bytes
 from tests.bench.report import Bar, Part
 

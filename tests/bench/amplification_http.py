@@ -23,9 +23,10 @@ from typing import NamedTuple
 from hypothesis import HealthCheck, Phase, given, settings, target
 from hypothesis import strategies as st
 
-from manymetrics.collect import ROUTES, Collector, Request
-from manymetrics.keys import KeyTable, WriteKey
-from manymetrics.sinks import MemorySink
+from manymetrics_api.collect import Collector, Request
+from manymetrics_api.keys import KeyTable, WriteKey
+from manymetrics_api.routes import ROUTES
+from manymetrics_api.sinks import MemorySink
 from tests.bench.payloads import event
 from tests.in_process import basic
 

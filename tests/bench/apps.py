@@ -20,13 +20,13 @@ from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from manymetrics import local_stream, records
-from manymetrics.app import create_app
+from manymetrics import records
 from manymetrics.events import split_batch
-from manymetrics.keys import FileKeys, WriteKey, write_keys
-from manymetrics.local_stream import LocalStream
 from manymetrics.settings import Settings
-from manymetrics.sinks import MemorySink, Sink
+from manymetrics_api.app import create_app
+from manymetrics_api.keys import FileKeys, WriteKey, write_keys
+from manymetrics_api.sinks import MemorySink, Sink, local_stream
+from manymetrics_api.sinks.local_stream import LocalStream
 from tests.bench.payloads import WRITE_KEY
 
 _ANSWER = b'{"success": true}'

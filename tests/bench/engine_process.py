@@ -13,7 +13,7 @@ from typing import Any
 
 from manymetrics.records import Stamp, compress, pack
 from manymetrics.settings import Settings
-from manymetrics_processor.handler import make_catalog, make_processor
+from manymetrics_processor.ingest.factory import make_catalog, make_processor
 from tests.bench.payloads import event_bytes
 from tests.bench.process import cpu_seconds_below, peak_mb, seconds_since_start
 from tests.integration.micro_batches import kinesis_event

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
 
-from manymetrics.cost.measured import BATCHES
+from manymetrics_cli.cost.measured import BATCHES
 from tests.bench.report import Bar, Part
 from tests.conftest import ROOT
 from tests.glue_lake import BUCKET

@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 
-from manymetrics.lambda_handler import Payload
+from manymetrics_api.lambda_handler import Payload
 from tests.bench.payloads import WRITE_KEY, http_request
 from tests.bench.report import Bar, Part
 from tests.bench.stream_stub import stream_stub
@@ -33,7 +33,7 @@ DISTINCT_REQUESTS = 32
 WARM_UP = 40
 STARTS = 9
 
-HANDLERS = ("manymetrics.lambda_handler.handler", "tests.bench.seed_handler.handler")
+HANDLERS = ("manymetrics_api.lambda_handler.handler", "tests.bench.seed_handler.handler")
 BARS = {1: 2.5, 20: 30, 100: 80}
 HEAVY = "import fastapi, pydantic, mangum, boto3"
 START_BAR = 0.25
@@ -126,7 +126,7 @@ def _environ(stream: str) -> dict[str, str]:
     return {**CREDENTIALS, "AWS_DEFAULT_REGION": REGION, "AWS_ENDPOINT_URL": stream, **settings}
 
 
-_STARTS = ("import manymetrics.lambda_handler", HEAVY, "")
+_STARTS = ("import manymetrics_api.lambda_handler", HEAVY, "")
 
 
 def _start_ms(environ: dict[str, str], code: str) -> float:

@@ -18,12 +18,12 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
-from manymetrics.local_stream import SHARD, LocalSource, LocalStream
 from manymetrics.records import Stamp, pack
-from manymetrics.sinks import SinkResult
-from manymetrics_processor.committer import Committer
-from manymetrics_processor.lake import Lake, local_catalog
-from manymetrics_processor.window import Window
+from manymetrics_api.sinks import SinkResult
+from manymetrics_api.sinks.local_stream import SHARD, LocalSource, LocalStream
+from manymetrics_processor.dedup.window import Window
+from manymetrics_processor.ingest.local_committer import Committer
+from manymetrics_processor.lake.lake import Lake, local_catalog
 from tests.bench.payloads import event_bytes
 from tests.bench.process import cpu_seconds_below
 from tests.bench.report import Bar, Part

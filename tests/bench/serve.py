@@ -11,8 +11,8 @@ from pathlib import Path
 
 import uvicorn
 
-from manymetrics.collect import Front
-from manymetrics.http_protocol import HttpProtocol
+from manymetrics_api.collect import Front
+from manymetrics_api.http_protocol import HttpProtocol
 from tests.bench.apps import APPS
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from manymetrics.tables import NAMESPACE
-from manymetrics_processor.lake import Engine, Lake
+from manymetrics_processor.lake.lake import Engine, Lake
 from tests.glue_lake import BUCKET, another_handle, glue_lake
 from tests.integration.micro_batches import make_lake
 from tests.strict_moto import REGION, Aws, strict_moto
@@ -38,7 +38,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     elif request.param == "glue-arrow":
         yield from _store_in_glue(request.getfixturevalue("contract_aws"), lambda: None)
     else:
-        from manymetrics_processor.spark_engine import SparkEngine
+        from manymetrics_processor.lake.spark.engine import SparkEngine
 
         spark = request.getfixturevalue("spark")
         yield from _store_in_glue(spark.aws, lambda: SparkEngine(spark.session))

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 
 from manymetrics.records import Stamp, pack
 from manymetrics.tables import DEAD_LETTERS, EVENTS
-from manymetrics_processor import isolation, pipeline
-from manymetrics_processor.decode import StreamRecord
-from manymetrics_processor.lake import Lake
-from manymetrics_processor.maintenance import maintain
-from manymetrics_processor.window import Window
+from manymetrics_processor.decode.batch import StreamRecord
+from manymetrics_processor.dedup.window import Window
+from manymetrics_processor.ingest import isolation, pipeline
+from manymetrics_processor.lake.lake import Lake
+from manymetrics_processor.lake.maintenance import maintain
 from tests.contract.conftest import Store
 from tests.integration.micro_batches import NOW, STREAM, books, counts, rows
 

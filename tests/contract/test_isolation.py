@@ -16,11 +16,15 @@ from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 from pyiceberg.catalog.sql import SqlCatalog
 
 from manymetrics.tables import DEAD_LETTERS, EVENTS
-from manymetrics_processor import arrow_engine, columns, commits, decode, isolation, pipeline
-from manymetrics_processor.lake import Lake
-from manymetrics_processor.replay import replay
-from manymetrics_processor.rows import dedup_digest
-from manymetrics_processor.window import Window
+from manymetrics_processor import errors
+from manymetrics_processor.decode import arrow as columns
+from manymetrics_processor.decode import batch as decode
+from manymetrics_processor.decode.ids import dedup_digest
+from manymetrics_processor.dedup.window import Window
+from manymetrics_processor.ingest import isolation, pipeline
+from manymetrics_processor.lake import arrow_engine
+from manymetrics_processor.lake.lake import Lake
+from manymetrics_processor.operations.replay_dead_letters import replay
 from tests.contract.conftest import Store
 from tests.integration.micro_batches import STREAM, books, counts, make_lake, message_ids, record, rows, track
 
@@ -233,7 +237,7 @@ def _subclasses(of: type[Exception]) -> Iterator[type[Exception]]:
 TRANSIENT = [
     *(OSError(116, "Stale file handle"), OSError(107, "not connected"), FileExistsError(17, "exists"), RuntimeError()),
     *(EndpointConnectionError(endpoint_url="https://glue"), ReadTimeoutError(endpoint_url="https://glue")),
-    *(one("lost") for one in dict.fromkeys(_subclasses(commits.RetryableError))),
+    *(one("lost") for one in dict.fromkeys(_subclasses(errors.RetryableError))),
 ]
 
 
@@ -274,7 +278,7 @@ def test_what_the_table_holds_and_can_not_be_read_condemns_no_event(tmp_path: Pa
     found[-1].write_bytes(whole[: len(whole) // 2] if damage == "file" else b"")
 
     for suspect in (False, True):
-        with pytest.raises((OSError, commits.RetryableError)):
+        with pytest.raises((OSError, errors.RetryableError)):
             pipeline.run([record(2, track("b"))], STREAM, lake, Window(), suspect=suspect)
 
     found[-1].write_bytes(whole)
@@ -282,7 +286,7 @@ def test_what_the_table_holds_and_can_not_be_read_condemns_no_event(tmp_path: Pa
     assert rows(lake, DEAD_LETTERS) == []
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ConnectionError(), commits.ConflictError()])
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ConnectionError(), errors.ConflictError()])
 def test_an_outage_is_raised_and_condemns_no_event(
     lake: Lake, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
@@ -293,7 +297,7 @@ def test_an_outage_is_raised_and_condemns_no_event(
     with monkeypatch.context() as outage:
         outage.setattr(engine, "append", fail)
         for suspect in (False, True):
-            with pytest.raises((OSError, commits.RetryableError)):
+            with pytest.raises((OSError, errors.RetryableError)):
                 pipeline.run([record(1, track("a"), {})], STREAM, lake, Window(), suspect=suspect)
 
     assert pipeline.run([record(1, track("a"), {})], STREAM, lake, Window()).outcomes == [b"sx"]

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from manymetrics.tables import DEAD_LETTERS, EVENTS, TABLES, Table
-from manymetrics_processor import pipeline
-from manymetrics_processor.lake import Lake
-from manymetrics_processor.maintenance import maintain, merge_small_files, remove_orphans
-from manymetrics_processor.window import Window
+from manymetrics_processor.dedup.window import Window
+from manymetrics_processor.ingest import pipeline
+from manymetrics_processor.lake.lake import Lake
+from manymetrics_processor.lake.maintenance import maintain, merge_small_files, remove_orphans
 from tests.contract.conftest import Store
 from tests.integration.micro_batches import STREAM, books, counts, message_ids, record, rows, track
 
@@ -97,7 +97,7 @@ def test_a_commit_that_comes_between_the_look_and_the_fence_keeps_its_files(
 
 
 def _leave_an_orphan(lake: Lake) -> Sequence[Any]:
-    from manymetrics_processor.decode import decode
+    from manymetrics_processor.decode.batch import decode
 
     return lake.stage(EVENTS, lake.load(EVENTS), decode([record(9, track("orphan"))], STREAM).events)
 

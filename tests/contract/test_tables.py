@@ -12,18 +12,18 @@ import pytest
 from pyiceberg.table.snapshots import Snapshot
 from pyiceberg.types import StringType
 
-from manymetrics.sinks import MemorySink
+from manymetrics.books import books_of, property_name
 from manymetrics.tables import DEAD_LETTERS, EVENTS, TABLES, Column, Table
-from manymetrics_processor import pipeline
-from manymetrics_processor.columns import arrow_schema
-from manymetrics_processor.commits import ConflictError
-from manymetrics_processor.decode import StreamRecord, decode
-from manymetrics_processor.lake import CommitContentionError, Lake, live_files
-from manymetrics_processor.ledger import books_of, property_name
-from manymetrics_processor.maintenance import maintain
-from manymetrics_processor.reading import read_files
-from manymetrics_processor.storage import open_parquet
-from manymetrics_processor.window import Window
+from manymetrics_api.sinks import MemorySink
+from manymetrics_processor.decode.arrow import arrow_schema
+from manymetrics_processor.decode.batch import StreamRecord, decode
+from manymetrics_processor.dedup.window import Window
+from manymetrics_processor.errors import CommitStateUnknownError, ConflictError
+from manymetrics_processor.ingest import pipeline
+from manymetrics_processor.lake.lake import CommitContentionError, Lake, live_files
+from manymetrics_processor.lake.maintenance import maintain
+from manymetrics_processor.lake.object_storage import open_parquet
+from manymetrics_processor.lake.scan import read_files
 from tests.contract.conftest import Store
 from tests.events_corpus import read_cases, request_of
 from tests.in_process import ask, make_app
@@ -436,7 +436,7 @@ def test_a_commit_of_which_nobody_knows_whether_it_landed_is_there_once(
             unknown.append(table.name)
             if lands:
                 real(table, *rest)
-            raise ConflictError("no answer")
+            raise CommitStateUnknownError("no answer")
         return real(table, *rest)
 
     monkeypatch.setattr(lake._engine, "append", unanswered)
@@ -515,7 +515,7 @@ NEWER = replace(EVENTS, columns=(*EVENTS.columns, Column("new", "long", "New."))
 @pytest.fixture
 def newer_version(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """From its call on, the processor is of a version with one more column."""
-    return lambda: monkeypatch.setattr("manymetrics_processor.lake.TABLES", (NEWER, DEAD_LETTERS))
+    return lambda: monkeypatch.setattr("manymetrics_processor.lake.lake.TABLES", (NEWER, DEAD_LETTERS))
 
 
 def test_a_column_that_a_newer_version_brings_is_added_and_older_rows_have_null_there(

@@ -65,7 +65,11 @@ def test_every_rule_is_kept(file: Path) -> None:
         ("COPY requirements-processor.lock", "ADD requirements-processor.lock", "DL3020"),
         ("-r build.lock", "hatchling", "DL3013"),
         ("RUN PYTHONPATH", "RUN cat <(ls); PYTHONPATH", "SC3001"),
-        ('CMD ["manymetrics_processor.handler.handler"]', "CMD manymetrics_processor.handler.handler", "DL3025"),
+        (
+            'CMD ["manymetrics_processor.ingest.lambda_handler.handler"]',
+            "CMD manymetrics_processor.ingest.lambda_handler.handler",
+            "DL3025",
+        ),
     ],
 )
 def test_hadolint_finds_what_is_broken(old: str, new: str, rule: str) -> None:

@@ -16,9 +16,9 @@ import httpx
 import pytest
 
 from manymetrics.tables import DEAD_LETTERS
-from manymetrics_processor.glue import glue_catalog
-from manymetrics_processor.handler import stream_name
-from manymetrics_processor.lake import Lake
+from manymetrics_processor.ingest.factory import stream_name
+from manymetrics_processor.lake.glue_catalog import glue_catalog
+from manymetrics_processor.lake.lake import Lake
 from tests.bench.process import children
 from tests.conftest import ROOT
 from tests.docker.engine import BASE, Buildah, as_lambda, contained, environ_of
@@ -175,7 +175,7 @@ def test_it_says_what_it_is_and_is_small_enough(
 
     assert (image.config["Entrypoint"], image.config["Cmd"]) == (
         ["python3", "-m", "awslambdaric"],
-        ["manymetrics_processor.handler.handler"],
+        ["manymetrics_processor.ingest.lambda_handler.handler"],
     )
     assert (labels["revision"], labels["licenses"]) == ("abc", "MIT")
     assert labels["version"] == "0.1.0"

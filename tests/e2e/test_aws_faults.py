@@ -17,12 +17,12 @@ from typing import Any
 import httpx
 import pytest
 
+from manymetrics.books import StreamBooks
 from manymetrics.tables import DEAD_LETTERS, EVENTS
-from manymetrics_processor.handler import stream_name
-from manymetrics_processor.lake import Lake, current_books
-from manymetrics_processor.ledger import StreamBooks
-from manymetrics_processor.replay_objects import SOURCE
-from manymetrics_processor.storage import list_files
+from manymetrics_processor.ingest.factory import stream_name
+from manymetrics_processor.lake.lake import Lake, current_books
+from manymetrics_processor.lake.object_storage import list_files
+from manymetrics_processor.operations.replay_objects import SOURCE
 from tests.aws_path import STREAM, WAREHOUSE, Runner, api_on_lambda, events_in, make_stream
 from tests.faulty_aws import FaultyAws, faulty_aws
 from tests.glue_lake import BUCKET, glue_lake

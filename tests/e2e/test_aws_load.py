@@ -14,12 +14,12 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
+from manymetrics.books import StreamBooks
 from manymetrics.tables import DEAD_LETTERS, EVENTS
-from manymetrics_processor.handler import stream_name
-from manymetrics_processor.lake import Lake, current_books
-from manymetrics_processor.ledger import StreamBooks
-from manymetrics_processor.maintenance import maintain
-from manymetrics_processor.storage import list_files
+from manymetrics_processor.ingest.factory import stream_name
+from manymetrics_processor.lake.lake import Lake, current_books
+from manymetrics_processor.lake.maintenance import maintain
+from manymetrics_processor.lake.object_storage import list_files
 from tests.aws_path import WAREHOUSE, Runner, events_in, make_stream
 from tests.glue_lake import BUCKET, another_handle, glue_lake
 from tests.integration.micro_batches import counts, packed, rows, track

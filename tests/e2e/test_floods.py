@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from manymetrics.http_protocol import LOG_EVERY_S
+from manymetrics_api.http_protocol import LOG_EVERY_S
 from tests.bench.process import cpu_seconds
 from tests.live_server import LiveServer, live_server
 

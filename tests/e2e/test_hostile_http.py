@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from manymetrics.tables import EVENTS
-from manymetrics_processor.lake import local_catalog
+from manymetrics_processor.lake.lake import local_catalog
 from tests.in_process import basic
 from tests.live_server import LiveServer
 

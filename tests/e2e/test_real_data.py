@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from manymetrics.local import read_books
-from manymetrics_processor.ledger import StreamBooks
+from manymetrics.books import StreamBooks
+from manymetrics_cli.one_machine import read_books
 from tests.live_server import MANYMETRICS, LiveServer
 from tests.real_data import PROJECTS, Figures, figures, read_events, true_figures
 

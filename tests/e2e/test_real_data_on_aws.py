@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from manymetrics.tables import EVENTS
-from manymetrics_processor.handler import stream_name
-from manymetrics_processor.lake import Lake, current_books
+from manymetrics_processor.ingest.factory import stream_name
+from manymetrics_processor.lake.lake import Lake, current_books
 from tests.aws_path import STREAM, Runner, api_on_lambda, make_stream, query
 from tests.glue_lake import BUCKET, glue_lake
 from tests.live_server import eventually

@@ -28,7 +28,7 @@ from tests.strict_moto import Aws, strict_moto
 
 LAMBDAS_PYTHON = "3.13"
 HERE = "arm64" if platform.machine() == "aarch64" else "x86_64"
-_NEEDED = ("api", "docker", "processor", "sample")
+_NEEDED = ("contract", "api", "docker", "processor", "sample")
 _ALONE = ("Makefile", "pyproject.toml", *(path.name for path in ROOT.glob("requirements*.lock")))
 # What a provider that talks to an emulation is told beside. It tries twice: a gap of moto's would take minutes else.
 # And a zip for this machine's processor: its function runs here.
@@ -104,7 +104,7 @@ class Sample:
 
     def upgrade(self) -> tuple[set[str], set[str]]:
         """Another version of the functions is applied. What that changed in its place, and what was made anew."""
-        for source in ("api/manymetrics/telemetry.py", "processor/manymetrics_processor/rows.py"):
+        for source in ("contract/manymetrics/telemetry.py", "processor/manymetrics_processor/decode/row.py"):
             with (self.folder.parent / source).open("a") as file:
                 file.write("# A newer version.\n")
         changed = self._changed()

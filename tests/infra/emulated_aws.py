@@ -24,7 +24,7 @@ from tests.jvm_home import spark_environ
 from tests.runtime_api import UNPRIVILEGED, RuntimeApi
 from tests.strict_moto import Aws, serve
 
-_SOURCES = os.pathsep.join([str(ROOT / "api"), str(ROOT / "processor")])
+_SOURCES = os.pathsep.join(str(ROOT / folder) for folder in ("contract", "api", "processor"))
 
 
 class Functions:
@@ -65,7 +65,7 @@ class Functions:
                 log=log,
             )
         return RuntimeApi(
-            "manymetrics_processor.handler.handler",
+            "manymetrics_processor.ingest.lambda_handler.handler",
             {**environ, "PYTHONPATH": _SOURCES, **spark_environ()},
             task,
             float(function.timeout),

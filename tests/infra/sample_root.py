@@ -12,7 +12,12 @@ from tests.infra.terraform import IGNORED, ROOT, Terraform
 SAMPLE = ROOT / "sample"
 TESTS = "sample.tftest.hcl"
 # As much of the sources as tells whether a change of them is seen.
-SOURCES = ("api/manymetrics/sinks.py", "processor/manymetrics_processor/lake.py", "requirements-lambda.lock")
+SOURCES = (
+    "contract/manymetrics/records.py",
+    "api/manymetrics_api/collect.py",
+    "processor/manymetrics_processor/lake/lake.py",
+    "requirements-lambda.lock",
+)
 _BUILD_IMAGE = """\
 import json, os, pathlib, sys
 

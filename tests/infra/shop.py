@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from manymetrics_processor.decode import StreamRecord
+from manymetrics_processor.decode.batch import StreamRecord
 from tests.integration.micro_batches import NOW, SHARD, Event, packed
 
 MINUTE_US, DAY_US = 60_000_000, 86_400_000_000

@@ -9,16 +9,15 @@ import pytest
 from fastapi import FastAPI
 from starlette.routing import Mount, Route
 
-from manymetrics import collect
-from manymetrics.app import create_app
-from manymetrics.collect import find_route
-from manymetrics.cost.stack import Stack
-from manymetrics.keys import KeyTable
-from manymetrics.lambda_handler import is_behind
 from manymetrics.settings import Settings
-from manymetrics.sinks import MemorySink
 from manymetrics.tables import TABLES
-from manymetrics_insights.athena import glue_views
+from manymetrics_api import collect
+from manymetrics_api.app import create_app
+from manymetrics_api.keys import KeyTable
+from manymetrics_api.routes import find_route, is_other
+from manymetrics_api.sinks import MemorySink
+from manymetrics_cli.cost.stack import Stack
+from manymetrics_insights.views.athena import glue_views
 from tests.infra.policies import of
 from tests.infra.terraform import MODULE, Resource, Terraform
 from tests.infra.write_views import VIEWS, render, said_to_athena
@@ -61,10 +60,10 @@ def test_the_gateway_leaves_every_path_to_the_function(made: list[Resource]) -> 
 def test_the_function_knows_every_path_of_the_app_and_no_other() -> None:
     """Before it loads the app: a path that it doesn't know is a 404 there."""
     paths = {route.partition(" ")[2] for route in _routes_of_the_app()}
-    known = {path for path in paths if find_route(path.encode()) or is_behind(path.replace("{}", "x"))}
+    known = {path for path in paths if find_route(path.encode()) or is_other(path.replace("{}", "x"))}
 
     assert paths - known == NOT_ON_AWS
-    assert not [path for path in NOT_ON_AWS if is_behind(path.replace("{}", "x"))]
+    assert not [path for path in NOT_ON_AWS if is_other(path.replace("{}", "x"))]
 
 
 @pytest.mark.terraform

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from manymetrics.keys import KeyTable
-from manymetrics.lambda_handler import Root
 from manymetrics.settings import Settings
-from manymetrics.sinks import MemorySink
-from manymetrics_processor.handler import _put_metrics
-from manymetrics_processor.window import Window
+from manymetrics_api.keys import KeyTable
+from manymetrics_api.lambda_handler import Root
+from manymetrics_api.sinks import MemorySink
+from manymetrics_processor.dedup.window import Window
+from manymetrics_processor.ingest.processor import _put_metrics
 from tests.gateway_payloads import http_api_by_type
 from tests.infra.metrics import OUR_DIMENSIONS, OURS, asked, silent
 from tests.infra.policies import RULES, Rule, iam_policies, moving_parts, of, unexplained_wildcards

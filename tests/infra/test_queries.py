@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from manymetrics.cli import main
-from manymetrics_insights.folder import Folder
-from manymetrics_insights.session import Session, open_session
-from manymetrics_processor import pipeline
-from manymetrics_processor.window import Window
+from manymetrics_cli.main import main
+from manymetrics_insights.reader.folder import Folder
+from manymetrics_insights.reader.session import Session, open_session
+from manymetrics_processor.dedup.window import Window
+from manymetrics_processor.ingest import pipeline
 from tests.infra.shop import NOW_IN_SQL, shop_records
 from tests.infra.write_queries import FILE, QUERIES, render
 from tests.integration.micro_batches import STREAM, make_lake, record, track

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from manymetrics.built_sdk import read_built_sdk
-from manymetrics.cost.tfvars import read_tfvars, stack_of
+from manymetrics_cli.built_sdk import read_built_sdk
+from manymetrics_cli.cost.tfvars import read_tfvars, stack_of
 from tests.infra.policies import RULES, Rule, everything_is_tagged, of
 from tests.infra.sample_root import SAMPLE, TESTS, Built, built, sample_root
 from tests.infra.terraform import OLDER_SDK, ROOT, VALID, Resource, Terraform
@@ -214,8 +214,9 @@ def test_a_page_that_cloudfront_may_not_read_is_found(applied: Applied) -> None:
 @pytest.mark.parametrize(
     ("changed", "local"),
     [
-        ("api/manymetrics/sinks.py", {"api", "image"}),
-        ("processor/manymetrics_processor/lake.py", {"image"}),
+        ("contract/manymetrics/records.py", {"api", "image"}),
+        ("api/manymetrics_api/collect.py", {"api"}),
+        ("processor/manymetrics_processor/lake/lake.py", {"image"}),
         ("requirements-lambda.lock", {"api"}),
         ("processor/manymetrics_processor/__pycache__/lake.pyc", set()),
         ("api/README.md", set()),

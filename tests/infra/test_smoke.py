@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from manymetrics.keys import WriteKey
+from manymetrics_api.keys import WriteKey
 from sample import smoke
 from sample.smoke import SmokeError, Stack, read_stack, run, send
 from tests.live_server import LiveServer, live_server

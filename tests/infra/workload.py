@@ -18,10 +18,10 @@ import httpx
 import pytest
 
 from manymetrics.tables import EVENTS
-from manymetrics_processor.glue import glue_catalog
-from manymetrics_processor.lake import Lake, live_files
-from manymetrics_processor.maintenance import MERGE_FROM_FILES, maintain, remove_orphans
-from manymetrics_processor.window import KEEP_EVERY_COMMITS
+from manymetrics_processor.dedup.window import KEEP_EVERY_COMMITS
+from manymetrics_processor.lake.glue_catalog import glue_catalog
+from manymetrics_processor.lake.lake import Lake, live_files
+from manymetrics_processor.lake.maintenance import MERGE_FROM_FILES, maintain, remove_orphans
 from tests.aws_path import api_on_lambda, events_in
 from tests.faulty_aws import FaultyAws, faulty_aws
 from tests.in_process import basic
@@ -88,7 +88,9 @@ def run_processor(stack: Stack, engine: str, folder: Path) -> Recorder:
             environ |= spark_environ()
         warehouse, database = environ["MANYMETRICS_WAREHOUSE"], environ["MANYMETRICS_DATABASE"]
         others = Lake(glue_catalog(warehouse, aws.environ), database=database)
-        with RuntimeApi("manymetrics_processor.handler.handler", environ, folder, 120, init_timeout_s=120) as function:
+        with RuntimeApi(
+            "manymetrics_processor.ingest.lambda_handler.handler", environ, folder, 120, init_timeout_s=120
+        ) as function:
             stored = _commit(function, faulty, others, stack.one("aws_kinesis_stream.this")["arn"], engine)
         assert message_ids(others) == sorted(stored)
 

@@ -9,7 +9,7 @@ import base64
 import json
 from typing import Any
 
-from manymetrics_insights.athena import glue_views
+from manymetrics_insights.views.athena import glue_views
 from tests.infra.terraform import MODULE
 
 VIEWS = MODULE / "views.json"

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from manymetrics.cli import main
-from manymetrics_insights.folder import Folder
-from manymetrics_insights.session import open_session
+from manymetrics_cli.main import main
+from manymetrics_insights.reader.folder import Folder
+from manymetrics_insights.reader.session import open_session
 from tests.insights.lakes import Lake, Row, make_lake
 
 

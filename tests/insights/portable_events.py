@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from manymetrics_processor.decode import StreamRecord
-from manymetrics_processor.rows import DAY_US
+from manymetrics_processor.decode.batch import StreamRecord
+from manymetrics_processor.decode.row import DAY_US
 from tests.integration.micro_batches import NOW, Event, record
 
 TEA, CUP = {"sku": "tea", "quantity": 2}, {"sku": "cup", "quantity": 1}

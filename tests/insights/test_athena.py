@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import json
 
-from manymetrics_insights.athena import glue_views
 from manymetrics_insights.views import read_views
+from manymetrics_insights.views.athena import glue_views
 
 
 def test_glue_is_given_each_view_as_athena_writes_it() -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manymetrics_insights.formats import (
+from manymetrics_insights.reader.formats import (
     ROWS_MEASURED,
     display_width,
     escape_controls,

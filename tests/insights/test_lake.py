@@ -17,9 +17,9 @@ from pyiceberg.table import Table as IcebergTable
 from pyiceberg.types import StringType
 
 from manymetrics.tables import EVENTS, NAMESPACE
-from manymetrics_insights.folder import Folder
-from manymetrics_insights.lake import DataFile, LakeError, TableState, read_table
-from manymetrics_insights.session import open_session
+from manymetrics_insights.reader.folder import Folder
+from manymetrics_insights.reader.iceberg import DataFile, LakeError, TableState, read_table
+from manymetrics_insights.reader.session import open_session
 from tests.insights.lakes import NOON, Lake, Row, make_lake
 
 TARGET = "events"

@@ -6,10 +6,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from manymetrics_insights.folder import Folder
-from manymetrics_insights.newest import MOST_ROWS, newest_rows
-from manymetrics_processor import pipeline
-from manymetrics_processor.window import Window
+from manymetrics_insights.reader.folder import Folder
+from manymetrics_insights.reader.recent_rows import MOST_ROWS, newest_rows
+from manymetrics_processor.dedup.window import Window
+from manymetrics_processor.ingest import pipeline
 from tests.integration.micro_batches import STREAM, make_lake, record, track
 
 TODAY = datetime(2025, 11, 24)

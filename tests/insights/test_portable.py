@@ -8,11 +8,11 @@ from datetime import date, timedelta
 
 import pytest
 
-from manymetrics_insights.folder import Folder
-from manymetrics_insights.portable import PATTERNS, note_what_only_duckdb_takes
-from manymetrics_insights.session import open_session
-from manymetrics_processor import pipeline
-from manymetrics_processor.window import Window
+from manymetrics_insights.reader.folder import Folder
+from manymetrics_insights.reader.session import open_session
+from manymetrics_insights.views.portable import PATTERNS, note_what_only_duckdb_takes
+from manymetrics_processor.dedup.window import Window
+from manymetrics_processor.ingest import pipeline
 from tests.conftest import ROOT
 from tests.insights.portable_events import portable_records
 from tests.insights.test_query import Query

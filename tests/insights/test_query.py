@@ -15,16 +15,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import manymetrics_insights.session
-from manymetrics.cli import main
-from manymetrics_insights.folder import Folder
-from manymetrics_insights.lake import Source
-from manymetrics_insights.session import Session, open_session
+import manymetrics_insights.reader.session
+from manymetrics_cli.main import main
+from manymetrics_insights.reader.folder import Folder
+from manymetrics_insights.reader.iceberg import Source
+from manymetrics_insights.reader.session import Session, open_session
 from tests.insights.lakes import Lake, Row
 
 Query = Callable[..., tuple[int, str, str]]
 
-COMMAND = [sys.executable, "-c", "import sys; from manymetrics.cli import main; sys.exit(main())", "query"]
+COMMAND = [sys.executable, "-c", "import sys; from manymetrics_cli.main import main; sys.exit(main())", "query"]
 
 
 def run_command(lake: Lake, *arguments: str, **options: object) -> subprocess.CompletedProcess[bytes]:
@@ -467,7 +467,7 @@ def test_a_query_starts_again_where_maintenance_deletes_a_planned_file(
             compact(lake)
         return opened[-1]
 
-    monkeypatch.setattr(manymetrics_insights.session, "open_session", open_then_compact)
+    monkeypatch.setattr(manymetrics_insights.reader.session, "open_session", open_then_compact)
 
     assert query("SELECT event FROM events", "-o", "csv") == (0, "event\r\nBuy\r\n", "")
     assert len(opened) == 2
@@ -507,7 +507,7 @@ def compact(lake: Lake) -> None:
 
 def test_a_query_imports_nothing_that_is_slow_to_import(lake: Lake) -> None:
     lake.append_events({"event": "Buy"})
-    code = "import sys; from manymetrics.cli import main; main(); print(*sys.modules)"
+    code = "import sys; from manymetrics_cli.main import main; main(); print(*sys.modules)"
     environment = os.environ | {"MANYMETRICS_DATA_DIR": str(lake.data_dir)}
 
     done = subprocess.run(
@@ -562,7 +562,7 @@ def on_terminal(lake: Lake, *arguments: str) -> str:
 
 def test_a_large_answer_streams_in_flat_memory(lake: Lake) -> None:
     code = (
-        "import resource, sys; from manymetrics.cli import main; main();"
+        "import resource, sys; from manymetrics_cli.main import main; main();"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
     )
     peaks = []

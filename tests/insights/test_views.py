@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from manymetrics.outcomes import Reason
-from manymetrics_insights.folder import Folder
-from manymetrics_insights.session import open_session
+from manymetrics_insights.reader.folder import Folder
+from manymetrics_insights.reader.session import open_session
 from manymetrics_insights.views import VIEW_NAMES, View, read_views
 from tests.insights.lakes import NOON, Lake, Row
 

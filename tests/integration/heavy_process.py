@@ -12,11 +12,11 @@ from pathlib import Path
 from manymetrics.events import MAX_WEIGHT_BYTES
 from manymetrics.records import compress, pack
 from manymetrics.tables import TABLES
-from manymetrics_processor import pipeline
-from manymetrics_processor.decode import StreamRecord
-from manymetrics_processor.delivery import parts_of
-from manymetrics_processor.maintenance import merge_small_files
-from manymetrics_processor.window import Window
+from manymetrics_processor.decode.batch import StreamRecord
+from manymetrics_processor.dedup.window import Window
+from manymetrics_processor.ingest import pipeline
+from manymetrics_processor.ingest.lambda_records import parts_of
+from manymetrics_processor.lake.maintenance import merge_small_files
 from tests.bench.amplification import REQUESTS, ask
 from tests.bench.process import peak_mb
 from tests.integration.micro_batches import NOW, SHARD, STREAM, make_lake

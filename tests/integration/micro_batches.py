@@ -10,13 +10,13 @@ from typing import Any
 
 import msgspec
 
+from manymetrics.books import StreamBooks
 from manymetrics.records import Stamp, pack
 from manymetrics.tables import EVENTS, NAMESPACE, Table
-from manymetrics_processor.decode import StreamRecord
-from manymetrics_processor.lake import Lake, current_books, live_files, local_catalog
-from manymetrics_processor.ledger import StreamBooks
-from manymetrics_processor.reading import read_files
-from manymetrics_processor.rows import DAY_US
+from manymetrics_processor.decode.batch import StreamRecord
+from manymetrics_processor.decode.row import DAY_US
+from manymetrics_processor.lake.lake import Lake, current_books, live_files, local_catalog
+from manymetrics_processor.lake.scan import read_files
 
 STREAM, SHARD = "local:test", "shard-0"
 NOW = 1_763_990_000_000_000  # 2025-11-24 13:13:20 UTC, in microseconds since 1970

@@ -6,11 +6,11 @@ import sys
 import threading
 from pathlib import Path
 
-from manymetrics.local import stream_path
-from manymetrics.local_stream import SHARD, LocalSource
-from manymetrics_processor import committer
-from manymetrics_processor.lake import Lake, local_catalog
-from manymetrics_processor.window import Window
+from manymetrics_api.sinks.local_stream import SHARD, LocalSource
+from manymetrics_cli.one_machine import stream_path
+from manymetrics_processor.dedup.window import Window
+from manymetrics_processor.ingest import local_committer as committer
+from manymetrics_processor.lake.lake import Lake, local_catalog
 
 if __name__ == "__main__":
     data_dir = Path(sys.argv[1])

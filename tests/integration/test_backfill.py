@@ -17,21 +17,24 @@ from hypothesis import strategies as st
 
 from manymetrics.events import MAX_EVENT_BYTES
 from manymetrics.tables import DEAD_LETTERS, EVENTS, Table
-from manymetrics_processor import arrow_engine, columns, pipeline
-from manymetrics_processor import decode as decode_module
-from manymetrics_processor.archive import SUFFIX, Archive
-from manymetrics_processor.arrow_engine import ArrowEngine
-from manymetrics_processor.decode import StreamRecord
+from manymetrics_processor.decode import arrow as columns
+from manymetrics_processor.decode import batch as decode_module
+from manymetrics_processor.decode.batch import StreamRecord
+from manymetrics_processor.decode.row import DAY_US
+from manymetrics_processor.dedup.window import Window
+from manymetrics_processor.ingest import pipeline
+from manymetrics_processor.ingest.raw_archive import SUFFIX, Archive
 from manymetrics_processor.jobs import backfill as job
-from manymetrics_processor.jobs import cluster_batch, pieces
+from manymetrics_processor.jobs import backfill_inputs as pieces
+from manymetrics_processor.jobs import cluster_batch
 from manymetrics_processor.jobs.backfill import NothingToDoError, Report, TooManyFilesError, backfill
-from manymetrics_processor.jobs.pieces import Piece
-from manymetrics_processor.lake import Lake, live_files, local_catalog
-from manymetrics_processor.maintenance import remove_orphans
-from manymetrics_processor.reading import read_files
-from manymetrics_processor.rows import DAY_US
-from manymetrics_processor.spread import in_groups
-from manymetrics_processor.window import Window
+from manymetrics_processor.jobs.backfill_inputs import Piece
+from manymetrics_processor.lake import arrow_engine
+from manymetrics_processor.lake.arrow_engine import ArrowEngine
+from manymetrics_processor.lake.lake import Lake, live_files, local_catalog
+from manymetrics_processor.lake.maintenance import remove_orphans
+from manymetrics_processor.lake.scan import read_files
+from manymetrics_processor.parallel import in_groups
 from tests.in_process_cluster import InProcessCluster
 from tests.integration.micro_batches import NOW, STREAM, books, counts, make_lake, message_ids, record, rows, track
 

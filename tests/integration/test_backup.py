@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 
 from manymetrics import telemetry
-from manymetrics.cli import backup, main
-from manymetrics_processor.maintenance import maintain
+from manymetrics_cli.commands import backup
+from manymetrics_cli.main import main
+from manymetrics_processor.lake.maintenance import maintain
 from tests.live_server import MANYMETRICS, LiveServer, eventually, live_server
 
 
@@ -266,8 +267,8 @@ def test_a_read_only_folder_is_backed_up_if_its_stream_is_whole(
 def test_files_that_are_removed_meanwhile_begin_another_round(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from manymetrics.local import open_lake
-    from manymetrics_processor.maintenance import MERGE_FROM_FILES
+    from manymetrics_cli.one_machine import open_lake
+    from manymetrics_processor.lake.maintenance import MERGE_FROM_FILES
 
     server = LiveServer(home)
     server.start()

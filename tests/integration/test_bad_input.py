@@ -12,7 +12,7 @@ import pytest
 
 from manymetrics import telemetry
 from manymetrics.outcomes import RequestOutcome
-from manymetrics.watch import REPORT_S, BadInput
+from manymetrics_api.watch import REPORT_S, BadInput
 from tests.live_server import LiveServer, eventually, live_server
 
 SECRET = "jane@example.com"

@@ -14,14 +14,15 @@ import pytest
 
 from manymetrics.records import Stamp, pack
 from manymetrics.tables import DEAD_LETTERS, EVENTS, Table
-from manymetrics_processor import maintenance, pipeline
-from manymetrics_processor.decode import StreamRecord
-from manymetrics_processor.file_memory import MEMORY_KEY, ROW_GROUP_MEMORY, memory_bytes, row_groups
-from manymetrics_processor.lake import Lake, live_files
-from manymetrics_processor.maintenance import MERGED_MEMORY, Maintenance, merge_small_files
-from manymetrics_processor.reading import read_file
-from manymetrics_processor.storage import open_parquet
-from manymetrics_processor.window import Window
+from manymetrics_processor.decode.batch import StreamRecord
+from manymetrics_processor.dedup.window import Window
+from manymetrics_processor.ingest import pipeline
+from manymetrics_processor.lake import maintenance
+from manymetrics_processor.lake.file_memory import MEMORY_KEY, ROW_GROUP_MEMORY, memory_bytes, row_groups
+from manymetrics_processor.lake.lake import Lake, live_files
+from manymetrics_processor.lake.maintenance import MERGED_MEMORY, Maintenance, merge_small_files
+from manymetrics_processor.lake.object_storage import open_parquet
+from manymetrics_processor.lake.scan import read_file
 from tests.bench.amplification import LIMIT, REQUESTS, measure_requests, search
 from tests.conftest import ROOT
 from tests.integration.micro_batches import NOW, SHARD, STREAM, file_paths, make_lake, record, rows, track
@@ -94,9 +95,9 @@ def test_files_that_take_much_memory_do_not_keep_others_from_being_merged(
 def test_the_memory_of_a_file_is_known_without_holding_it(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     events = [track(f"m{number}", event=None if number % 3 else f"e{number}" * 9) for number in range(700)]
     commit(lake, requests(1, list(map(msgspec.json.encode, events)), context=b'{"x":"%s"}' % (b"a" * 9_000)))
-    monkeypatch.setattr("manymetrics_processor.file_memory.SURELY_SMALL", 0)
+    monkeypatch.setattr("manymetrics_processor.lake.file_memory.SURELY_SMALL", 0)
 
-    monkeypatch.setattr("manymetrics_processor.file_memory.MEMORY_KEY", "not what the file says of itself")
+    monkeypatch.setattr("manymetrics_processor.lake.file_memory.MEMORY_KEY", "not what the file says of itself")
     memory_bytes.cache_clear()
 
     for table in (EVENTS, DEAD_LETTERS):

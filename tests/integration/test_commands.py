@@ -17,18 +17,19 @@ from typing import Any
 
 import pytest
 
-from manymetrics.cli import COMMANDS, erase, main, make_parser, serve
-from manymetrics.keys import WriteKey, write_keys
-from manymetrics.local import ensure_keys, sample_data
-from manymetrics.local_stream import SHARD, LocalSource, open_stream
 from manymetrics.outcomes import Reason
 from manymetrics.settings import Settings
 from manymetrics.tables import DEAD_LETTERS
-from manymetrics_processor import pipeline
-from manymetrics_processor.commits import ConflictError
+from manymetrics_api.keys import WriteKey, write_keys
+from manymetrics_api.sinks.local_stream import SHARD, LocalSource, open_stream
+from manymetrics_cli.commands import erase, serve
+from manymetrics_cli.main import COMMANDS, main, make_parser
+from manymetrics_cli.one_machine import ensure_keys, sample_data
+from manymetrics_processor.dedup.window import Window
+from manymetrics_processor.errors import ConflictError
+from manymetrics_processor.ingest import pipeline
 from manymetrics_processor.jobs import backfill, compact
-from manymetrics_processor.lake import Lake
-from manymetrics_processor.window import Window
+from manymetrics_processor.lake.lake import Lake
 from tests.integration.micro_batches import NOW, STREAM, make_lake, message_ids, packed, record, rows, track
 from tests.live_server import MANYMETRICS, LiveServer, eventually, live_server
 
@@ -59,7 +60,7 @@ def command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Command:
 
 def started(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """The command as a shell starts it."""
-    program = [sys.executable, "-c", "import sys; from manymetrics.cli import main; sys.exit(main())", *arguments]
+    program = [sys.executable, "-c", "import sys; from manymetrics_cli.main import main; sys.exit(main())", *arguments]
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MANYMETRICS_")}
     return subprocess.run(program, env={**clean, **environ}, capture_output=True, text=True, timeout=60, check=False)
 
@@ -170,8 +171,8 @@ def test_a_race_that_is_lost_for_good_is_said_in_a_line(
     def lost(*_arguments: object) -> None:
         raise ConflictError("events: a file was replaced by somebody else")
 
-    monkeypatch.setattr("manymetrics_processor.maintenance.merge_small_files", lost)
-    monkeypatch.setattr("manymetrics_processor.erase._erase_from", lost)
+    monkeypatch.setattr("manymetrics_processor.lake.maintenance.merge_small_files", lost)
+    monkeypatch.setattr("manymetrics_processor.operations.erase_tables._erase_from", lost)
 
     status, out, err = command(*arguments)
 
@@ -266,7 +267,7 @@ def test_maintain_prints_a_line_a_table(lake: Lake, command: Command) -> None:
 def letters(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Three that can be replayed, of two projects, and one that can't."""
     with monkeypatch.context() as broken:
-        broken.setattr("manymetrics_processor.decode.row_of", lambda *_: 1 // 0)
+        broken.setattr("manymetrics_processor.decode.batch.row_of", lambda *_: 1 // 0)
         some = [record(1, track("a"), track("b"), b"[]"), record(2, track("c"), project_id="other")]
         pipeline.run(some, STREAM, lake, Window())
     return rows(lake, DEAD_LETTERS)

@@ -17,15 +17,15 @@ from typing import Any
 
 import pytest
 
-from manymetrics.local_stream import SHARD, LocalSource, LocalStream
 from manymetrics.telemetry import JsonLines
-from manymetrics_processor import committer as committer_module
-from manymetrics_processor import pipeline
-from manymetrics_processor.committer import Committer
-from manymetrics_processor.decode import decode
-from manymetrics_processor.decoders import DecodeError, Decoders
-from manymetrics_processor.rows import DAY_US
-from manymetrics_processor.window import Window
+from manymetrics_api.sinks.local_stream import SHARD, LocalSource, LocalStream
+from manymetrics_processor.decode.batch import decode
+from manymetrics_processor.decode.row import DAY_US
+from manymetrics_processor.decode.worker_pool import DecodeError, Decoders
+from manymetrics_processor.dedup.window import Window
+from manymetrics_processor.ingest import local_committer as committer_module
+from manymetrics_processor.ingest import pipeline
+from manymetrics_processor.ingest.local_committer import Committer
 from tests.integration.micro_batches import NOW, books, counts, make_lake, message_ids, packed, record, rows, track
 
 BAD = {"type": "track", "event": "E"}
@@ -179,11 +179,11 @@ class FaultError(Exception):
 @pytest.mark.parametrize(
     "broken",
     [
-        "manymetrics.local_stream.LocalSource.read",
-        "manymetrics.local_stream.LocalSource.name",
-        "manymetrics.local_stream.LocalSource.put_outcomes",
-        "manymetrics_processor.lake.Lake._append",
-        "manymetrics_processor.arrow_engine.ArrowEngine.stage",
+        "manymetrics_api.sinks.local_stream.LocalSource.read",
+        "manymetrics_api.sinks.local_stream.LocalSource.name",
+        "manymetrics_api.sinks.local_stream.LocalSource.put_outcomes",
+        "manymetrics_processor.lake.lake.Lake._append",
+        "manymetrics_processor.lake.arrow_engine.ArrowEngine.stage",
     ],
 )
 def test_a_failure_is_tried_again_and_logged_without_a_payload(
@@ -322,8 +322,8 @@ def test_decoders_end_when_there_was_nothing_to_do_for_a_while() -> None:
 
 PARENT = """
 import sys, time
-from manymetrics_processor.decode import StreamRecord
-from manymetrics_processor.decoders import Decoders
+from manymetrics_processor.decode.batch import StreamRecord
+from manymetrics_processor.decode.worker_pool import Decoders
 
 if __name__ == "__main__":
     decoders = Decoders()

@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 
 from manymetrics.tables import DEAD_LETTERS, EVENTS
-from manymetrics_processor import maintenance, pipeline, reading
+from manymetrics_processor.dedup.window import Window
+from manymetrics_processor.ingest import pipeline
 from manymetrics_processor.jobs import compact as job
 from manymetrics_processor.jobs.compact import Limits, Report, compact
-from manymetrics_processor.lake import Lake, live_files
-from manymetrics_processor.maintenance import merge_small_files
-from manymetrics_processor.reading import read_files
-from manymetrics_processor.window import Window
+from manymetrics_processor.lake import maintenance
+from manymetrics_processor.lake import scan as reading
+from manymetrics_processor.lake.lake import Lake, live_files
+from manymetrics_processor.lake.maintenance import merge_small_files
+from manymetrics_processor.lake.scan import read_files
 from tests.in_process_cluster import InProcessCluster
 from tests.integration.micro_batches import STREAM, books, make_lake, message_ids, record, rows, track
 

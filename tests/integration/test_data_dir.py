@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from manymetrics import telemetry
-from manymetrics.cli import main
-from manymetrics.local_stream import LocalSource, open_stream
 from manymetrics.records import Stamp, pack
 from manymetrics.tables import EVENTS
-from manymetrics_processor import pipeline
-from manymetrics_processor.decode import StreamRecord
-from manymetrics_processor.lake import Lake, live_files, local_catalog
-from manymetrics_processor.maintenance import maintain
-from manymetrics_processor.reading import read_files
-from manymetrics_processor.window import Window
+from manymetrics_api.sinks.local_stream import LocalSource, open_stream
+from manymetrics_cli.main import main
+from manymetrics_processor.decode.batch import StreamRecord
+from manymetrics_processor.dedup.window import Window
+from manymetrics_processor.ingest import pipeline
+from manymetrics_processor.lake.lake import Lake, live_files, local_catalog
+from manymetrics_processor.lake.maintenance import maintain
+from manymetrics_processor.lake.scan import read_files
 from tests.live_server import live_server
 
 _STAMP = Stamp(time.time_ns() // 1_000, "r-1", "shop", "browser")

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from manymetrics import telemetry
-from manymetrics.cli import main
-from manymetrics.keys import write_keys
+from manymetrics_api.keys import write_keys
+from manymetrics_cli.main import main
 from tests.in_process import KEYS
 from tests.live_server import LiveServer, eventually, live_server
 
@@ -148,7 +148,7 @@ def test_a_committer_waits_for_a_read_only_disk_and_says_so_once(read_only: Path
     with (
         log.open("wb") as stderr,
         subprocess.Popen(
-            [sys.executable, "-m", "manymetrics.local"],
+            [sys.executable, "-m", "manymetrics_cli.one_machine"],
             env=environ,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -20,19 +20,20 @@ from typing import Any
 import msgspec
 import pytest
 
-from manymetrics.cli import doctor, main
-from manymetrics.cli.doctor import Finding
-from manymetrics.keys import WriteKey, write_keys
-from manymetrics.local import Server, forget_server, note_server, noted_server, shell_command
-from manymetrics.local_stream import SHARD, LocalSource, open_stream
+from manymetrics.books import StreamBooks, encode, property_name
 from manymetrics.settings import Settings
 from manymetrics.tables import EVENTS
-from manymetrics_processor import pipeline
-from manymetrics_processor.decode import StreamRecord
-from manymetrics_processor.erase import Person, erase
-from manymetrics_processor.lake import Lake
-from manymetrics_processor.ledger import StreamBooks, encode, property_name
-from manymetrics_processor.window import Window
+from manymetrics_api.keys import WriteKey, write_keys
+from manymetrics_api.sinks.local_stream import SHARD, LocalSource, open_stream
+from manymetrics_cli.commands import doctor
+from manymetrics_cli.commands.doctor import Finding
+from manymetrics_cli.main import main
+from manymetrics_cli.one_machine import Server, forget_server, note_server, noted_server, shell_command
+from manymetrics_processor.decode.batch import StreamRecord
+from manymetrics_processor.dedup.window import Window
+from manymetrics_processor.ingest import pipeline
+from manymetrics_processor.lake.lake import Lake
+from manymetrics_processor.operations.erase_tables import Person, erase
 from tests.conftest import ROOT
 from tests.integration.micro_batches import NOW, STREAM, make_lake, packed, record, track
 from tests.live_server import free_port
@@ -333,7 +334,7 @@ def test_a_stream_that_is_all_committed_is_fine(settings: Settings, lake: Lake) 
 @pytest.mark.usefixtures("lake")
 def test_whether_a_committer_runs_is_seen_by_its_lock(settings: Settings) -> None:
     put(settings.data_dir)
-    with running("manymetrics.local") as committer, (settings.data_dir / "committer.lock").open("w") as lock:
+    with running("manymetrics_cli.one_machine") as committer, (settings.data_dir / "committer.lock").open("w") as lock:
         assert states(doctor.check_stream(settings))[-1] == ("committer", "warn")
 
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -347,7 +348,7 @@ def test_whether_a_committer_runs_is_seen_by_its_lock(settings: Settings) -> Non
 @pytest.mark.usefixtures("lake")
 def test_a_lock_that_another_program_holds_is_a_failure(settings: Settings, says: str, kind: int) -> None:
     put(settings.data_dir)
-    with running("manymetrics.local") as ended:
+    with running("manymetrics_cli.one_machine") as ended:
         pass
     with running("another") as another, (settings.data_dir / "committer.lock").open("w") as lock:
         lock.write({"nothing": "", "ended": f"{ended}\n", "another program": f"{another}\n"}.get(says, f"{says}\n"))

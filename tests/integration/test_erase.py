@@ -16,13 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manymetrics.tables import DEAD_LETTERS, EVENTS
-from manymetrics_processor import erase as erase_module
-from manymetrics_processor import pipeline
-from manymetrics_processor.decode import StreamRecord
-from manymetrics_processor.erase import Person, Receipt, count, erase, with_linked_ids
-from manymetrics_processor.lake import Lake, live_files
-from manymetrics_processor.maintenance import ORPHAN_AGE_S, Maintenance, maintain
-from manymetrics_processor.window import Window
+from manymetrics_processor.decode.batch import StreamRecord
+from manymetrics_processor.dedup.window import Window
+from manymetrics_processor.ingest import pipeline
+from manymetrics_processor.lake.lake import Lake, live_files
+from manymetrics_processor.lake.maintenance import ORPHAN_AGE_S, Maintenance, maintain
+from manymetrics_processor.operations import erase_tables as erase_module
+from manymetrics_processor.operations.erase_tables import Person, Receipt, count, erase, with_linked_ids
 from tests.integration.micro_batches import (
     NOW,
     SHARD,

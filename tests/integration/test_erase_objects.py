@@ -12,17 +12,17 @@ import pytest
 
 from manymetrics.records import Stamp, compress, pack, unpack
 from manymetrics.tables import DEAD_LETTERS
-from manymetrics_processor import archive
-from manymetrics_processor.archive import Archive
-from manymetrics_processor.decode import StreamRecord
-from manymetrics_processor.delivery import payload_of
-from manymetrics_processor.erase import Person
-from manymetrics_processor.erase_objects import ObjectsReceipt, erase_from_objects
-from manymetrics_processor.lake import Lake
-from manymetrics_processor.pipeline import run
-from manymetrics_processor.replay_objects import Report, replay_objects
-from manymetrics_processor.storage import list_files, read_bytes, write_bytes
-from manymetrics_processor.window import Window
+from manymetrics_processor.decode.batch import StreamRecord
+from manymetrics_processor.dedup.window import Window
+from manymetrics_processor.ingest import raw_archive as archive
+from manymetrics_processor.ingest.lambda_records import payload_of
+from manymetrics_processor.ingest.pipeline import run
+from manymetrics_processor.ingest.raw_archive import Archive
+from manymetrics_processor.lake.lake import Lake
+from manymetrics_processor.lake.object_storage import list_files, read_bytes, write_bytes
+from manymetrics_processor.operations.erase_objects import ObjectsReceipt, erase_from_objects
+from manymetrics_processor.operations.erase_tables import Person
+from manymetrics_processor.operations.replay_objects import Report, replay_objects
 from tests.integration.micro_batches import NOW, STREAM, books, counts, make_lake, message_ids, record, rows, track
 
 JANE = "jane@example.com"

@@ -20,16 +20,16 @@ import pytest
 from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table as IcebergTable
 
+from manymetrics.books import StreamBooks
 from manymetrics.records import Stamp, pack
 from manymetrics.tables import DEAD_LETTERS, EVENTS, Table
-from manymetrics_processor import pipeline
-from manymetrics_processor.decode import StreamRecord, decode
-from manymetrics_processor.lake import CommitContentionError, Lake, Plan, current_books, live_files, local_catalog
-from manymetrics_processor.ledger import StreamBooks
-from manymetrics_processor.maintenance import maintain
-from manymetrics_processor.reading import read_files
-from manymetrics_processor.rows import DAY_US
-from manymetrics_processor.window import Window
+from manymetrics_processor.decode.batch import StreamRecord, decode
+from manymetrics_processor.decode.row import DAY_US
+from manymetrics_processor.dedup.window import Window
+from manymetrics_processor.ingest import pipeline
+from manymetrics_processor.lake.lake import CommitContentionError, Lake, Plan, current_books, live_files, local_catalog
+from manymetrics_processor.lake.maintenance import maintain
+from manymetrics_processor.lake.scan import read_files
 
 SCHEDULES = 1_000
 PARTS = 10

@@ -8,11 +8,11 @@ import threading
 
 import pytest
 
-from manymetrics_processor import pipeline
-from manymetrics_processor.glue import DELETED_AT_ONCE, S3FileIO, glue_catalog
-from manymetrics_processor.lake import CommitContentionError, Lake
-from manymetrics_processor.storage import delete_files
-from manymetrics_processor.window import Window
+from manymetrics_processor.dedup.window import Window
+from manymetrics_processor.ingest import pipeline
+from manymetrics_processor.lake.glue_catalog import DELETED_AT_ONCE, S3FileIO, glue_catalog
+from manymetrics_processor.lake.lake import CommitContentionError, Lake
+from manymetrics_processor.lake.object_storage import delete_files
 from tests.integration.micro_batches import STREAM, books, counts, message_ids, record, track
 from tests.strict_moto import REGION, Aws
 

@@ -16,14 +16,17 @@ from pyiceberg.exceptions import CommitStateUnknownException
 
 from manymetrics.settings import Settings, SettingsError
 from manymetrics.tables import DEAD_LETTERS, EVENTS, NAMESPACE
-from manymetrics_processor import columns, delivery, pipeline
-from manymetrics_processor import decode as decode_module
-from manymetrics_processor import handler as root
-from manymetrics_processor.event_source import EventSource, Options
-from manymetrics_processor.handler import Processor, make_catalog, make_event_source, make_processor
-from manymetrics_processor.lake import Lake, current_books
-from manymetrics_processor.replay_objects import SOURCE
-from manymetrics_processor.storage import delete_files, list_files, write_bytes
+from manymetrics_processor.decode import arrow as columns
+from manymetrics_processor.decode import batch as decode_module
+from manymetrics_processor.ingest import factory, pipeline
+from manymetrics_processor.ingest import lambda_records as delivery
+from manymetrics_processor.ingest import processor as processor_module
+from manymetrics_processor.ingest.factory import make_catalog, make_event_source, make_processor
+from manymetrics_processor.ingest.kinesis_poller import EventSource, Options
+from manymetrics_processor.ingest.processor import Processor
+from manymetrics_processor.lake.lake import Lake, current_books
+from manymetrics_processor.lake.object_storage import delete_files, list_files, write_bytes
+from manymetrics_processor.operations.replay_objects import SOURCE
 from tests.integration.micro_batches import counts, kinesis_event, message_ids, packed, rows, track
 from tests.live_server import MANYMETRICS, eventually
 from tests.strict_moto import Aws
@@ -74,7 +77,7 @@ class World:
 
     @property
     def books(self) -> Mapping[str, int]:
-        return counts(current_books(self.lake.load(EVENTS), root.stream_name(self.kinesis, self.arn)))
+        return counts(current_books(self.lake.load(EVENTS), factory.stream_name(self.kinesis, self.arn)))
 
     @contextmanager
     def running(self, options: Options = QUICK, wrap: Callable[[EventSource], None] | None = None) -> Iterator[None]:
@@ -181,7 +184,7 @@ def test_what_fails_for_our_reasons_is_delivered_again_from_the_first_record_tha
 def test_no_commit_is_begun_without_time_for_it(world: World) -> None:
     event = world.event((7, packed([track("a")])))
 
-    assert world.processor().handle(event, Clock(root.RESERVE_S - 1)) == {
+    assert world.processor().handle(event, Clock(processor_module.RESERVE_S - 1)) == {
         "batchItemFailures": [{"itemIdentifier": "7"}]
     }
     assert message_ids(world.lake) == []
@@ -242,7 +245,7 @@ def test_a_role_that_is_new_is_waited_for(world: World, monkeypatch: pytest.Monk
         ensure(lake)
 
     monkeypatch.setattr(Lake, "ensure_tables", denied_twice)
-    monkeypatch.setattr(root, "NEW_ROLE_RETRY_S", 0.0)
+    monkeypatch.setattr(processor_module, "NEW_ROLE_RETRY_S", 0.0)
 
     assert world.processor().handle({"action": "ensure_tables"}, Clock(60))["tables"].keys() == {
         "events",
@@ -256,7 +259,7 @@ def test_a_role_that_stays_without_its_rights_is_an_error(world: World, monkeypa
         raise OSError("AWS Error ACCESS_DENIED")
 
     monkeypatch.setattr(Lake, "ensure_tables", denied)
-    monkeypatch.setattr(root, "NEW_ROLE_S", -1.0)
+    monkeypatch.setattr(processor_module, "NEW_ROLE_S", -1.0)
 
     with pytest.raises(OSError, match="ACCESS_DENIED"):
         world.processor().handle({"action": "ensure_tables"}, Clock(60))
@@ -405,7 +408,7 @@ def test_an_outage_past_the_record_age_goes_to_s3_and_replay_brings_it_back(
         "duplicate": 1,
         "dead_lettered:unknown_type": 1,
     }
-    assert {row["_stream"] for row in rows(world.lake)} == {root.stream_name(world.kinesis, world.arn)}
+    assert {row["_stream"] for row in rows(world.lake)} == {factory.stream_name(world.kinesis, world.arn)}
 
 
 def test_lost_tables_are_made_again_from_the_archive(world: World) -> None:

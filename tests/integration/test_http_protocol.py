@@ -14,10 +14,10 @@ import pytest
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from manymetrics import collect, http_protocol
-from manymetrics.http_protocol import HttpProtocol
 from manymetrics.records import unpack
-from manymetrics.sinks import MemorySink, SinkResult
+from manymetrics_api import collect, http_protocol
+from manymetrics_api.http_protocol import HttpProtocol
+from manymetrics_api.sinks import MemorySink, SinkResult
 from tests.events_corpus import read_cases, request_of
 from tests.in_process import basic, make_app
 from tests.live_server import eventually

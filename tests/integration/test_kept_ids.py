@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from manymetrics_processor import pipeline
-from manymetrics_processor import window as window_module
-from manymetrics_processor.kept_ids import KeptIds
-from manymetrics_processor.lake import Lake
-from manymetrics_processor.storage import open_parquet
-from manymetrics_processor.window import Window
+from manymetrics_processor.dedup import window as window_module
+from manymetrics_processor.dedup.id_store import KeptIds
+from manymetrics_processor.dedup.window import Window
+from manymetrics_processor.ingest import pipeline
+from manymetrics_processor.lake.lake import Lake
+from manymetrics_processor.lake.object_storage import open_parquet
 from tests.integration.micro_batches import STREAM, make_lake, message_ids, record, track
 
 
@@ -35,7 +35,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         found.append(location)
         return open_parquet(io, location)
 
-    monkeypatch.setattr("manymetrics_processor.window.open_parquet", noted)
+    monkeypatch.setattr("manymetrics_processor.dedup.window.open_parquet", noted)
     return found
 
 

@@ -12,15 +12,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from manymetrics.tables import EVENTS
-from manymetrics_processor import pipeline, replay, rows, window
-from manymetrics_processor.archive import Archive
+from manymetrics_processor.decode.ids import dedup_digest
+from manymetrics_processor.dedup import window
+from manymetrics_processor.dedup.id_store import KeptIds
+from manymetrics_processor.dedup.window import Window, read_ids
+from manymetrics_processor.ingest import pipeline
+from manymetrics_processor.ingest.raw_archive import Archive
 from manymetrics_processor.jobs.backfill import backfill
 from manymetrics_processor.jobs.compact import Limits, compact
-from manymetrics_processor.kept_ids import KeptIds
-from manymetrics_processor.lake import Lake, live_files, local_catalog
-from manymetrics_processor.maintenance import merge_small_files
-from manymetrics_processor.rows import dedup_digest
-from manymetrics_processor.window import Window, read_ids
+from manymetrics_processor.lake.lake import Lake, live_files, local_catalog
+from manymetrics_processor.lake.maintenance import merge_small_files
+from manymetrics_processor.operations import replay_dead_letters as replay
 from tests.in_process_cluster import InProcessCluster
 from tests.integration.micro_batches import NOW, STREAM, make_lake, message_ids, record, track
 from tests.integration.micro_batches import rows as stored_rows
@@ -85,7 +87,7 @@ def test_a_replay_goes_by_the_kind_of_the_key_that_had_sent_the_letter(
     lake: Lake, monkeypatch: pytest.MonkeyPatch, first: str, second: str
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr("manymetrics_processor.decode.row_of", lambda *_: 1 // 0)
+        patched.setattr("manymetrics_processor.decode.batch.row_of", lambda *_: 1 // 0)
         commit(lake, Window(), 1, first, "a")
     commit(lake, Window(), 2, second, "a")
 
@@ -190,4 +192,4 @@ def test_kept_ids_of_before_are_not_used(lake: Lake, tmp_path: Path, monkeypatch
 
 def test_every_maker_of_ids_names_the_kind() -> None:
     with pytest.raises(TypeError):
-        rows.dedup_digest("shop", "m")  # type: ignore[call-arg]
+        dedup_digest("shop", "m")  # type: ignore[call-arg]

@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from manymetrics.cli import main
-from manymetrics.keys import KeysUnavailableError, WriteKey, keys_path, read_keys, write_keys
+from manymetrics_api.keys import KeysUnavailableError, WriteKey, keys_path, read_keys, write_keys
+from manymetrics_cli.main import main
 from tests.live_server import LiveServer, eventually, live_server
 
 SHOP = WriteKey(key="wk_shop", project="shop")
@@ -31,7 +31,7 @@ def server(tmp_path: Path) -> Iterator[LiveServer]:
 def said(server: LiveServer) -> list[tuple[str, str]]:
     """Level and what follows the message, of each line about keys."""
     lines: list[dict[str, Any]] = [json.loads(line) for line in server.log.read_text().splitlines()]
-    return [(line["level"], line.get("why", "")) for line in lines if line["log"] == "manymetrics.keys"]
+    return [(line["level"], line.get("why", "")) for line in lines if line["log"] == "manymetrics_api.keys"]
 
 
 def error_of(answer: httpx.Response) -> tuple[int, str]:

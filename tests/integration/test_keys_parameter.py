@@ -16,12 +16,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from manymetrics import aws, keys, keys_parameter
-from manymetrics.aws import create_aws_app
-from manymetrics.keys import KeysUnavailableError, WriteKey
-from manymetrics.keys_parameter import KeysParameter
 from manymetrics.settings import SettingsError
-from manymetrics.signed_calls import Place
+from manymetrics_api import keys
+from manymetrics_api.aws import app as aws
+from manymetrics_api.aws import keys_parameter
+from manymetrics_api.aws.app import create_aws_app
+from manymetrics_api.aws.keys_parameter import KeysParameter
+from manymetrics_api.aws.signed_calls import Place
+from manymetrics_api.keys import KeysUnavailableError, WriteKey
 from tests.faulty_aws import FaultyAws, faulty_aws
 from tests.in_process import EVENT, App, Reply, ask, aws_app, basic
 from tests.live_server import free_port

@@ -16,13 +16,13 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from manymetrics import kinesis, signed_calls
-from manymetrics.aws import create_aws_app
-from manymetrics.kinesis import KinesisSink
 from manymetrics.records import MAX_RECORD_BYTES, Stamp, compress, pack, unpack
 from manymetrics.settings import SettingsError
-from manymetrics.signed_calls import Place
-from manymetrics.sinks import SinkResult
+from manymetrics_api.aws import signed_calls
+from manymetrics_api.aws.app import create_aws_app
+from manymetrics_api.aws.signed_calls import Place
+from manymetrics_api.sinks import SinkResult, kinesis
+from manymetrics_api.sinks.kinesis import KinesisSink
 from tests.in_process import EVENT, ask, aws_app, basic
 from tests.kinesis_stub import KinesisStub, kinesis_stub
 from tests.live_server import free_port

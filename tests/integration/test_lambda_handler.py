@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from manymetrics import intake
-from manymetrics.admission import SMALL_BODY_BYTES, LargeBodies
 from manymetrics.events import MAX_BODY_BYTES
-from manymetrics.keys import KeyTable
-from manymetrics.lambda_handler import Root
 from manymetrics.records import unpack
 from manymetrics.settings import Settings
-from manymetrics.sinks import MemorySink, SinkResult
+from manymetrics_api import intake
+from manymetrics_api.admission import SMALL_BODY_BYTES, LargeBodies
+from manymetrics_api.keys import KeyTable
+from manymetrics_api.lambda_handler import Root
+from manymetrics_api.sinks import MemorySink, SinkResult
 from tests.events_corpus import read_cases, request_of
 from tests.gateway_payloads import FORMS, SENDER, Make, http_api, http_api_by_type
 from tests.in_process import EVENT, KEYS, basic
@@ -256,10 +256,10 @@ def test_what_can_not_be_stored_is_not_acknowledged(function: Function) -> None:
 def test_nothing_heavy_is_loaded_for_the_hot_routes() -> None:
     script = """
 import sys
-from manymetrics.lambda_handler import Root
-from manymetrics.keys import parse_key_list
+from manymetrics_api.lambda_handler import Root
+from manymetrics_api.keys import parse_key_list
 from manymetrics.settings import Settings
-from manymetrics.sinks import MemorySink
+from manymetrics_api.sinks import MemorySink
 sent = {"version": "2.0", "rawPath": "/v1/track", "headers": {"x-write-key": "k"}, "body": '{"userId":"u","event":"A"}',
         "requestContext": {"http": {"method": "POST", "sourceIp": "192.0.2.1"}}}
 assert Root(Settings(), parse_key_list("k"), MemorySink()).answer(sent, None)["statusCode"] == 200

@@ -12,10 +12,10 @@ from random import Random
 import msgspec
 import pytest
 
-from manymetrics.lanes import HEAVY_OWNER, Lanes
-from manymetrics.local_stream import KEEP_COMMITTED_S, LocalSource, LocalStream
 from manymetrics.records import Stamp, count_events, pack, weight
-from manymetrics.sinks import SinkResult
+from manymetrics_api.sinks import SinkResult
+from manymetrics_api.sinks.lanes import HEAVY_OWNER, Lanes
+from manymetrics_api.sinks.local_stream import KEEP_COMMITTED_S, LocalSource, LocalStream
 from tests.integration.micro_batches import NOW, packed, track
 
 SECRET = "jane@example.com"
@@ -282,7 +282,7 @@ def test_heavy_requests_get_their_share_under_a_backlog_without_end(
     put_heavy(path, 11)
     put(path, *[1] * 9)
     read: list[int] = []
-    monkeypatch.setattr("manymetrics.local_stream.ADMIT_EVERY_S", 0)
+    monkeypatch.setattr("manymetrics_api.sinks.local_stream.ADMIT_EVERY_S", 0)
 
     while 11 not in read:
         put(path, 1)
@@ -355,8 +355,8 @@ def test_heavy_requests_of_one_owner_wait_for_few_of_another(path: Path, source:
 def test_past_a_bound_an_owner_s_heavy_requests_are_not_taken(
     path: Path, source: LocalSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("manymetrics.local_stream.MAX_ASIDE", 2_000_000)
-    monkeypatch.setattr("manymetrics.local_stream._LOOK_ASIDE_S", 0)
+    monkeypatch.setattr("manymetrics_api.sinks.local_stream.MAX_ASIDE", 2_000_000)
+    monkeypatch.setattr("manymetrics_api.sinks.local_stream._LOOK_ASIDE_S", 0)
 
     async def store() -> list[SinkResult]:
         stream = LocalStream(path)

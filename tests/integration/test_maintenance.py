@@ -14,10 +14,12 @@ from pyiceberg.io.pyarrow import PyArrowFile, PyArrowFileIO
 from pyiceberg.manifest import DataFile
 
 from manymetrics.tables import EVENTS, TABLES, Table
-from manymetrics_processor import maintenance, pipeline
-from manymetrics_processor.commits import ConflictError
-from manymetrics_processor.lake import Lake, live_files
-from manymetrics_processor.maintenance import (
+from manymetrics_processor.dedup.window import Window
+from manymetrics_processor.errors import ConflictError
+from manymetrics_processor.ingest import pipeline
+from manymetrics_processor.lake import maintenance
+from manymetrics_processor.lake.lake import Lake, live_files
+from manymetrics_processor.lake.maintenance import (
     EVERY_COMMITS,
     KEEP_SNAPSHOTS,
     ORPHAN_AGE_S,
@@ -30,9 +32,8 @@ from manymetrics_processor.maintenance import (
     remove_orphans,
     rewrite,
 )
-from manymetrics_processor.reading import read_files
-from manymetrics_processor.storage import delete_files
-from manymetrics_processor.window import Window
+from manymetrics_processor.lake.object_storage import delete_files
+from manymetrics_processor.lake.scan import read_files
 from tests.integration.micro_batches import STREAM, books, file_paths, make_lake, message_ids, record, rows, track
 
 BAD = {"type": "track", "event": "E"}

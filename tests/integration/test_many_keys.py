@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from itertools import count, islice
 from pathlib import Path
 
-from manymetrics.keys import KeyTable
 from manymetrics.tables import EVENTS
-from manymetrics_processor import pipeline
-from manymetrics_processor.decode import StreamRecord
-from manymetrics_processor.lake import Lake, local_catalog
-from manymetrics_processor.window import Window
+from manymetrics_api.keys import KeyTable
+from manymetrics_processor.decode.batch import StreamRecord
+from manymetrics_processor.dedup.window import Window
+from manymetrics_processor.ingest import pipeline
+from manymetrics_processor.lake.lake import Lake, local_catalog
 from tests.in_process import NOW, SHOP, Api
 
 

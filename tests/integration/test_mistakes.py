@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from manymetrics.local_stream import open_stream
+from manymetrics_api.sinks.local_stream import open_stream
 from tests.integration.micro_batches import NOW, make_lake, packed, track
 from tests.live_server import MANYMETRICS, LiveServer, eventually
 

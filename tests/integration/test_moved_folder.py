@@ -13,17 +13,17 @@ from pathlib import Path
 import pytest
 from pyiceberg.types import NestedField, StringType, StructType
 
-from manymetrics import local
-from manymetrics.cli import main
 from manymetrics.records import Stamp, pack
 from manymetrics.tables import EVENTS
-from manymetrics_processor import pipeline
-from manymetrics_processor.decode import StreamRecord
-from manymetrics_processor.lake import ForeignTableError, Lake, live_files, local_catalog
-from manymetrics_processor.maintenance import orphans, remove_orphans
-from manymetrics_processor.reading import read_files
-from manymetrics_processor.storage import list_files
-from manymetrics_processor.window import Window
+from manymetrics_cli import one_machine as local
+from manymetrics_cli.main import main
+from manymetrics_processor.decode.batch import StreamRecord
+from manymetrics_processor.dedup.window import Window
+from manymetrics_processor.ingest import pipeline
+from manymetrics_processor.lake.lake import ForeignTableError, Lake, live_files, local_catalog
+from manymetrics_processor.lake.maintenance import orphans, remove_orphans
+from manymetrics_processor.lake.object_storage import list_files
+from manymetrics_processor.lake.scan import read_files
 from tests.live_server import live_server
 
 _STAMP = Stamp(time.time_ns() // 1_000, "r-1", "shop", "browser")

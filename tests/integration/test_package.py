@@ -19,15 +19,15 @@ import msgspec
 import pytest
 
 from build_lambda import MAX_ZIP_BYTES, PLATFORMS, build, find_python
-from manymetrics.keys import WriteKey
 from manymetrics.records import unpack
+from manymetrics_api.keys import WriteKey
 from tests.bench.payloads import event
 from tests.gateway_payloads import http_api
 from tests.in_process import basic
 from tests.runtime_api import UNPRIVILEGED, Invocation, RuntimeApi, install_client
 from tests.strict_moto import Aws, strict_moto
 
-HANDLER = "manymetrics.lambda_handler.handler"
+HANDLER = "manymetrics_api.lambda_handler.handler"
 KEY = WriteKey(key="wk_packaged", project="shop")
 MACHINES = {"arm64": 183, "x86_64": 62}  # e_machine of an ELF file
 TIMEOUT_S = 15  # Terraform's default for the API

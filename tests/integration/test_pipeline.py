@@ -11,12 +11,12 @@ import pytest
 
 from manymetrics.outcomes import Reason
 from manymetrics.tables import DEAD_LETTERS
-from manymetrics_processor import pipeline
-from manymetrics_processor.lake import Lake
-from manymetrics_processor.maintenance import maintain
-from manymetrics_processor.rows import row_of
-from manymetrics_processor.storage import open_parquet
-from manymetrics_processor.window import Window
+from manymetrics_processor.decode.row import row_of
+from manymetrics_processor.dedup.window import Window
+from manymetrics_processor.ingest import pipeline
+from manymetrics_processor.lake.lake import Lake
+from manymetrics_processor.lake.maintenance import maintain
+from manymetrics_processor.lake.object_storage import open_parquet
 from tests.integration.micro_batches import (
     STREAM,
     make_lake,
@@ -50,7 +50,7 @@ def break_rows_of(monkeypatch: pytest.MonkeyPatch, message_id: str) -> None:
     def broken(event: Any, *rest: Any) -> Any:  # noqa: ANN401  # as the real one
         return 1 // 0 if event.message_id == message_id else row_of(event, *rest)
 
-    monkeypatch.setattr("manymetrics_processor.decode.row_of", broken)
+    monkeypatch.setattr("manymetrics_processor.decode.batch.row_of", broken)
 
 
 def test_a_file_that_can_not_be_written_whole_leaves_nothing_behind(
@@ -126,7 +126,7 @@ class Reads:
             self.count += 1
             return real(*arguments, **options)
 
-        monkeypatch.setattr("manymetrics_processor.window.open_parquet", counting)
+        monkeypatch.setattr("manymetrics_processor.dedup.window.open_parquet", counting)
 
 
 def test_a_running_process_reads_no_file_of_its_own_however_many_there_are(

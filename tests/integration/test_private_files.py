@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from manymetrics import private_files
-from manymetrics.cli import doctor, main
-from manymetrics.keys import WriteKey, keys_path, write_keys
-from manymetrics.local import check_data_dir, create_local_app
-from manymetrics.private_files import make_private, open_files
 from manymetrics.settings import Settings
+from manymetrics_api import private_files
+from manymetrics_api.keys import WriteKey, keys_path, write_keys
+from manymetrics_api.private_files import make_private, open_files
+from manymetrics_cli.commands import doctor
+from manymetrics_cli.main import main
+from manymetrics_cli.one_machine import check_data_dir, create_local_app
 from tests.live_server import LiveServer, eventually, live_server
 
 NOBODY = 65534
@@ -111,7 +112,7 @@ def open_nothing(home: Path) -> None:
     home.mkdir()
     (home / "catalog.db").touch()
     (home / "catalog.db").unlink()
-    from manymetrics_processor.lake import Lake, local_catalog
+    from manymetrics_processor.lake.lake import Lake, local_catalog
 
     Lake(local_catalog(home)).ensure_tables()
 

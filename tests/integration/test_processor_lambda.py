@@ -16,9 +16,10 @@ from uuid import uuid4
 import pytest
 
 from manymetrics.tables import DEAD_LETTERS
-from manymetrics_processor.glue import glue_catalog
-from manymetrics_processor.handler import RESERVE_S, stream_name
-from manymetrics_processor.lake import Lake
+from manymetrics_processor.ingest.factory import stream_name
+from manymetrics_processor.ingest.processor import RESERVE_S
+from manymetrics_processor.lake.glue_catalog import glue_catalog
+from manymetrics_processor.lake.lake import Lake
 from tests.bench.process import children
 from tests.faulty_aws import FaultyAws, faulty_aws
 from tests.integration.micro_batches import books, counts, kinesis_event, packed, rows, track
@@ -97,7 +98,9 @@ def deployed(
         if request.param == "spark":
             environ |= spark_environ()
         lake = Lake(glue_catalog(warehouse, moto_server.environ))
-        with RuntimeApi("manymetrics_processor.handler.handler", environ, task, init_timeout_s=120) as runtime:
+        with RuntimeApi(
+            "manymetrics_processor.ingest.lambda_handler.handler", environ, task, init_timeout_s=120
+        ) as runtime:
             function = Function(request.param, runtime, moto_server, faulty, lake)
             yield function
             java = function.java() if runtime.runs else []

@@ -15,16 +15,16 @@ import pyarrow.parquet as pq
 import pytest
 from pyiceberg.types import NestedField, StringType, StructType
 
-import manymetrics_insights.session
-from manymetrics.cli import main
+import manymetrics_insights.reader.session
 from manymetrics.tables import EVENTS, NAMESPACE
-from manymetrics_insights.glue import PlannedFile, PlannedFiles, glue_source
-from manymetrics_insights.lake import Source, read_table
-from manymetrics_insights.session import Session, open_session
-from manymetrics_processor import pipeline
-from manymetrics_processor.glue import glue_catalog
-from manymetrics_processor.lake import Lake
-from manymetrics_processor.window import Window
+from manymetrics_cli.main import main
+from manymetrics_insights.reader.iceberg import Source, read_table
+from manymetrics_insights.reader.s3 import PlannedFile, PlannedFiles, glue_source
+from manymetrics_insights.reader.session import Session, open_session
+from manymetrics_processor.dedup.window import Window
+from manymetrics_processor.ingest import pipeline
+from manymetrics_processor.lake.glue_catalog import glue_catalog
+from manymetrics_processor.lake.lake import Lake
 from tests.faulty_aws import Calls, faulty_aws
 from tests.insights import lakes
 from tests.insights.test_lake import STORIES, assert_plans_alike
@@ -258,7 +258,7 @@ def test_a_query_starts_again_where_maintenance_deletes_a_planned_file(
             remove(moto_server, old)
         return opened[-1]
 
-    monkeypatch.setattr(manymetrics_insights.session, "open_session", open_then_compact)
+    monkeypatch.setattr(manymetrics_insights.reader.session, "open_session", open_then_compact)
 
     assert query(COUNT, "-o", "csv") == (0, "n,ids\r\n120,120\r\n", "")
     assert len(opened) == 2
@@ -340,7 +340,7 @@ def test_a_table_of_another_kind_is_no_table_of_ours(moto_server: Aws, warehouse
 
 def test_a_query_on_aws_imports_neither_pyarrow_nor_pyiceberg(lake: Lake) -> None:
     fill(lake, days=1)
-    code = "import sys; from manymetrics.cli import main; main(); print(*sys.modules)"
+    code = "import sys; from manymetrics_cli.main import main; main(); print(*sys.modules)"
 
     done = subprocess.run(
         [sys.executable, "-c", code, "query", "SELECT * FROM users"], env=os.environ, capture_output=True, check=True

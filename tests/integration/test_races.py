@@ -14,13 +14,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from manymetrics.local import stream_path
-from manymetrics.local_stream import SHARD, LocalSource, open_stream
 from manymetrics.records import Stamp, pack
 from manymetrics.tables import DEAD_LETTERS, EVENTS
-from manymetrics_processor.lake import Lake, current_books, live_files, local_catalog
-from manymetrics_processor.maintenance import maintain
-from manymetrics_processor.reading import read_files
+from manymetrics_api.sinks.local_stream import SHARD, LocalSource, open_stream
+from manymetrics_cli.one_machine import stream_path
+from manymetrics_processor.lake.lake import Lake, current_books, live_files, local_catalog
+from manymetrics_processor.lake.maintenance import maintain
+from manymetrics_processor.lake.scan import read_files
 
 RACERS = 3
 RECORDS, A_RECORD = 150, 20

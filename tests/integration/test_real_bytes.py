@@ -9,13 +9,13 @@ from uuid import UUID
 
 import pytest
 
-from manymetrics.cost.measured import RECORD_SIZES, read_measured
 from manymetrics.records import compress
 from manymetrics.tables import EVENTS
-from manymetrics_processor.arrow_engine import ArrowEngine
-from manymetrics_processor.decode import StreamRecord, decode
-from manymetrics_processor.lake import live_files
-from manymetrics_processor.maintenance import merge_small_files
+from manymetrics_cli.cost.measured import RECORD_SIZES, read_measured
+from manymetrics_processor.decode.batch import StreamRecord, decode
+from manymetrics_processor.lake.arrow_engine import ArrowEngine
+from manymetrics_processor.lake.lake import live_files
+from manymetrics_processor.lake.maintenance import merge_small_files
 from tests.integration.micro_batches import NOW, STREAM, make_lake, packed
 from tests.real_data import PROJECTS, read_events
 

@@ -17,21 +17,22 @@ from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.io import FileIO
 from pyiceberg.table.metadata import TableMetadata
 
-from manymetrics import local
-from manymetrics.cli import doctor, main
-from manymetrics.cli.recover import _is_damaged
-from manymetrics.committer_state import CommitterState, write_state
-from manymetrics.local_stream import LocalSource
+from manymetrics.books import StreamBooks, encode, property_name
 from manymetrics.settings import Settings, SettingsError
 from manymetrics.tables import EVENTS
-from manymetrics_processor.erase import Person, Receipt, erase
-from manymetrics_processor.handler import AWS_ORPHAN_AGE_S
+from manymetrics_api.committer_state import CommitterState, write_state
+from manymetrics_api.sinks.local_stream import LocalSource
+from manymetrics_cli import one_machine as local
+from manymetrics_cli.commands import doctor
+from manymetrics_cli.commands.recover import _is_damaged
+from manymetrics_cli.main import main
+from manymetrics_processor.ingest.processor import AWS_ORPHAN_AGE_S
 from manymetrics_processor.jobs import erase as erase_job
 from manymetrics_processor.jobs.compact import Limits, compact
-from manymetrics_processor.lake import Lake, RolledBackError, Version, live_files, local_catalog
-from manymetrics_processor.ledger import StreamBooks, encode, property_name
-from manymetrics_processor.maintenance import remove_orphans
-from manymetrics_processor.rollback import metadata_number
+from manymetrics_processor.lake.lake import Lake, RolledBackError, Version, live_files, local_catalog
+from manymetrics_processor.lake.maintenance import remove_orphans
+from manymetrics_processor.lake.rollback import metadata_number
+from manymetrics_processor.operations.erase_tables import Person, Receipt, erase
 from tests.in_process_cluster import InProcessCluster
 from tests.integration.micro_batches import books, counts
 from tests.integration.test_restored import _name, commit, committer, put, stored, trim

@@ -12,14 +12,17 @@ import pytest
 
 from manymetrics.events import MAX_EVENT_BYTES
 from manymetrics.tables import DEAD_LETTERS, EVENTS
-from manymetrics_processor import columns, pipeline, replay
-from manymetrics_processor import decode as decode_module
-from manymetrics_processor.decode import StreamRecord
-from manymetrics_processor.lake import Lake
-from manymetrics_processor.maintenance import maintain
-from manymetrics_processor.replay import Report
-from manymetrics_processor.rows import place_digest, row_of
-from manymetrics_processor.window import Window
+from manymetrics_processor.decode import arrow as columns
+from manymetrics_processor.decode import batch as decode_module
+from manymetrics_processor.decode.batch import StreamRecord
+from manymetrics_processor.decode.ids import place_digest
+from manymetrics_processor.decode.row import row_of
+from manymetrics_processor.dedup.window import Window
+from manymetrics_processor.ingest import pipeline
+from manymetrics_processor.lake.lake import Lake
+from manymetrics_processor.lake.maintenance import maintain
+from manymetrics_processor.operations import replay_dead_letters as replay
+from manymetrics_processor.operations.replay_dead_letters import Report
 from tests.integration.micro_batches import (
     NOW,
     SHARD,
@@ -50,8 +53,8 @@ def broken_version(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     def broken(event: Any, *rest: Any) -> Any:  # noqa: ANN401  # as the real one
         return 1 // 0 if event.event == BROKEN else row_of(event, *rest)
 
-    monkeypatch.setattr("manymetrics_processor.decode.row_of", broken)
-    return lambda: monkeypatch.setattr("manymetrics_processor.decode.row_of", row_of)
+    monkeypatch.setattr("manymetrics_processor.decode.batch.row_of", broken)
+    return lambda: monkeypatch.setattr("manymetrics_processor.decode.batch.row_of", row_of)
 
 
 def unprocessable(message_id: str | None, **fields: object) -> dict[str, Any]:
@@ -209,7 +212,7 @@ def test_a_crash_between_rows_and_marks_is_mended_by_the_next_replay(
     pipeline.run([record(1, unprocessable("a"), unprocessable(None))], STREAM, lake, Window())
     broken_version()
     with monkeypatch.context() as crashing:
-        crashing.setattr("manymetrics_processor.replay._mark", _crash)
+        crashing.setattr("manymetrics_processor.operations.replay_dead_letters._mark", _crash)
         with pytest.raises(CrashError):
             replay.replay(lake, Window())
     assert len(rows(lake)) == 2
@@ -228,7 +231,7 @@ def _crash(*_arguments: object) -> None:
 def test_replays_in_parts_send_each_letter_once(
     lake: Lake, broken_version: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("manymetrics_processor.replay._AT_ONCE", 3)
+    monkeypatch.setattr("manymetrics_processor.operations.replay_dead_letters._AT_ONCE", 3)
     for number in range(3):
         events = [unprocessable(f"m{number}-{at}") for at in range(4)]
         pipeline.run([record(number, *events, day=-number)], STREAM, lake, Window())
@@ -251,7 +254,7 @@ def test_two_replays_at_once_store_each_event_once(
             reports[0] = replay.replay(theirs, Window())
         return pipeline.commit(*arguments)
 
-    monkeypatch.setattr("manymetrics_processor.replay.commit", overtaken)
+    monkeypatch.setattr("manymetrics_processor.operations.replay_dead_letters.commit", overtaken)
     ours = replay.replay(lake, Window())
 
     assert (reports[0], ours) == (Report(stored=2), Report(duplicate=2))

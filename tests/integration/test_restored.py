@@ -17,21 +17,21 @@ from pathlib import Path
 import httpx
 import pytest
 
-from manymetrics import local
-from manymetrics.app import create_app
-from manymetrics.cli import main
-from manymetrics.committer_state import CommitterState, read_state, write_state
-from manymetrics.keys import parse_key_list
-from manymetrics.local_stream import SHARD, LocalSource, LocalStream, leave_incarnation, open_stream
 from manymetrics.settings import Settings, SettingsError
-from manymetrics.sinks import MemorySink, SinkResult
 from manymetrics.tables import EVENTS
-from manymetrics_processor import committer as committer_module
-from manymetrics_processor import local_catalog as catalog_module
-from manymetrics_processor.committer import Committer, Failure
-from manymetrics_processor.lake import Lake, RolledBackError, local_catalog
-from manymetrics_processor.maintenance import maintain, remove_orphans
-from manymetrics_processor.window import Window
+from manymetrics_api.app import create_app
+from manymetrics_api.committer_state import CommitterState, read_state, write_state
+from manymetrics_api.keys import parse_key_list
+from manymetrics_api.sinks import MemorySink, SinkResult
+from manymetrics_api.sinks.local_stream import SHARD, LocalSource, LocalStream, leave_incarnation, open_stream
+from manymetrics_cli import one_machine as local
+from manymetrics_cli.main import main
+from manymetrics_processor.dedup.window import Window
+from manymetrics_processor.ingest import local_committer as committer_module
+from manymetrics_processor.ingest.local_committer import Committer, Failure
+from manymetrics_processor.lake import local_catalog as catalog_module
+from manymetrics_processor.lake.lake import Lake, RolledBackError, local_catalog
+from manymetrics_processor.lake.maintenance import maintain, remove_orphans
 from tests.integration.micro_batches import books, counts, message_ids, packed, track
 
 

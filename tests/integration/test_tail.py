@@ -12,11 +12,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from manymetrics.cli import main, tail
 from manymetrics.events import MAX_EVENT_BYTES
-from manymetrics.local_stream import SHARD, LocalSource, LocalStream
-from manymetrics_processor.decode import StreamRecord, decode
-from manymetrics_processor.rows import place_digest
+from manymetrics_api.sinks.local_stream import SHARD, LocalSource, LocalStream
+from manymetrics_cli.commands import tail
+from manymetrics_cli.main import main
+from manymetrics_processor.decode.batch import StreamRecord, decode
+from manymetrics_processor.decode.ids import place_digest
 from tests.integration.micro_batches import NOW, packed, track
 
 BAD = {"type": "track", "event": "E"}

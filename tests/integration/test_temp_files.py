@@ -14,12 +14,13 @@ import duckdb
 import numpy as np
 import pytest
 
-from manymetrics_insights import session
-from manymetrics_insights.folder import Folder
-from manymetrics_insights.session import open_session
-from manymetrics_processor import dedup, spark_session
-from manymetrics_processor.dedup import Run
-from manymetrics_processor.spark_session import SparkSettings, start_session
+from manymetrics_insights.reader import session
+from manymetrics_insights.reader.folder import Folder
+from manymetrics_insights.reader.session import open_session
+from manymetrics_processor.dedup import index as dedup
+from manymetrics_processor.dedup.index import Run
+from manymetrics_processor.lake.spark import session as spark_session
+from manymetrics_processor.lake.spark.session import SparkSettings, start_session
 
 
 @pytest.fixture(autouse=True)
@@ -86,8 +87,8 @@ def test_what_memory_does_not_hold_is_spilled_there(tmp_path: Path, monkeypatch:
 
 def test_the_folder_goes_with_the_process(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from manymetrics_insights.folder import Folder;"
-        "from manymetrics_insights.session import open_session;"
+        "import sys; from pathlib import Path; from manymetrics_insights.reader.folder import Folder;"
+        "from manymetrics_insights.reader.session import open_session;"
         "c = open_session(Folder(Path(sys.argv[1]))).connection;"
         "folder = Path(c.execute(\"SELECT current_setting('temp_directory')\").fetchone()[0]).parent;"
         "print(folder.is_dir())"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from manymetrics.cli import serve
-from manymetrics.keys import WriteKey, write_keys
 from manymetrics.settings import Settings
+from manymetrics_api.keys import WriteKey, write_keys
+from manymetrics_cli.commands import serve
 from tests.live_server import LiveServer, live_server
 
 BROWSER = WriteKey("wk_browser", "shop")

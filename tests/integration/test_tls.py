@@ -16,13 +16,13 @@ import msgspec
 import pytest
 from botocore.exceptions import BotoCoreError
 
-from manymetrics import kinesis, signed_calls
-from manymetrics.keys import KeysUnavailableError, WriteKey
-from manymetrics.keys_parameter import KeysParameter
-from manymetrics.kinesis import KinesisSink
 from manymetrics.records import unpack
-from manymetrics.signed_calls import Place
-from manymetrics.sinks import SinkResult
+from manymetrics_api.aws import signed_calls
+from manymetrics_api.aws.keys_parameter import KeysParameter
+from manymetrics_api.aws.signed_calls import Place
+from manymetrics_api.keys import KeysUnavailableError, WriteKey
+from manymetrics_api.sinks import SinkResult, kinesis
+from manymetrics_api.sinks.kinesis import KinesisSink
 from tests.certificates import Authority, server_side
 from tests.in_process import EVENT, ask, aws_app, basic
 from tests.kinesis_stub import KinesisStub, kinesis_stub

@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import pytest
 
-from manymetrics.cli import main
 from manymetrics.tables import EVENTS
+from manymetrics_cli.main import main
 from manymetrics_processor.jobs import backfill, compact, erase
-from manymetrics_processor.lake import live_files
-from manymetrics_processor.storage import list_files
+from manymetrics_processor.lake.lake import live_files
+from manymetrics_processor.lake.object_storage import list_files
 from tests.in_process_cluster import InProcessCluster
 from tests.integration.micro_batches import message_ids, packed, track
 from tests.integration.test_handler import Clock, World

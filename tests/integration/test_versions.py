@@ -10,7 +10,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from manymetrics_processor.jobs import erase
-from manymetrics_processor.versions import purge_versions
+from manymetrics_processor.operations.object_versions import purge_versions
 from tests.strict_moto import REGION, Aws, strict_moto
 
 
@@ -60,7 +60,7 @@ def test_all_but_the_newest_versions_below_a_location_go(aws: Aws, s3: Any) -> N
 
 def test_more_go_than_one_request_takes(aws: Aws, s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ANN401  # as above
     bucket = made(s3, versioned=True)
-    monkeypatch.setattr("manymetrics_processor.glue.DELETED_AT_ONCE", 2)
+    monkeypatch.setattr("manymetrics_processor.lake.glue_catalog.DELETED_AT_ONCE", 2)
 
     assert purge_versions(f"s3://{bucket}", aws.environ) == 7
     assert versions(s3, bucket) == ["tables/shop/kept", "tables/shop/rewritten"]

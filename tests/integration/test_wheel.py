@@ -25,6 +25,6 @@ def test_a_wheel_holds_the_built_sdk_and_the_sample_page(tmp_path: Path) -> None
     ):
         for file in folder.rglob("*.*"):
             if file.is_file():
-                assert held[f"manymetrics/{package}/{file.relative_to(folder)}"] == file.read_bytes()
+                assert held[f"manymetrics_cli/{package}/{file.relative_to(folder)}"] == file.read_bytes()
     kinds = {Path(name).suffix for name in held if "/sample/" in name}
     assert kinds == {".css", ".html", ".js", ".svg"}  # and no state of Terraform's

@@ -15,7 +15,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from manymetrics.keys import WriteKey
+from manymetrics_api.keys import WriteKey
 from tests import kinesis_server
 from tests.conftest import ROOT
 from tests.live_server import LiveServer, eventually, live_server

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from manymetrics.built_sdk import read_built_sdk
+from manymetrics_cli.built_sdk import read_built_sdk
 from tests.conftest import ROOT
 from tests.sdk.conftest import NODE, SDK
 

@@ -10,10 +10,10 @@ from pyiceberg.catalog import Catalog
 from pyspark.sql import SparkSession
 
 from manymetrics.tables import TABLES
-from manymetrics_processor.glue import glue_catalog
-from manymetrics_processor.lake import Lake
-from manymetrics_processor.spark_engine import SparkEngine
-from manymetrics_processor.spark_session import SparkSettings
+from manymetrics_processor.lake.glue_catalog import glue_catalog
+from manymetrics_processor.lake.lake import Lake
+from manymetrics_processor.lake.spark.engine import SparkEngine
+from manymetrics_processor.lake.spark.session import SparkSettings
 from tests.faulty_aws import Calls, FaultyAws
 from tests.glue_lake import BUCKET, another_handle, glue_lake
 from tests.spark_parts import Spark

@@ -11,16 +11,16 @@ import signal
 from collections.abc import Mapping
 
 from manymetrics.settings import Settings
-from manymetrics_processor import pipeline
-from manymetrics_processor.decode import StreamRecord
-from manymetrics_processor.handler import make_catalog, make_engine
-from manymetrics_processor.lake import Lake
-from manymetrics_processor.window import Window
+from manymetrics_processor.decode.batch import StreamRecord
+from manymetrics_processor.dedup.window import Window
+from manymetrics_processor.ingest import pipeline
+from manymetrics_processor.ingest.factory import make_catalog, make_engine
+from manymetrics_processor.lake.lake import Lake
 from tests.bench.process import children
 from tests.integration.micro_batches import STREAM, record, track
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["manymetrics_processor.handler"])
+_FORKS.set_forkserver_preload(["manymetrics_processor.ingest.lambda_handler"])
 
 
 def batch_of(number: int) -> list[StreamRecord]:

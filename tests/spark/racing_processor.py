@@ -12,12 +12,12 @@ from pathlib import Path
 
 import msgspec
 
-from manymetrics_processor import pipeline
-from manymetrics_processor.decode import StreamRecord
-from manymetrics_processor.lake import CommitContentionError, Lake
-from manymetrics_processor.spark_engine import SparkEngine
-from manymetrics_processor.spark_session import CATALOG, SparkSettings, start_session
-from manymetrics_processor.window import Window
+from manymetrics_processor.decode.batch import StreamRecord
+from manymetrics_processor.dedup.window import Window
+from manymetrics_processor.ingest import pipeline
+from manymetrics_processor.lake.lake import CommitContentionError, Lake
+from manymetrics_processor.lake.spark.engine import SparkEngine
+from manymetrics_processor.lake.spark.session import CATALOG, SparkSettings, start_session
 from tests.glue_lake import another_handle
 from tests.integration.micro_batches import STREAM, record, track
 from tests.strict_moto import Aws

@@ -12,10 +12,10 @@ import pytest
 from py4j.protocol import Py4JJavaError
 
 from manymetrics.tables import DEAD_LETTERS
-from manymetrics_processor import pipeline
-from manymetrics_processor.decode import StreamRecord
-from manymetrics_processor.lake import CommitContentionError, Lake
-from manymetrics_processor.window import Window
+from manymetrics_processor.decode.batch import StreamRecord
+from manymetrics_processor.dedup.window import Window
+from manymetrics_processor.ingest import pipeline
+from manymetrics_processor.lake.lake import CommitContentionError, Lake
 from tests.aws_path import processor_environ
 from tests.faulty_aws import Calls, Fault, FaultyAws
 from tests.integration.micro_batches import STREAM, books, counts, message_ids, rows

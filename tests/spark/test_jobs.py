@@ -16,15 +16,15 @@ import pytest
 
 from manymetrics.records import Stamp, compress, pack
 from manymetrics.tables import EVENTS, TABLES
-from manymetrics_processor.archive import Archive
-from manymetrics_processor.decode import StreamRecord
-from manymetrics_processor.dedup import Ids, ids_of
-from manymetrics_processor.glue import glue_catalog
-from manymetrics_processor.lake import Lake, live_files
-from manymetrics_processor.reading import read_file
-from manymetrics_processor.rows import DAY_US, dedup_digest
-from manymetrics_processor.storage import list_files
-from manymetrics_processor.window import read_ids
+from manymetrics_processor.decode.batch import StreamRecord
+from manymetrics_processor.decode.ids import Ids, dedup_digest, ids_of
+from manymetrics_processor.decode.row import DAY_US
+from manymetrics_processor.dedup.window import read_ids
+from manymetrics_processor.ingest.raw_archive import Archive
+from manymetrics_processor.lake.glue_catalog import glue_catalog
+from manymetrics_processor.lake.lake import Lake, live_files
+from manymetrics_processor.lake.object_storage import list_files
+from manymetrics_processor.lake.scan import read_file
 from tests.glue_lake import BUCKET
 from tests.integration.micro_batches import NOW, books, counts
 from tests.spark.standalone import Standalone, kill_group, standalone

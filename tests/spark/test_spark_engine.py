@@ -12,17 +12,17 @@ import pytest
 from pyiceberg.types import StringType
 from pyspark.sql import SparkSession
 
-from manymetrics.sinks import MemorySink
 from manymetrics.tables import DEAD_LETTERS, EVENTS, TABLES, Table
-from manymetrics_processor import pipeline
-from manymetrics_processor.arrow_engine import ArrowEngine
-from manymetrics_processor.commits import ConflictError
-from manymetrics_processor.decode import StreamRecord, decode
-from manymetrics_processor.lake import Lake, live_files
-from manymetrics_processor.maintenance import maintain
-from manymetrics_processor.spark_engine import SparkEngine
-from manymetrics_processor.storage import list_files, open_parquet
-from manymetrics_processor.window import Window
+from manymetrics_api.sinks import MemorySink
+from manymetrics_processor.decode.batch import StreamRecord, decode
+from manymetrics_processor.dedup.window import Window
+from manymetrics_processor.errors import ConflictError
+from manymetrics_processor.ingest import pipeline
+from manymetrics_processor.lake.arrow_engine import ArrowEngine
+from manymetrics_processor.lake.lake import Lake, live_files
+from manymetrics_processor.lake.maintenance import maintain
+from manymetrics_processor.lake.object_storage import list_files, open_parquet
+from manymetrics_processor.lake.spark.engine import SparkEngine
 from tests.events_corpus import read_cases, request_of
 from tests.faulty_aws import Calls, Fault
 from tests.in_process import ask, make_app

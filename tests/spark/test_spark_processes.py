@@ -18,7 +18,7 @@ import msgspec
 import pytest
 from pyspark.sql import SparkSession
 
-from manymetrics_processor.spark_session import SparkSettings
+from manymetrics_processor.lake.spark.session import SparkSettings
 from tests.conftest import ROOT
 from tests.faulty_aws import Calls
 from tests.integration.micro_batches import books, counts, message_ids
@@ -113,8 +113,8 @@ def alone(settings: SparkSettings, tmp_path: Path) -> dict[str, str]:
 ALONE = """
 import os, sys
 from pathlib import Path
-from manymetrics_processor import spark_session
-from manymetrics_processor.spark_session import SparkSettings, start_session, stop_session
+from manymetrics_processor.lake.spark import session as spark_session
+from manymetrics_processor.lake.spark.session import SparkSettings, start_session, stop_session
 
 session = start_session(SparkSettings(
     warehouse="s3://none/none", region="eu-west-1", jars=Path(os.environ["JARS"]), heap_mb=512,

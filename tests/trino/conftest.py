@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from manymetrics_processor.lake import Lake
+from manymetrics_processor.lake.lake import Lake
 from tests.glue_lake import glue_lake
 from tests.strict_moto import strict_moto
 from tests.trino_server import Trino, trino_server

@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from manymetrics.tables import EVENTS
-from manymetrics_processor.handler import stream_name
-from manymetrics_processor.lake import Lake, current_books
+from manymetrics_processor.ingest.factory import stream_name
+from manymetrics_processor.lake.lake import Lake, current_books
 from tests.aws_path import Runner, api_on_lambda, make_stream
 from tests.live_server import eventually
 from tests.trino_server import Trino

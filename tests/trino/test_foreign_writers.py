@@ -14,15 +14,16 @@ from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table as IcebergTable
 
 from manymetrics.tables import DEAD_LETTERS, EVENTS, NAMESPACE, Column, Table
-from manymetrics_insights.glue import glue_source
-from manymetrics_insights.session import open_session
-from manymetrics_processor import commits, pipeline
-from manymetrics_processor.arrow_engine import ArrowEngine, stage_day
-from manymetrics_processor.columns import to_arrow
-from manymetrics_processor.erase import Person, erase
-from manymetrics_processor.lake import Lake
-from manymetrics_processor.maintenance import maintain
-from manymetrics_processor.window import Window
+from manymetrics_insights.reader.s3 import glue_source
+from manymetrics_insights.reader.session import open_session
+from manymetrics_processor.decode.arrow import to_arrow
+from manymetrics_processor.dedup.window import Window
+from manymetrics_processor.ingest import pipeline
+from manymetrics_processor.lake import pyiceberg_commits as commits
+from manymetrics_processor.lake.arrow_engine import ArrowEngine, stage_day
+from manymetrics_processor.lake.lake import Lake
+from manymetrics_processor.lake.maintenance import maintain
+from manymetrics_processor.operations.erase_tables import Person, erase
 from tests.aws_path import WAREHOUSE, query
 from tests.glue_lake import another_handle
 from tests.integration.micro_batches import STREAM, books, counts, record, rows, track

@@ -11,17 +11,17 @@ from typing import Any
 
 import pytest
 
-from manymetrics.sinks import MemorySink
 from manymetrics.tables import EVENTS, NAMESPACE, TABLES, Table
-from manymetrics_insights.athena import glue_views
-from manymetrics_insights.folder import Folder
-from manymetrics_insights.portable import PATTERNS
-from manymetrics_insights.session import open_session
+from manymetrics_api.sinks import MemorySink
+from manymetrics_insights.reader.folder import Folder
+from manymetrics_insights.reader.session import open_session
 from manymetrics_insights.views import VIEW_NAMES, read_views
-from manymetrics_processor import pipeline
-from manymetrics_processor.decode import StreamRecord
-from manymetrics_processor.lake import Lake, local_catalog
-from manymetrics_processor.window import Window
+from manymetrics_insights.views.athena import glue_views
+from manymetrics_insights.views.portable import PATTERNS
+from manymetrics_processor.decode.batch import StreamRecord
+from manymetrics_processor.dedup.window import Window
+from manymetrics_processor.ingest import pipeline
+from manymetrics_processor.lake.lake import Lake, local_catalog
 from tests.events_corpus import read_cases, request_of
 from tests.glue_lake import glue_lake
 from tests.in_process import ask, make_app

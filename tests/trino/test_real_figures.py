@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from manymetrics.tables import NAMESPACE
-from manymetrics_insights.athena import glue_views
-from manymetrics_processor import pipeline
-from manymetrics_processor.decode import StreamRecord
-from manymetrics_processor.lake import Lake
-from manymetrics_processor.window import Window
+from manymetrics_insights.views.athena import glue_views
+from manymetrics_processor.decode.batch import StreamRecord
+from manymetrics_processor.dedup.window import Window
+from manymetrics_processor.ingest import pipeline
+from manymetrics_processor.lake.lake import Lake
 from tests.aws_path import query
 from tests.integration.micro_batches import NOW, SHARD, STREAM, packed
 from tests.real_data import PROJECTS, figures, read_events, true_figures

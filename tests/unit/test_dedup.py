@@ -15,9 +15,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from manymetrics_processor import dedup
-from manymetrics_processor.dedup import DedupIndex, Ids, Run, ids_of
-from manymetrics_processor.window import resends_within
+from manymetrics_processor.decode.ids import Ids, ids_of
+from manymetrics_processor.dedup import index as dedup
+from manymetrics_processor.dedup.index import DedupIndex, Run
+from manymetrics_processor.dedup.window import resends_within
 
 Id = tuple[int, int]
 

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from manymetrics import admission, collect, events, http_protocol, intake
-from manymetrics.cli import COMMANDS
-from manymetrics.collect import ROUTES
-from manymetrics.cost.stack import PROCESSOR_MB
+from manymetrics import events
 from manymetrics.outcomes import REASON_DOCS, Reason, RequestOutcome
 from manymetrics.settings import PREFIX, Settings
 from manymetrics.tables import TABLES, Column
+from manymetrics_api import admission, collect, http_protocol, intake
+from manymetrics_api.routes import ROUTES
+from manymetrics_cli.cost.stack import PROCESSOR_MB
+from manymetrics_cli.main import COMMANDS
 from tests.conftest import ROOT
 
 PAGES = [
@@ -73,13 +74,16 @@ def test_the_docs_divide_no_whole_numbers_which_engines_do_otherwise(page: Path)
 
 
 def test_nothing_tells_to_install_from_pypi_where_this_is_not() -> None:
-    texts = [*PAGES, *(file for room in ("api", "processor", "insights") for file in (ROOT / room).rglob("*.py"))]
+    texts = [
+        *PAGES,
+        *(file for room in ("contract", "api", "processor", "insights", "cli") for file in (ROOT / room).rglob("*.py")),
+    ]
 
     assert [path for path in texts if "install 'manymetrics" in path.read_text()] == []
 
 
 def test_the_docs_agree_about_how_much_less_memory_arrow_takes() -> None:
-    texts = ["docs/settings.md", "api/manymetrics/settings.py", "sample/variables.tf", "infra/variables.tf"]
+    texts = ["docs/settings.md", "contract/manymetrics/settings.py", "sample/variables.tf", "infra/variables.tf"]
 
     said = {found for path in texts for found in _MEMORY_OF_ARROW.findall((ROOT / path).read_text())}
 

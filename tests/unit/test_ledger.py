@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from manymetrics.books import PROPERTY_PREFIX, StreamBooks, books_of, encode, property_name, read_books
 from manymetrics.outcomes import Reason
-from manymetrics_processor.ledger import PROPERTY_PREFIX, StreamBooks, books_of, encode, property_name, read_books
 
 ARN = "arn:aws:kinesis:eu-central-1:123456789012:stream/events:1763990000"
 SEQUENCE = 49_590_338_271_490_256_608_559_692_538_361_571_095_921_575_989_136_588_898  # Kinesis: 56 digits

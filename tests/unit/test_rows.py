@@ -17,10 +17,10 @@ from manymetrics.events import Rejected, parse_event
 from manymetrics.outcomes import Reason
 from manymetrics.records import Stamp, pack
 from manymetrics.tables import EVENTS
-from manymetrics_processor import context as reading
-from manymetrics_processor import rows
-from manymetrics_processor.decode import StreamRecord, decode, facts_of, row_or_rejected
-from manymetrics_processor.rows import Row, place_digest, read_request, row_of
+from manymetrics_processor.decode import context as reading
+from manymetrics_processor.decode.batch import StreamRecord, decode, facts_of, row_or_rejected
+from manymetrics_processor.decode.ids import dedup_digest, place_digest
+from manymetrics_processor.decode.row import Row, read_request, row_of
 
 PLACE = ("local:1", "shard-0", "7", 3)
 RECEIVED = datetime(2026, 3, 14, 12, tzinfo=UTC)
@@ -681,7 +681,7 @@ def test_two_places_have_two_digests() -> None:
 def test_ids_are_told_apart_by_project_and_to_the_letter() -> None:
     pairs = [("a", "m"), ("b", "m"), ("a", "M"), ("a", " m"), ("a", "m "), ("a", "\u00e9"), ("a", "e\u0301")]
 
-    assert len({rows.dedup_digest(project, message, "browser") for project, message in pairs}) == len(pairs)
+    assert len({dedup_digest(project, message, "browser") for project, message in pairs}) == len(pairs)
 
 
 # --- what a batch shares ----------------------------------------------------------------------------------
@@ -764,7 +764,7 @@ def test_the_letters_of_a_record_keep_its_stamp_once() -> None:
     stamp = Stamp(1, "r", "p", "server", context=b'{"x":"%s"}' % (b"a" * 100_000))
     [record] = pack(stamp, [b"{}", b"[]"])
 
-    with patch("manymetrics_processor.decode.facts_of", wraps=facts_of) as made:
+    with patch("manymetrics_processor.decode.batch.facts_of", wraps=facts_of) as made:
         batch = decode([StreamRecord("s", 1, record, 1)], "local:1")
 
     assert made.call_count == 1

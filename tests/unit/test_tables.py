@@ -7,9 +7,9 @@ import re
 import pytest
 
 from manymetrics.tables import EVENTS, TABLES, Column, Table, markdown, spark_ddl
-from manymetrics_processor.columns import arrow_schema, days_of, sort_order, to_arrow
-from manymetrics_processor.lake import iceberg_schema
-from manymetrics_processor.rows import DAY_US, Row
+from manymetrics_processor.decode.arrow import arrow_schema, days_of, sort_order, to_arrow
+from manymetrics_processor.decode.row import DAY_US, Row
+from manymetrics_processor.lake.lake import iceberg_schema
 
 # What design says is in `events`, in this order: a column's place is its field id, for ever.
 FIRST_COLUMNS = """

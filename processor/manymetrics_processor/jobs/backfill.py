@@ -23,21 +23,21 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.io import FileIO
 
 from manymetrics.tables import DEAD_LETTERS, EVENTS, NAMESPACE
-from manymetrics_processor.arrow_engine import ArrowEngine
-from manymetrics_processor.decode import DEAD_LETTERED, DUPLICATE, STORED, Batch, Bools
-from manymetrics_processor.dedup import WINDOW_DAYS
-from manymetrics_processor.handler import make_catalog
-from manymetrics_processor.isolation import is_retryable
+from manymetrics_processor.decode.batch import DEAD_LETTERED, DUPLICATE, STORED, Batch, Bools
+from manymetrics_processor.dedup.index import WINDOW_DAYS
+from manymetrics_processor.dedup.window import Window
+from manymetrics_processor.ingest.factory import make_catalog
+from manymetrics_processor.ingest.isolation import is_retryable
+from manymetrics_processor.ingest.pipeline import commit, run
+from manymetrics_processor.jobs.backfill_inputs import Piece, decode_piece, find_pieces, take_apart
 from manymetrics_processor.jobs.cluster import Cluster, cluster
 from manymetrics_processor.jobs.cluster_batch import ClusterEngine, batch_on_cluster, without_letters
 from manymetrics_processor.jobs.command import errors_in_a_line, job_parser, job_settings, megabytes, say
-from manymetrics_processor.jobs.pieces import Piece, decode_piece, find_pieces, take_apart
-from manymetrics_processor.lake import Lake, current_books, live_files
-from manymetrics_processor.pipeline import commit, run
-from manymetrics_processor.reading import read_file
-from manymetrics_processor.spread import in_groups
-from manymetrics_processor.storage import stored_file, stored_files
-from manymetrics_processor.window import Window
+from manymetrics_processor.lake.arrow_engine import ArrowEngine
+from manymetrics_processor.lake.lake import Lake, current_books, live_files
+from manymetrics_processor.lake.object_storage import stored_file, stored_files
+from manymetrics_processor.lake.scan import read_file
+from manymetrics_processor.parallel import in_groups
 
 COMMIT_BYTES = 2_000_000_000  # about so much, unpacked, is committed at once: two million events
 MAX_FILES = 10_000  # a watermark each, 20 bytes, in a property that every commit writes: Glue's take 512,000 bytes

@@ -14,12 +14,12 @@ from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table as IcebergTable
 
 from manymetrics.tables import Table
-from manymetrics_processor.arrow_engine import ArrowEngine, stage_day
-from manymetrics_processor.decode import Batch, Bools, Ints, Rows
+from manymetrics_processor.decode.batch import Batch, Bools, Ints, Rows
+from manymetrics_processor.jobs.backfill_inputs import Decoded, from_bytes, to_bytes
 from manymetrics_processor.jobs.cluster import Cluster, Kept
-from manymetrics_processor.jobs.pieces import Decoded, from_bytes, to_bytes
-from manymetrics_processor.maintenance import sort_rows
-from manymetrics_processor.reading import portable
+from manymetrics_processor.lake.arrow_engine import ArrowEngine, stage_day
+from manymetrics_processor.lake.maintenance import sort_rows
+from manymetrics_processor.lake.scan import portable
 
 FILE_ROWS = 250_000  # a data file, about 25 MB
 PASSED_OVER = b"-"  # beside decode's marks

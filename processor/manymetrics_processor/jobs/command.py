@@ -13,8 +13,8 @@ from dataclasses import replace
 from pyiceberg.exceptions import NoSuchTableError
 
 from manymetrics.settings import Settings, SettingsError
-from manymetrics_processor.lake import CommitContentionError, ForeignTableError
-from manymetrics_processor.reading import UnreadableDeletesError
+from manymetrics_processor.lake.lake import CommitContentionError, ForeignTableError
+from manymetrics_processor.lake.scan import UnreadableDeletesError
 
 
 def job_parser(name: str, description: str) -> argparse.ArgumentParser:

@@ -24,16 +24,19 @@ from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table as IcebergTable
 
 from manymetrics.tables import EVENTS, TABLES, Table
-from manymetrics_processor.columns import arrow_schema
-from manymetrics_processor.commits import ConflictError
-from manymetrics_processor.decode import Ints
-from manymetrics_processor.dedup import WINDOW_DAYS, Ids
-from manymetrics_processor.handler import AWS_ORPHAN_AGE_S, EXPIRE_AFTER_S, KEEP_SNAPSHOTS, make_catalog
+from manymetrics_processor.decode.arrow import arrow_schema
+from manymetrics_processor.decode.batch import Ints
+from manymetrics_processor.decode.ids import Ids
+from manymetrics_processor.dedup.index import WINDOW_DAYS
+from manymetrics_processor.dedup.window import ID_COLUMNS, ids_of_rows, resends_within
+from manymetrics_processor.errors import CommitNotConfirmedError
+from manymetrics_processor.ingest.factory import make_catalog
+from manymetrics_processor.ingest.processor import AWS_ORPHAN_AGE_S, EXPIRE_AFTER_S, KEEP_SNAPSHOTS
+from manymetrics_processor.jobs.backfill_inputs import from_bytes, to_bytes
 from manymetrics_processor.jobs.cluster import Cluster, cluster
 from manymetrics_processor.jobs.command import errors_in_a_line, job_parser, job_settings, megabytes, say
-from manymetrics_processor.jobs.pieces import from_bytes, to_bytes
-from manymetrics_processor.lake import Lake, live_files
-from manymetrics_processor.maintenance import (
+from manymetrics_processor.lake.lake import Lake, live_files
+from manymetrics_processor.lake.maintenance import (
     JOBS_ATTEMPTS,
     Rewritten,
     expire_snapshots,
@@ -41,9 +44,8 @@ from manymetrics_processor.maintenance import (
     stage_rewritten,
     swap,
 )
-from manymetrics_processor.reading import Positions, deleted_positions, portable, read_file
-from manymetrics_processor.storage import delete_files
-from manymetrics_processor.window import ID_COLUMNS, ids_of_rows, resends_within
+from manymetrics_processor.lake.object_storage import delete_files
+from manymetrics_processor.lake.scan import Positions, deleted_positions, portable, read_file
 
 FILE_BYTES = 128_000_000  # what files are merged up to; those over half of it are left alone
 FILE_ROWS = 500_000  # and a merge holds no more than so many rows in memory, about 1.2 GB
@@ -244,7 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     from_day = (args.since - date(1970, 1, 1)).days if args.since else 0
     limits = Limits(file_bytes=args.file_mb * 1_000_000, from_day=from_day)
-    with errors_in_a_line(parser, ConflictError), cluster("manymetrics compact") as on:
+    with errors_in_a_line(parser, CommitNotConfirmedError), cluster("manymetrics compact") as on:
         settings = job_settings(args)
         lake = Lake(make_catalog(settings, os.environ), database=settings.database)
         reports = compact(lake, on, limits, window_days=settings.dedup_window_days, say=say)

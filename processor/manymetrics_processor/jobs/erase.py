@@ -16,14 +16,15 @@ from dataclasses import asdict
 
 from botocore.exceptions import ClientError
 
-from manymetrics_processor.commits import ConflictError
-from manymetrics_processor.erase import Person, count, erase, with_linked_ids
-from manymetrics_processor.erase_objects import erase_from_objects
-from manymetrics_processor.handler import AWS_ORPHAN_AGE_S, make_catalog
+from manymetrics_processor.errors import CommitNotConfirmedError
+from manymetrics_processor.ingest.factory import make_catalog
+from manymetrics_processor.ingest.processor import AWS_ORPHAN_AGE_S
 from manymetrics_processor.jobs.cluster import cluster
 from manymetrics_processor.jobs.command import errors_in_a_line, job_parser, job_settings, say
-from manymetrics_processor.lake import Lake
-from manymetrics_processor.versions import purge_versions
+from manymetrics_processor.lake.lake import Lake
+from manymetrics_processor.operations.erase_objects import erase_from_objects
+from manymetrics_processor.operations.erase_tables import Person, count, erase, with_linked_ids
+from manymetrics_processor.operations.object_versions import purge_versions
 
 NEVER_REACHED = (
     "events that are still in the Kinesis stream: run this again once the processor has committed them",
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if not args.user_id and not any(args.anonymous_id):
         parser.error("name the person: --user-id ID, or --anonymous-id ID")
-    with errors_in_a_line(parser, ConflictError), cluster("manymetrics erase") as on:
+    with errors_in_a_line(parser, CommitNotConfirmedError), cluster("manymetrics erase") as on:
         settings = job_settings(args)
         lake = Lake(make_catalog(settings, os.environ), database=settings.database)
         failures = args.failures or [f"{settings.warehouse.rstrip('/')}/failures"]

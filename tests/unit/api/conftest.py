@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from manymetrics.sinks import SinkResult
+from manymetrics_api.sinks import SinkResult
 from tests.in_process import Api
 
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from manymetrics import admission, intake
-from manymetrics.admission import SMALL_BODY_BYTES, WORKERS, BodyBytes, LargeBodies, OverloadedError
-from manymetrics.collect import MAX_STORING_BYTES
 from manymetrics.events import ClientGoneError
-from manymetrics.http_protocol import max_connections
-from manymetrics.intake import CLIENT_GONE, Draft, accept, find_key_in_header
-from manymetrics.keys import KeyTable
+from manymetrics_api import admission, intake
+from manymetrics_api.admission import SMALL_BODY_BYTES, WORKERS, BodyBytes, LargeBodies, OverloadedError
+from manymetrics_api.collect import MAX_STORING_BYTES
+from manymetrics_api.http_protocol import max_connections
+from manymetrics_api.intake import CLIENT_GONE, Draft, accept, find_key_in_header
+from manymetrics_api.keys import KeyTable
 from tests.in_process import EVENT, KEYS, Api, basic
 from tests.unit.api.test_routes import error_of
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from manymetrics import intake, telemetry
+from manymetrics import telemetry
 from manymetrics.events import (
     MAX_BODY_BYTES,
     MAX_EVENT_BYTES,
@@ -27,6 +27,7 @@ from manymetrics.events import (
 from manymetrics.outcomes import RequestOutcome
 from manymetrics.records import Stamp, pack
 from manymetrics.settings import Settings
+from manymetrics_api import intake
 from tests.events_corpus import outcomes_of
 from tests.in_process import EVENT, Api, basic
 from tests.unit.api.test_routes import error_of

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from manymetrics.app import create_app
-from manymetrics.built_sdk import BuiltSdk, add_sdk_routes, hash_scripts, read_built_sdk
-from manymetrics.keys import KeyTable
 from manymetrics.settings import Settings
-from manymetrics.sinks import MemorySink
-from manymetrics.static_files import read_static_files
+from manymetrics_api.app import create_app
+from manymetrics_api.keys import KeyTable
+from manymetrics_api.sinks import MemorySink
+from manymetrics_cli.built_sdk import BuiltSdk, add_sdk_routes, hash_scripts, read_built_sdk
+from manymetrics_cli.static_files import read_static_files
 from tests.conftest import ROOT
 from tests.in_process import App, Reply, ask
 

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manymetrics import intake
 from manymetrics.events import (
     MAX_BRACKET_RUNS,
     MAX_CAREFUL_FIELDS,
@@ -29,7 +28,8 @@ from manymetrics.events import (
     split_batch_with_care,
     written_keys,
 )
-from manymetrics.keys import KeysUnavailableError, KeyTable, WriteKey
+from manymetrics_api import intake
+from manymetrics_api.keys import KeysUnavailableError, KeyTable, WriteKey
 from tests.in_process import EVENT, KEYS, Api, basic
 from tests.unit.api.test_routes import error_of
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from manymetrics.connection import Answer, parse_answer
+from manymetrics_api.aws.connection import Answer, parse_answer
 
 PLAIN = b'HTTP/1.1 200 OK\r\nContent-Type: x\r\nContent-Length: 7\r\n\r\n{"a":1}'
 CHUNKED = b'HTTP/1.1 400 Bad Request\r\ntransfer-encoding: chunked\r\n\r\n4;x=y\r\n{"a"\r\n3\r\n:1}\r\n0\r\n\r\n'

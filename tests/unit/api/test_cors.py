@@ -5,9 +5,9 @@ from urllib.parse import quote
 import msgspec
 import pytest
 
-from manymetrics import intake
-from manymetrics.collect import ALLOWED_HEADERS
-from manymetrics.keys import FileKeys, KeyTable
+from manymetrics_api import intake
+from manymetrics_api.collect import ALLOWED_HEADERS
+from manymetrics_api.keys import FileKeys, KeyTable
 from tests.in_process import BLOG, EVENT, GONE, PAGE, Api, Reply, basic
 from tests.unit.api.test_routes import error_of
 

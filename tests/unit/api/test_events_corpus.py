@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from manymetrics.sinks import MemorySink
+from manymetrics_api.sinks import MemorySink
 from tests.events_corpus import Case, outcomes_of, read_cases, request_of
 from tests.in_process import Api, App, Reply, ask
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from manymetrics.collect import ROUTES
+from manymetrics_api.routes import ROUTES
 from tests.in_process import Api, basic
 
 Operation = dict[str, Any]

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from manymetrics.app import create_app
-from manymetrics.keys import KeyTable
-from manymetrics.metrics import Books
 from manymetrics.settings import Settings
-from manymetrics.sinks import MemorySink, SinkResult
+from manymetrics_api.app import create_app
+from manymetrics_api.keys import KeyTable
+from manymetrics_api.metrics import Books
+from manymetrics_api.sinks import MemorySink, SinkResult
 from tests.in_process import EVENT, SHOP, Api, ask, basic, make_app
 from tests.unit.api.test_routes import error_of
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from manymetrics.app import create_app
-from manymetrics.built_sdk import BuiltSdk, read_built_sdk
-from manymetrics.keys import KeyTable, WriteKey
-from manymetrics.sample_page import SampleData, add_sample_routes
 from manymetrics.settings import Settings
-from manymetrics.sinks import MemorySink
+from manymetrics_api.app import create_app
+from manymetrics_api.keys import KeyTable, WriteKey
+from manymetrics_api.sinks import MemorySink
+from manymetrics_cli.built_sdk import BuiltSdk, read_built_sdk
+from manymetrics_cli.sample_page import SampleData, add_sample_routes
 from tests.in_process import App, Reply, ask
 
 HERE = {"host": "127.0.0.1:8000"}

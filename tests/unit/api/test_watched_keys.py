@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from manymetrics import keys as keys_module
-from manymetrics.keys import (
+from manymetrics_api import keys as keys_module
+from manymetrics_api.keys import (
     MAX_AGE_S,
     UNKNOWN_REMOTE_REREAD_S,
     KeysUnavailableError,

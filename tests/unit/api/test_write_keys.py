@@ -9,7 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from manymetrics.events import without_text
-from manymetrics.keys import (
+from manymetrics.records import unpack
+from manymetrics_api.keys import (
     FileKeys,
     KeysUnavailableError,
     KeyTable,
@@ -22,7 +23,6 @@ from manymetrics.keys import (
     repeated_keys,
     write_keys,
 )
-from manymetrics.records import unpack
 from tests.events_corpus import outcomes_of
 from tests.in_process import EVENT, GONE, SHOP, Api, Reply, basic
 from tests.unit.api.test_routes import error_of

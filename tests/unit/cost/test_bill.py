@@ -10,12 +10,12 @@ from typing import get_args
 import msgspec
 import pytest
 
-from manymetrics.cost import bill as model
-from manymetrics.cost.bill import Bill, bill_of, break_evens, marginal
-from manymetrics.cost.measured import EngineFigures, MaintenanceFigures, Measured, read_measured
-from manymetrics.cost.prices import read_prices
-from manymetrics.cost.stack import PLAIN_TRACKER, Engine, Ingress, Mode, Stack, Traffic
-from manymetrics_processor import handler
+from manymetrics_cli.cost import bill as model
+from manymetrics_cli.cost.bill import Bill, bill_of, break_evens, marginal
+from manymetrics_cli.cost.measured import EngineFigures, MaintenanceFigures, Measured, read_measured
+from manymetrics_cli.cost.prices import read_prices
+from manymetrics_cli.cost.stack import PLAIN_TRACKER, Engine, Ingress, Mode, Stack, Traffic
+from manymetrics_processor.ingest import processor as handler
 
 PRICES = read_prices()
 HAND = Measured(  # round figures, to work with by hand

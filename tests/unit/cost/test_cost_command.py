@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from manymetrics.cli import main
-from manymetrics.cost.bill import bill_of
-from manymetrics.cost.measured import read_measured
-from manymetrics.cost.prices import read_prices
-from manymetrics.cost.stack import Stack, Traffic
-from manymetrics.cost.tfvars import PRICED
+from manymetrics_cli.cost.bill import bill_of
+from manymetrics_cli.cost.measured import read_measured
+from manymetrics_cli.cost.prices import read_prices
+from manymetrics_cli.cost.stack import Stack, Traffic
+from manymetrics_cli.cost.tfvars import PRICED
+from manymetrics_cli.main import main
 from tests.conftest import ROOT
 
 README = ROOT / "README.md"

@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from manymetrics.cost.measured import BATCHES, MEASURED_FILE, MeasuredError, read_measured
-from manymetrics.cost.prices import PRICES_FILE, read_prices
-from manymetrics.cost.report import unverified
+from manymetrics_cli.cost.measured import BATCHES, MEASURED_FILE, MeasuredError, read_measured
+from manymetrics_cli.cost.prices import PRICES_FILE, read_prices
+from manymetrics_cli.cost.report import unverified
 from tests.bench import engines, lambda_api
 from tests.bench.report import Part
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from manymetrics.cost.stack import Stack
-from manymetrics.cost.tfvars import PRICED, TfvarsError, Value, read_tfvars, stack_of
+from manymetrics_cli.cost.stack import Stack
+from manymetrics_cli.cost.tfvars import PRICED, TfvarsError, Value, read_tfvars, stack_of
 from tests.conftest import ROOT
 
 EVERYTHING = """\

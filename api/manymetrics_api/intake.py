@@ -1,0 +1,532 @@
+"""From a request's bytes to records for the stream: a list of pure steps. Clock, ids and keys are arguments.
+
+    find key in header -> inflate -> split, find key -> check origin -> check limits -> (strict mode: check events)
+    -> take the write key out of the events
+
+The key is looked at before anything costly: a Basic header decides before the body is inflated; without one, only what
+msgspec does in one pass comes before it. Each step takes the draft and returns None, or the refusal that ends it. A
+refused request received no event.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+
+from manymetrics.events import (
+    MAX_BODY_BYTES,
+    MAX_EVENT_DEPTH,
+    MAX_EVENTS_A_REQUEST,
+    MAX_INFLATED_BYTES,
+    MAX_SENT_AT_BYTES,
+    MAX_SHARED_BYTES,
+    MAX_WEIGHT_BYTES,
+    MIN_EVENT_WEIGHT,
+    BatchBody,
+    ClientGoneError,
+    Envelope,
+    NeedsCareError,
+    Rejected,
+    TooManyValuesError,
+    UnreadableBodyError,
+    is_deeper_than,
+    may_hold_text,
+    near_key,
+    only_batch,
+    parse_event,
+    read_batch_envelope,
+    read_envelope,
+    read_envelope_with_care,
+    split_batch,
+    split_batch_with_care,
+    split_items,
+    text_of,
+    without_key,
+    without_text,
+    written_keys,
+)
+from manymetrics.outcomes import RequestOutcome
+from manymetrics.records import Stamp, pack, weight_of
+from manymetrics_api.keys import Keys, KeysUnavailableError, WriteKey
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+RETRY_AFTER_S = 1  # what a client is asked to wait when we can't store or can't read the keys
+
+MAX_GZIP_MEMBERS = 100  # gzip may come in several
+INFLATE_BLOCK_BYTES = 65_536  # what follows a member is copied, so it is handed over in blocks
+QUICK_CARE_BYTES = 64_000  # a body up to here is read with care, or strictly, in a millisecond
+MAX_FAILED_RECORDS = 100  # of strict mode's answer
+
+Headers = Mapping[bytes, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a request received no event. ``code`` is for programs, ``message`` for people: it says the cure."""
+
+    status: int
+    outcome: RequestOutcome
+    code: str
+    message: str
+    failed_records: tuple[Mapping[str, object], ...] = ()
+    closes: bool = False  # the connection: what was sent was not read to its end
+
+    @property
+    def retry_after_s(self) -> int | None:
+        """Set where the same request may be taken later."""
+        return RETRY_AFTER_S if self.status in {429, 503} else None
+
+
+_NO_ENVELOPE = Envelope()
+
+
+class Draft(msgspec.Struct):  # not a dataclass: it is made for each request, in C
+    """A request on its way through the steps."""
+
+    body: bytes
+    headers: Headers
+    keys: Keys
+    batch: bool  # whether the route takes a batch
+    default_type: str | None
+    query_key: str | None
+    envelope: Envelope = _NO_ENVELOPE
+    events: Sequence[bytes | msgspec.Raw] = ()
+    key: WriteKey | None = None
+    inflated: bool = False
+    in_thread: bool = False  # whether nobody else waits while this one is read
+    client: Client | None = None
+
+
+class Client(Protocol):
+    """Who waits for an answer."""
+
+    disconnected: bool
+
+
+class TakesLongError(Exception):
+    """Others would wait while this body is read: accept it again in a thread."""
+
+
+Step = Callable[[Draft], Refusal | None]
+
+
+def accept(
+    draft: Draft, *, received_at: int, request_id: str, ip: str | None
+) -> tuple[list[bytes], WriteKey] | Refusal:
+    """The records to put, and the key that sent them. ``received_at``: microseconds since 1970, UTC.
+
+    The draft is one that find_key_in_header has not refused. Raises TakesLongError, unless the draft is ``in_thread``.
+    """
+    for step in _steps_for(draft):
+        refusal = step(draft)
+        if refusal is not None:
+            return refusal
+        if draft.in_thread and _is_gone(draft):
+            return CLIENT_GONE
+    key = draft.key
+    if key is None:
+        return NO_KEY
+    envelope, events = _without_keys(draft, key.key)
+    agent = draft.headers.get(b"user-agent")
+    stamp = Stamp(
+        received_at,
+        request_id,
+        key.project,
+        key.kind,
+        ip,
+        agent[:1_024].decode("latin-1") if agent is not None and key.kind == "browser" else None,
+        draft.default_type,
+        bytes(envelope.sent_at) if draft.batch else _sent_at_header(draft.headers),
+        bytes(envelope.context) if draft.batch else b"",
+        bytes(envelope.integrations) if draft.batch else b"",
+        bytes(envelope.anonymous_id) if draft.batch else b"",
+    )
+    return pack(stamp, events), key
+
+
+# --- steps ------------------------------------------------------------------------------------------------
+
+
+def inflate_body(draft: Draft, most: int = MAX_INFLATED_BYTES) -> Refusal | None:
+    """Gzip or deflate, by header or by its first bytes, up to a hard cap: past it, the draft is left as it was."""
+    if draft.inflated:
+        return None
+    encoding, is_compressed = draft.headers.get(b"content-encoding"), _is_compressed(draft.body)
+    if encoding is None and not is_compressed:
+        return None
+    encoding = (encoding or b"").strip().lower()
+    if encoding not in _ENCODINGS:
+        return UNSUPPORTED_ENCODING
+    if not is_compressed and (encoding in _PLAIN or draft.body[:1] in b"{ \r\n\t"):
+        return None
+    try:
+        draft.body, draft.inflated = _inflate(draft.body, most), True
+    except OverflowError:
+        return TOO_LARGE_INFLATED
+    except (zlib.error, EOFError):
+        return INVALID_ENCODING
+    return None
+
+
+def find_key_in_header(draft: Draft) -> Refusal | None:
+    """A Basic header decides at once, so that no stranger's body is looked at."""
+    authorization = draft.headers.get(b"authorization")
+    if authorization is None:
+        return None
+    try:
+        draft.key = draft.keys.known(authorization)
+        if draft.key is not None:
+            return None
+        is_basic, text = _basic_user(authorization)
+        if not is_basic or text == "":
+            return None
+        draft.key = draft.keys.find(text) if text else None
+    except KeysUnavailableError:
+        return KEYS_UNAVAILABLE
+    if draft.key is None:
+        return UNKNOWN_KEY
+    draft.keys.remember(authorization, draft.key)
+    return None
+
+
+def split_events(draft: Draft) -> Refusal | None:
+    """Find the envelope, with the key where no header decided, and each event's bytes."""
+    if draft.body[:3] == BYTE_ORDER_MARK:
+        draft.body = draft.body[3:]
+    try:
+        return _split_quickly(draft)
+    except NeedsCareError:
+        pass
+    except TooManyValuesError as error:
+        return _too_large(str(error))
+    try:
+        if not _holds_live_key(draft):
+            return UNKNOWN_KEY if any(_keys_that_came(draft)) else NO_KEY
+    except KeysUnavailableError:
+        return KEYS_UNAVAILABLE
+    if not draft.in_thread and len(draft.body) > QUICK_CARE_BYTES:
+        raise TakesLongError
+    try:
+        return _split_with_care(draft)
+    except TooManyValuesError as error:
+        return _too_large(str(error))
+    except UnreadableBodyError as error:
+        return _refuse(400, "invalid_json", str(error))
+    except ClientGoneError:
+        return CLIENT_GONE
+
+
+def _split_quickly(draft: Draft) -> Refusal | None:
+    """Raises NeedsCareError, TooManyValuesError."""
+    if not draft.batch:
+        draft.envelope, draft.events = read_envelope(draft.body), (draft.body,)
+        return find_key(draft)
+    try:
+        is_trusted = _holds_live_key(draft)
+    except KeysUnavailableError:
+        is_trusted = False  # find_key says so, where it is this batch's own key
+    if is_trusted:
+        body = split_batch(draft.body)
+        draft.envelope = body
+        return find_key(draft) or _take_batch(draft, body)
+    envelope = read_batch_envelope(draft.body)
+    draft.envelope = envelope
+    return find_key(draft) or _take_batch(draft, only_batch(draft.body, split_items(envelope)))
+
+
+def _holds_live_key(draft: Draft) -> bool:
+    """Whether any key that came with it is live, whichever decides then.
+
+    Raises KeysUnavailableError where none is known to be, and one may be.
+    """
+    if draft.key is not None:
+        return True
+    unavailable: KeysUnavailableError | None = None
+    for text in _keys_that_came(draft):
+        try:
+            if draft.keys.find(text) is not None:
+                return True
+        except KeysUnavailableError as error:
+            unavailable = error
+    if unavailable is not None:
+        raise unavailable
+    return False
+
+
+def _keys_that_came(draft: Draft) -> Iterator[str]:
+    for text in (near_key(draft.body), draft.query_key, _key_header(draft)):
+        if text and (key := text.strip()):
+            yield key
+    yield from filter(None, map(str.strip, written_keys(draft.body)))
+
+
+def _split_with_care(draft: Draft) -> Refusal | None:
+    """Raises UnreadableBodyError, ClientGoneError."""
+
+    def gone() -> bool:
+        return _is_gone(draft)
+
+    if draft.batch:
+        batch = split_batch_with_care(draft.body, gone)
+        draft.envelope = batch
+        return find_key(draft) or _take_batch(draft, batch)
+    envelope = read_envelope_with_care(draft.body, gone, key_is_known=draft.key is not None)
+    draft.envelope, draft.events = envelope, (draft.body,)
+    return find_key(draft)
+
+
+def _without_keys(draft: Draft, key: str) -> tuple[Envelope, Sequence[bytes | msgspec.Raw]]:
+    """All without the key that they came with: it is a credential, and never stored.
+
+    Mostly one search of the body, which is all that each byte may cost here. Where the key is not in it as it is
+    written, fields that hold another one are left out as rows and dead letters are made.
+    """
+    envelope, events = draft.envelope, draft.events
+    if not may_hold_text(draft.body, key):
+        return envelope, events
+    events = [without_text(without_key(event), key) if may_hold_text(bytes(event), key) else event for event in events]
+    if draft.batch:
+        shared = {name: getattr(envelope, name) for name in Envelope.__struct_fields__}
+        envelope = Envelope(**{name: msgspec.Raw(without_text(raw, key)) for name, raw in shared.items()})
+    return envelope, events
+
+
+def _take_batch(draft: Draft, body: BatchBody) -> Refusal | None:
+    if body.batch is None:
+        return NO_BATCH
+    draft.envelope, draft.events = body, body.batch
+    return None
+
+
+def _is_gone(draft: Draft) -> bool:
+    return draft.client is not None and draft.client.disconnected
+
+
+def find_key(draft: Draft) -> Refusal | None:
+    """By Basic user, the body's writeKey, ?writeKey=, X-Write-Key, the body's api_key; the first with text decides."""
+    if draft.key is not None:
+        return None
+    text = _key_elsewhere(draft)
+    try:
+        draft.key = draft.keys.find(text) if text else None
+    except KeysUnavailableError:
+        return KEYS_UNAVAILABLE
+    if draft.key is None:
+        return UNKNOWN_KEY if text else NO_KEY
+    return None
+
+
+def check_origin(draft: Draft) -> Refusal | None:
+    """A page may send only from the origins of its key, compared exactly."""
+    origin = draft.headers.get(b"origin")
+    if origin is None or draft.key is None or not draft.key.origins:
+        return None
+    if origin.decode("latin-1") in draft.key.origins:
+        return None
+    return ORIGIN_NOT_ALLOWED
+
+
+def check_limits(draft: Draft) -> Refusal | None:
+    """The number of events, and the size and depth of what rides on each of them."""
+    envelope = draft.envelope
+    if not draft.batch:
+        return None
+    if len(draft.events) > MAX_EVENTS_A_REQUEST:
+        return _too_large(f"over {MAX_EVENTS_A_REQUEST} events in one request: send fewer at a time")
+    if len(envelope.sent_at) > MAX_SENT_AT_BYTES:
+        return _too_large(f"the batch's sentAt is over {MAX_SENT_AT_BYTES} bytes: send the time")
+    shared = {"context": envelope.context, "integrations": envelope.integrations, "anonymousId": envelope.anonymous_id}
+    if _weighs_too_much(draft, sum(map(len, shared.values())) + len(envelope.sent_at)):
+        return _too_large(
+            f"the batch's events, each of at least {MIN_EVENT_WEIGHT} bytes and with a copy of the batch's "
+            f"{', '.join(shared)}, are over {MAX_WEIGHT_BYTES} bytes: send fewer events at a time, or share less"
+        )
+    if not envelope.context and not envelope.integrations and not envelope.anonymous_id:
+        return None
+    for name, raw in shared.items():
+        if len(raw) > MAX_SHARED_BYTES:
+            return _too_large(f"the batch's {name} is over {MAX_SHARED_BYTES} bytes: send less of it")
+        if is_deeper_than(bytes(raw), MAX_EVENT_DEPTH - 1):
+            return _refuse(400, "too_deep", f"the batch's {name} is nested over {MAX_EVENT_DEPTH - 1} deep")
+    return None
+
+
+def _weighs_too_much(draft: Draft, shared: int) -> bool:
+    events = draft.events
+    most = len(draft.body) + (MIN_EVENT_WEIGHT + shared) * len(events)  # quick, and mostly enough
+    return most > MAX_WEIGHT_BYTES and weight_of([len(event) for event in events], shared) > MAX_WEIGHT_BYTES
+
+
+def check_events_if_strict(draft: Draft) -> Refusal | None:
+    """With X-Strict-Mode: 1, a request with any event that would become a dead letter is refused whole."""
+    if draft.headers.get(b"x-strict-mode") != b"1":
+        return None
+    if not draft.in_thread and sum(map(len, draft.events)) > QUICK_CARE_BYTES:
+        raise TakesLongError
+    shared_id = bytes(draft.envelope.anonymous_id) if draft.batch else b""
+    parsed = [parse_event(bytes(raw), draft.default_type, shared_id) for raw in draft.events]
+    failed = [
+        {"index": index, "reason": event.reason.value, "detail": event.detail}
+        for index, event in enumerate(parsed)
+        if isinstance(event, Rejected)
+    ]
+    if not failed:
+        return None
+    first = f" (the first {MAX_FAILED_RECORDS} are named)" if len(failed) > MAX_FAILED_RECORDS else ""
+    message = (
+        f"{len(failed)} of {len(parsed)} events are refused, so none was taken: "
+        f"mend failed_records{first}, or leave out X-Strict-Mode"
+    )
+    return Refusal(400, RequestOutcome.BAD_REQUEST, "invalid_events", message, tuple(failed[:MAX_FAILED_RECORDS]))
+
+
+STEPS: tuple[Step, ...] = (
+    inflate_body,
+    split_events,
+    check_origin,
+    check_limits,
+    check_events_if_strict,
+)
+
+
+# Where no header calls for the others: so it is for most requests.
+_USUAL_STEPS: tuple[Step, ...] = (split_events, check_limits)
+
+
+def _steps_for(draft: Draft) -> tuple[Step, ...]:
+    headers = draft.headers
+    if b"origin" in headers or b"content-encoding" in headers or b"x-strict-mode" in headers:
+        return STEPS
+    return STEPS if _is_compressed(draft.body) else _USUAL_STEPS
+
+
+# --- refusals ---------------------------------------------------------------------------------------------
+
+
+def _refuse(status: int, code: str, message: str) -> Refusal:
+    return Refusal(status, RequestOutcome.BAD_REQUEST, code, message)
+
+
+def _too_large(message: str) -> Refusal:
+    return Refusal(413, RequestOutcome.TOO_LARGE, "too_large", message, closes=True)
+
+
+# One code, so that programs see no difference; and none between a key that was revoked and one that never was.
+NO_KEY, UNKNOWN_KEY = (
+    Refusal(401, RequestOutcome.UNAUTHORIZED, "invalid_write_key", message)
+    for message in (
+        "no write key was sent: send it as Basic user name, `writeKey` in the body, ?writeKey= or X-Write-Key",
+        "the write key that was sent is not one of this server's live keys: see keys.json, or the SSM parameter on AWS",
+    )
+)
+ORIGIN_NOT_ALLOWED = Refusal(
+    403,
+    RequestOutcome.UNAUTHORIZED,
+    "origin_not_allowed",
+    "this write key may not be used from this origin: add it to the key's origins as a browser sends it, such as "
+    "https://www.example.com",
+)
+UNSUPPORTED_ENCODING = _refuse(
+    415, "unsupported_encoding", "Content-Encoding is not gzip, deflate or identity: send one of them"
+)
+INVALID_ENCODING = _refuse(
+    400, "invalid_encoding", "the body can't be inflated: send whole gzip or deflate data, once compressed"
+)
+ENCODING_LOST = Refusal(
+    415,
+    RequestOutcome.ENCODING_LOST,
+    "encoding_lost",
+    "the gateway took the compressed body for text and damaged it: turn gzip off in this client, or put a REST API "
+    "with binary media types, or a load balancer, before the function",
+)
+NO_BATCH = _refuse(400, "no_batch", '`batch` is missing: send {"batch": [...]}, or one event to /v1/track')
+KEYS_UNAVAILABLE = Refusal(
+    503, RequestOutcome.UNAVAILABLE, "keys_unavailable", "the write keys can't be read just now: send it again later"
+)
+STREAM_UNAVAILABLE = Refusal(
+    503, RequestOutcome.UNAVAILABLE, "stream_unavailable", "the events can't be stored just now: send them again later"
+)
+OVERLOADED = Refusal(
+    503, RequestOutcome.UNAVAILABLE, "overloaded", "too many large requests just now: send it again later", closes=True
+)
+CLIENT_GONE = _refuse(408, "client_gone", "the client closed the connection before the body was read: send it again")
+THROTTLED = Refusal(429, RequestOutcome.THROTTLED, "throttled", "too many events just now: send them again later")
+TOO_LARGE_BODY = _too_large(f"the body is over {MAX_BODY_BYTES} bytes: send fewer events at a time")
+TOO_LARGE_INFLATED = _too_large(f"the inflated body is over {MAX_INFLATED_BYTES} bytes: send fewer events at a time")
+
+
+# --- parts ------------------------------------------------------------------------------------------------
+
+GZIP_MAGIC = b"\x1f\x8b"
+_PADDING = b"\0 \t\r\n"  # what may follow a compressed body
+_PLAIN = frozenset({b"", b"identity"})
+_ENCODINGS = _PLAIN | {b"gzip", b"x-gzip", b"deflate"}
+
+
+def _is_compressed(body: bytes) -> bool:
+    """Whether a body begins as gzip or zlib do, and no JSON does."""
+    start = body[:2]
+    return start == GZIP_MAGIC or (start[:1] == b"x" and int.from_bytes(start, "big") % 31 == 0)
+
+
+def _inflate(body: bytes, most: int) -> bytes:
+    """Raises OverflowError past the caps, EOFError for a truncated body, zlib.error for anything else."""
+    window_bits = 47 if _is_compressed(body) else -15  # 47: gzip or zlib, by its header; -15: deflate without one
+    view, at, room = memoryview(body), 0, most + 1
+    parts: list[bytes] = []
+    for _ in range(MAX_GZIP_MEMBERS):
+        inflater = zlib.decompressobj(window_bits)
+        while not inflater.eof:
+            if at >= len(view):
+                raise EOFError
+            block = view[at : at + INFLATE_BLOCK_BYTES]
+            part = inflater.decompress(block, room)
+            parts.append(part)
+            room -= len(part)
+            if room <= 0:
+                raise OverflowError
+            at += len(block) - len(inflater.unused_data)
+        if not bytes(view[at:]).strip(_PADDING):
+            return b"".join(parts)
+    raise OverflowError
+
+
+def _key_elsewhere(draft: Draft) -> str | None:
+    """The first that is not blank. What is no text in the body says nothing, so that the next place does."""
+    envelope = draft.envelope
+    return (
+        (envelope.write_key and (text_of(envelope.write_key) or "").strip())
+        or (draft.query_key and draft.query_key.strip())
+        or _key_header(draft).strip()
+        or (envelope.api_key and (text_of(envelope.api_key) or "").strip())
+        or None
+    )
+
+
+def _key_header(draft: Draft) -> str:
+    return draft.headers.get(b"x-write-key", b"").decode("latin-1")
+
+
+def _basic_user(authorization: bytes) -> tuple[bool, str | None]:
+    """Whether the header is of HTTP Basic, and its user; None where it can't be read. Padding may be left out."""
+    scheme, _, text = authorization.replace(b"\t", b" ").strip().partition(b" ")
+    if scheme.lower() != b"basic":
+        return False, None
+    text = text.strip()
+    try:
+        user = base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
+        return True, user.decode().partition(":")[0].strip()
+    except (binascii.Error, ValueError):
+        return True, None
+
+
+def _sent_at_header(headers: Headers) -> bytes:
+    """The header SentAt of RudderStack's browser SDK, as JSON text; empty where absent."""
+    value = headers.get(b"sentat")
+    return msgspec.json.encode(value[:100].decode("latin-1")) if value else b""

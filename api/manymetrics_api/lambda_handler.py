@@ -1,0 +1,243 @@
+"""The root of the API on AWS Lambda: ``manymetrics_api.lambda_handler.handler``.
+
+Behind an HTTP API (payload 2.0 or 1.0), a REST API or a function URL. Hot routes, preflights and paths that are none
+of ours are answered straight from the payload, without FastAPI and Mangum, which are loaded for the first request to
+any other: they take seconds of a small function.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any, NamedTuple, cast
+from urllib.parse import urlencode
+
+from manymetrics.events import MAX_BODY_BYTES
+from manymetrics.settings import Settings
+from manymetrics.telemetry import embedded_metrics, log_json_lines
+from manymetrics_api.aws.app import keys_of, sink_of
+from manymetrics_api.aws.keys_parameter import READ_TIMEOUT_S
+from manymetrics_api.collect import NOT_FOUND, Answer, Collector, HeaderList, Request, is_preflight, refusal_answer
+from manymetrics_api.intake import ENCODING_LOST, INVALID_ENCODING, TOO_LARGE_BODY
+from manymetrics_api.keys import Keys
+from manymetrics_api.routes import find_route, is_other
+from manymetrics_api.sinks import Sink
+
+Payload = dict[str, Any]
+App = Callable[[Payload, object], Payload]
+
+METRIC_EVERY_S = 60.0  # at most, of one environment: a client that is wrong is wrong at each request
+
+
+def handler(payload: Payload, context: object) -> Payload:
+    """What Lambda calls. Raises SettingsError where a setting is missing."""
+    return _root().answer(payload, context)
+
+
+@cache
+def _root() -> Root:
+    log_json_lines(logging.WARNING)  # at INFO, Mangum logs paths, and one of them holds a key
+    settings = Settings.read(os.environ)
+    sink = sink_of(settings, os.environ, linger_s=0)
+    return Root(settings, keys_of(settings, os.environ, wait_s=READ_TIMEOUT_S), sink)
+
+
+class Root:
+    """One environment of the function: a collector, and behind it, once it is asked for, the whole app."""
+
+    def __init__(self, settings: Settings, keys: Keys, sink: Sink) -> None:
+        self._settings, self._keys, self._sink = settings, keys, sink
+        self._collector = Collector(keys, sink, trusted_proxies=settings.trusted_proxies, has_threads=False)
+        self._loop = asyncio.new_event_loop()
+        self._app: App | None = None
+        self._encodings_lost, self._told_at = 0, float("-inf")
+
+    def answer(self, payload: Payload, context: object) -> Payload:
+        """The response to a payload, in that payload's form."""
+        form = _V2 if payload.get("version") == "2.0" else _V1
+        asked = form.read(payload)
+        if asked.method == "OPTIONS" and is_preflight(asked.pairs):
+            return form.write(self._collector.preflight(asked.pairs))
+        route = find_route(asked.path.encode())
+        # No path of ours has an escape; Mangum would take it out.
+        if "%" in asked.path or (route is None and not is_other(asked.path)):
+            return form.write(self._collector.with_cors(refusal_answer(NOT_FOUND), asked.pairs))
+        try:
+            body = _body_of(payload)
+        except ValueError:
+            return form.write(self._collector.refused(INVALID_ENCODING, asked.pairs, None))
+        if len(body) > MAX_BODY_BYTES:
+            return form.write(self._collector.refused(TOO_LARGE_BODY, asked.pairs, None))
+        if _is_encoding_lost(payload, asked.pairs):
+            self._tell_of_lost_encoding()
+            return form.write(self._collector.refused(ENCODING_LOST, asked.pairs, None))
+        if route is None or asked.method != "POST":
+            return self.answer_with_app(form.put(payload, asked), context)
+        request = Request(route, asked.pairs, asked.query, asked.source_ip, body)
+        return form.write(self._loop.run_until_complete(self._collector.answer(request)))
+
+    def answer_with_app(self, payload: Payload, context: object) -> Payload:
+        """The same by way of Mangum and FastAPI, which knows every route. ``payload``: as ``put`` makes it."""
+        asyncio.set_event_loop(self._loop)
+        if self._app is None:
+            from mangum import Mangum
+
+            from manymetrics_api.app import create_app
+
+            app = create_app(settings=self._settings, keys=self._keys, sink=self._sink)
+            self._app = cast("App", Mangum(app, lifespan="off"))
+        return self._app(payload, context)
+
+    def _tell_of_lost_encoding(self) -> None:
+        """Count it in CloudWatch, at most once in METRIC_EVERY_S."""
+        self._encodings_lost += 1
+        if time.monotonic() - self._told_at < METRIC_EVERY_S:
+            return
+        values = {"encoding_lost": self._encodings_lost}
+        line = embedded_metrics(self._settings.database, ["encoding_lost"], values)
+        print(line, flush=True)  # noqa: T201  # the format is a line of the output
+        self._encodings_lost, self._told_at = 0, time.monotonic()
+
+    @property
+    def has_app(self) -> bool:
+        """Whether the whole app was loaded."""
+        return self._app is not None
+
+    def close(self) -> None:
+        """Give back what it holds. Lambda never does."""
+        asyncio.set_event_loop(None)
+        self._loop.close()
+
+
+class _Asked(NamedTuple):
+    """A request as both forms tell it. ``path`` is without the stage; ``pairs`` as collect.Request has them."""
+
+    method: str
+    path: str
+    query: bytes
+    pairs: HeaderList
+    source_ip: str | None
+
+
+class _V2:
+    """HTTP API payload 2.0, which is a function URL's too: a header that came more than once is joined with commas."""
+
+    @staticmethod
+    def read(payload: Payload) -> _Asked:
+        context = payload["requestContext"]
+        source_ip = context["http"].get("sourceIp")
+        return _Asked(
+            context["http"]["method"],
+            _without_stage(payload["rawPath"], context.get("stage")),
+            payload.get("rawQueryString", "").encode(),
+            _pairs(payload.get("headers") or {}, source_ip),
+            source_ip,
+        )
+
+    @staticmethod
+    def put(payload: Payload, asked: _Asked) -> Payload:
+        context = payload["requestContext"]
+        http = {**context["http"], "path": asked.path}
+        return {**payload, "headers": _headers(asked), "requestContext": {**context, "http": http}}
+
+    @staticmethod
+    def write(answer: Answer) -> Payload:
+        headers = {name: ",".join(values) for name, values in _by_name(answer.headers).items()}
+        return {
+            "statusCode": answer.status,
+            "headers": headers,
+            "body": answer.body.decode(),
+            "isBase64Encoded": False,
+        }
+
+
+class _V1:
+    """Payload 1.0 and a REST API's: each value of a header has a place of its own."""
+
+    @staticmethod
+    def read(payload: Payload) -> _Asked:
+        source_ip = (payload["requestContext"].get("identity") or {}).get("sourceIp")
+        many = payload.get("multiValueHeaders") or {}
+        query = payload.get("multiValueQueryStringParameters") or payload.get("queryStringParameters") or {}
+        return _Asked(
+            payload["httpMethod"],
+            payload["path"],
+            urlencode(query, doseq=True).encode(),
+            _pairs({**(payload.get("headers") or {}), **{n: ", ".join(v) for n, v in many.items()}}, source_ip),
+            source_ip,
+        )
+
+    @staticmethod
+    def put(payload: Payload, asked: _Asked) -> Payload:
+        return {**payload, "headers": _headers(asked), "multiValueHeaders": None}
+
+    @staticmethod
+    def write(answer: Answer) -> Payload:
+        headers = _by_name(answer.headers)
+        return {
+            "statusCode": answer.status,
+            "headers": {name: values[0] for name, values in headers.items() if len(values) == 1},
+            "multiValueHeaders": {name: values for name, values in headers.items() if len(values) > 1},
+            "body": answer.body.decode(),
+            "isBase64Encoded": False,
+        }
+
+
+def _without_stage(path: str, stage: str | None) -> str:
+    """A stage that has a name stands before every path."""
+    if stage in {None, "$default"}:
+        return path
+    return path.removeprefix(f"/{stage}") or "/"
+
+
+def _pairs(headers: Mapping[str, str], source_ip: str | None) -> HeaderList:
+    """The gateway adds its own sender to X-Forwarded-For; a server's collector finds only those before it there."""
+    named = {name.lower(): value for name, value in headers.items()}
+    forwarded = named.get("x-forwarded-for")
+    if forwarded is not None and source_ip:
+        hops, _, last = forwarded.rpartition(",")
+        if last.strip() == source_ip:
+            named["x-forwarded-for"] = hops
+    return [(name.encode(), value.encode("utf-8", "surrogatepass")) for name, value in named.items()]
+
+
+def _headers(asked: _Asked) -> dict[str, str]:
+    return {name.decode(): value.decode("utf-8", "surrogatepass") for name, value in asked.pairs}
+
+
+def _is_encoding_lost(payload: Payload, pairs: HeaderList) -> bool:
+    """Whether a compressed body came as text, so that each byte that is no UTF-8 became U+FFFD.
+
+    AWS's gateways take a body for text by its Content-Type alone (https://github.com/ministackorg/ministack/issues/766).
+    """
+    body: str = payload.get("body") or ""
+    if payload.get("isBase64Encoded"):
+        return False
+    if body.startswith("\x1f") or (body.startswith("x") and "\ufffd" in body):  # gzip, zlib: JSON begins with neither
+        return True
+    deflated = any(name == b"content-encoding" and value.strip().lower() == b"deflate" for name, value in pairs)
+    return deflated and "\ufffd" in body and not body.lstrip().startswith("{")
+
+
+def _body_of(payload: Payload) -> bytes:
+    """Raises ValueError for what is not base64 and says it is."""
+    body: str = payload.get("body") or ""
+    if payload.get("isBase64Encoded"):
+        return base64.b64decode(body, validate=True)
+    return body.encode("utf-8", "surrogatepass")
+
+
+def _by_name(headers: HeaderList) -> dict[str, list[str]]:
+    values: dict[str, list[str]] = {}
+    for name, value in headers:
+        values.setdefault(name.decode(), []).append(value.decode("latin-1"))
+    return values
+
+
+if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
+    _root()  # while Lambda starts the environment: it has a whole core then

@@ -1,0 +1,133 @@
+"""What /openapi.json says beyond what FastAPI derives: where the write key goes, the bodies of events, the refusals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+
+from manymetrics.outcomes import RequestOutcome
+from manymetrics_api import intake, models
+from manymetrics_api.collect import BODY_TIMEOUT, error_body
+from manymetrics_api.intake import Refusal
+
+_SCHEMES = {
+    "WriteKey": {
+        "type": "http",
+        "scheme": "basic",
+        "description": "The write key as user name; the password is empty. It wins over the other places.",
+    },
+    "WriteKeyInQuery": {"type": "apiKey", "in": "query", "name": "writeKey"},
+    "WriteKeyInHeader": {"type": "apiKey", "in": "header", "name": "X-Write-Key"},
+}
+SECURITY: list[dict[str, list[str]]] = [{name: []} for name in _SCHEMES]
+
+_TAGS = [
+    {
+        "name": "events",
+        "description": "What happened. The Segment protocol: its clients and RudderStack's work as they are.",
+    },
+    {"name": "pixels", "description": "Events from where no script runs: mails, mostly."},
+    {"name": "operation", "description": "Is it alive, can it store, what has it done."},
+    {"name": "client settings", "description": "What browser clients ask for at their start. It holds no secrets."},
+    {"name": "events, other spellings", "description": "The same routes as other clients write them."},
+]
+_DESCRIPTION = """
+Send events; query them with SQL in your own Iceberg tables.
+
+* **200 means durable.** Anything else received no event: send it again on 408, 429 and 503, mend it on another 4xx.
+* **The write key** is the user name of HTTP Basic; or `writeKey` in the body, `?writeKey=`, the header `X-Write-Key`,
+  or `api_key` in the body, in this order.
+* **A resend is stored once**: give each event a `messageId`.
+* **A bad event harms only itself**: it becomes a row of `dead_letters`, with its bytes and the reason.
+"""
+
+_BODIES = (models.Track, models.Identify, models.Page, models.Screen, models.Group, models.Alias, models.Batch)
+
+
+def _refusals(*refusals: Refusal, description: str) -> dict[str, Any]:
+    examples: dict[str, dict[str, Any]] = {}
+    for refusal in refusals:
+        name = refusal.code if refusal.code not in examples else f"{refusal.code}_{len(examples) + 1}"
+        examples[name] = {"summary": refusal.message, "value": error_body(refusal)}
+    answer: dict[str, Any] = {
+        "model": models.Refused,
+        "description": description,
+        "content": {"application/json": {"examples": examples}},
+    }
+    if any(refusal.retry_after_s for refusal in refusals):
+        answer["headers"] = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
+    return answer
+
+
+_STRICT_EXAMPLE = Refusal(
+    400,
+    RequestOutcome.BAD_REQUEST,
+    "invalid_events",
+    "1 of 2 events are refused, so none was taken: mend failed_records, or leave out X-Strict-Mode",
+    ({"index": 1, "reason": "no_identity", "detail": "userId, anonymousId"},),
+)
+_NOT_JSON = Refusal(400, RequestOutcome.BAD_REQUEST, "invalid_json", "the body is not JSON: it ends too early")
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    400: _refusals(
+        _NOT_JSON,
+        intake.NO_BATCH,
+        _STRICT_EXAMPLE,
+        description="Not JSON, no batch, or strict mode and an event is wrong.",
+    ),
+    401: _refusals(intake.NO_KEY, intake.UNKNOWN_KEY, description="No write key, or one that is not live."),
+    403: _refusals(intake.ORIGIN_NOT_ALLOWED, description="The key may not be used from this page's origin."),
+    408: _refusals(BODY_TIMEOUT, description="The body took over 30 s."),
+    413: _refusals(
+        intake.TOO_LARGE_BODY, description="Body, inflated body, envelope or number of events over the limit."
+    ),
+    415: _refusals(
+        intake.UNSUPPORTED_ENCODING,
+        intake.ENCODING_LOST,
+        description="A Content-Encoding that is not gzip, deflate or identity; or a gateway that damaged the body.",
+    ),
+    429: _refusals(intake.THROTTLED, description="The stream is throttled."),
+    503: _refusals(
+        intake.STREAM_UNAVAILABLE,
+        intake.KEYS_UNAVAILABLE,
+        intake.OVERLOADED,
+        description="The events can't be stored, the keys can't be read, or too many large requests come at once.",
+    ),
+}
+
+
+def describe(app: FastAPI) -> None:
+    """Make ``app`` serve the whole description; made once, when it is first asked for."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _document(app)
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    document = get_openapi(
+        title=app.title,
+        version=app.version,
+        summary=app.summary,
+        description=_DESCRIPTION,
+        routes=app.routes,
+        tags=_TAGS,
+    )
+    components = document["components"]
+    _, definitions = models_json_schema(
+        [(model, "validation") for model in _BODIES], ref_template="#/components/schemas/{model}"
+    )
+    components["schemas"] |= definitions["$defs"]
+    components["securitySchemes"] = _SCHEMES
+    for name in ("HTTPValidationError", "ValidationError"):  # nothing here answers FastAPI's 422
+        components["schemas"].pop(name, None)
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            operation["responses"].pop("422", None)
+    document["info"]["license"] = {"name": "MIT", "identifier": "MIT"}
+    return document

@@ -1,0 +1,125 @@
+"""The ``manymetrics`` command: one file a subcommand. What is dear to load is imported only as a command runs."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import sqlite3
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Any, cast
+
+from manymetrics.settings import SettingsError
+from manymetrics_cli.commands import backup, cost, doctor, erase, maintain, query, recover, replay, serve, stream, tail
+from manymetrics_cli.help_text import KeepExamples
+from manymetrics_cli.packages import missing_module
+from manymetrics_cli.races import LostRacesError
+
+COMMANDS = (serve, stream, query, tail, replay, erase, maintain, backup, recover, doctor, cost)
+
+_EXAMPLES = """\
+examples:
+  manymetrics serve
+  manymetrics query "SELECT event, COUNT(*) AS events FROM events GROUP BY event"
+  manymetrics COMMAND --help
+"""
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Refuses what it doesn't know by itself, so that the usage shown is that of the command it was given to."""
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:  # type: ignore[override]  # noqa: ANN401  # as the base class
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = CommandParser(
+        prog="manymetrics",
+        description="Product analytics in your own Iceberg tables.",
+        epilog=_EXAMPLES,
+        formatter_class=KeepExamples,
+    )
+    parser.add_argument("--version", action="version", version=f"manymetrics {metadata.version('manymetrics')}")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        command.add_parser(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand; returns its exit status."""
+    _open_closed_streams()
+    args = make_parser().parse_args(argv)
+    try:
+        _check(args)
+        status = cast("int", args.run(args))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody reads any more; nor may Python complain as it exits
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        message = _message(error)
+        if message is None:
+            raise
+        print(f"manymetrics: {message}", file=sys.stderr)
+        return 2 if isinstance(error, SettingsError) else 1
+    return status
+
+
+def _open_closed_streams() -> None:
+    """Give a stream that the caller closed (`>&-`) /dev/null, else the next file that is opened takes its number."""
+    while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
+        _closed.add(handle)
+    os.close(handle)
+    for name, number, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115  # kept
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a locale may lack what an event holds
+
+
+_closed: set[int] = set()
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raises SettingsError for what no command takes."""
+    if 1 in _closed and getattr(args, "to", None) is None and args.run not in {serve.run, stream.run}:
+        raise SettingsError("standard output is closed: redirect it to a file, or to /dev/null")
+    data_dir = getattr(args, "data_dir", None)
+    if data_dir is not None and data_dir.exists() and not data_dir.is_dir():
+        raise SettingsError(f"the data folder {data_dir} is a file: name a folder with --data-dir")
+    for name, value in vars(args).items():
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and not _is_unicode(text):
+                raise SettingsError(
+                    f"{name} is not UTF-8: set the terminal's encoding to UTF-8, or give it from a file"
+                )
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # bytes of the command line that are no UTF-8
+        return False
+    return True
+
+
+def _message(error: Exception) -> str | None:
+    """What to tell the user, with the cure; None for what only a bug can cause."""
+    if isinstance(error, SettingsError | LostRacesError):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError):
+        return missing_module(error)
+    if isinstance(error, OSError | sqlite3.Error):
+        return f"{error}: see `manymetrics doctor`"
+    if type(error).__module__.startswith("botocore."):
+        return f"{error}. See whether AWS_REGION, the credentials and the location are right"
+    return None

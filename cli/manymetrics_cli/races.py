@@ -1,0 +1,29 @@
+"""What a command says when others kept committing and it never got its turn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class LostRacesError(Exception):
+    """Nothing is broken or half done: the message says what to do."""
+
+
+@contextmanager
+def races_said_in_a_line() -> Iterator[None]:
+    """Raises LostRacesError for what the lake raises after all its attempts."""
+    from sqlalchemy.exc import OperationalError
+
+    from manymetrics_processor.errors import CommitNotConfirmedError
+    from manymetrics_processor.lake.lake import CommitContentionError, RolledBackError
+
+    try:
+        yield
+    except (CommitContentionError, CommitNotConfirmedError) as error:
+        raise LostRacesError(f"{error}: run the command again") from error
+    except OperationalError as error:
+        why = "is in use" if "locked" in str(error.orig) else "can't be written"
+        raise LostRacesError(f"the catalogue {why} ({error.orig}): run the command again") from error
+    except RolledBackError as error:
+        raise LostRacesError(str(error)) from error

@@ -1,0 +1,243 @@
+"""The tables on AWS: Glue says what is newest, S3 holds the files. Read with boto3, as every AWS tool is set up.
+
+DuckDB's own reader of S3 is an extension that is fetched as it is first used, and finds fewer kinds of credentials.
+So DuckDB asks a file system in Python, which knows the planned files alone and writes none. DuckDB still skips what
+a query doesn't need: it fetches a small file whole; of one of 8 MB the footer, then the columns of the row groups that
+may matter, in pieces of 2 MB beside each other (measured 2026-11-25, DuckDB 2.0.1).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    NoCredentialsError,
+    ReadTimeoutError,
+    ResponseStreamingError,
+    TokenRetrievalError,
+    UnauthorizedSSOTokenError,
+)
+from fsspec import AbstractFileSystem
+
+from manymetrics_insights.reader.iceberg import Attached, DataFile, LakeError, gone
+
+if TYPE_CHECKING:
+    import duckdb
+
+SCHEME: Final = "s3"
+READS_AT_ONCE: Final = 16
+TRIES: Final = 3  # of a body that breaks off on its way; botocore sends again only what got no answer at all
+_CHANGED: Final = datetime(2000, 1, 1, tzinfo=UTC)  # never: Iceberg's files are written once
+_NOT_LET_IN: Final = frozenset({"AccessDenied", "AccessDeniedException", "403"})
+_UNKNOWN: Final = frozenset(
+    {
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "InvalidAccessKeyId",
+        "InvalidClientTokenId",
+        "InvalidSignatureException",
+        "InvalidToken",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+    }
+)
+
+
+def glue_source(warehouse: str, database: str, environ: Mapping[str, str]) -> GlueSource:
+    """``warehouse``: the S3 location under which the tables are, ``s3://bucket/prefix``. Raises LakeError."""
+    if not warehouse.startswith(f"{SCHEME}://") or len(warehouse) == len(f"{SCHEME}://"):
+        raise LakeError(f"MANYMETRICS_WAREHOUSE takes s3://bucket/prefix, not {warehouse!r}.")
+    try:
+        session = boto3.Session(region_name=environ.get("AWS_REGION") or None)
+        if session.region_name is None:
+            raise LakeError("No AWS region: set AWS_REGION to that of the tables, or `aws configure set region`.")
+        # A bucket's name before that of an endpoint of one's own would rarely resolve.
+        endpoint = environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL")
+        s3 = Config(max_pool_connections=READS_AT_ONCE, s3={"addressing_style": "path"} if endpoint else None)
+        return GlueSource(
+            warehouse.rstrip("/"), database, session, session.client("glue"), session.client("s3", config=s3), endpoint
+        )
+    except BotoCoreError as error:
+        raise LakeError(_of_boto(error)) from error
+
+
+@dataclass(frozen=True, slots=True)
+class GlueSource:
+    """A ``Source``: Glue's catalogue and S3."""
+
+    warehouse: str
+    database: str
+    session: Any
+    glue: Any
+    s3: Any
+    endpoint: str | None
+
+    def metadata_location(self, table: str) -> str | None:
+        name = f"{self.database}.{table}"
+        region = self.session.region_name
+        try:
+            found = self.glue.get_table(DatabaseName=self.database, Name=table)["Table"]
+        except ClientError as error:
+            if _code(error) == "EntityNotFoundException":
+                raise LakeError(
+                    f"Glue in {region} has no {name}: the processor makes it as it starts (`manymetrics stream run`). "
+                    "If it has run, this is another database (MANYMETRICS_DATABASE), region (AWS_REGION) or account "
+                    "(AWS_PROFILE)."
+                ) from error
+            raise LakeError(_of_client(error, f"read {name} in Glue", "glue:GetTable on it, its database")) from error
+        except BotoCoreError as error:
+            raise LakeError(_of_boto(error)) from error
+        location = found.get("Parameters", {}).get("metadata_location")
+        if location is None:
+            raise LakeError(f"Glue's {name} is no Iceberg table: something else than ManyMetrics made it.")
+        if not location.startswith(f"{self.warehouse}/"):
+            raise LakeError(
+                f"Glue's {name} in {region} is at {location}, which is not under MANYMETRICS_WAREHOUSE "
+                f"({self.warehouse}): name its place there, or the other database (MANYMETRICS_DATABASE), region "
+                "(AWS_REGION) or account (AWS_PROFILE)."
+            )
+        return str(location)
+
+    def path(self, location: str) -> str:
+        return location
+
+    def read(self, locations: Sequence[str]) -> Iterator[bytes]:
+        with ThreadPoolExecutor(READS_AT_ONCE) as pool:
+            yield from pool.map(self.read_object, locations)
+
+    def attach(self, connection: duckdb.DuckDBPyConnection, files: Sequence[DataFile]) -> Attached:
+        planned = PlannedFiles({file.path: file.size for file in files}, self.read_object)
+        connection.register_filesystem(planned)
+        return lambda: next(iter(planned.failures), None)
+
+    def pyiceberg_properties(self) -> dict[str, str]:
+        credentials = self.session.get_credentials().get_frozen_credentials()
+        known = {
+            "s3.region": self.session.region_name,
+            "s3.endpoint": self.endpoint,
+            "s3.access-key-id": credentials.access_key,
+            "s3.secret-access-key": credentials.secret_key,
+            "s3.session-token": credentials.token,
+        }
+        return {name: value for name, value in known.items() if value}
+
+    def read_object(self, location: str, only: str | None = None) -> bytes:
+        """A whole object, or a range of its bytes as HTTP writes it. Raises FileNotFoundError, LakeError."""
+        tries = TRIES
+        while True:
+            tries -= 1
+            try:
+                return self._get(location, only)
+            except (ResponseStreamingError, ReadTimeoutError) as error:
+                if not tries:
+                    raise LakeError(_of_boto(error)) from error
+            except BotoCoreError as error:
+                raise LakeError(_of_boto(error)) from error
+
+    def _get(self, location: str, only: str | None) -> bytes:
+        bucket, _, key = location.removeprefix(f"{SCHEME}://").partition("/")
+        try:
+            answer = self.s3.get_object(Bucket=bucket, Key=key, **({"Range": only} if only else {}))
+        except ClientError as error:
+            if _code(error) == "NoSuchKey":
+                raise gone(location) from error
+            if _code(error) == "NoSuchBucket":
+                raise LakeError(f"There is no bucket {bucket}, which Glue names: it was deleted.") from error
+            raise LakeError(_of_client(error, f"read {location}", "s3:GetObject on the warehouse")) from error
+        data: bytes = answer["Body"].read()
+        return data
+
+
+class PlannedFiles(AbstractFileSystem):  # type: ignore[misc]  # fsspec ships no types
+    """The planned files as DuckDB reads them, by their locations."""
+
+    protocol = SCHEME
+    cachable = False  # an instance is one query's
+
+    def __init__(self, sizes: Mapping[str, int], read_range: Callable[[str, str], bytes]) -> None:
+        super().__init__()
+        self.failures: list[FileNotFoundError | LakeError] = []
+        self._sizes = sizes
+        self._read_range = read_range
+
+    def open(self, path: str, mode: str = "rb", **_options: object) -> PlannedFile:
+        if mode != "rb" or path not in self._sizes:
+            raise PermissionError(f"{path} is no file that a query may open ({mode})")
+        return PlannedFile(self._sizes[path], lambda start, end: self._read(path, start, end))
+
+    def info(self, path: str, **_options: object) -> dict[str, object]:
+        return {"name": path, "size": self._sizes[path], "type": "file"}
+
+    def glob(self, path: str, **_options: object) -> list[str]:
+        return [path] if path in self._sizes else []
+
+    def exists(self, path: str, **_options: object) -> bool:
+        return path in self._sizes
+
+    def modified(self, _path: str) -> datetime:
+        return _CHANGED
+
+    def _read(self, path: str, start: int, end: int) -> bytes:
+        try:
+            return self._read_range(path, f"bytes={start}-{end - 1}")
+        except (FileNotFoundError, LakeError) as error:
+            self.failures.append(error)
+            raise
+
+
+@dataclass(slots=True)
+class PlannedFile:
+    """A file open to read. DuckDB's threads share it and seek before each read, so each has a place of its own."""
+
+    size: int
+    read_range: Callable[[int, int], bytes]
+    closed: bool = False
+    _place: threading.local = field(default_factory=threading.local)
+
+    def seek(self, offset: int, _whence: int = 0) -> int:
+        self._place.offset = offset
+        return offset
+
+    def tell(self) -> int:
+        return getattr(self._place, "offset", 0)
+
+    def read(self, size: int = -1) -> bytes:
+        start = self.tell()
+        end = self.size if size < 0 else min(start + size, self.size)
+        data = self.read_range(start, end) if start < end else b""
+        self._place.offset = start + len(data)
+        return data
+
+    def seekable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response["Error"]["Code"])
+
+
+def _of_client(error: ClientError, what: str, permission: str) -> str:
+    code = _code(error)
+    if code in _UNKNOWN:
+        return f"AWS refuses the credentials ({code}): log in again, or name others (AWS_PROFILE, or the variables)."
+    if code in _NOT_LET_IN:
+        return f"No permission to {what}: it takes {permission} and, where its key is encrypted, kms:Decrypt. {error}"
+    return f"AWS can't {what}: {error}"
+
+
+def _of_boto(error: BotoCoreError) -> str:
+    if isinstance(error, NoCredentialsError | UnauthorizedSSOTokenError | TokenRetrievalError):
+        return f"No AWS credentials ({error}): `aws configure`, `aws sso login`, or AWS_PROFILE."
+    return f"AWS can't be reached: {error}"

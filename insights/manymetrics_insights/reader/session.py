@@ -1,0 +1,256 @@
+"""A DuckDB session over the tables, wherever they are: tables and views by name, and nothing else within reach.
+
+    plan the files (lake) -> name them as tables -> macros that Trino has -> views -> lock the configuration
+
+A session reads one snapshot of each table, whatever commits meanwhile. Data files are read by field id, so a column
+that was added later is null in older files; rows that a delete file names are left out. All times are UTC.
+"""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from itertools import count
+from pathlib import Path
+from typing import Final
+
+import duckdb
+
+from manymetrics.tables import TABLES, ColumnType, Table
+from manymetrics_insights.reader.iceberg import Attached, DataFile, Field, LakeError, Source, TableState, read_table
+from manymetrics_insights.views import View, read_views
+
+# Iceberg spec, primitive types, but for decimal(p, s), which DuckDB writes the same way. Nested ones aren't in the
+# contract; PyIceberg reads a table that has one.
+_DUCKDB_TYPES: Final = {
+    "boolean": "BOOLEAN",
+    "int": "INTEGER",
+    "long": "BIGINT",
+    "float": "FLOAT",
+    "double": "DOUBLE",
+    "date": "DATE",
+    "time": "TIME",
+    "timestamp": "TIMESTAMP",
+    "timestamptz": "TIMESTAMPTZ",
+    "string": "VARCHAR",
+    "uuid": "UUID",
+    "binary": "BLOB",
+}
+_CONTRACT_TYPES: Final[dict[ColumnType, str]] = {
+    "string": "VARCHAR",
+    "timestamp": "TIMESTAMP",
+    "int": "INTEGER",
+    "long": "BIGINT",
+}
+# What a query holds before it spills to the disk. Beside it are DuckDB's vectors of 2,048 rows, and the answer's rows.
+MEMORY_LIMIT: Final = "1GB"
+_HIDDEN: Final = "_manymetrics"  # the schema of what no query should name
+_ABSENT_FIELD_ID: Final = 1_000_000_000  # from here on: ids of the contract's columns that the table hasn't yet
+
+# Trino's functions that DuckDB lacks, with Trino's answers: null for what is no scalar, and for what is no JSON.
+_MACROS: Final = (
+    """CREATE MACRO json_extract_scalar(json, path) AS
+    CASE WHEN json_valid(json) THEN
+      CASE WHEN json_type(json, _json_path(path)) NOT IN ('OBJECT', 'ARRAY')
+      THEN json_extract_string(json, _json_path(path)) END
+    END""",
+    "CREATE MACRO to_unixtime(time) AS epoch(time)",
+)
+_JSON_PATH: Final = """CREATE MACRO _json_path(path) AS regexp_replace(path, '\\["([^"]*)"\\]', '."\\1"', 'g')"""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """``failure``, called after DuckDB's, says what kept it from a file.
+
+    Where that is a FileNotFoundError, maintenance was faster, and a new session finds what replaced the file; or
+    somebody deleted it. What does not need that table can be asked all the same.
+    """
+
+    connection: duckdb.DuckDBPyConnection
+    views: tuple[View, ...]
+    failure: Attached
+
+
+def open_session(source: Source, *, writable: Path | None = None) -> Session:
+    """Read what ``source`` holds now. ``writable`` is the one file that the caller's own COPY may write."""
+    states: dict[Table, TableState | None] = {}
+    missing: dict[Table, FileNotFoundError] = {}
+    for table in TABLES:
+        try:
+            states[table] = read_table(source, table.name)
+        except FileNotFoundError as error:
+            states[table], missing[table] = None, error
+    connection = duckdb.connect()
+    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
+    files = [file for state in states.values() if state for file in state.files]
+    deletes = [file for state in states.values() if state for file in state.deletes]
+    attached = source.attach(connection, [*files, *deletes])
+    connection.execute(f"CREATE SCHEMA {_HIDDEN}")
+    for table, state in states.items():
+        try:
+            if table not in missing:
+                _create_table(connection, table, state, source)
+        except duckdb.Error as error:
+            cause = attached() or error
+            if not isinstance(cause, FileNotFoundError):
+                raise cause from error
+            missing[table] = cause
+        if table in missing:
+            _create_failing(connection, table, missing[table])
+
+    def failure() -> Exception | None:
+        return attached() or next(iter(missing.values()), None)
+
+    for macro in (_JSON_PATH, *_MACROS):
+        connection.execute(macro)
+    views = read_views()
+    for view in views:
+        connection.execute(f"CREATE VIEW {view.name} AS {view.sql}")
+    _lock(connection, [*(file.path for file in files), *([str(writable)] if writable else [])])
+    return Session(connection, views, failure)
+
+
+def _create_table(
+    connection: duckdb.DuckDBPyConnection, table: Table, state: TableState | None, source: Source
+) -> None:
+    """Name the table's rows."""
+    fields = _fields(table, state)
+    if state is None or not state.files:
+        columns = ", ".join(f"CAST(NULL AS {kind}) AS {_name(name)}" for _, name, kind in fields)
+        connection.execute(f"CREATE VIEW {table.name} AS SELECT {columns} WHERE false")
+    elif any(_duckdb_type(field) is None for field in state.fields):
+        _copy_with_pyiceberg(connection, table, state, fields, source)
+    else:
+        connection.execute(f"CREATE VIEW {table.name} AS {_rows(connection, table, state, fields, source)}")
+
+
+def _create_failing(connection: duckdb.DuckDBPyConnection, table: Table, error: Exception) -> None:
+    """A table whose query fails with this error; its columns are known, so that views over it can be made."""
+    columns = ", ".join(f"CAST(NULL AS {kind}) AS {_name(name)}" for _, name, kind in _fields(table, None))
+    connection.execute(
+        f"CREATE VIEW {table.name} AS SELECT {columns} FROM range(1) WHERE error({_text(str(error))}) IS NULL"
+    )
+
+
+def _rows(
+    connection: duckdb.DuckDBPyConnection,
+    table: Table,
+    state: TableState,
+    fields: list[tuple[int, str, str]],
+    source: Source,
+) -> str:
+    """The table's rows as SQL. Files that no delete file names are read without a look at the deleted rows."""
+    if not state.deletes:
+        return f"SELECT * FROM {_scan(state.files, fields)}"
+    deleted = f"{_HIDDEN}.{_name('deleted_' + table.name)}"
+    connection.execute(
+        f"CREATE TABLE {deleted} AS SELECT file_path AS path, pos"
+        f" FROM read_parquet({_paths(state.deletes)}, hive_partitioning = false)"
+    )
+    named = [location for (location,) in connection.execute(f"SELECT DISTINCT path FROM {deleted}").fetchall()]
+    paths = [source.path(location) for location in named]
+    if paths != named:
+        moved = "(SELECT unnest(?) AS location, unnest(?) AS path) AS moved"
+        connection.execute(
+            f"UPDATE {deleted} SET path = moved.path FROM {moved} WHERE {deleted}.path = moved.location", [named, paths]
+        )
+    touched = set(paths)
+    whole = [file for file in state.files if file.path not in touched]
+    holed = [file for file in state.files if file.path in touched]
+    scans = [f"SELECT * FROM {_scan(whole, fields)}"] if whole else []
+    if holed:
+        still_there = f"NOT EXISTS (SELECT 1 FROM {deleted} WHERE path = kept.filename AND pos = kept.file_row_number)"
+        scans.append(f"SELECT * FROM {_scan(holed, fields)} AS kept WHERE {still_there}")
+    return " UNION ALL ".join(scans)
+
+
+def _scan(files: Iterable[DataFile], fields: list[tuple[int, str, str]]) -> str:
+    schema = ", ".join(
+        f"{field_id}: {{name: {_text(name)}, type: {_text(kind)}, default_value: NULL}}"
+        for field_id, name, kind in fields
+    )
+    return f"read_parquet({_paths(files)}, schema = MAP {{{schema}}}, hive_partitioning = false)"
+
+
+def _paths(files: Iterable[DataFile]) -> str:
+    return f"[{', '.join(_text(file.path) for file in files)}]"
+
+
+def _fields(table: Table, state: TableState | None) -> list[tuple[int, str, str]]:
+    """Field id, name and DuckDB type: the table's own, then what the contract has and an older table lacks."""
+    fields = [(field.id, field.name, _duckdb_type(field) or "") for field in state.fields] if state else []
+    there = {name for _, name, _ in fields}
+    return fields + [
+        (_ABSENT_FIELD_ID + place, column.name, _CONTRACT_TYPES[column.type])
+        for place, column in enumerate(table.columns)
+        if column.name not in there
+    ]
+
+
+def _duckdb_type(field: Field) -> str | None:
+    return field.type if field.type.startswith("decimal(") else _DUCKDB_TYPES.get(field.type)
+
+
+def _copy_with_pyiceberg(
+    connection: duckdb.DuckDBPyConnection,
+    table: Table,
+    state: TableState,
+    fields: list[tuple[int, str, str]],
+    source: Source,
+) -> None:
+    """Nested columns, which only somebody else can have added, need a whole Iceberg reader, which takes seconds."""
+    try:
+        from pyiceberg.table import StaticTable
+    except ModuleNotFoundError as error:
+        raise LakeError(
+            f"{table.name} has a nested column, which takes PyIceberg: pip install '.[processor]' in a checkout."
+        ) from error
+
+    rows = StaticTable.from_metadata(state.metadata_location, source.pyiceberg_properties()).scan().to_arrow()
+    columns = ", ".join(
+        _name(name) if field_id < _ABSENT_FIELD_ID else f"CAST(NULL AS {kind}) AS {_name(name)}"
+        for field_id, name, kind in fields
+    )
+    connection.register("_rows", rows)
+    connection.execute(f"CREATE TABLE {table.name} AS SELECT {columns} FROM _rows")
+    connection.unregister("_rows")
+
+
+@cache
+def _spill_home() -> Path | None:
+    """Make the folder for what queries of this process spill: rows, so nobody else may have made or may enter it.
+
+    None where the temp folder can't be written.
+    """
+    try:
+        home = Path(tempfile.mkdtemp(prefix="manymetrics-query-"))  # 0700, under a name that nobody can foresee
+    except OSError:
+        return None
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    return home
+
+
+_sessions = count()
+
+
+def _lock(connection: duckdb.DuckDBPyConnection, paths: list[str]) -> None:
+    home = _spill_home()
+    spill = str(home / str(next(_sessions))) if home else ""  # empty: what memory does not hold fails
+    connection.execute(f"SET temp_directory = {_text(spill)}")
+    connection.execute(f"SET allowed_paths = [{', '.join(map(_text, paths))}]")
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+
+
+def _name(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _text(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

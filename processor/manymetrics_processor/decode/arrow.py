@@ -1,0 +1,59 @@
+"""Rows -> Arrow columns, as tables.py says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from manymetrics.tables import Column, Table
+from manymetrics_processor.decode.row import DAY_US, Row
+
+_ARROW_TYPES: dict[str, pa.DataType] = {
+    "string": pa.string(),
+    "timestamp": pa.timestamp("us"),
+    "int": pa.int32(),
+    "long": pa.int64(),
+}
+
+
+@cache
+def arrow_schema(table: Table) -> pa.Schema:
+    """With Iceberg's field ids, so that readers resolve columns by id."""
+    return pa.schema([_field(number, column) for number, column in enumerate(table.columns, 1)])
+
+
+def _field(field_id: int, column: Column) -> pa.Field:
+    ids = {"PARQUET:field_id": str(field_id)}
+    return pa.field(column.name, _ARROW_TYPES[column.type], nullable=not column.required, metadata=ids)
+
+
+def to_arrow(table: Table, rows: Sequence[Row]) -> pa.Table:
+    """Rows, their values in table order, as Arrow; rows stay in order."""
+    schema = arrow_schema(table)
+    columns = zip(*rows, strict=True) if rows else [()] * len(schema)
+    arrays = [pa.array(values, type=field.type) for values, field in zip(columns, schema, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def days_of(table: Table, rows: pa.Table) -> npt.NDArray[np.int64]:
+    """The UTC day of each row, since 1970."""
+    days: npt.NDArray[np.int64] = rows[table.partition_day_of].cast(pa.int64()).to_numpy() // DAY_US
+    return days
+
+
+def sort_order(table: Table, rows: pa.Table, days: npt.NDArray[np.int64] | None = None) -> npt.NDArray[np.int64]:
+    """The places of the rows in their sorted order: by day, where ``days`` are given, then as the table is sorted.
+
+    Nulls come first; rows that are equal stay in order.
+    """
+    keyed = rows.select(table.sort)
+    keys = [(name, "ascending", "at_start") for name in table.sort]
+    if days is not None:
+        keyed, keys = keyed.append_column(" day", pa.array(days)), [(" day", "ascending", "at_start"), *keys]
+    order: npt.NDArray[np.int64] = pc.sort_indices(keyed, sort_keys=keys).to_numpy().astype(np.int64)
+    return order

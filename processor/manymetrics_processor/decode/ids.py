@@ -1,0 +1,33 @@
+"""The ids of rows: what a place in the stream and a message id are hashed to."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+Ids = npt.NDArray[np.uint64]  # shape (n, 2): the two halves of each id
+Place = tuple[str, str, str, int]
+"""Where an event stands: stream, shard, sequence number (decimal), position in its record."""
+
+
+def place_digest(place: Place) -> bytes:
+    """16 bytes that name the place; the same on every delivery."""
+    return hashlib.blake2b("\n".join(map(str, place)).encode(), digest_size=16).digest()
+
+
+def dedup_digest(project_id: object, message_id: object, key_kind: object) -> bytes:
+    """16 bytes for (project, kind of key, exact message id). Cryptographic, so that nobody can make two ids collide.
+
+    A browser key is public, so its ids must not meet a server key's. A project is not empty and holds no NUL: no
+    browser's text begins with one. A row without a kind counts as a browser's.
+    """
+    text = f"{project_id}\0{message_id}"
+    return hashlib.blake2b((f"\0{text}" if key_kind == "server" else text).encode(), digest_size=16).digest()
+
+
+def ids_of(digests: Iterable[bytes]) -> Ids:
+    """Digests as an array of shape (n, 2)."""
+    return np.frombuffer(b"".join(digests), dtype=np.uint64).reshape(-1, 2)

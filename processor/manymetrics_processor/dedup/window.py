@@ -1,0 +1,202 @@
+"""The dedup window of a table: the index of ids, kept level with the snapshots that others commit too.
+
+Where it is kept beside the table too, a new process begins with that. Before each attempt to commit, the ids of every
+snapshot that appeared since are added, so the index holds just what the table holds. Where the last seen snapshot is
+no longer among the table's ancestors, the index is read anew.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from functools import partial
+from itertools import repeat
+
+import numpy as np
+import pyarrow as pa
+from pyiceberg.io import FileIO
+from pyiceberg.manifest import DataFile
+from pyiceberg.table import Table as IcebergTable
+from pyiceberg.table.snapshots import Operation, Snapshot
+
+from manymetrics_processor.decode.batch import Bools, Ints
+from manymetrics_processor.decode.ids import Ids, dedup_digest, ids_of
+from manymetrics_processor.dedup.id_store import KeptIds
+from manymetrics_processor.dedup.index import WINDOW_DAYS, DedupIndex
+from manymetrics_processor.lake.lake import OPERATION, added_files, ancestors, live_files
+from manymetrics_processor.lake.object_storage import open_parquet
+from manymetrics_processor.parallel import Spread
+
+MAX_IDS = 30_000_000  # 480 MB, most of it in the temp folder
+ID_COLUMNS = ("project_id", "message_id", "key_kind")  # what a row's dedup id is made of
+KEEP_EVERY_COMMITS, KEEP_EVERY_IDS = 16, 1_000_000  # a new process reads at most so much from the table
+
+log = logging.getLogger("manymetrics.dedup")
+
+
+class Window:
+    """The ids of a table's last days. ``days``: how many UTC days after the first a resend is known as one.
+
+    ``max_ids``: with more, the oldest days are forgotten, and what is sent again of those is stored again; the day
+    that grows is never forgotten. ``last_day``: what was received later is never asked for, so it isn't read.
+    ``spread``: what reads the files.
+    """
+
+    def __init__(
+        self,
+        days: int = WINDOW_DAYS,
+        *,
+        kept: KeptIds | None = None,
+        max_ids: int = MAX_IDS,
+        last_day: float = float("inf"),
+        spread: Spread = map,
+    ) -> None:
+        self.days = days
+        self._last_day, self._spread = last_day, spread
+        self._index = DedupIndex(days)
+        self._kept, self._max_ids = kept, max_ids
+        self._snapshot_id: int | None = None  # the index holds the table up to here
+        self._from_day: int | None = None  # and only what was received since
+        self._table_uuid = ""
+        self._oldest_day = 0  # for want of room
+        self._commits_since_kept = self._ids_since_kept = 0
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    @property
+    def days_held(self) -> int:
+        """How many UTC days of ids are known, today's included; fewer than ``days`` where they don't fit."""
+        known = self._index.days
+        return known[-1] - known[0] + 1 if known else 0
+
+    def resends(self, iceberg: IcebergTable, ids: Ids, days: Ints) -> Bools:
+        """Which of these ids, received on these days, the table has already."""
+        found = np.zeros(len(ids), dtype=np.bool_)
+        if len(ids):
+            self._refresh(iceberg, int(days.min()) - self.days)
+        elif self._from_day is not None:  # or `put` would pass over what others have committed
+            self._refresh(iceberg, self._from_day)
+        for day in np.unique(days):
+            of_day = days == day
+            found[of_day] = self._index.holds(int(day), ids[of_day])
+        return found
+
+    def put(self, snapshot_id: int, days: Ints, ids: Ids) -> None:
+        """Take in what this process has just committed as ``snapshot_id``, on what was last refreshed."""
+        for day in np.unique(days):
+            self._index.add(int(day), ids[days == day])
+        self._commits_since_kept += 1
+        self._ids_since_kept += len(ids)
+        if self._from_day is not None:
+            self._snapshot_id = snapshot_id
+            self._make_room()
+
+    def keep(self) -> None:
+        """Keep the ids beside the table, if enough is new. Never raises: the table has them."""
+        is_due = self._commits_since_kept >= KEEP_EVERY_COMMITS or self._ids_since_kept >= KEEP_EVERY_IDS
+        if self._kept is None or not is_due or self._snapshot_id is None or self._from_day is None:
+            return
+        self._commits_since_kept = self._ids_since_kept = 0
+        try:
+            self._kept.put(self._table_uuid, self._snapshot_id, self._from_day, self._oldest_day, self._index)
+        except Exception as error:  # whatever it is: tried again after as many commits
+            log.warning("the dedup ids can't be kept beside the table", exc_info=error)
+
+    def _make_room(self) -> None:
+        while len(self._index) > self._max_ids and len(self._index.days) > 1:
+            self._oldest_day = self._index.days[1]
+            self._index.forget_before(self._oldest_day)
+            self._from_day = max(self._from_day or 0, self._oldest_day)
+            log.warning(
+                "the dedup ids of a day were forgotten: there are too many", extra={"facts": {"ids": len(self)}}
+            )
+
+    def _refresh(self, iceberg: IcebergTable, from_day: int) -> None:
+        if self._from_day is None:
+            self._open_kept(iceberg)
+        from_day = max(from_day, self._oldest_day)
+        if self._from_day is None or from_day < self._from_day:
+            self._read_anew(iceberg, from_day)
+        else:
+            self._read_news(iceberg, self._from_day)
+        # One day more is kept, so that a record that comes a little late at midnight doesn't make all be read anew.
+        if self._from_day is not None and self._from_day < from_day - 1:
+            self._from_day = from_day - 1
+            self._index.forget_before(self._from_day)
+
+    def _open_kept(self, iceberg: IcebergTable) -> None:
+        self._table_uuid = str(iceberg.metadata.table_uuid)
+        state = self._kept.open(self._table_uuid, self._index) if self._kept else None
+        if state is not None:
+            self._snapshot_id, self._from_day = state.snapshot_id, state.from_day
+            self._oldest_day = state.oldest_day
+            self._commits_since_kept = KEEP_EVERY_COMMITS  # what it is behind by is not known
+
+    def _read_news(self, iceberg: IcebergTable, from_day: int) -> None:
+        current = iceberg.current_snapshot()
+        if current is None or current.snapshot_id == self._snapshot_id:
+            return None
+        news = []
+        for snapshot in ancestors(iceberg):
+            if snapshot.snapshot_id == self._snapshot_id:
+                break
+            news.append(snapshot)
+        else:
+            if self._snapshot_id is not None or news[-1].parent_snapshot_id is not None:
+                return self._read_anew(iceberg, from_day)
+        for snapshot in news:
+            own = snapshot.summary.additional_properties.get(OPERATION) if snapshot.summary else None
+            if own in {None, "ingest"} and not _is_replace(snapshot):  # compaction and erasure bring no new ids
+                self._read(iceberg.io, added_files(iceberg, snapshot), from_day)
+        self._snapshot_id = current.snapshot_id
+        return None
+
+    def _read_anew(self, iceberg: IcebergTable, from_day: int) -> None:
+        self._index.clear()
+        self._read(iceberg.io, live_files(iceberg), from_day)
+        self._from_day = from_day
+        current = iceberg.current_snapshot()
+        self._snapshot_id = current.snapshot_id if current else None
+        self._commits_since_kept = KEEP_EVERY_COMMITS  # it was dear: the next process shouldn't have to
+
+    def _read(self, io: FileIO, files: Iterable[DataFile], from_day: int) -> None:
+        asked = [file for file in files if from_day <= file.partition[0] <= self._last_day]
+        for file, ids in zip(asked, self._spread(partial(read_ids, io), [one.file_path for one in asked]), strict=True):
+            self._index.add(file.partition[0], ids)
+
+
+def read_ids(io: FileIO, location: str) -> Ids:
+    """The ids of a data file's rows, deleted ones too, in order."""
+    with open_parquet(io, location) as parquet:
+        data = parquet.read(columns=[*ID_COLUMNS])  # one that the file lacks is left out
+    return ids_of_rows(data)
+
+
+def ids_of_rows(rows: pa.Table) -> Ids:
+    """The ids of rows that have ID_COLUMNS, in order; without ``key_kind`` they are a browser's."""
+    kinds = rows["key_kind"].to_pylist() if "key_kind" in rows.column_names else repeat(None, rows.num_rows)
+    fields = zip(rows["project_id"].to_pylist(), rows["message_id"].to_pylist(), kinds, strict=True)
+    return ids_of([dedup_digest(project, message, kind) for project, message, kind in fields])
+
+
+def _is_replace(snapshot: Snapshot) -> bool:
+    return snapshot.summary is not None and snapshot.summary.operation == Operation.REPLACE
+
+
+def resends_within(ids: Ids, days: Ints, window_days: int) -> Ints:
+    """Which of these ids, in the order in which the first one wins, come again; as indexes."""
+    order = np.lexsort((np.arange(len(ids)), ids[:, 1], ids[:, 0]))
+    ordered = ids[order]
+    same = np.flatnonzero((ordered[1:] == ordered[:-1]).all(axis=1))
+    if not len(same):
+        return same
+    again = []
+    taken: dict[bytes, list[int]] = {}  # the days on which an id was
+    for i in np.unique(order[np.concatenate((same, same + 1))]):
+        digest, day = ids[i].tobytes(), int(days[i])
+        if any(abs(other - day) <= window_days for other in taken.setdefault(digest, [])):
+            again.append(i)
+        else:
+            taken[digest].append(day)
+    return np.array(again, dtype=np.int64)

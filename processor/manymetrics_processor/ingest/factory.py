@@ -1,0 +1,184 @@
+"""Build the processor, and what it stands on, from the settings: for the Lambda handler, the jobs and the commands."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import boto3
+from pyiceberg.catalog import Catalog
+from pyiceberg.io import load_file_io
+from pyiceberg.table import Table as IcebergTable
+
+from manymetrics.settings import Settings, SettingsError
+from manymetrics.tables import EVENTS, Table
+from manymetrics_processor.decode.batch import Rows
+from manymetrics_processor.dedup.id_store import KeptIds
+from manymetrics_processor.dedup.window import Window
+from manymetrics_processor.ingest.kinesis_poller import MAINTAIN_EVERY_S, EventSource, Options
+from manymetrics_processor.ingest.processor import Processor
+from manymetrics_processor.ingest.raw_archive import Archive
+from manymetrics_processor.lake.arrow_engine import ArrowEngine
+from manymetrics_processor.lake.glue_catalog import glue_catalog
+from manymetrics_processor.lake.lake import Engine, Lake, current_books
+from manymetrics_processor.lake.object_storage import write_bytes
+
+log = logging.getLogger("manymetrics.processor")
+
+
+def make_catalog(settings: Settings, environ: Mapping[str, str]) -> Catalog:
+    """The tables' catalogue. Raises SettingsError."""
+    if not settings.warehouse.startswith("s3://"):
+        raise SettingsError("MANYMETRICS_WAREHOUSE is missing: the S3 location of the tables, s3://bucket/prefix")
+    return glue_catalog(settings.warehouse, environ)
+
+
+def make_processor(
+    settings: Settings,
+    catalog: Catalog,
+    environ: Mapping[str, str],
+    stream_of: Callable[[str], str] | None = None,
+) -> Processor:
+    """The processor that the settings describe. Its engine starts with the first batch."""
+    engine = StartedEngine(lambda: make_engine(settings, environ))
+    archive = Archive(settings.archive, load_file_io(catalog.properties)) if settings.archive else None
+    window = make_window(settings, catalog)
+    names = stream_of or partial(stream_name, boto3.client("kinesis"))
+    return Processor(
+        lambda sleep: Lake(catalog, engine, database=settings.database, sleep=sleep),
+        window,
+        names,
+        archive,
+        engine.is_alive,
+    )
+
+
+class StartedEngine:
+    """An engine that ``start`` makes as it is first needed.
+
+    Spark takes seconds to start. Lambda stops an init after ten and runs it again, with the first JVM still there.
+    Creating and maintaining tables needs no engine.
+    """
+
+    def __init__(self, start: Callable[[], tuple[Engine, Callable[[], bool]]]) -> None:
+        self._start = start
+        self._started: tuple[Engine, Callable[[], bool]] | None = None
+
+    def is_alive(self) -> bool:
+        """Whether it is still there; also where it has not started."""
+        return self._started is None or self._started[1]()
+
+    @property
+    def _engine(self) -> Engine:
+        if self._started is None:
+            self._started = self._start()
+        return self._started[0]
+
+    def stage(self, table: Table, iceberg: IcebergTable, rows: Rows) -> Sequence[Any]:
+        """As Engine.stage."""
+        return self._engine.stage(table, iceberg, rows)
+
+    def try_out(self, table: Table, iceberg: IcebergTable, rows: Rows) -> None:
+        """As Engine.try_out."""
+        self._engine.try_out(table, iceberg, rows)
+
+    def append(
+        self,
+        table: Table,
+        iceberg: IcebergTable,
+        files: Sequence[Any],
+        summary: Mapping[str, str],
+        properties: Mapping[str, str],
+    ) -> int:
+        """As Engine.append."""
+        return self._engine.append(table, iceberg, files, summary, properties)
+
+
+def make_engine(settings: Settings, environ: Mapping[str, str]) -> tuple[Engine, Callable[[], bool]]:
+    """The engine that the settings name, and whether it is still there. Starting Spark takes seconds."""
+    if settings.engine == "arrow":
+        return ArrowEngine(), lambda: True
+    from manymetrics_processor.lake.spark.engine import SparkEngine
+    from manymetrics_processor.lake.spark.session import SparkSettings, is_running, maps_archive, start_session
+
+    archive = settings.spark_jars / "classes.jsa"
+    session = start_session(
+        SparkSettings(
+            warehouse=settings.warehouse,
+            region=environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or "us-east-1",
+            jars=settings.spark_jars,
+            java_home=Path(environ["JAVA_HOME"]) if "JAVA_HOME" in environ else None,
+            class_archive=archive,
+            endpoint=environ.get("AWS_ENDPOINT_URL"),
+        )
+    )
+    if archive.is_file() and not maps_archive(session, archive):
+        log.warning(
+            "the JVM does without its class archive, so that each start takes twice as long: build the image again",
+            extra={"facts": {"archive": str(archive)}},
+        )
+    return SparkEngine(session), lambda: is_running(session)
+
+
+def make_window(settings: Settings, catalog: Catalog) -> Window:
+    """The dedup window, with its ids beside the tables."""
+    home = f"{settings.warehouse.rstrip('/')}/{settings.database}/{EVENTS.name}-ids"
+    kept = KeptIds(load_file_io(catalog.properties), home)
+    return Window(settings.dedup_window_days, kept=kept, max_ids=settings.dedup_max_ids)
+
+
+def make_event_source(environ: Mapping[str, str], options: Options, failures: str | None = None) -> EventSource:
+    """What runs the processor without Lambda. Raises SettingsError.
+
+    ``failures``: the location under which batches are kept that are given up.
+    """
+    settings = Settings.read(environ)
+    catalog = make_catalog(settings, environ)
+    lake = Lake(catalog, database=settings.database)
+    lake.ensure_tables()
+    # A batch is of the incarnation that it was read from, also where the stream was made anew since.
+    processor = make_processor(settings, catalog, environ, lambda _arn: source.stream)
+    home = (failures or f"{settings.warehouse.rstrip('/')}/failures").rstrip("/")
+    maintained_at = time.monotonic()
+
+    def invoke(event: dict[str, Any]) -> dict[str, Any]:
+        nonlocal maintained_at
+        answer = processor.handle(event, None)
+        if time.monotonic() - maintained_at >= MAINTAIN_EVERY_S:  # between two commits: beside them it loses each race
+            maintained_at = time.monotonic()
+            try:
+                processor.handle({"action": "maintain"}, None)
+            except Exception as error:  # nothing depends on it
+                log.warning("maintenance failed and will be tried again in an hour", exc_info=error)
+        return answer
+
+    kinesis = boto3.client("kinesis")
+    source = EventSource(
+        kinesis,
+        kinesis.describe_stream_summary(StreamName=settings.stream)["StreamDescriptionSummary"]["StreamARN"],
+        invoke,
+        partial(stream_name, kinesis),
+        lambda stream, shard: current_books(lake.load(EVENTS), stream).watermark(shard),
+        lambda key, data: write_bytes(lake.io, f"{home}/{key}", data),
+        options,
+    )
+    return source
+
+
+def stream_name(kinesis: Any, arn: str) -> str:  # noqa: ANN401  # boto3 ships no types
+    """A stream with its incarnation: one that is deleted and made again starts at its first record."""
+    # Asked each time: a container outlives a stream, and one call a batch is nothing.
+    stream = kinesis.describe_stream_summary(StreamARN=arn)["StreamDescriptionSummary"]
+    return f"{arn}@{stream['StreamCreationTimestamp'].timestamp():.3f}"
+
+
+def known_stream_name(kinesis: Any, arn: str) -> str:  # noqa: ANN401  # as above
+    """As stream_name; the ARN alone where the stream is gone, for what can still be replayed of it."""
+    try:
+        return stream_name(kinesis, arn)
+    except kinesis.exceptions.ResourceNotFoundException:
+        return arn

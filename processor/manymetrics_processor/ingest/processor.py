@@ -1,0 +1,166 @@
+"""Commit batches of Kinesis records, as an event source mapping delivers them, and answer the other actions.
+
+A bad record never fails a batch. What fails for our reasons (Glue or S3 out of reach, no time left) is reported as a
+partial failure at the first record that is not committed; Lambda delivers from there again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from itertools import groupby
+from typing import Any, Protocol
+
+from botocore.exceptions import ClientError
+
+from manymetrics.tables import TABLES
+from manymetrics.telemetry import embedded_metrics
+from manymetrics_processor.decode.batch import DEAD_LETTERED, DUPLICATE, STORED
+from manymetrics_processor.dedup.window import Window
+from manymetrics_processor.ingest import pipeline
+from manymetrics_processor.ingest.lambda_records import parts_of, stream_record
+from manymetrics_processor.ingest.raw_archive import Archive
+from manymetrics_processor.lake.lake import CommitContentionError, Lake
+from manymetrics_processor.lake.maintenance import Read, maintain
+
+RESERVE_S = 8.0  # no commit is begun with less time left, and no lost race is run again
+SUSPECT_AFTER = 5  # failures in a row at one record: then errors of AWS are looked into, too
+KEEP_SNAPSHOTS = 100  # with a window of 300 s: what was 8 hours ago can still be asked
+EXPIRE_AT_ONCE = 50
+EXPIRE_AFTER_S = 3_600.0  # a query in Athena ends within half an hour
+# Longer than any statement of Athena's or job of EMR's holds files that it has not committed.
+AWS_ORPHAN_AGE_S = 86_400.0
+NEW_ROLE_S, NEW_ROLE_RETRY_S = 60.0, 3.0
+
+log = logging.getLogger("manymetrics.processor")
+
+
+class Context(Protocol):
+    """What Lambda tells of an invocation."""
+
+    def get_remaining_time_in_millis(self) -> int: ...
+
+
+class Processor:
+    """``stream_of`` names a stream with its incarnation, by its ARN. ``is_alive``: whether the engine still is."""
+
+    def __init__(
+        self,
+        lake_of: Callable[[Callable[[float], None]], Lake],
+        window: Window,
+        stream_of: Callable[[str], str],
+        archive: Archive | None = None,
+        is_alive: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._lake = lake_of(self._sleep)
+        self._window, self._stream_of, self._archive = window, stream_of, archive
+        self._is_alive = is_alive
+        self._until = float("inf")
+        self._has_tables = False
+        self._manifests: Read = {}
+        self._failed_at: tuple[str, int] | None = None  # the first record that was not committed, and how often
+        self._failures = 0
+
+    def handle(self, event: Mapping[str, Any], context: Context | None) -> dict[str, Any]:
+        """Answer one invocation."""
+        self._until = (
+            float("inf") if context is None else time.monotonic() + context.get_remaining_time_in_millis() / 1e3
+        )
+        if "Records" in event:
+            return {"batchItemFailures": self._commit(event["Records"])}
+        action = event.get("action")
+        if action == "ensure_tables":
+            self._ensure_tables()
+            return {"tables": {table.name: self._lake.load(table).location() for table in TABLES}}
+        if action == "maintain":
+            reports = maintain(
+                self._lake,
+                keep_snapshots=KEEP_SNAPSHOTS,
+                older_than_s=EXPIRE_AFTER_S,
+                at_least=EXPIRE_AT_ONCE,
+                look_for_orphans=event.get("orphans", True),
+                orphan_age_s=AWS_ORPHAN_AGE_S,
+                read=self._manifests,
+            )
+            return {"tables": [asdict(report) for report in reports]}
+        raise ValueError('the processor takes a Kinesis event, {"action": "ensure_tables"} or {"action": "maintain"}')
+
+    def _ensure_tables(self) -> None:
+        """It is called as soon as the role is made, and IAM takes seconds until it is known everywhere."""
+        until = time.monotonic() + NEW_ROLE_S
+        while True:
+            try:
+                self._lake.ensure_tables()
+            except (ClientError, OSError) as error:
+                if not _is_denied(error) or time.monotonic() > until:
+                    raise
+                log.warning("not allowed yet, and tried again: the role may be new", exc_info=error)
+                time.sleep(NEW_ROLE_RETRY_S)
+            else:
+                return
+
+    def _commit(self, records: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+        """Returns where to go on from, as Lambda wants it: none, or the first record that isn't committed."""
+        pending = records
+        try:
+            if not self._has_tables:
+                self._lake.ensure_tables()
+                self._has_tables = True
+            for arn, of_stream in groupby(records, key=lambda record: str(record["eventSourceARN"])):
+                stream = self._stream_of(arn)
+                for part in parts_of([stream_record(record) for record in of_stream]):
+                    if self._is_short_of_time():
+                        raise TimeoutError("too little time left for another commit")  # noqa: TRY301  # reported as all else
+                    if self._archive is not None:
+                        self._archive.put(stream, part)
+                    suspect = self._failed_at == (part[0].shard, part[0].sequence) and self._failures >= SUSPECT_AFTER
+                    run = partial(pipeline.run, suspect=True) if suspect else pipeline.run
+                    committed = run(part, stream, self._lake, self._window)
+                    pending = pending[len(part) :]
+                    _put_metrics(committed.outcomes, self._window, self._lake.database)
+            self._window.keep()
+        except Exception as error:  # whatever it is: no bad record does this, so it is ours, and passes
+            log.warning("a batch will be delivered again from its first record that is not committed", exc_info=error)
+            if not self._is_alive():
+                log.exception("the JVM is gone, and this process ends: a new one goes on from the watermark")
+                os._exit(1)  # nothing here can be used again; Lambda, or who started this, starts a new one
+            first = stream_record(pending[0])
+            failed_at = first.shard, first.sequence
+            self._failures = self._failures + 1 if failed_at == self._failed_at else 1
+            self._failed_at = failed_at
+            return [{"itemIdentifier": pending[0]["kinesis"]["sequenceNumber"]}]
+        self._failed_at, self._failures = None, 0
+        return []
+
+    def _is_short_of_time(self) -> bool:
+        return self._until - time.monotonic() < RESERVE_S
+
+    def _sleep(self, seconds: float) -> None:
+        if self._is_short_of_time():
+            raise CommitContentionError("lost a race, and too little time is left for another")
+        time.sleep(seconds)
+
+
+def _is_denied(error: Exception) -> bool:
+    """Glue's word for it, or S3's by way of Arrow."""
+    return "AccessDenied" in str(error) or "ACCESS_DENIED" in str(error)
+
+
+def _put_metrics(outcomes: Sequence[bytes | None], window: Window, database: str) -> None:
+    """Tell CloudWatch what one commit did."""
+    marks = Counter(mark for of_record in outcomes for mark in of_record or b"")
+    stored, duplicate, dead = (marks[mark[0]] for mark in (STORED, DUPLICATE, DEAD_LETTERED))
+    values = {
+        "received": marks.total(),
+        "stored": stored,
+        "duplicate": duplicate,
+        "dead_lettered": dead,
+        "dedup_ids": len(window),
+        "dedup_days": window.days_held,
+    }
+    print(embedded_metrics(database, ("stored", "dead_lettered"), values), flush=True)  # noqa: T201  # the format is a line of the output

@@ -1,0 +1,230 @@
+"""Rows -> data files -> commit, by Iceberg's Java library in Spark's own JVM.
+
+``stage`` writes with Iceberg's Spark writer and commits nothing: the way that Iceberg's own rewrite takes.
+
+``append`` is a compare-and-swap. Iceberg's Java transactions move a losing append onto the new head and commit it, and
+their validations don't see a commit that adds no file, though it moves the books. So the new metadata is built here, on
+the very metadata that the caller looked at, and given to ``TableOperations.commit``, which Glue takes only where the
+table's metadata location and version are still those. Nothing is ever rebased.
+
+An answer that was lost, or that says neither yes nor no, is a CommitStateUnknownError. Nothing that a
+commit wrote is deleted then: the session's catalogue deletes no file (``s3.delete-enabled``), since Iceberg takes some
+of those answers for a failure and would delete the metadata of a table that has it. What is old is deleted here, after
+a commit that is known to have landed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from uuid import uuid4
+
+import pyarrow as pa
+from py4j.protocol import Py4JError, Py4JJavaError
+from pyiceberg.table import Table as IcebergTable
+from pyspark.sql import SparkSession
+
+from manymetrics.tables import Table
+from manymetrics_processor.decode.batch import Rows
+from manymetrics_processor.errors import CommitStateUnknownError, ConflictError, RetryableError
+from manymetrics_processor.lake.object_storage import delete_files
+
+_MAX_LOADS = 5
+_NOT_FOUND = "org.apache.iceberg.exceptions.NotFoundException"
+_MOST_CAUSES = 20
+# What the machine, the network or AWS says. Spark wraps a task's error in its own, with the cause inside.
+_OF_STORAGE = (
+    "java.io.",
+    "java.net.",
+    "java.lang.OutOfMemoryError",
+    "java.util.concurrent.TimeoutException",
+    "org.apache.http.",
+    "org.apache.iceberg.exceptions.RuntimeIOException",
+    "org.apache.iceberg.exceptions.NotFoundException",
+    "org.apache.iceberg.exceptions.NoSuchTableException",
+    "org.apache.iceberg.exceptions.CommitFailedException",
+    "org.apache.iceberg.exceptions.ServiceUnavailableException",
+    "software.amazon.awssdk.",
+)
+_REFUSED = ("org.apache.iceberg.exceptions.ForbiddenException", "org.apache.iceberg.exceptions.NotAuthorizedException")
+
+
+class EngineLostError(RetryableError):
+    """The JVM is gone, and a commit may have landed. End this process; a new one finds out by the watermark."""
+
+
+class JavaStorageError(RetryableError, OSError):
+    """Spark or Iceberg can't reach or use what it writes to. Nothing was committed."""
+
+
+class SparkEngine:
+    """Stages and appends through a session of ``spark_session.start_session``. For one thread."""
+
+    def __init__(self, session: SparkSession, catalog: str = "lake") -> None:
+        self._session = session
+        self._jvm: Any = session._jvm  # noqa: SLF001  # pyspark's only way to Java
+        state: Any = session._jsparkSession.sessionState()  # noqa: SLF001  # as above
+        self._catalog: Any = state.catalogManager().catalog(catalog).icebergCatalog()
+        self._table_cache = _table_cache(session)
+        self._handles: dict[str, tuple[str, Any]] = {}  # by table: at which metadata, and Iceberg's Java table
+        self._deleting_io: Any = None
+
+    def stage(self, table: Table, iceberg: IcebergTable, rows: Rows) -> Sequence[Any]:
+        """Write the rows to new files, one a day, in the order they have; nothing refers to them yet.
+
+        Raises JavaStorageError, EngineLostError, and Py4JJavaError for what may be the rows' own.
+        """
+        if not len(rows.day):
+            return []
+        with _java_errors(JavaStorageError):
+            return self._stage(table, iceberg, rows)
+
+    def try_out(self, table: Table, iceberg: IcebergTable, rows: Rows) -> None:
+        """As Engine.try_out; the manifests that it writes stay until they are removed as orphans."""
+        files: Sequence[Any] = []
+        try:
+            files = self.stage(table, iceberg, rows)
+            with _java_errors(JavaStorageError):
+                self._applied(self._handle(table, iceberg), files, {})
+        finally:
+            delete_files(iceberg.io, [str(file.location()) for file in files])
+
+    def _stage(self, table: Table, iceberg: IcebergTable, rows: Rows) -> Sequence[Any]:
+        target = self._handle(table, iceberg)
+        targets = self._table_cache
+        written: Any = self._jvm.org.apache.iceberg.spark.FileRewriteCoordinator.get()
+        key = uuid4().hex
+        targets.add(key, target)
+        try:
+            self._write(rows.table, key, iceberg.metadata.default_sort_order_id)
+            return list(written.fetchNewFiles(target, key))
+        finally:
+            targets.remove(key)
+            written.clearRewrite(target, key)
+
+    def append(
+        self,
+        table: Table,
+        iceberg: IcebergTable,
+        files: Sequence[Any],
+        summary: Mapping[str, str],
+        properties: Mapping[str, str],
+    ) -> int:
+        """Commit on the very state that ``iceberg`` shows, with files or none. Returns the new snapshot's id.
+
+        Raises CommitNotConfirmedError; EngineLostError where the JVM is gone; and as ``stage`` for what fails before
+        the commit is asked for.
+        """
+        with _java_errors(CommitStateUnknownError):
+            handle = self._handle(table, iceberg)
+            operations = handle.operations()
+            base = operations.current()
+            _check_is(base, iceberg)
+            snapshot = self._applied(handle, files, summary)
+            _check_is(operations.current(), iceberg)
+        with _java_errors(CommitStateUnknownError, may_have_landed=True):
+            metadata = (
+                self._jvm.org.apache.iceberg.TableMetadata.buildFrom(base)
+                .setBranchSnapshot(snapshot, "main")
+                .setProperties(self._java_map(properties))
+                .build()
+            )
+            operations.commit(base, metadata)
+            self._remove_old_metadata(handle, base, metadata)
+            return int(snapshot.snapshotId())
+
+    def _applied(self, handle: Any, files: Sequence[Any], summary: Mapping[str, str]) -> Any:  # noqa: ANN401  # Java's
+        """The snapshot to commit. Looks at the catalogue again, and writes the manifests on what it finds."""
+        update = handle.newAppend()  # as the table says, it merges small manifests
+        for file in files:
+            update.appendFile(file)
+        for key, value in summary.items():
+            update.set(key, value)
+        return update.apply()
+
+    def _remove_old_metadata(self, handle: Any, base: Any, metadata: Any) -> None:  # noqa: ANN401  # Java's
+        """As the table's ``write.metadata.delete-after-commit.enabled`` says; what can't be deleted is left."""
+        io, catalog_util = handle.io(), self._jvm.org.apache.iceberg.CatalogUtil
+        properties = self._jvm.java.util.HashMap(io.properties())
+        properties.put("s3.delete-enabled", "true")
+        with contextlib.suppress(Py4JJavaError):
+            if self._deleting_io is None:
+                self._deleting_io = catalog_util.loadFileIO(io.getClass().getName(), properties, None)
+            catalog_util.deleteRemovedMetadataFiles(self._deleting_io, base, metadata)
+
+    def _handle(self, table: Table, iceberg: IcebergTable) -> Any:  # noqa: ANN401  # Java's
+        """Iceberg's Java table: the one at hand if it is of the state that ``iceberg`` shows, else a new one."""
+        location, handle = self._handles.get(table.name, ("", None))
+        if location != iceberg.metadata_location:
+            handle = self._load(iceberg)
+            location = str(handle.operations().current().metadataFileLocation())
+            self._handles[table.name] = location, handle
+        return handle
+
+    def _load(self, iceberg: IcebergTable) -> Any:  # noqa: ANN401  # Java's
+        """A table keeps five old metadata files: others may commit more between the look at Glue and that at S3."""
+        identifier = self._jvm.org.apache.iceberg.catalog.TableIdentifier.parse(".".join(iceberg.name()))
+        for _ in range(_MAX_LOADS - 1):
+            try:
+                return self._catalog.loadTable(identifier)
+            except Py4JJavaError as error:
+                if _java_classes(error)[0] != _NOT_FOUND:
+                    raise
+        return self._catalog.loadTable(identifier)
+
+    def _write(self, data: pa.Table, key: str, sort_order_id: int) -> None:
+        options = {"use-table-distribution-and-ordering": "false", "output-sort-order-id": str(sort_order_id)}
+        frame = self._session.createDataFrame(data).coalesce(1)
+        frame.write.format("iceberg").options(**options).mode("append").save(key)
+
+    def _java_map(self, values: Mapping[str, str]) -> Any:  # noqa: ANN401  # Java's
+        java = self._jvm.java.util.HashMap()
+        for key, value in values.items():
+            java.put(key, value)
+        return java
+
+
+def _table_cache(session: SparkSession) -> Any:  # noqa: ANN401  # Java's
+    """``SparkTableCache.get()``, asked for by its signature.
+
+    There is an instance's ``get`` too, and py4j takes the first of that name: which it is differs with a class archive.
+    """
+    gateway: Any = session.sparkContext._gateway  # noqa: SLF001  # pyspark's only way to Java
+    lang = gateway.jvm.java.lang
+    kind = lang.Class.forName("org.apache.iceberg.spark.SparkTableCache")
+    return kind.getMethod("get", gateway.new_array(lang.Class, 0)).invoke(None, gateway.new_array(lang.Object, 0))
+
+
+@contextlib.contextmanager
+def _java_errors(storage: type[RetryableError], *, may_have_landed: bool = False) -> Iterator[None]:
+    """Turn what Java says into what ``stage`` and ``append`` raise: ``storage`` for what the machine or AWS says.
+
+    Of a commit that was asked for, only a refusal is known not to have landed.
+    """
+    try:
+        yield
+    except Py4JJavaError as error:
+        kinds = _java_classes(error)
+        if kinds[0] in _REFUSED:
+            raise JavaStorageError(str(error.java_exception)) from error
+        if may_have_landed or any(kind.startswith(_OF_STORAGE) for kind in kinds):
+            raise storage(str(error.java_exception)) from error
+        raise
+    except (Py4JError, ConnectionError, TimeoutError, EOFError) as error:
+        raise EngineLostError(str(error)) from error
+
+
+def _java_classes(error: Py4JJavaError) -> list[str]:
+    """Of the exception and its causes, outermost first."""
+    classes: list[str] = []
+    exception = error.java_exception
+    while exception is not None and len(classes) < _MOST_CAUSES:
+        classes.append(str(exception.getClass().getName()))
+        exception = exception.getCause()
+    return classes
+
+
+def _check_is(metadata: Any, iceberg: IcebergTable) -> None:  # noqa: ANN401  # Java's
+    if metadata.metadataFileLocation() != iceberg.metadata_location:
+        raise ConflictError("somebody else committed first")

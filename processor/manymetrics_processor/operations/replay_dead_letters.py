@@ -1,0 +1,169 @@
+"""Send dead letters again, after a fix. Doing it twice changes nothing.
+
+A replayed event keeps its first place in the stream, its received_at and all that the API knew of its request, so its
+row is the one it would have had at first; where it has no message_id, the id is made from that place. The dedup
+window is that of its own day, so a second replay finds the first. Rows go first, then the mark `replayed` in
+dead_letters: a crash in between is mended by the next replay.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from manymetrics.events import Rejected
+from manymetrics.outcomes import Reason
+from manymetrics.records import Stamp
+from manymetrics.tables import DEAD_LETTERS, EVENTS
+from manymetrics_processor.decode.batch import DUPLICATE, STORED, Entry, batch_of, row_or_rejected
+from manymetrics_processor.decode.ids import dedup_digest
+from manymetrics_processor.decode.row import Row, read_request
+from manymetrics_processor.dedup.window import Window
+from manymetrics_processor.ingest.isolation import is_retryable
+from manymetrics_processor.ingest.pipeline import commit
+from manymetrics_processor.lake.lake import Lake, Plan, current_books, live_files
+from manymetrics_processor.lake.scan import read_files
+
+STREAM, SHARD = "replay", "replay"
+STAGE = "replayed"
+_AT_ONCE = 10_000
+_KEY_KIND = EVENTS.column_names.index("key_kind")
+
+log = logging.getLogger("manymetrics.replay")
+
+Letter = dict[str, Any]
+"""A row of dead_letters."""
+
+
+@dataclass(slots=True)
+class Report:
+    """What became of the dead letters that were chosen."""
+
+    stored: int = 0
+    duplicate: int = 0
+    still_refused: dict[str, int] = field(default_factory=dict)  # by reason
+    not_whole: int = 0  # too large to have been kept whole
+
+
+def replay(
+    lake: Lake, window: Window, chosen: Callable[[Letter], bool] = lambda _letter: True, *, dry_run: bool = False
+) -> Report:
+    """Send again what is chosen and was not sent again before. A dry run only counts what would be sent as stored.
+
+    ``chosen`` is asked about every row of dead_letters, also about marks (stage ``replayed``) and what they mark.
+    """
+    report = Report()
+    for letters in _in_parts(lake, chosen, report):
+        good: list[tuple[Entry, Letter]] = []
+        for letter in letters:
+            row = _row_of(letter)
+            if isinstance(row, Rejected):
+                report.still_refused[row.reason.value] = report.still_refused.get(row.reason.value, 0) + 1
+            else:
+                entry: Entry = (row, 0, len(good), dedup_digest(letter["project_id"], row[0], row[_KEY_KIND]))
+                good.append((entry, letter))
+        if dry_run:
+            report.stored += len(good)
+        elif good:
+            _send(lake, window, good, report)
+    return report
+
+
+def _send(lake: Lake, window: Window, good: list[tuple[Entry, Letter]], report: Report) -> None:
+    """Commit what can be stored. By halves, where something can't."""
+    try:
+        _commit(lake, window, good, report)
+    except Exception as error:
+        if is_retryable(error):
+            raise
+        log.warning("a commit failed: looking for letters that cause it", exc_info=error)
+        if len(good) == 1:
+            unstorable = Reason.UNSTORABLE.value
+            report.still_refused[unstorable] = report.still_refused.get(unstorable, 0) + 1
+            return
+        middle = len(good) // 2
+        _send(lake, window, good[:middle], report)
+        _send(lake, window, good[middle:], report)
+
+
+def _commit(lake: Lake, window: Window, good: list[tuple[Entry, Letter]], report: Report) -> None:
+    entries: list[Entry] = [(row, 0, at, digest) for at, ((row, _, _, digest), _) in enumerate(good)]
+    marks = None
+    while marks is None:  # None: another replay took this number, so nothing of ours was committed
+        sequence = current_books(lake.load(EVENTS), STREAM).watermark(SHARD) + 1
+        batch = batch_of(STREAM, [(SHARD, sequence)], [STORED * len(good)], entries, [])
+        marks = commit(batch, lake, window).outcomes[0]
+    report.stored += marks.count(STORED)
+    report.duplicate += marks.count(DUPLICATE)
+    done: list[Entry] = [(_mark(letter), 0, 0, STAGE) for _, letter in good]
+    rows = batch_of(STREAM, [(SHARD, 0)], [b""], [], done).letters
+    lake.commit(
+        DEAD_LETTERS,
+        STREAM,
+        lambda iceberg, books: Plan(lake.stage(DEAD_LETTERS, iceberg, rows), books.moved({}, received=0)),
+    )
+
+
+def _row_of(letter: Letter) -> Row | Rejected:
+    raw = letter["raw"].encode() if letter["raw_encoding"] == "utf-8" else base64.b64decode(letter["raw"])
+    stamp = msgspec.json.decode(letter["stamp"], type=_StampFields).stamp()
+    place = (letter["_stream"], letter["_shard"], letter["_sequence"], letter["_position"])
+    return row_or_rejected(raw, read_request(stamp), place, {})
+
+
+def _mark(letter: Letter) -> Row:
+    """The letter again, with the stage `replayed` and without its bytes: those stand in the first one."""
+    return tuple({**letter, "stage": STAGE, "raw": None, "stamp": None, "replayable": 0}[name] for name in _COLUMNS)
+
+
+def _in_parts(lake: Lake, chosen: Callable[[Letter], bool], report: Report) -> Iterator[list[Letter]]:
+    iceberg = lake.load(DEAD_LETTERS)
+    files = list(live_files(iceberg))
+    marks = read_files(DEAD_LETTERS, iceberg, files, ["dead_letter_id", "stage"]).to_pylist()
+    done = {mark["dead_letter_id"] for mark in marks if mark["stage"] == STAGE}
+    part: list[Letter] = []
+    for file in files:
+        for letter in read_files(DEAD_LETTERS, iceberg, [file]).to_pylist():
+            if not chosen(letter) or letter["stage"] == STAGE or letter["dead_letter_id"] in done:
+                continue
+            if not letter["replayable"]:
+                report.not_whole += 1
+                continue
+            part.append(_with_micros(letter))
+            if len(part) >= _AT_ONCE:
+                yield part
+                part = []
+    if part:
+        yield part
+
+
+def _with_micros(letter: Letter) -> Letter:
+    stamp = msgspec.json.decode(letter["stamp"])
+    return {**letter, "received_at": stamp["received_at"]}
+
+
+class _StampFields(msgspec.Struct):
+    """A stamp as a dead letter keeps it: JSON, with its byte strings in base64."""
+
+    received_at: int
+    request_id: str
+    project_id: str
+    key_kind: str
+    ip: str | None = None
+    user_agent: str | None = None
+    default_type: str | None = None
+    sent_at: bytes = b""
+    context: bytes = b""
+    integrations: bytes = b""
+    anonymous_id: bytes = b""
+
+    def stamp(self) -> Stamp:
+        return Stamp(**msgspec.structs.asdict(self))
+
+
+_COLUMNS = DEAD_LETTERS.column_names
