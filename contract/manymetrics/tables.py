@@ -1,12 +1,14 @@
 """The contract out: the tables as plain data.
 
 The Iceberg schema, the Spark DDL, the docs and the SQL views all derive from ``EVENTS`` and ``DEAD_LETTERS``.
-A column's ``field_id`` is its place in the tuple, from 1, for ever: add columns at the end, remove none.
+A column's ``field_id`` is its place in the tuple, from 1, for ever: add columns at the end, remove none. Existing
+tables gain a new column at the next start. A ``_context`` column needs no more than its line here.
 Timestamps are naive and UTC, in microseconds (Athena refuses zoned ones in Iceberg DDL).
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,13 +18,20 @@ NAMESPACE = "manymetrics"  # Iceberg's, which is a database of Glue's; on AWS, a
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column. ``doc`` reaches the catalogue, so it is written for the analyst."""
+    """One column. ``doc`` reaches the catalogue, so it is written for the analyst.
+
+    ``path``: where in an event's context its value is read from, ``context.device.model``; the processor derives its
+    decoding from that. Empty for a column that the processor computes. ``added``: tables were made without it, and an
+    older processor leaves its value in the rest of `context`.
+    """
 
     name: str
     type: ColumnType
     doc: str
     required: bool = False
     json: bool = False  # JSON text
+    path: str = ""
+    added: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +56,22 @@ def _text(name: str, doc: str, *, required: bool = False) -> Column:
 
 def _json(name: str, doc: str) -> Column:
     return Column(name, "string", doc, json=True)
+
+
+def _context(
+    path: str,
+    doc: str = "",
+    *,
+    name: str = "",
+    type: ColumnType = "string",  # noqa: A002  # as Column's
+    added: bool = False,
+) -> Column:
+    """A column that is read from the context at ``path``."""
+    default = _CAPITAL.sub("_", path).replace(".", "_").lower()
+    return Column(name or default, type, doc or path, path=path, added=added)
+
+
+_CAPITAL = re.compile(r"(?=[A-Z])")
 
 
 def _time(name: str, doc: str, *, required: bool = False) -> Column:
@@ -81,42 +106,46 @@ EVENTS = Table(
         _text("group_id", "group: the company or account."),
         _time("sent_at", "When the client sent it, on the client's clock. UTC."),
         _time("original_timestamp", "When it happened, on the client's clock. UTC."),
-        _text("context_ip", "The sender's address; what a server key says in context.ip wins."),
-        _text("context_user_agent", "context.userAgent, else the browser's own header."),
-        _text("context_locale", "context.locale"),
-        _text("context_timezone", "context.timezone"),
-        _text("context_channel", "context.channel, else the event's channel: browser, server, mobile."),
-        _text("context_library_name", "context.library.name"),
-        _text("context_library_version", "context.library.version"),
-        _text("context_app_name", "context.app.name"),
-        _text("context_app_version", "context.app.version"),
-        _text("context_app_build", "context.app.build"),
-        _text("context_device_id", "context.device.id"),
-        _text("context_device_type", "context.device.type"),
-        _text("context_device_manufacturer", "context.device.manufacturer"),
-        _text("context_device_model", "context.device.model"),
-        _text("context_os_name", "context.os.name"),
-        _text("context_os_version", "context.os.version"),
-        Column("context_screen_width", "int", "context.screen.width, in pixels."),
-        Column("context_screen_height", "int", "context.screen.height, in pixels."),
-        _text("context_page_url", "context.page.url, else a page event's properties.url."),
-        _text("context_page_path", "context.page.path, else a page event's properties.path."),
-        _text("context_page_title", "context.page.title, else a page event's properties.title."),
-        _text("context_page_referrer", "context.page.referrer, else a page event's properties.referrer."),
-        _text("context_page_search", "context.page.search, else a page event's properties.search."),
-        _text("context_campaign_name", "context.campaign.name (utm_campaign)."),
-        _text("context_campaign_source", "context.campaign.source (utm_source)."),
-        _text("context_campaign_medium", "context.campaign.medium (utm_medium)."),
-        _text("context_campaign_term", "context.campaign.term (utm_term)."),
-        _text("context_campaign_content", "context.campaign.content (utm_content)."),
-        _text("session_id", "context.sessionId, as our browser SDK sends it."),
-        Column(
-            "session_sequence", "long", "context.sessionSequence: counts a session's events from 1; a gap is a loss."
+        _context("context.ip", "The sender's address; what a server key says in context.ip wins."),
+        _context("context.userAgent", "context.userAgent, else the browser's own header."),
+        _context("context.locale"),
+        _context("context.timezone"),
+        _context("context.channel", "context.channel, else the event's channel: browser, server, mobile."),
+        _context("context.library.name"),
+        _context("context.library.version"),
+        _context("context.app.name"),
+        _context("context.app.version"),
+        _context("context.app.build"),
+        _context("context.device.id"),
+        _context("context.device.type"),
+        _context("context.device.manufacturer"),
+        _context("context.device.model"),
+        _context("context.os.name"),
+        _context("context.os.version"),
+        _context("context.screen.width", "context.screen.width, in pixels.", type="int"),
+        _context("context.screen.height", "context.screen.height, in pixels.", type="int"),
+        _context("context.page.url", "context.page.url, else a page event's properties.url."),
+        _context("context.page.path", "context.page.path, else a page event's properties.path."),
+        _context("context.page.title", "context.page.title, else a page event's properties.title."),
+        _context("context.page.referrer", "context.page.referrer, else a page event's properties.referrer."),
+        _context("context.page.search", "context.page.search, else a page event's properties.search."),
+        _context("context.campaign.name", "context.campaign.name (utm_campaign)."),
+        _context("context.campaign.source", "context.campaign.source (utm_source)."),
+        _context("context.campaign.medium", "context.campaign.medium (utm_medium)."),
+        _context("context.campaign.term", "context.campaign.term (utm_term)."),
+        _context("context.campaign.content", "context.campaign.content (utm_content)."),
+        _context("context.sessionId", "context.sessionId, as our browser SDK sends it.", name="session_id"),
+        _context(
+            "context.sessionSequence",
+            "context.sessionSequence: counts a session's events from 1; a gap is a loss.",
+            name="session_sequence",
+            type="long",
         ),
-        Column(
-            "attempt",
-            "int",
+        _context(
+            "context.attempt",
             "context.attempt: on which try it came, from 2; null for the first try, and for clients that don't say.",
+            name="attempt",
+            type="int",
         ),
         _json("properties", "The event's properties, as sent."),
         _json("traits", "The person's or group's traits, as sent."),
@@ -129,6 +158,8 @@ EVENTS = Table(
         _text("_shard", "Lineage: the shard.", required=True),
         _text("_sequence", "Lineage: the record's sequence number, decimal.", required=True),
         Column("_position", "int", "Lineage: the event's place in its record, from 0.", required=True),
+        _context("context.device.brand", added=True),
+        _context("context.groupId", "context.groupId: the company or account, as our browser SDK says it.", added=True),
     ),
 )
 

@@ -361,11 +361,12 @@ scalars = (
     | st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
 )
 values = scalars | st.lists(scalars, max_size=2) | st.dictionaries(st.sampled_from(["a", "name"]), scalars, max_size=2)
+GROUPS = {group: tuple(reading._split(column)[1] for column in columns) for group, columns in reading._GROUPS.items()}
 groups = {
     group: st.fixed_dictionaries({}, optional=dict.fromkeys([*names, "other"], scalars)) | values
-    for group, names in reading._GROUPS.items()
+    for group, names in GROUPS.items()
 }
-flat = ("ip", "userAgent", "locale", "timezone", "channel", "sessionId", "sessionSequence", "attempt")
+flat = tuple(reading._split(column)[1] for column in reading._FLAT)
 contexts = st.fixed_dictionaries(
     {},
     optional={
@@ -384,7 +385,7 @@ plain_contexts = st.fixed_dictionaries(
             | st.fixed_dictionaries(
                 {}, optional=dict.fromkeys(names, st.none() | st.integers(0, 9) if group == "screen" else plain_text)
             )
-            for group, names in reading._GROUPS.items()
+            for group, names in GROUPS.items()
         },
         **dict.fromkeys(("userAgent", "locale", "timezone", "channel", "sessionId"), plain_text),
         "sessionSequence": st.integers(0, 9),
@@ -451,11 +452,11 @@ def as_text(value: object) -> str:
 
 def leaves_in_columns(found: dict[str, object], context: dict[str, Any]) -> set[tuple[object, ...]]:
     """The leaves of the context whose value stands in the column that is named for their path."""
-    own = {"sessionId": "session_id", "sessionSequence": "session_sequence", "attempt": "attempt"}
+    named = {tuple(column.path.split(".")[1:]): column.name for column in EVENTS.columns if column.path}
     taken = set()
     for leaf in leaves(context):
         *path, value = leaf
-        column = own.get(str(path[0])) or "context_" + "_".join(map(str, path)).replace("userAgent", "user_agent")
+        column = named.get(tuple(map(str, path)))
         if column in found and found[column] is not None and number_or_text(found[column]) == number_or_text(value):
             taken.add(leaf)
     return taken

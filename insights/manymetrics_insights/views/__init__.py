@@ -9,16 +9,18 @@ A file starts with a comment that says what a row is, then what each column is:
     SELECT ...
 
 The docs, the catalogue and ``manymetrics query --describe`` derive from it. ``*: events`` stands for all columns of a
-table. A view only builds on those before it in ``VIEW_NAMES``.
+table, and ``e.*`` in the SQL for each of them by name, with what an older processor left of it in `context`. A view
+only builds on those before it in ``VIEW_NAMES``.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Final
 
-from manymetrics.tables import TABLES, Table
+from manymetrics.tables import TABLES, Column, ColumnType, Table
 
 VIEW_NAMES: Final = ("identities", "identifies", "pages", "person_events", "users", "event_catalog", "data_quality")
 
@@ -49,4 +51,26 @@ def parse_view(name: str, text: str) -> View:
     widened = docs.pop("*", None)
     widens = next((table for table in TABLES if table.name == widened), None)
     inherited = {column.name: column.doc for column in widens.columns} if widens else {}
+    if widens:
+        sql = _ALL_COLUMNS.sub(lambda alias: _select_list(widens, alias[1]), sql)
     return View(name, " ".join(lines[:blank]), inherited | docs, widens, sql.strip())
+
+
+_ALL_COLUMNS = re.compile(r"\b(\w+)\.\*")
+
+
+def _select_list(table: Table, alias: str) -> str:
+    """Each column by name: a view whose declared columns differ from its SQL's is stale to Athena."""
+    return ",\n  ".join(_selected(column, alias) for column in table.columns)
+
+
+def _selected(column: Column, alias: str) -> str:
+    if not column.added or not column.path:
+        return f"{alias}.{column.name}"
+    rest = f"JSON_EXTRACT_SCALAR({alias}.context, '$.{column.path.removeprefix('context.')}')"
+    if column.type != "string":
+        rest = f"TRY_CAST({rest} AS {_SQL_TYPES[column.type]})"
+    return f"COALESCE({alias}.{column.name}, {rest}) AS {column.name}"
+
+
+_SQL_TYPES: dict[ColumnType, str] = {"int": "INTEGER", "long": "BIGINT", "timestamp": "TIMESTAMP(6)"}

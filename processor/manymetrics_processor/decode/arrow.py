@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cache
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from manymetrics.tables import Column, Table
+from manymetrics_processor.decode.context import ADDED_COLUMNS, take_added
 from manymetrics_processor.decode.row import DAY_US, Row
 
 _ARROW_TYPES: dict[str, pa.DataType] = {
@@ -57,3 +59,26 @@ def sort_order(table: Table, rows: pa.Table, days: npt.NDArray[np.int64] | None 
         keyed, keys = keyed.append_column(" day", pa.array(days)), [(" day", "ascending", "at_start"), *keys]
     order: npt.NDArray[np.int64] = pc.sort_indices(keyed, sort_keys=keys).to_numpy().astype(np.int64)
     return order
+
+
+def holds_added(context: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Whether texts of the column `context` may hold values of added columns, which an older processor left there."""
+    names = "|".join(re.escape(column.path.rpartition(".")[2]) for column in ADDED_COLUMNS)
+    return pc.fill_null(pc.match_substring_regex(context, f'"(?:{names})"'), False)  # noqa: FBT003  # Arrow's signature
+
+
+def move_added(rows: pa.Table) -> pa.Table:
+    """Rows of ``events`` with what an older processor left of added columns in `context` moved into these."""
+    places = pc.indices_nonzero(holds_added(rows["context"])).to_pylist()
+    if not places:
+        return rows
+    changed = {name: rows[name].to_pylist() for name in ("context", *(column.name for column in ADDED_COLUMNS))}
+    for place in places:
+        values, changed["context"][place] = take_added(changed["context"][place])
+        for name, value in values.items():
+            if changed[name][place] is None:
+                changed[name][place] = value
+    for name, column in changed.items():
+        at = rows.schema.get_field_index(name)
+        rows = rows.set_column(at, rows.schema.field(at), pa.array(column, rows.schema.field(at).type))
+    return rows

@@ -7,14 +7,16 @@ one does; the careful way takes any JSON apart, piece by piece.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from functools import lru_cache
-from typing import Annotated, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache, partial
+from operator import attrgetter
+from typing import Annotated, Any, NamedTuple, cast
 
 import msgspec
 
 from manymetrics.events import NO_RAW, Event
 from manymetrics.records import Stamp
+from manymetrics.tables import EVENTS, Column
 
 Raws = dict[str, msgspec.Raw]
 
@@ -23,73 +25,60 @@ _any = msgspec.json.Decoder()
 _text = msgspec.json.Decoder(str)
 _encode = msgspec.json.Encoder().encode
 
+
+def _split(column: Column) -> tuple[str, str]:
+    """The object that holds a column's value, and its name there."""
+    group, _, leaf = column.path.removeprefix("context.").rpartition(".")
+    return group, leaf
+
+
 Columns = tuple[Sequence[object], str | None, str | None]
-"""The columns from context_ip to attempt, the traits, and what is left of the context, as JSON text."""
+"""The values of CONTEXT_COLUMNS, the traits, and what is left of the context, as JSON text."""
 
 
 _Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**31)]
 _Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
-class _Strict(msgspec.Struct, gc=False, forbid_unknown_fields=True, rename="camel"):
+class _Strict(msgspec.Struct, gc=False, frozen=True, forbid_unknown_fields=True):
     """A context object that has no more than columns: about every one, so it's worth a quick way."""
 
 
-class _Named(_Strict):
-    name: str | None = None
-    version: str | None = None
+_COLUMNS = tuple(column for column in EVENTS.columns if column.path)
+CONTEXT_COLUMNS = tuple(column.name for column in _COLUMNS)
+# By the object that holds them; "" for the context itself.
+_GROUPS: dict[str, tuple[Column, ...]] = {
+    group: tuple(column for column in _COLUMNS if _split(column)[0] == group)
+    for group in dict.fromkeys(_split(column)[0] for column in _COLUMNS)
+}
+_FLAT = _GROUPS.pop("")
+_IP, _IP_AT = "context_ip", CONTEXT_COLUMNS.index("context_ip")
+_AGENT_AT, _CHANNEL_AT = map(CONTEXT_COLUMNS.index, ("context_user_agent", "context_channel"))
+_TYPES: dict[str, Any] = {"string": str | None, "int": _Int32 | None, "long": _Int64 | None}
 
 
-class _App(_Strict):
-    name: str | None = None
-    version: str | None = None
-    build: str | None = None
+def _field(column: Column) -> tuple[str, Any, Any]:
+    """Of a strict struct. An address is taken with care, as only what a server says in it counts."""
+    leaf = _split(column)[1]
+    return (leaf, msgspec.Raw, NO_RAW) if column.name == _IP else (leaf, _TYPES[column.type], None)
 
 
-class _Device(_Strict):
-    id: str | None = None
-    type: str | None = None
-    manufacturer: str | None = None
-    model: str | None = None
+def _define(name: str, fields: Iterable[tuple[str, Any, Any]]) -> type[_Strict]:
+    return cast("type[_Strict]", msgspec.defstruct(name, fields, bases=(_Strict,), gc=False, frozen=True))
 
 
-class _Screen(_Strict):
-    width: _Int32 | None = None
-    height: _Int32 | None = None
-
-
-class _Page(_Strict):
-    url: str | None = None
-    path: str | None = None
-    title: str | None = None
-    referrer: str | None = None
-    search: str | None = None
-
-
-class _Campaign(_Strict):
-    name: str | None = None
-    source: str | None = None
-    medium: str | None = None
-    term: str | None = None
-    content: str | None = None
-
-
-class _Context(_Strict):
-    user_agent: str | None = None
-    locale: str | None = None
-    timezone: str | None = None
-    channel: str | None = None
-    library: _Named | None = None
-    app: _App | None = None
-    device: _Device | None = None
-    os: _Named | None = None
-    screen: _Screen | None = None
-    page: _Page | None = None
-    campaign: _Campaign | None = None
-    session_id: str | None = None
-    session_sequence: _Int64 | None = None
-    attempt: _Int32 | None = None
-    user_agent_data: msgspec.Raw = NO_RAW  # the one field without a column that about every browser sends
+_GROUP_TYPES = {group: _define(group, map(_field, columns)) for group, columns in _GROUPS.items()}
+_Context = _define(
+    "_Context",
+    [
+        *map(_field, _FLAT),
+        *((group, kind, kind()) for group, kind in _GROUP_TYPES.items()),
+        ("userAgentData", msgspec.Raw, NO_RAW),  # the one field without a column that about every browser sends
+    ],
+)
+_values: Callable[[_Strict], tuple[Any, ...]] = attrgetter(
+    *(column.path.removeprefix("context.") for column in _COLUMNS)
+)
 
 
 class BatchContext(NamedTuple):
@@ -190,57 +179,22 @@ def _quick_columns(event: Event, stamp: Stamp) -> Columns | None:
         context = _strict_context.decode(event.context) if event.context else _NO_CONTEXT
     except msgspec.ValidationError:
         return None
-    page, screen = context.page, context.screen
-    if page is None:
-        page = _NO_PAGE
-    if event.type == "page" and page == _NO_PAGE:
+    columns = list(_values(context))
+    if columns[_IP_AT] or (event.type == "page" and [columns[at] for at in _PAGE_AT] == _NO_PAGE):
         return None  # its properties say it
-    if screen is None:
-        screen = _NO_SCREEN
-    agent = context.user_agent
-    if agent is None and stamp.key_kind == "browser":
-        agent = stamp.user_agent
-    library, os = context.library or _NO_NAMED, context.os or _NO_NAMED
-    app, device, campaign = context.app or _NO_APP, context.device or _NO_DEVICE, context.campaign or _NO_CAMPAIGN
-    columns = (
-        stamp.ip,
-        agent,
-        context.locale,
-        context.timezone,
-        event.channel if context.channel is None else context.channel,
-        library.name,
-        library.version,
-        app.name,
-        app.version,
-        app.build,
-        device.id,
-        device.type,
-        device.manufacturer,
-        device.model,
-        os.name,
-        os.version,
-        screen.width,
-        screen.height,
-        page.url,
-        page.path,
-        page.title,
-        page.referrer,
-        page.search,
-        campaign.name,
-        campaign.source,
-        campaign.medium,
-        campaign.term,
-        campaign.content,
-        context.session_id,
-        context.session_sequence,
-        context.attempt,
-    )
-    rest = f'{{"userAgentData":{str(context.user_agent_data, "utf-8")}}}' if context.user_agent_data else None
+    columns[_IP_AT] = stamp.ip
+    if columns[_AGENT_AT] is None and stamp.key_kind == "browser":
+        columns[_AGENT_AT] = stamp.user_agent
+    if columns[_CHANNEL_AT] is None:
+        columns[_CHANNEL_AT] = event.channel
+    data: msgspec.Raw = context.userAgentData  # type: ignore[attr-defined]  # as _Context is defined
+    rest = f'{{"userAgentData":{str(data, "utf-8")}}}' if data else None
     return columns, json_text(event.traits), rest
 
 
-_NO_CONTEXT, _NO_NAMED, _NO_APP, _NO_DEVICE = _Context(), _Named(), _App(), _Device()
-_NO_SCREEN, _NO_PAGE, _NO_CAMPAIGN = _Screen(), _Page(), _Campaign()
+_NO_CONTEXT = _Context()
+_PAGE_AT = [CONTEXT_COLUMNS.index(column.name) for column in _GROUPS["page"]]
+_NO_PAGE: list[object] = [None] * len(_GROUPS["page"])
 
 
 def _merged_context(event: Event, batch: BatchContext) -> tuple[Raws, str | None]:
@@ -256,71 +210,45 @@ def _merged_context(event: Event, batch: BatchContext) -> tuple[Raws, str | None
 
 def _columns_with_care(context: Raws, stamp: Stamp) -> list[object]:
     """The columns of any context, which are taken out of it."""
-    ip = stamp.ip
-    if stamp.key_kind == "server":
-        ip = _take_text(context, "ip") or ip
-    agent = _take_text(context, "userAgent")
-    if agent is None and stamp.key_kind == "browser":
-        agent = stamp.user_agent
-    columns: list[object] = [
-        ip,
-        agent,
-        _take_text(context, "locale"),
-        _take_text(context, "timezone"),
-        _take_text(context, "channel"),
-    ]
-    for group, names in _GROUPS.items():
+    columns = {column.name: _TAKE[column.type](context, _split(column)[1]) for column in _FLAT if column.name != _IP}
+    ip = _take_text(context, "ip") if stamp.key_kind == "server" else None  # a page doesn't say whose address counts
+    columns[_IP] = ip or stamp.ip
+    if columns["context_user_agent"] is None and stamp.key_kind == "browser":
+        columns["context_user_agent"] = stamp.user_agent
+    for group in _GROUPS:
         raw = bytes(context.get(group, NO_RAW))
         read = _read_group if len(raw) <= _MAX_CACHED_BYTES else _read_group.__wrapped__
-        values, rest = read(group, raw) if raw else ([None] * len(names), b"")
-        columns += values
+        values, rest = read(group, raw) if raw else ({}, b"")
+        columns.update(values)
         if rest:
             context[group] = msgspec.Raw(rest)
         elif raw:
             del context[group]
-    columns.append(_take_text(context, "sessionId"))
-    columns.append(_take_int(context, "sessionSequence", _INT64))
-    columns.append(_take_int(context, "attempt", _INT32))
-    return columns
+    return list(map(columns.get, CONTEXT_COLUMNS))
 
 
-_CHANNEL_AT = 4
-# What a context's objects hold, in the order of the columns.
-_GROUPS: dict[str, tuple[str, ...]] = {
-    "library": ("name", "version"),
-    "app": ("name", "version", "build"),
-    "device": ("id", "type", "manufacturer", "model"),
-    "os": ("name", "version"),
-    "screen": ("width", "height"),
-    "page": ("url", "path", "title", "referrer", "search"),
-    "campaign": ("name", "source", "medium", "term", "content"),
-}
-_PAGE_AT = 5 + sum(len(_GROUPS[group]) for group in ("library", "app", "device", "os", "screen"))
 _MAX_CACHED_BYTES = 1_024  # with the 8,192 entries below: a bound on what strangers can make us remember
 
 
 @lru_cache(maxsize=8_192)
-def _read_group(group: str, raw: bytes) -> tuple[list[object], bytes]:
+def _read_group(group: str, raw: bytes) -> tuple[dict[str, object], bytes]:
     """A nested object's columns, and the JSON of what has none (all of it where it is no object).
 
-    Cached, since the same library, device or screen comes with every event of a client. Don't change the list.
+    Cached, since the same library, device or screen comes with every event of a client. Don't change the dict.
     """
-    names = _GROUPS[group]
     fields = read_object(raw)
     if fields is None:
-        return [None] * len(names), b"" if raw == b"null" else raw
-    take: Callable[[Raws, str], object] = _take_pixels if group == "screen" else _take_text
-    values = [take(fields, name) for name in names]
+        return {}, b"" if raw == b"null" else raw
+    values = {column.name: _TAKE[column.type](fields, _split(column)[1]) for column in _GROUPS[group]}
     return values, _encode(fields) if fields else b""
 
 
 def _fill_page(columns: list[object], properties: msgspec.Raw) -> None:
     """Where there is no context.page: what a page event says of itself in its properties, which keep it too."""
-    names = _GROUPS["page"]
-    end = _PAGE_AT + len(names)
-    if columns[_PAGE_AT:end] == [None] * len(names):
+    if [columns[at] for at in _PAGE_AT] == _NO_PAGE:
         fields = read_object(bytes(properties)) or {}
-        columns[_PAGE_AT:end] = [_take_text(fields, name) for name in names]
+        for at, column in zip(_PAGE_AT, _GROUPS["page"], strict=True):
+            columns[at] = _take_text(fields, _split(column)[1])
 
 
 def _take_text(fields: Raws, name: str) -> str | None:
@@ -356,10 +284,33 @@ def _take_int(fields: Raws, name: str, limit: int) -> int | None:
     return None
 
 
-def _take_pixels(fields: Raws, name: str) -> int | None:
-    return _take_int(fields, name, _INT32)
+ADDED_COLUMNS = tuple(column for column in _COLUMNS if column.added)
 
 
+def take_added(context: str) -> tuple[dict[str, object], str | None]:
+    """The values of ADDED_COLUMNS in what an older processor left of a context, and what is left without them."""
+    left = read_object(context.encode())
+    if left is None:
+        return {}, context
+    values: dict[str, object] = {}
+    for column in ADDED_COLUMNS:
+        group, leaf = _split(column)
+        inner = read_object(bytes(left.get(group, NO_RAW))) if group else left
+        if inner is None or leaf not in inner:
+            continue
+        values[column.name] = _TAKE[column.type](inner, leaf)
+        if group and inner:
+            left[group] = msgspec.Raw(_encode(inner))
+        elif group:
+            del left[group]
+    return values, _text_of(left)
+
+
+_TAKE: dict[str, Callable[[Raws, str], Any]] = {
+    "string": _take_text,
+    "int": partial(_take_int, limit=_INT32),
+    "long": partial(_take_int, limit=_INT64),
+}
 _WHOLE = re.compile(r"\s{0,9}-?[0-9]{1,19}(?:\.0*)?\s{0,9}", re.ASCII)
 _DIGITS = frozenset(bytes([digit]) for digit in b"-0123456789")
 

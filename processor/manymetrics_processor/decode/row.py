@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import NamedTuple
 
 import msgspec
 
 from manymetrics.events import NO_RAW, PLACEHOLDER_ENDS, Event, is_placeholder, mend_json, needs_mending
 from manymetrics.records import Stamp
+from manymetrics.tables import EVENTS
 from manymetrics_processor.decode.context import (
+    CONTEXT_COLUMNS,
     NO_BATCH_CONTEXT,
     BatchContext,
     Raws,
@@ -152,29 +156,35 @@ def row_of(event: Event, request: Request, place: Place) -> Row:
     columns, traits, context_rest = context_columns(event, stamp, request.context)
     if event.type == "identify" and event.traits and traits != (own := json_text(event.traits)) and own is not None:
         extra["traits"] = event.traits
-    return (
-        message_id,
-        stamp.project_id,
-        event.type,
-        stamp.received_at,
-        event_time,
-        (event.event if event.type == "track" else event.name) or None,
-        event.user_id or None,
-        event.anonymous_id or None,
-        event.previous_id or None,
-        event.group_id or None,
-        sent_at,
-        original,
-        *columns,
-        json_text(event.properties),
-        traits,
-        context_rest,
-        _extra_text(extra, request) if extra else None,
-        ",".join(sorted(set(repairs))) if repairs else None,
-        stamp.key_kind,
-        stamp.request_id,
-        *place,
+    return _in_table_order(
+        (
+            message_id,
+            stamp.project_id,
+            event.type,
+            stamp.received_at,
+            event_time,
+            (event.event if event.type == "track" else event.name) or None,
+            event.user_id or None,
+            event.anonymous_id or None,
+            event.previous_id or None,
+            event.group_id or None,
+            sent_at,
+            original,
+            json_text(event.properties),
+            traits,
+            context_rest,
+            _extra_text(extra, request) if extra else None,
+            ",".join(sorted(set(repairs))) if repairs else None,
+            stamp.key_kind,
+            stamp.request_id,
+            *place,
+            *columns,
+        )
     )
+
+
+_COMPUTED = tuple(column.name for column in EVENTS.columns if not column.path)  # in the order of row_of
+_in_table_order: Callable[[Row], Row] = itemgetter(*map((*_COMPUTED, *CONTEXT_COLUMNS).index, EVENTS.column_names))
 
 
 # --- time -------------------------------------------------------------------------------------------------

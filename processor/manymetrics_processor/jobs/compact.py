@@ -20,12 +20,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table as IcebergTable
 
 from manymetrics.tables import EVENTS, TABLES, Table
-from manymetrics_processor.decode.arrow import arrow_schema
+from manymetrics_processor.decode.arrow import arrow_schema, holds_added
 from manymetrics_processor.decode.batch import Ints
+from manymetrics_processor.decode.context import ADDED_COLUMNS
 from manymetrics_processor.decode.ids import Ids
 from manymetrics_processor.dedup.index import WINDOW_DAYS
 from manymetrics_processor.dedup.window import ID_COLUMNS, ids_of_rows, resends_within
@@ -44,7 +46,7 @@ from manymetrics_processor.lake.maintenance import (
     stage_rewritten,
     swap,
 )
-from manymetrics_processor.lake.object_storage import delete_files
+from manymetrics_processor.lake.object_storage import delete_files, open_parquet
 from manymetrics_processor.lake.scan import Positions, deleted_positions, portable, read_file
 
 FILE_BYTES = 128_000_000  # what files are merged up to; those over half of it are left alone
@@ -93,7 +95,8 @@ def compact(
         say(f"{table.name}: {len(files)} files")
         deleted = deleted_positions(iceberg)
         resends = find_resends(on, iceberg, files, deleted, window_days) if table == EVENTS else {}
-        groups = list(_groups(files, limits, {*resends, *deleted}))
+        older = find_unmoved(on, iceberg, files) if table == EVENTS else set()
+        groups = list(_groups(files, limits, {*resends, *deleted, *older}))
         swapped = _rewrite(lake, on, table, iceberg, groups, resends)
         expired, dead = expire_snapshots(lake, table, keep_snapshots, older_than_s)
         delete_files(lake.io, dead)
@@ -191,6 +194,23 @@ def find_resends(
         for number, row in resends:
             found[files[number].file_path].append(row)
     return {location: np.array(sorted(rows), dtype=np.int64) for location, rows in found.items()}
+
+
+def find_unmoved(on: Cluster, iceberg: IcebergTable, files: Sequence[DataFile]) -> set[str]:
+    """The files that an older processor wrote, of which rows hold values of added columns in `context`."""
+    io = portable(iceberg).io
+
+    def is_unmoved(location: str) -> bool:
+        try:
+            with open_parquet(io, location) as parquet:
+                if all(column.name in parquet.schema_arrow.names for column in ADDED_COLUMNS):
+                    return False
+                return bool(pc.any(holds_added(parquet.read(columns=["context"])["context"])).as_py())
+        except FileNotFoundError:  # others have replaced it
+            return False
+
+    locations = [file.file_path for file in files]
+    return {location for location, found in zip(locations, on.map(is_unmoved, locations), strict=True) if found}
 
 
 def _with_ids(iceberg: IcebergTable, location: str, number: int, day: int, deleted: Mapping[str, Ints]) -> pa.Table:

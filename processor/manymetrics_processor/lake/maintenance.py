@@ -24,8 +24,8 @@ from pyiceberg.serializers import FromInputFile
 from pyiceberg.table import Table as IcebergTable
 from pyiceberg.table.snapshots import Snapshot
 
-from manymetrics.tables import TABLES, Table
-from manymetrics_processor.decode.arrow import sort_order
+from manymetrics.tables import EVENTS, TABLES, Table
+from manymetrics_processor.decode.arrow import move_added, sort_order
 from manymetrics_processor.errors import CommitNotConfirmedError, ConflictError
 from manymetrics_processor.lake.arrow_engine import MERGED_ZSTD_LEVEL, stage_day
 from manymetrics_processor.lake.file_memory import memory_bytes
@@ -188,9 +188,12 @@ def stage_rewritten(
 ) -> Rewritten:
     """Write what is to stand in the place of files of one day: the rows that ``kept`` returns, or nothing.
 
-    ``without``: rows that go, by their positions.
+    ``without``: rows that go, by their positions. What an older processor left of an added column in `context` moves
+    into the column.
     """
-    rows = read_files(table, iceberg, files, without=without)
+    rows = read_files(table, iceberg, files, without=without, every_column=True)
+    if table == EVENTS:
+        rows = move_added(rows)
     before = rows.num_rows
     rows = kept(rows)
     dropped, new = before - rows.num_rows, []

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from pyiceberg.catalog.noop import NoopCatalog
 from pyiceberg.io import FileIO
+from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.manifest import DataFile, DataFileContent
 from pyiceberg.table import Table as IcebergTable
 
@@ -32,25 +33,33 @@ def read_files(
     columns: Sequence[str] | None = None,
     *,
     without: Positions | None = None,
+    every_column: bool = False,
 ) -> pa.Table:
     """The rows of data files of this snapshot; a column that a file is older than is null.
 
-    ``without``: rows that are left out beside those that are deleted.
+    ``without``: rows that are left out in addition to those that are deleted. ``every_column``: also what a newer
+    processor or somebody else added to the table.
     """
+    schema = _schema(table, columns)
+    if every_column:
+        schema = pa.schema([*schema, *_unknown_fields(table, iceberg)])
     parts = []
     deleted = deleted_positions(iceberg)
     for file in files:
-        part = read_file(table, iceberg.io, file.file_path, columns)
+        part = _read(iceberg.io, file.file_path, schema)
         kept = np.ones(part.num_rows, dtype=np.bool_)
         for gone in (deleted, without or {}):
             kept[gone.get(file.file_path, [])] = False
         parts.append(part if kept.all() else part.filter(pa.array(kept)))
-    return pa.concat_tables(parts) if parts else _schema(table, columns).empty_table()
+    return pa.concat_tables(parts) if parts else schema.empty_table()
 
 
 def read_file(table: Table, io: FileIO, location: str, columns: Sequence[str] | None = None) -> pa.Table:
     """All rows of one file, deleted ones too. Raises FileNotFoundError."""
-    schema = _schema(table, columns)
+    return _read(io, location, _schema(table, columns))
+
+
+def _read(io: FileIO, location: str, schema: pa.Schema) -> pa.Table:
     with open_parquet(io, location) as parquet:
         have = set(parquet.schema_arrow.names)
         rows = parquet.read(columns=[name for name in schema.names if name in have])
@@ -84,6 +93,11 @@ def portable(iceberg: IcebergTable) -> IcebergTable:
     return IcebergTable(
         iceberg.name(), iceberg.metadata, iceberg.metadata_location, iceberg.io, NoopCatalog("portable")
     )
+
+
+def _unknown_fields(table: Table, iceberg: IcebergTable) -> list[pa.Field]:
+    known = set(table.column_names)
+    return [field for field in schema_to_pyarrow(iceberg.schema()) if field.name not in known]
 
 
 def _schema(table: Table, columns: Sequence[str] | None) -> pa.Schema:
