@@ -55,6 +55,19 @@ def test_users_seen_at_the_same_time_are_told_apart_by_message_id(lake: Lake, ro
     assert person_of(rows_of)[2] == ("3", "ann", "user")
 
 
+def test_a_value_that_an_older_processor_left_in_the_context_is_in_its_column(lake: Lake, rows_of: Ask) -> None:
+    left = '{"device":{"brand":"Acme"},"groupId":"g-1"}'
+    lake.append_events(
+        {"message_id": "1", "user_id": "ann", "context": left},
+        {"message_id": "2", "user_id": "ann", "context": left, "context_group_id": "g-2"},
+        {"message_id": "3", "user_id": "ann"},
+    )
+
+    found = person_of(rows_of, "message_id", "context_device_brand", "context_group_id")
+
+    assert found == [("1", "Acme", "g-1"), ("2", "Acme", "g-2"), ("3", None, None)]
+
+
 def test_an_alias_makes_one_person_of_two_users(lake: Lake, rows_of: Ask) -> None:
     lake.append_events(
         {"message_id": "1", "user_id": "old"},

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from manymetrics.tables import DEAD_LETTERS, EVENTS
+from manymetrics_processor.decode.batch import Rows, decode
 from manymetrics_processor.dedup.window import Window
 from manymetrics_processor.ingest import pipeline
 from manymetrics_processor.jobs import compact as job
@@ -224,3 +227,36 @@ def test_only_days_from_a_given_one_on_are_touched(lake: Lake, tmp_path: Path) -
     report = run(tmp_path, Limits(from_day=day))
 
     assert (report.files_before, report.files_after, file_count(lake)) == (3, 1, 4)
+
+
+def test_a_file_of_an_older_processor_is_rewritten_where_it_holds_values_of_added_columns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as older:
+        older.setattr("manymetrics_processor.lake.lake.TABLES", (OLD, DEAD_LETTERS))
+        lake = make_lake(tmp_path)
+        for number, context in enumerate(['{"groupId":"g-1"}', '{"other":1}']):
+            append_as_an_older_processor(lake, number, context)
+    without, with_value = (file.file_path for file in live_files(lake.load(EVENTS)))
+
+    run(tmp_path)
+
+    left = [file.file_path for file in live_files(make_lake(tmp_path).load(EVENTS))]
+    assert with_value not in left
+    assert without in left
+    assert [(row["context_group_id"], row["context"]) for row in rows(make_lake(tmp_path))] == [
+        ("g-1", None),
+        (None, '{"other":1}'),
+    ]
+
+
+OLD = replace(EVENTS, columns=EVENTS.columns[:54])
+
+
+def append_as_an_older_processor(lake: Lake, number: int, context: str) -> None:
+    batch = decode([record(number, track(f"m{number}"), day=number)], STREAM)
+    data = batch.events.table.select(OLD.column_names)
+    at = data.schema.get_field_index("context")
+    data = data.set_column(at, data.schema.field(at), pa.array([context]))
+    iceberg = lake.load(EVENTS)
+    lake._engine.append(OLD, iceberg, lake.stage(OLD, iceberg, Rows(data, *batch.events[1:])), {}, {})
