@@ -24,9 +24,23 @@ import msgspec
 from manymetrics import telemetry
 from manymetrics.events import MAX_BODY_BYTES, ClientGoneError
 from manymetrics.outcomes import RequestOutcome
+from manymetrics.refusals import (
+    BODY_TIMEOUT,
+    CLIENT_GONE,
+    INTERNAL,
+    MAX_QUERY_FIELDS,
+    NOT_FOUND,
+    OVERLOADED,
+    QUERY_TOO_LONG,
+    STREAM_UNAVAILABLE,
+    THROTTLED,
+    TOO_LARGE,
+    TOO_LARGE_INFLATED,
+    Refusal,
+)
 from manymetrics_api import intake
 from manymetrics_api.admission import SMALL_BODY_BYTES, Body, BodyBytes, LargeBodies, OverloadedError
-from manymetrics_api.intake import CLIENT_GONE, OVERLOADED, Client, Draft, Refusal, TakesLongError
+from manymetrics_api.intake import Client, Draft, TakesLongError
 from manymetrics_api.keys import Keys, KeysUnavailableError, WriteKey
 from manymetrics_api.routes import Route, find_route, plain_path
 from manymetrics_api.sinks import Sink, SinkResult
@@ -37,10 +51,10 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 HeaderList = list[tuple[bytes, bytes]]
 
+
 log = logging.getLogger("manymetrics.api")
 
 MAX_STORING_BYTES = 64_000_000  # inflated, of small bodies whose events are being stored
-MAX_QUERY_FIELDS = 500  # of a query; a field costs a microsecond before any key is looked at
 MAX_UNREAD_BYTES, MAX_UNREAD_S = 50_000_000, 10.0  # of a refused body, that are read and thrown away
 MAX_PAUSE_S = 2.0  # between two parts of one: who waits longer has sent all that will come
 MAX_ORIGIN_BYTES = 500  # of an Origin that is sent back
@@ -347,19 +361,6 @@ def error_body(refusal: Refusal) -> dict[str, object]:
     return body
 
 
-NOT_FOUND = Refusal(404, RequestOutcome.BAD_REQUEST, "not_found", "there is no such route: see /docs")
-INTERNAL = Refusal(503, RequestOutcome.UNAVAILABLE, "internal", "a fault of ours: send it again later")
-BODY_TIMEOUT = Refusal(
-    408, RequestOutcome.BAD_REQUEST, "body_timeout", "the body took too long: send it again", closes=True
-)
-QUERY_TOO_LONG = Refusal(
-    431,
-    RequestOutcome.TOO_LARGE,
-    "query_too_long",
-    f"the query has over {MAX_QUERY_FIELDS} fields: send the event as JSON in the body",
-)
-
-
 def client_ip(peer: str | None, headers: Mapping[bytes, bytes], trusted_proxies: int) -> str | None:
     """The sender's address: the peer's, or what so many trusted proxies say, counted from the right."""
     if peer is not None and (peer.startswith("::ffff:") or "%" in peer):
@@ -407,7 +408,7 @@ async def answer_asgi(collector: Collector, scope: Scope, receive: Receive, rout
         if not isinstance(body, Refusal):
             request = Request(route, pairs, scope["query_string"], peer, body, client, held)
             return await collector.answer(request)
-    if body is intake.TOO_LARGE_BODY:
+    if body is TOO_LARGE:
         await reader.read_rest()
     return collector.refused(body, pairs, None)
 
@@ -451,7 +452,7 @@ class _BodyReader:
     async def read(self) -> bytes | Refusal | None:
         """None where the client is gone."""
         if any(name == b"content-length" and int(value) > MAX_BODY_BYTES for name, value in self._pairs):
-            return intake.TOO_LARGE_BODY
+            return TOO_LARGE
         try:
             with self._held.refusable():
                 return await self._read_parts()
@@ -480,7 +481,7 @@ class _BodyReader:
             if self._is_gone:
                 return None
             if len(body) + len(part) > MAX_BODY_BYTES:
-                return intake.TOO_LARGE_BODY
+                return TOO_LARGE
             self._held.add(len(part))
             if self._is_over:
                 return bytes(body + part) if body else part
@@ -498,7 +499,7 @@ def _is_large(draft: Draft) -> bool:
     """Inflates what is small. 19 kB of gzip may be 20 MB, so the size on the wire tells nothing."""
     if len(draft.body) > SMALL_BODY_BYTES:
         return True
-    return intake.inflate_body(draft, SMALL_BODY_BYTES) is intake.TOO_LARGE_INFLATED
+    return intake.inflate_body(draft, SMALL_BODY_BYTES) is TOO_LARGE_INFLATED
 
 
 _KEY_FIELD = b"writeKey="
@@ -519,5 +520,5 @@ def _has_too_many_fields(query: bytes) -> bool:
 def _refusal_of(results: list[SinkResult]) -> Refusal | None:
     for result in results:
         if result is not SinkResult.STORED:
-            return intake.THROTTLED if result is SinkResult.THROTTLED else intake.STREAM_UNAVAILABLE
+            return THROTTLED if result is SinkResult.THROTTLED else STREAM_UNAVAILABLE
     return None

@@ -8,6 +8,7 @@ import binascii
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from hmac import compare_digest
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -19,13 +20,21 @@ from starlette.exceptions import HTTPException
 
 from manymetrics import telemetry
 from manymetrics.events import EVENT_TYPES
-from manymetrics.outcomes import RequestOutcome
+from manymetrics.refusals import (
+    BAD_REQUEST,
+    KEYS_UNAVAILABLE,
+    METHOD_NOT_ALLOWED,
+    METRICS_REFUSED,
+    NOT_FOUND,
+    SERVER_KEY,
+    STREAM_UNAVAILABLE,
+)
 from manymetrics.settings import Settings
-from manymetrics_api import collect, intake, models
+from manymetrics_api import collect, models
 from manymetrics_api.collect import Answer, Collector, refusal_answer
 from manymetrics_api.committer_state import STALLED_S
 from manymetrics_api.home_page import add_home_routes
-from manymetrics_api.intake import Draft, Refusal
+from manymetrics_api.intake import Draft
 from manymetrics_api.keys import KeysUnavailableError
 from manymetrics_api.metrics import BooksReader, render_metrics
 from manymetrics_api.openapi import REFUSALS, SECURITY, describe
@@ -164,7 +173,7 @@ def _add_pixels(app: FastAPI, collector: Collector) -> None:
 
 async def _put_pixel(collector: Collector, request: Request, event_type: str, body: bytes) -> Response:
     if event_type not in EVENT_TYPES:
-        return response_of(refusal_answer(collect.NOT_FOUND))
+        return response_of(refusal_answer(NOT_FOUND))
     headers = collect.one_of_each(request.scope["headers"])
     headers.pop(b"content-encoding", None)
     headers.setdefault(b"origin", _referring_origin(headers.get(b"referer", b"")))
@@ -247,7 +256,7 @@ def _add_settings(app: FastAPI, collector: Collector) -> None:
     async def segment_settings(request: Request, key: str) -> Response:
         """What analytics.js asks for at its start: points it here, so that a page need only change its `cdnURL`."""
         if is_server_key(key):
-            return response_of(refusal_answer(_SERVER_KEY))
+            return response_of(refusal_answer(SERVER_KEY))
         target: dict[str, object] = {"apiKey": key}
         host = request.headers.get("host", "")
         if _HOST.fullmatch(host):
@@ -264,7 +273,7 @@ def _add_settings(app: FastAPI, collector: Collector) -> None:
     async def rudder_settings(request: Request, key: Annotated[str, Query(alias="writeKey")] = "") -> Response:
         """What RudderStack's browser SDK asks for at its start."""
         if is_server_key(key):
-            return response_of(refusal_answer(_SERVER_KEY))
+            return response_of(refusal_answer(SERVER_KEY))
         quiet = {"errors": {"enabled": False}, "metrics": {"enabled": False}}
         source = {
             "id": "manymetrics",
@@ -279,12 +288,6 @@ def _add_settings(app: FastAPI, collector: Collector) -> None:
         return json_answer(request, {"source": source})
 
 
-_SERVER_KEY = Refusal(
-    403,
-    RequestOutcome.UNAUTHORIZED,
-    "server_key",
-    "this is a server key, which no page may hold: revoke it, and give the page a browser key",
-)
 _SERVER_KEY_ANSWER: dict[str, Any] = {"model": models.Refused, "description": "A server key: no page may hold one."}
 
 
@@ -318,12 +321,7 @@ class _Progress:
         return models.Health(status="stalled", detail=detail)
 
 
-_NO_KEYS = Refusal(
-    503,
-    RequestOutcome.UNAVAILABLE,
-    "keys_unavailable",
-    "the write keys can't be read, so no event is accepted: run `manymetrics doctor`, and see the log",
-)
+_NO_KEYS = "the write keys can't be read, so no event is accepted: run `manymetrics doctor`, and see the log"
 
 
 def _add_health(
@@ -338,11 +336,11 @@ def _add_health(
     async def readyz() -> Response:
         """Whether an event sent now would be stored: tries it. `stalled`: it would be, but nothing is committed."""
         if not await collector.sink.ready():
-            return response_of(refusal_answer(intake.STREAM_UNAVAILABLE))
+            return response_of(refusal_answer(STREAM_UNAVAILABLE))
         try:
             collector.keys.origins()
         except KeysUnavailableError:
-            return response_of(refusal_answer(_NO_KEYS))
+            return response_of(refusal_answer(KEYS_UNAVAILABLE.with_message(_NO_KEYS)))
         health = await progress.health()
         return Response(health.model_dump_json(exclude_none=True), media_type="application/json")
 
@@ -350,7 +348,7 @@ def _add_health(
     async def metrics(request: Request) -> Response:
         """Prometheus text: the committed books, and this process's requests. Loopback, or with the metrics token."""
         if not _may_read_metrics(request, settings.metrics_token):
-            return response_of(refusal_answer(_METRICS_REFUSED))
+            return response_of(refusal_answer(METRICS_REFUSED))
         body, content_type = render_metrics(read_books)
         return Response(body, media_type=content_type)
 
@@ -359,12 +357,6 @@ _METRICS_ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "As Prometheus reads it."},
     403: {"model": models.Refused, "description": "From elsewhere, without the metrics token."},
 }
-_METRICS_REFUSED = Refusal(
-    403,
-    RequestOutcome.UNAUTHORIZED,
-    "metrics_refused",
-    "only this machine, by its own name and through no proxy, or a bearer of MANYMETRICS_METRICS_TOKEN, reads this",
-)
 
 
 def _may_read_metrics(request: Request, token: str) -> bool:
@@ -416,12 +408,11 @@ async def _http_error(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     if status == HTTPStatus.NOT_FOUND:
         if request.method == "POST":  # events sent to a wrong path, not a browser that asks for an icon
-            telemetry.refusal_counts[collect.NOT_FOUND.code] += 1
-        return response_of(refusal_answer(collect.NOT_FOUND))
-    code = "method_not_allowed" if status == HTTPStatus.METHOD_NOT_ALLOWED else "bad_request"
-    message = "this route takes another method: see /docs"
+            telemetry.refusal_counts[NOT_FOUND.code] += 1
+        return response_of(refusal_answer(NOT_FOUND))
+    refusal = METHOD_NOT_ALLOWED if status == HTTPStatus.METHOD_NOT_ALLOWED else replace(BAD_REQUEST, status=status)
     allowed = error.headers if isinstance(error, HTTPException) and error.headers else {}
-    return response_of(refusal_answer(Refusal(status, RequestOutcome.BAD_REQUEST, code, message)), allowed)
+    return response_of(refusal_answer(refusal), allowed)
 
 
 async def _server_error(_request: Request, _error: Exception) -> Response:

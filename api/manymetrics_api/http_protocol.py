@@ -26,31 +26,24 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from manymetrics import telemetry
-from manymetrics.outcomes import RequestOutcome
+from manymetrics.refusals import (
+    HEAD_TIMEOUT,
+    HEAD_TOO_LARGE,
+    MAX_HEAD_BYTES,
+    MAX_HEADERS,
+    NOT_HTTP,
+    OVERLOADED,
+    TOO_MANY_PIECES,
+    Refusal,
+)
 from manymetrics_api.admission import MAX_SMALL_BODIES_BYTES, SMALL_BODY_BYTES
 from manymetrics_api.collect import Answer, Collector, Front, Request, refusal_answer
-from manymetrics_api.intake import OVERLOADED, Refusal
 from manymetrics_api.routes import ROUTES, Route
 
 log = logging.getLogger("manymetrics.http")
 
-MAX_HEAD_BYTES = 256_000  # of a request that bring neither its headers to an end nor any body
-MAX_HEADERS = 200  # of a request; a browser sends 20, and proxies add a few
-HEAD_TOO_LARGE = Refusal(
-    431,
-    RequestOutcome.TOO_LARGE,
-    "head_too_large",
-    f"the request line and headers are over {MAX_HEAD_BYTES} bytes, or over {MAX_HEADERS} headers: send less of them",
-)
-NOT_HTTP = Refusal(400, RequestOutcome.BAD_REQUEST, "not_http", "this is not HTTP/1.1: see RFC 9112")
 MAX_PIECES, LEAST_PIECE_BYTES = 2_000, 512  # of a body: so many may be smaller
-TOO_MANY_PIECES = Refusal(
-    400, RequestOutcome.BAD_REQUEST, "too_many_pieces", "the body comes in too many pieces: send larger chunks"
-)
 HEAD_WAIT_S = 10.0  # for a request's line and headers, from a connection's start or their own first byte
-HEAD_TIMEOUT = Refusal(
-    408, RequestOutcome.BAD_REQUEST, "head_timeout", "the request line and headers took too long: send it again"
-)
 MOST_PARTS = 64  # of a body on the fast path
 BODY_WAIT_S = 1.0  # how long the fast path waits for the rest of a body; uvicorn's way then goes on, with its limits
 RESERVED_FILES = 256  # file descriptors for what is not a connection, and for those that come at once; or a quarter

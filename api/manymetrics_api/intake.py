@@ -14,13 +14,11 @@ import base64
 import binascii
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
 
 from manymetrics.events import (
-    MAX_BODY_BYTES,
     MAX_EVENT_DEPTH,
     MAX_EVENTS_A_REQUEST,
     MAX_INFLATED_BYTES,
@@ -51,12 +49,26 @@ from manymetrics.events import (
     without_text,
     written_keys,
 )
-from manymetrics.outcomes import RequestOutcome
 from manymetrics.records import Stamp, pack, weight_of
+from manymetrics.refusals import (
+    CLIENT_GONE,
+    INVALID_ENCODING,
+    INVALID_EVENTS,
+    INVALID_JSON,
+    KEYS_UNAVAILABLE,
+    NO_BATCH,
+    NO_KEY,
+    ORIGIN_NOT_ALLOWED,
+    TOO_DEEP,
+    TOO_LARGE,
+    TOO_LARGE_INFLATED,
+    UNKNOWN_KEY,
+    UNSUPPORTED_ENCODING,
+    Refusal,
+)
 from manymetrics_api.keys import Keys, KeysUnavailableError, WriteKey
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-RETRY_AFTER_S = 1  # what a client is asked to wait when we can't store or can't read the keys
 
 MAX_GZIP_MEMBERS = 100  # gzip may come in several
 INFLATE_BLOCK_BYTES = 65_536  # what follows a member is copied, so it is handed over in blocks
@@ -64,23 +76,6 @@ QUICK_CARE_BYTES = 64_000  # a body up to here is read with care, or strictly, i
 MAX_FAILED_RECORDS = 100  # of strict mode's answer
 
 Headers = Mapping[bytes, bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why a request received no event. ``code`` is for programs, ``message`` for people: it says the cure."""
-
-    status: int
-    outcome: RequestOutcome
-    code: str
-    message: str
-    failed_records: tuple[Mapping[str, object], ...] = ()
-    closes: bool = False  # the connection: what was sent was not read to its end
-
-    @property
-    def retry_after_s(self) -> int | None:
-        """Set where the same request may be taken later."""
-        return RETRY_AFTER_S if self.status in {429, 503} else None
 
 
 _NO_ENVELOPE = Envelope()
@@ -204,7 +199,7 @@ def split_events(draft: Draft) -> Refusal | None:
     except NeedsCareError:
         pass
     except TooManyValuesError as error:
-        return _too_large(str(error))
+        return TOO_LARGE.with_message(str(error))
     try:
         if not _holds_live_key(draft):
             return UNKNOWN_KEY if any(_keys_that_came(draft)) else NO_KEY
@@ -215,9 +210,9 @@ def split_events(draft: Draft) -> Refusal | None:
     try:
         return _split_with_care(draft)
     except TooManyValuesError as error:
-        return _too_large(str(error))
+        return TOO_LARGE.with_message(str(error))
     except UnreadableBodyError as error:
-        return _refuse(400, "invalid_json", str(error))
+        return INVALID_JSON.with_message(str(error))
     except ClientGoneError:
         return CLIENT_GONE
 
@@ -338,12 +333,12 @@ def check_limits(draft: Draft) -> Refusal | None:
     if not draft.batch:
         return None
     if len(draft.events) > MAX_EVENTS_A_REQUEST:
-        return _too_large(f"over {MAX_EVENTS_A_REQUEST} events in one request: send fewer at a time")
+        return TOO_LARGE.with_message(f"over {MAX_EVENTS_A_REQUEST} events in one request: send fewer at a time")
     if len(envelope.sent_at) > MAX_SENT_AT_BYTES:
-        return _too_large(f"the batch's sentAt is over {MAX_SENT_AT_BYTES} bytes: send the time")
+        return TOO_LARGE.with_message(f"the batch's sentAt is over {MAX_SENT_AT_BYTES} bytes: send the time")
     shared = {"context": envelope.context, "integrations": envelope.integrations, "anonymousId": envelope.anonymous_id}
     if _weighs_too_much(draft, sum(map(len, shared.values())) + len(envelope.sent_at)):
-        return _too_large(
+        return TOO_LARGE.with_message(
             f"the batch's events, each of at least {MIN_EVENT_WEIGHT} bytes and with a copy of the batch's "
             f"{', '.join(shared)}, are over {MAX_WEIGHT_BYTES} bytes: send fewer events at a time, or share less"
         )
@@ -351,9 +346,9 @@ def check_limits(draft: Draft) -> Refusal | None:
         return None
     for name, raw in shared.items():
         if len(raw) > MAX_SHARED_BYTES:
-            return _too_large(f"the batch's {name} is over {MAX_SHARED_BYTES} bytes: send less of it")
+            return TOO_LARGE.with_message(f"the batch's {name} is over {MAX_SHARED_BYTES} bytes: send less of it")
         if is_deeper_than(bytes(raw), MAX_EVENT_DEPTH - 1):
-            return _refuse(400, "too_deep", f"the batch's {name} is nested over {MAX_EVENT_DEPTH - 1} deep")
+            return TOO_DEEP.with_message(f"the batch's {name} is nested over {MAX_EVENT_DEPTH - 1} deep")
     return None
 
 
@@ -383,7 +378,7 @@ def check_events_if_strict(draft: Draft) -> Refusal | None:
         f"{len(failed)} of {len(parsed)} events are refused, so none was taken: "
         f"mend failed_records{first}, or leave out X-Strict-Mode"
     )
-    return Refusal(400, RequestOutcome.BAD_REQUEST, "invalid_events", message, tuple(failed[:MAX_FAILED_RECORDS]))
+    return INVALID_EVENTS.with_message(message, tuple(failed[:MAX_FAILED_RECORDS]))
 
 
 STEPS: tuple[Step, ...] = (
@@ -404,61 +399,6 @@ def _steps_for(draft: Draft) -> tuple[Step, ...]:
     if b"origin" in headers or b"content-encoding" in headers or b"x-strict-mode" in headers:
         return STEPS
     return STEPS if _is_compressed(draft.body) else _USUAL_STEPS
-
-
-# --- refusals ---------------------------------------------------------------------------------------------
-
-
-def _refuse(status: int, code: str, message: str) -> Refusal:
-    return Refusal(status, RequestOutcome.BAD_REQUEST, code, message)
-
-
-def _too_large(message: str) -> Refusal:
-    return Refusal(413, RequestOutcome.TOO_LARGE, "too_large", message, closes=True)
-
-
-# One code, so that programs see no difference; and none between a key that was revoked and one that never was.
-NO_KEY, UNKNOWN_KEY = (
-    Refusal(401, RequestOutcome.UNAUTHORIZED, "invalid_write_key", message)
-    for message in (
-        "no write key was sent: send it as Basic user name, `writeKey` in the body, ?writeKey= or X-Write-Key",
-        "the write key that was sent is not one of this server's live keys: see keys.json, or the SSM parameter on AWS",
-    )
-)
-ORIGIN_NOT_ALLOWED = Refusal(
-    403,
-    RequestOutcome.UNAUTHORIZED,
-    "origin_not_allowed",
-    "this write key may not be used from this origin: add it to the key's origins as a browser sends it, such as "
-    "https://www.example.com",
-)
-UNSUPPORTED_ENCODING = _refuse(
-    415, "unsupported_encoding", "Content-Encoding is not gzip, deflate or identity: send one of them"
-)
-INVALID_ENCODING = _refuse(
-    400, "invalid_encoding", "the body can't be inflated: send whole gzip or deflate data, once compressed"
-)
-ENCODING_LOST = Refusal(
-    415,
-    RequestOutcome.ENCODING_LOST,
-    "encoding_lost",
-    "the gateway took the compressed body for text and damaged it: turn gzip off in this client, or put a REST API "
-    "with binary media types, or a load balancer, before the function",
-)
-NO_BATCH = _refuse(400, "no_batch", '`batch` is missing: send {"batch": [...]}, or one event to /v1/track')
-KEYS_UNAVAILABLE = Refusal(
-    503, RequestOutcome.UNAVAILABLE, "keys_unavailable", "the write keys can't be read just now: send it again later"
-)
-STREAM_UNAVAILABLE = Refusal(
-    503, RequestOutcome.UNAVAILABLE, "stream_unavailable", "the events can't be stored just now: send them again later"
-)
-OVERLOADED = Refusal(
-    503, RequestOutcome.UNAVAILABLE, "overloaded", "too many large requests just now: send it again later", closes=True
-)
-CLIENT_GONE = _refuse(408, "client_gone", "the client closed the connection before the body was read: send it again")
-THROTTLED = Refusal(429, RequestOutcome.THROTTLED, "throttled", "too many events just now: send them again later")
-TOO_LARGE_BODY = _too_large(f"the body is over {MAX_BODY_BYTES} bytes: send fewer events at a time")
-TOO_LARGE_INFLATED = _too_large(f"the inflated body is over {MAX_INFLATED_BYTES} bytes: send fewer events at a time")
 
 
 # --- parts ------------------------------------------------------------------------------------------------

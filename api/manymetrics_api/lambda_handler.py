@@ -18,12 +18,12 @@ from typing import Any, NamedTuple, cast
 from urllib.parse import urlencode
 
 from manymetrics.events import MAX_BODY_BYTES
+from manymetrics.refusals import ENCODING_LOST, INVALID_ENCODING, NOT_FOUND, TOO_LARGE
 from manymetrics.settings import Settings
 from manymetrics.telemetry import embedded_metrics, log_json_lines
 from manymetrics_api.aws.app import keys_of, sink_of
 from manymetrics_api.aws.keys_parameter import READ_TIMEOUT_S
-from manymetrics_api.collect import NOT_FOUND, Answer, Collector, HeaderList, Request, is_preflight, refusal_answer
-from manymetrics_api.intake import ENCODING_LOST, INVALID_ENCODING, TOO_LARGE_BODY
+from manymetrics_api.collect import Answer, Collector, HeaderList, Request, is_preflight, refusal_answer
 from manymetrics_api.keys import Keys
 from manymetrics_api.routes import find_route, is_other
 from manymetrics_api.sinks import Sink
@@ -72,7 +72,7 @@ class Root:
         except ValueError:
             return form.write(self._collector.refused(INVALID_ENCODING, asked.pairs, None))
         if len(body) > MAX_BODY_BYTES:
-            return form.write(self._collector.refused(TOO_LARGE_BODY, asked.pairs, None))
+            return form.write(self._collector.refused(TOO_LARGE, asked.pairs, None))
         if _is_encoding_lost(payload, asked.pairs):
             self._tell_of_lost_encoding()
             return form.write(self._collector.refused(ENCODING_LOST, asked.pairs, None))

@@ -8,10 +8,10 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from manymetrics.outcomes import RequestOutcome
-from manymetrics_api import intake, models
-from manymetrics_api.collect import BODY_TIMEOUT, error_body
-from manymetrics_api.intake import Refusal
+from manymetrics import refusals
+from manymetrics.refusals import Refusal
+from manymetrics_api import models
+from manymetrics_api.collect import error_body
 
 _SCHEMES = {
     "WriteKey": {
@@ -47,9 +47,9 @@ Send events; query them with SQL in your own Iceberg tables.
 _BODIES = (models.Track, models.Identify, models.Page, models.Screen, models.Group, models.Alias, models.Batch)
 
 
-def _refusals(*refusals: Refusal, description: str) -> dict[str, Any]:
+def _refusals(*given: Refusal, description: str) -> dict[str, Any]:
     examples: dict[str, dict[str, Any]] = {}
-    for refusal in refusals:
+    for refusal in given:
         name = refusal.code if refusal.code not in examples else f"{refusal.code}_{len(examples) + 1}"
         examples[name] = {"summary": refusal.message, "value": error_body(refusal)}
     answer: dict[str, Any] = {
@@ -57,42 +57,33 @@ def _refusals(*refusals: Refusal, description: str) -> dict[str, Any]:
         "description": description,
         "content": {"application/json": {"examples": examples}},
     }
-    if any(refusal.retry_after_s for refusal in refusals):
+    if any(refusal.retry_after_s for refusal in given):
         answer["headers"] = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
     return answer
 
 
-_STRICT_EXAMPLE = Refusal(
-    400,
-    RequestOutcome.BAD_REQUEST,
-    "invalid_events",
-    "1 of 2 events are refused, so none was taken: mend failed_records, or leave out X-Strict-Mode",
-    ({"index": 1, "reason": "no_identity", "detail": "userId, anonymousId"},),
-)
-_NOT_JSON = Refusal(400, RequestOutcome.BAD_REQUEST, "invalid_json", "the body is not JSON: it ends too early")
+_FAILED = ({"index": 1, "reason": "no_identity", "detail": "userId, anonymousId"},)
 REFUSALS: dict[int | str, dict[str, Any]] = {
     400: _refusals(
-        _NOT_JSON,
-        intake.NO_BATCH,
-        _STRICT_EXAMPLE,
+        refusals.INVALID_JSON,
+        refusals.NO_BATCH,
+        refusals.INVALID_EVENTS.with_message(refusals.INVALID_EVENTS.message, _FAILED),
         description="Not JSON, no batch, or strict mode and an event is wrong.",
     ),
-    401: _refusals(intake.NO_KEY, intake.UNKNOWN_KEY, description="No write key, or one that is not live."),
-    403: _refusals(intake.ORIGIN_NOT_ALLOWED, description="The key may not be used from this page's origin."),
-    408: _refusals(BODY_TIMEOUT, description="The body took over 30 s."),
-    413: _refusals(
-        intake.TOO_LARGE_BODY, description="Body, inflated body, envelope or number of events over the limit."
-    ),
+    401: _refusals(refusals.NO_KEY, refusals.UNKNOWN_KEY, description="No write key, or one that is not live."),
+    403: _refusals(refusals.ORIGIN_NOT_ALLOWED, description="The key may not be used from this page's origin."),
+    408: _refusals(refusals.BODY_TIMEOUT, description="The body took over 30 s."),
+    413: _refusals(refusals.TOO_LARGE, description="Body, inflated body, envelope or number of events over the limit."),
     415: _refusals(
-        intake.UNSUPPORTED_ENCODING,
-        intake.ENCODING_LOST,
+        refusals.UNSUPPORTED_ENCODING,
+        refusals.ENCODING_LOST,
         description="A Content-Encoding that is not gzip, deflate or identity; or a gateway that damaged the body.",
     ),
-    429: _refusals(intake.THROTTLED, description="The stream is throttled."),
+    429: _refusals(refusals.THROTTLED, description="The stream is throttled."),
     503: _refusals(
-        intake.STREAM_UNAVAILABLE,
-        intake.KEYS_UNAVAILABLE,
-        intake.OVERLOADED,
+        refusals.STREAM_UNAVAILABLE,
+        refusals.KEYS_UNAVAILABLE,
+        refusals.OVERLOADED,
         description="The events can't be stored, the keys can't be read, or too many large requests come at once.",
     ),
 }

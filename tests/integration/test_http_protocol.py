@@ -14,6 +14,7 @@ import pytest
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from manymetrics import refusals
 from manymetrics.records import unpack
 from manymetrics_api import collect, http_protocol
 from manymetrics_api.http_protocol import HttpProtocol
@@ -445,9 +446,9 @@ def test_the_number_of_headers_is_limited(server: Server) -> None:
         return request(event(1)).replace(b"host: x\r\n", b"host: x\r\n" + more)
 
     with server.connect() as connection:
-        connection.sendall(of(http_protocol.MAX_HEADERS))
+        connection.sendall(of(refusals.MAX_HEADERS))
         assert statuses(connection, 1) == [200]
-        connection.sendall(of(http_protocol.MAX_HEADERS + 1))
+        connection.sendall(of(refusals.MAX_HEADERS + 1))
         assert statuses(connection, 1) == [431]
         assert closed(connection)
     assert server.events() == [event(1)]

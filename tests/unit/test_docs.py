@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from manymetrics import events
+from manymetrics import events, refusals
 from manymetrics.outcomes import REASON_DOCS, Reason, RequestOutcome
 from manymetrics.settings import PREFIX, Settings
 from manymetrics.tables import TABLES, Column
@@ -133,8 +133,8 @@ def test_every_outcome_is_in_the_api_readme(outcome: str) -> None:
             ),
             *(events.MAX_SHARED_BYTES, events.MAX_WEIGHT_BYTES, events.MAX_SENT_AT_BYTES, events.MAX_EVENT_BYTES),
             *(events.MAX_EVENT_DEPTH, events.MAX_BRACKET_RUNS, events.MAX_CAREFUL_FIELDS, events.MAX_MENDED_BYTES),
-            *(intake.MAX_GZIP_MEMBERS, intake.MAX_FAILED_RECORDS, collect.MAX_QUERY_FIELDS),
-            *(http_protocol.MAX_HEADERS, http_protocol.MAX_HEAD_BYTES, http_protocol.MAX_PIECES),
+            *(intake.MAX_GZIP_MEMBERS, intake.MAX_FAILED_RECORDS, refusals.MAX_QUERY_FIELDS),
+            *(refusals.MAX_HEADERS, refusals.MAX_HEAD_BYTES, http_protocol.MAX_PIECES),
             *(http_protocol.LEAST_PIECE_BYTES, int(http_protocol.HEAD_WAIT_S)),
         }
     ),
@@ -168,3 +168,14 @@ def test_the_readme_names_every_command() -> None:
 
 def test_the_readme_is_under_130_lines() -> None:
     assert len(README.read_text().splitlines()) < 130
+
+
+def test_the_answers_in_the_api_readme_are_those_of_the_refusals() -> None:
+    assert refusals.markdown() in API_README.read_text()
+
+
+def test_refusals_are_made_in_one_place_and_have_their_own_codes() -> None:
+    packages = [file for package in ("api", "cli") for file in (ROOT / package).rglob("*.py")]
+
+    assert [file for file in packages if "Refusal(" in file.read_text()] == []
+    assert {refusal.code for refusal in refusals.REFUSALS} == set(refusals.Code)

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from manymetrics.events import ClientGoneError
+from manymetrics.refusals import CLIENT_GONE
 from manymetrics_api import admission, intake
 from manymetrics_api.admission import SMALL_BODY_BYTES, WORKERS, BodyBytes, LargeBodies, OverloadedError
 from manymetrics_api.collect import MAX_STORING_BYTES
 from manymetrics_api.http_protocol import max_connections
-from manymetrics_api.intake import CLIENT_GONE, Draft, accept, find_key_in_header
+from manymetrics_api.intake import Draft, accept, find_key_in_header
 from manymetrics_api.keys import KeyTable
 from tests.in_process import EVENT, KEYS, Api, basic
 from tests.unit.api.test_routes import error_of
