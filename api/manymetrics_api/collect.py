@@ -22,7 +22,8 @@ from urllib.parse import unquote_plus
 import msgspec
 
 from manymetrics import telemetry
-from manymetrics.events import MAX_BODY_BYTES, ClientGoneError
+from manymetrics.events import ClientGoneError
+from manymetrics.limits import MAX_BODY_BYTES
 from manymetrics.outcomes import RequestOutcome
 from manymetrics.refusals import (
     BODY_TIMEOUT,

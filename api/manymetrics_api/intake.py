@@ -19,13 +19,6 @@ from typing import Protocol
 import msgspec
 
 from manymetrics.events import (
-    MAX_EVENT_DEPTH,
-    MAX_EVENTS_A_REQUEST,
-    MAX_INFLATED_BYTES,
-    MAX_SENT_AT_BYTES,
-    MAX_SHARED_BYTES,
-    MAX_WEIGHT_BYTES,
-    MIN_EVENT_WEIGHT,
     BatchBody,
     ClientGoneError,
     Envelope,
@@ -48,6 +41,15 @@ from manymetrics.events import (
     without_key,
     without_text,
     written_keys,
+)
+from manymetrics.limits import (
+    MAX_EVENT_DEPTH,
+    MAX_EVENTS_A_REQUEST,
+    MAX_INFLATED_BYTES,
+    MAX_SENT_AT_BYTES,
+    MAX_SHARED_BYTES,
+    MAX_WEIGHT_BYTES,
+    MIN_EVENT_WEIGHT,
 )
 from manymetrics.records import Stamp, pack, weight_of
 from manymetrics.refusals import (

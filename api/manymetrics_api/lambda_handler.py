@@ -17,7 +17,7 @@ from functools import cache
 from typing import Any, NamedTuple, cast
 from urllib.parse import urlencode
 
-from manymetrics.events import MAX_BODY_BYTES
+from manymetrics.limits import MAX_BODY_BYTES
 from manymetrics.refusals import ENCODING_LOST, INVALID_ENCODING, NOT_FOUND, TOO_LARGE
 from manymetrics.settings import Settings
 from manymetrics.telemetry import embedded_metrics, log_json_lines

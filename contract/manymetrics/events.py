@@ -25,26 +25,19 @@ from typing import Annotated, Literal, NamedTuple, get_args
 
 import msgspec
 
+from manymetrics.limits import (
+    MAX_EVENT_BYTES,
+    MAX_EVENT_DEPTH,
+    MAX_EVENT_NAME_BYTES,
+    MAX_EVENTS_A_REQUEST,
+    MAX_ID_BYTES,
+    MAX_MESSAGE_ID_BYTES,
+    MAX_VALUES_A_REQUEST,
+)
 from manymetrics.outcomes import Reason
 
 EventType = Literal["track", "identify", "page", "screen", "group", "alias"]
 EVENT_TYPES: frozenset[str] = frozenset(get_args(EventType))
-
-MAX_BODY_BYTES = 6_000_000  # on the wire; what a Lambda payload lets through too
-MAX_INFLATED_BYTES = 20_000_000  # after gzip; a hard cap, checked while inflating
-MAX_VALUES_A_REQUEST = 2_000_000  # JSON values: 20 MB of `1,1,1` are 10 million, and take 0.9 GB to hold (2026-11-25)
-MAX_EVENTS_A_REQUEST = 10_000  # Segment documents 2,500; its Node client was seen above that
-MAX_SHARED_BYTES = 128_000  # each of what a batch says for its events: it rides on every one of its stream records
-MAX_SENT_AT_BYTES = 1_000
-MIN_EVENT_WEIGHT = 512  # bytes that an event counts as at least (records.weight): a row costs that, however short
-# What a body weighs at most that shares nothing, so that no other weighs more: each event gets a copy of what is shared
-MAX_WEIGHT_BYTES = MAX_INFLATED_BYTES + MAX_EVENTS_A_REQUEST * MIN_EVENT_WEIGHT
-MAX_EVENT_BYTES = 512_000  # Segment documents 32 kB; real clients send 60 kB and more
-MAX_EVENT_DEPTH = 64  # objects and arrays inside each other, the event itself being 1
-MAX_MESSAGE_ID_BYTES = 512
-MAX_ID_BYTES = 1_024  # user_id, anonymous_id, group_id, previous_id
-MAX_EVENT_NAME_BYTES = 1_024
-OVERSIZE_PREFIX_BYTES = 65_536  # what is kept of an event over MAX_EVENT_BYTES
 
 NO_RAW = msgspec.Raw(b"")
 

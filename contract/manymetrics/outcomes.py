@@ -12,6 +12,14 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from manymetrics.limits import (
+    MAX_EVENT_BYTES,
+    MAX_EVENT_DEPTH,
+    MAX_EVENT_NAME_BYTES,
+    MAX_ID_BYTES,
+    MAX_MESSAGE_ID_BYTES,
+)
+
 STORED = "stored"
 DUPLICATE = "duplicate"
 DEAD_LETTERED = "dead_lettered"
@@ -40,15 +48,16 @@ class Reason(StrEnum):
 REASON_DOCS: dict[Reason, str] = {
     Reason.NOT_AN_OBJECT: "The item is JSON, but not an object.",
     Reason.INVALID_JSON: "The bytes are not JSON, even after the repairs that intake knows.",
-    Reason.TOO_LARGE: "With its batch's context over 512,000 bytes. Its length, sha256 and first 64 kB are kept.",
-    Reason.TOO_DEEP: "Objects and arrays are nested more than 64 deep.",
+    Reason.TOO_LARGE: f"With its batch's context over {MAX_EVENT_BYTES:,} bytes. Its length, sha256 and first 64 kB "
+    "are kept.",
+    Reason.TOO_DEEP: f"Objects and arrays are nested more than {MAX_EVENT_DEPTH} deep.",
     Reason.UNKNOWN_TYPE: "`type` is none of track, identify, page, screen, group, alias.",
     Reason.NO_IDENTITY: "Neither `userId` nor `anonymousId` is there.",
     Reason.NO_EVENT_NAME: "A track event without `event`.",
     Reason.INVALID_ID: "An id is neither text nor a number (`true`, an object, an array).",
-    Reason.ID_TOO_LONG: "`messageId` is over 512 bytes, or another id over 1,024.",
+    Reason.ID_TOO_LONG: f"`messageId` is over {MAX_MESSAGE_ID_BYTES} bytes, or another id over {MAX_ID_BYTES:,}.",
     Reason.INVALID_EVENT_NAME: "The name of an event, page or screen is neither text nor a number.",
-    Reason.EVENT_NAME_TOO_LONG: "The name of an event, page or screen is over 1,024 bytes.",
+    Reason.EVENT_NAME_TOO_LONG: f"The name of an event, page or screen is over {MAX_EVENT_NAME_BYTES:,} bytes.",
     Reason.UNREADABLE_RECORD: "A record of the stream that is not ours or was damaged; its raw bytes are kept.",
     Reason.UNPROCESSABLE: "A fault of ours in reading the event; `replay` it once that is mended.",
     Reason.UNSTORABLE: "It can be read, but not stored; `detail` names the error. `replay` it once that is mended.",

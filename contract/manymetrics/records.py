@@ -22,7 +22,8 @@ from itertools import accumulate, pairwise, repeat
 import msgspec
 import zstandard
 
-from manymetrics.events import MAX_EVENT_BYTES, MIN_EVENT_WEIGHT, OVERSIZE_PREFIX_BYTES, Rejected, parse_event
+from manymetrics.events import Rejected, parse_event
+from manymetrics.limits import MAX_EVENT_BYTES, MIN_EVENT_WEIGHT, OVERSIZE_PREFIX_BYTES
 
 MAX_RECORD_BYTES = 1_000_000  # ours; Kinesis takes 1 MiB with the partition key
 MAX_RECORD_WEIGHT = 8_000_000  # of what pack makes, unless it is one event: what is taken apart at once stays small

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
-from manymetrics.events import MAX_BODY_BYTES, MAX_INFLATED_BYTES
+from manymetrics.limits import MAX_BODY_BYTES, MAX_INFLATED_BYTES
 from manymetrics.outcomes import RequestOutcome
 
 RETRY_AFTER_S: Final = 1  # what a client is asked to wait after 429 and 503

@@ -11,6 +11,7 @@ from typing import Any
 from manymetrics.tables import NAMESPACE
 
 PREFIX = "MANYMETRICS_"
+DEDUP_WINDOW_DAYS = 7
 ENGINES = ("spark", "arrow")
 _DATABASE = re.compile(r"[a-z][a-z0-9_]{0,62}")  # Glue folds case; more would need quotes in SQL
 
@@ -33,7 +34,7 @@ class Settings:
     """`key` or `key:project`, comma-separated; used instead of the keys file. For trying: they can't be revoked."""
     commit_interval_s: float = 2.0
     """The longest wait from event to table under load. An idle server commits at once."""
-    dedup_window_days: int = 7
+    dedup_window_days: int = DEDUP_WINDOW_DAYS
     """How many UTC days after an event its message_id is known as a resend."""
     dedup_max_ids: int = 30_000_000
     """How many message_ids the processor on AWS holds, 16 bytes each, mostly in its temp folder.
@@ -66,7 +67,7 @@ class Settings:
         known = {PREFIX + field.name.upper(): field.name for field in fields(cls)}
         unknown = sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
         if unknown:
-            raise SettingsError(f"{unknown[0]} is no setting; there are {', '.join(sorted(known))}")
+            raise SettingsError(f"unknown setting {unknown[0]}; valid settings: {', '.join(sorted(known))}")
         return cls(
             **{
                 name: _parse(variable, name, environ[variable])

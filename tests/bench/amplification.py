@@ -6,7 +6,7 @@
     merge     of as many small files
     query     person_events, all rows and columns
 
-Each input is as the API takes it (events.MAX_WEIGHT_BYTES), or a smaller one of the same kind. Costs are CPU time, the
+Each input is as the API takes it (limits.MAX_WEIGHT_BYTES), or a smaller one of the same kind. Costs are CPU time, the
 least of several rounds, in which inputs and usual batches take turns. A search looks for what is worse.
 """
 
@@ -22,7 +22,7 @@ from typing import TypeVar
 import hypothesis
 from hypothesis import strategies as st
 
-from manymetrics.events import MAX_SHARED_BYTES
+from manymetrics.limits import MAX_SHARED_BYTES
 from manymetrics.records import Stamp, compress, pack, weight
 from manymetrics.tables import TABLES
 from manymetrics_insights.reader.folder import Folder

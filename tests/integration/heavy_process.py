@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from manymetrics.events import MAX_WEIGHT_BYTES
+from manymetrics.limits import MAX_WEIGHT_BYTES
 from manymetrics.records import compress, pack
 from manymetrics.tables import TABLES
 from manymetrics_processor.decode.batch import StreamRecord

@@ -15,7 +15,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manymetrics.events import MAX_EVENT_BYTES
+from manymetrics.limits import MAX_EVENT_BYTES
 from manymetrics.tables import DEAD_LETTERS, EVENTS, Table
 from manymetrics_processor.decode import arrow as columns
 from manymetrics_processor.decode import batch as decode_module

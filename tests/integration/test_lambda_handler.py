@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from manymetrics.events import MAX_BODY_BYTES
+from manymetrics.limits import MAX_BODY_BYTES
 from manymetrics.records import unpack
 from manymetrics.settings import Settings
 from manymetrics_api import intake

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from manymetrics.events import MAX_EVENT_BYTES
+from manymetrics.limits import MAX_EVENT_BYTES
 from manymetrics.tables import DEAD_LETTERS, EVENTS
 from manymetrics_processor.decode import arrow as columns
 from manymetrics_processor.decode import batch as decode_module

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from manymetrics.events import MAX_EVENT_BYTES
+from manymetrics.limits import MAX_EVENT_BYTES
 from manymetrics_api.sinks.local_stream import SHARD, LocalSource, LocalStream
 from manymetrics_cli.commands import tail
 from manymetrics_cli.main import main

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from manymetrics import events, refusals
+from manymetrics import events, limits, refusals
 from manymetrics.outcomes import REASON_DOCS, Reason, RequestOutcome
 from manymetrics.settings import PREFIX, Settings
 from manymetrics.tables import TABLES, Column
@@ -126,13 +126,13 @@ def test_every_outcome_is_in_the_api_readme(outcome: str) -> None:
     sorted(
         {
             *(
-                events.MAX_BODY_BYTES,
-                events.MAX_INFLATED_BYTES,
-                events.MAX_VALUES_A_REQUEST,
-                events.MAX_EVENTS_A_REQUEST,
+                limits.MAX_BODY_BYTES,
+                limits.MAX_INFLATED_BYTES,
+                limits.MAX_VALUES_A_REQUEST,
+                limits.MAX_EVENTS_A_REQUEST,
             ),
-            *(events.MAX_SHARED_BYTES, events.MAX_WEIGHT_BYTES, events.MAX_SENT_AT_BYTES, events.MAX_EVENT_BYTES),
-            *(events.MAX_EVENT_DEPTH, events.MAX_BRACKET_RUNS, events.MAX_CAREFUL_FIELDS, events.MAX_MENDED_BYTES),
+            *(limits.MAX_SHARED_BYTES, limits.MAX_WEIGHT_BYTES, limits.MAX_SENT_AT_BYTES, limits.MAX_EVENT_BYTES),
+            *(limits.MAX_EVENT_DEPTH, events.MAX_BRACKET_RUNS, events.MAX_CAREFUL_FIELDS, events.MAX_MENDED_BYTES),
             *(intake.MAX_GZIP_MEMBERS, intake.MAX_FAILED_RECORDS, refusals.MAX_QUERY_FIELDS),
             *(refusals.MAX_HEADERS, refusals.MAX_HEAD_BYTES, http_protocol.MAX_PIECES),
             *(http_protocol.LEAST_PIECE_BYTES, int(http_protocol.HEAD_WAIT_S)),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from manymetrics.events import MAX_EVENT_BYTES, MIN_EVENT_WEIGHT, OVERSIZE_PREFIX_BYTES
+from manymetrics.limits import MAX_EVENT_BYTES, MIN_EVENT_WEIGHT, OVERSIZE_PREFIX_BYTES
 from manymetrics.records import (
     MAX_RECORD_BYTES,
     MAX_RECORD_WEIGHT,

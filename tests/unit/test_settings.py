@@ -95,7 +95,7 @@ def test_a_database_is_any_name_that_needs_no_quotes(text: str) -> None:
 
 
 def test_a_misspelt_setting_is_refused_and_the_right_ones_are_named() -> None:
-    with pytest.raises(SettingsError, match=r"MANYMETRICS_PROT is no setting; there are .*MANYMETRICS_PORT"):
+    with pytest.raises(SettingsError, match=r"unknown setting MANYMETRICS_PROT; valid settings: .*MANYMETRICS_PORT"):
         Settings.read({"MANYMETRICS_PROT": "9000"})
 
 

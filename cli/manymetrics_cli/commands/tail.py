@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from manymetrics.events import MAX_EVENT_BYTES, Event, Rejected, mend_json, parse_event, text_of
+from manymetrics.events import Event, Rejected, mend_json, parse_event, text_of
+from manymetrics.limits import MAX_EVENT_BYTES
 from manymetrics.outcomes import Reason
 from manymetrics.records import Record, UnreadableRecordError, unpack
 from manymetrics.settings import SettingsError

@@ -19,9 +19,9 @@ from uuid import uuid4
 import numpy as np
 import numpy.typing as npt
 
+from manymetrics.settings import DEDUP_WINDOW_DAYS
 from manymetrics_processor.decode.ids import Ids
 
-WINDOW_DAYS = 7
 LARGE_IDS = 2_000_000  # 32 MB; a merge of two that are smaller takes 150 MB for a moment
 
 log = logging.getLogger("manymetrics.dedup")
@@ -95,7 +95,7 @@ class Run:
 class DedupIndex:
     """Which ids are in the window. Holds what it is told; who refreshes it from the table is the lake's affair."""
 
-    def __init__(self, window_days: int = WINDOW_DAYS) -> None:
+    def __init__(self, window_days: int = DEDUP_WINDOW_DAYS) -> None:
         self.window_days = window_days
         self._runs: dict[int, list[Run]] = {}
 

@@ -19,10 +19,11 @@ from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table as IcebergTable
 from pyiceberg.table.snapshots import Operation, Snapshot
 
+from manymetrics.settings import DEDUP_WINDOW_DAYS
 from manymetrics_processor.decode.batch import Bools, Ints
 from manymetrics_processor.decode.ids import Ids, dedup_digest, ids_of
 from manymetrics_processor.dedup.id_store import KeptIds
-from manymetrics_processor.dedup.index import WINDOW_DAYS, DedupIndex
+from manymetrics_processor.dedup.index import DedupIndex
 from manymetrics_processor.lake.lake import OPERATION, added_files, ancestors, live_files
 from manymetrics_processor.lake.object_storage import open_parquet
 from manymetrics_processor.parallel import Spread
@@ -44,7 +45,7 @@ class Window:
 
     def __init__(
         self,
-        days: int = WINDOW_DAYS,
+        days: int = DEDUP_WINDOW_DAYS,
         *,
         kept: KeptIds | None = None,
         max_ids: int = MAX_IDS,

@@ -22,9 +22,9 @@ import numpy as np
 from pyiceberg.catalog import Catalog
 from pyiceberg.io import FileIO
 
+from manymetrics.settings import DEDUP_WINDOW_DAYS
 from manymetrics.tables import DEAD_LETTERS, EVENTS, NAMESPACE
 from manymetrics_processor.decode.batch import DEAD_LETTERED, DUPLICATE, STORED, Batch, Bools
-from manymetrics_processor.dedup.index import WINDOW_DAYS
 from manymetrics_processor.dedup.window import Window
 from manymetrics_processor.ingest.factory import make_catalog
 from manymetrics_processor.ingest.isolation import is_retryable
@@ -82,7 +82,7 @@ def backfill(
     source: str | None = None,
     project: str | None = None,
     key_kind: str = "server",
-    window_days: int = WINDOW_DAYS,
+    window_days: int = DEDUP_WINDOW_DAYS,
     commit_bytes: int = COMMIT_BYTES,
     database: str = NAMESPACE,
     say: Progress = lambda _line: None,

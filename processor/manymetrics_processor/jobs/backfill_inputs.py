@@ -30,7 +30,8 @@ import pyarrow as pa
 import zstandard
 from pyiceberg.io import FileIO
 
-from manymetrics.events import MAX_EVENT_BYTES, OVERSIZE_PREFIX_BYTES, Rejected
+from manymetrics.events import Rejected
+from manymetrics.limits import MAX_EVENT_BYTES, OVERSIZE_PREFIX_BYTES
 from manymetrics.records import Cut, Stamp
 from manymetrics.tables import EVENTS
 from manymetrics_processor.decode.batch import (

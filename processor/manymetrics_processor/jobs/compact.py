@@ -24,12 +24,12 @@ import pyarrow.compute as pc
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table as IcebergTable
 
+from manymetrics.settings import DEDUP_WINDOW_DAYS
 from manymetrics.tables import EVENTS, TABLES, Table
 from manymetrics_processor.decode.arrow import arrow_schema, holds_added
 from manymetrics_processor.decode.batch import Ints
 from manymetrics_processor.decode.context import ADDED_COLUMNS
 from manymetrics_processor.decode.ids import Ids
-from manymetrics_processor.dedup.index import WINDOW_DAYS
 from manymetrics_processor.dedup.window import ID_COLUMNS, ids_of_rows, resends_within
 from manymetrics_processor.errors import CommitNotConfirmedError
 from manymetrics_processor.ingest.factory import make_catalog
@@ -80,7 +80,7 @@ def compact(
     on: Cluster,
     limits: Limits,
     *,
-    window_days: int = WINDOW_DAYS,
+    window_days: int = DEDUP_WINDOW_DAYS,
     keep_snapshots: int = KEEP_SNAPSHOTS,
     older_than_s: float = EXPIRE_AFTER_S,
     orphan_age_s: float = AWS_ORPHAN_AGE_S,
@@ -167,7 +167,7 @@ def _rewrite(
 
 
 def find_resends(
-    on: Cluster, iceberg: IcebergTable, files: Sequence[DataFile], gone: Positions, window_days: int = WINDOW_DAYS
+    on: Cluster, iceberg: IcebergTable, files: Sequence[DataFile], gone: Positions, window_days: int = DEDUP_WINDOW_DAYS
 ) -> dict[str, Ints]:
     """The rows of each file that came again within the window, by their positions: what may go.
 

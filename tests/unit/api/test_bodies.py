@@ -11,7 +11,8 @@ import msgspec
 import pytest
 
 from manymetrics import telemetry
-from manymetrics.events import (
+from manymetrics.events import TooManyValuesError, split_batch
+from manymetrics.limits import (
     MAX_BODY_BYTES,
     MAX_EVENT_BYTES,
     MAX_EVENTS_A_REQUEST,
@@ -21,8 +22,6 @@ from manymetrics.events import (
     MAX_VALUES_A_REQUEST,
     MAX_WEIGHT_BYTES,
     MIN_EVENT_WEIGHT,
-    TooManyValuesError,
-    split_batch,
 )
 from manymetrics.outcomes import RequestOutcome
 from manymetrics.records import Stamp, pack

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from manymetrics.events import (
     MAX_BRACKET_RUNS,
     MAX_CAREFUL_FIELDS,
-    MAX_EVENT_BYTES,
     MAX_MENDED_BYTES,
     BatchBody,
     ClientGoneError,
@@ -28,6 +27,7 @@ from manymetrics.events import (
     split_batch_with_care,
     written_keys,
 )
+from manymetrics.limits import MAX_EVENT_BYTES
 from manymetrics_api import intake
 from manymetrics_api.keys import KeysUnavailableError, KeyTable, WriteKey
 from tests.in_process import EVENT, KEYS, Api, basic
