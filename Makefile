@@ -85,7 +85,7 @@ lock: .venv/bin/uv  ## pin the dependencies again, after a change of them in pyp
 	$(COMPILE) --extra lambda -c requirements-dev.lock pyproject.toml -o requirements-lambda.lock
 	$(COMPILE) --extra glue -c requirements-dev.lock pyproject.toml -o requirements-processor.lock
 	$(COMPILE) --extra aws --extra glue --extra local --extra query -c requirements-dev.lock pyproject.toml -o docker/local.lock
-	$(COMPILE) --group image -o docker/build.lock
+	$(COMPILE) --group image -c requirements-dev.lock -o docker/build.lock
 	$(COMPILE) --group image-spark -c requirements-dev.lock -o docker/spark.lock
 
 clean:  ## remove the set-up, what was built and the local data

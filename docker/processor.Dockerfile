@@ -1,11 +1,12 @@
 # The processor for AWS Lambda: `python3 docker/build_image.py` builds it. Two targets: `spark`, and `light` without a JVM.
 #
-#   tools -> packages -> own -> light -> spark
-#       \--> spark-packages --------------^
+#   tools -> packages -> own -> light -> with-java -> archive -> spark
+#       \--> spark-packages ----------------^
 #
 # Any base with a Python 3.13 and pip will do: the stages that become images run neither dnf nor apt.
-# To renew: `docker buildx imagetools inspect public.ecr.aws/lambda/python:3.13` shows tag and digest of the day.
-ARG BASE=public.ecr.aws/lambda/python:3.13.2025.12.15.13@sha256:995c3cd4acfc0681c21cf04fe9754560e30a5d9c5b011b8c405ad1927ca4fdb6
+# README.md says how to renew the base. This is what 3.13 stood for on 2026-06-11, as others pinned it; it was not pulled
+# here (https://github.com/nationalarchives/ds-caselaw-data-enrichment-service/pull/1948).
+ARG BASE=public.ecr.aws/lambda/python:3.13@sha256:5dd3e2c637709e8437ef7b2ea42ebeee9824e62d2f6ba7afe788a4fd6e2a96f0
 
 FROM ${BASE} AS tools
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
@@ -61,10 +62,18 @@ LABEL org.opencontainers.image.title="ManyMetrics processor" \
       org.opencontainers.image.version=${VERSION} \
       org.opencontainers.image.revision=${REVISION}
 
-FROM light AS spark
+FROM light AS with-java
 COPY --from=spark-packages /build/java /opt/java
 COPY --from=spark-packages /build/jars /opt/spark-jars
 COPY --from=spark-packages /build/task /var/task
 ENV JAVA_HOME=/opt/java MANYMETRICS_ENGINE=spark
+
 # The JVM maps these classes instead of reading them from jars, which halves its start. It holds for these very paths.
-RUN python3 -m manymetrics_processor.class_archive --jars /opt/spark-jars --java-home /opt/java /opt/spark-jars/classes.jsa
+FROM with-java AS archive
+COPY --from=tools /build/tools /build/tools
+COPY docker/class_archive.py /build/
+RUN PYTHONPATH=/var/task:/build/tools python3 /build/class_archive.py \
+        --jars /opt/spark-jars --java-home /opt/java /build/classes.jsa
+
+FROM with-java AS spark
+COPY --from=archive /build/classes.jsa /opt/spark-jars/

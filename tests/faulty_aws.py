@@ -6,8 +6,10 @@ can be looked at.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
+import socket
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -78,6 +80,7 @@ class FaultyAws:
         self.url = url
         self.passed: Callable[[Passed], None] = _ignored
         self.lock = threading.Lock()
+        self.connections = set[socket.socket]()
         self._calls = defaultdict[str, Calls](Calls)
 
     def __getitem__(self, name: str) -> Calls:
@@ -86,6 +89,15 @@ class FaultyAws:
     def reset(self) -> None:
         for calls in self._calls.values():
             calls.reset()
+
+    def drop_connections(self) -> int:
+        """Close all of them, as AWS does with those that are idle. Returns how many there were."""
+        with self.lock:
+            dropped = list(self.connections)
+        for connection in dropped:
+            with contextlib.suppress(OSError):  # it was closed by itself
+                connection.shutdown(socket.SHUT_RDWR)
+        return len(dropped)
 
 
 @contextmanager
@@ -100,6 +112,19 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm, wbufsize = True, -1  # else each answer waits 40 ms for an acknowledgement
 
+    @property
+    def _faulty(self) -> FaultyAws:
+        return cast("FaultyAws", self.server.faulty)  # type: ignore[attr-defined]  # set where the server is made
+
+    def handle(self) -> None:
+        with self._faulty.lock:
+            self._faulty.connections.add(self.connection)
+        try:
+            super().handle()
+        finally:
+            with self._faulty.lock:
+                self._faulty.connections.discard(self.connection)
+
     def handle_expect_100(self) -> bool:
         asked = super().handle_expect_100()
         self.wfile.flush()  # Java waits for this before it sends a body
@@ -107,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _any(self) -> None:
         body = read_body(self)
-        faulty = cast("FaultyAws", self.server.faulty)  # type: ignore[attr-defined]  # set where the server is made
+        faulty = self._faulty
         name = self.headers.get("X-Amz-Target", self.command).rpartition(".")[2]
         with faulty.lock:
             calls = faulty[name]
@@ -155,8 +180,7 @@ class _Handler(BaseHTTPRequestHandler):
             connection.request(self.command, self.path, body, headers)
             answer = connection.getresponse()
             named = {name.lower(): value for name, value in self.headers.items()}
-            faulty = cast("FaultyAws", self.server.faulty)  # type: ignore[attr-defined]  # as above
-            faulty.passed(Passed(self.command, self.path, named, body, answer.status))
+            self._faulty.passed(Passed(self.command, self.path, named, body, answer.status))
             return answer.status, answer.headers, answer.read()
         finally:
             connection.close()

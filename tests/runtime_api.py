@@ -9,6 +9,11 @@
 The process's environment is Lambda's and what is given, nothing of ours. A process that ends, is killed or takes too
 long is an error of its invocation, named as Lambda names it, and the next invocation starts another: so what redelivers
 on errors, as an event source mapping does, needs to look at ``error`` alone.
+
+Its life is as Lambda documents it (https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html): it
+ends after INIT_S seconds if it has not asked for an event by then, and is started again within the invocation and its
+timeout, as it is after each invocation that ended it. Only itself is killed, not what it started. Given a control
+group, it is frozen, with all that it started, from the time when it asks for an event until there is one.
 """
 
 from __future__ import annotations
@@ -30,11 +35,14 @@ from pathlib import Path
 from typing import Any, Self
 
 from tests.conftest import ROOT
+from tests.lambda_sandbox import ControlGroup
 from tests.local_http import read_body
 
 _NEXT, _INIT_ERROR = "/2018-06-01/runtime/invocation/next", "/2018-06-01/runtime/init/error"
 _ANSWERS = "/2018-06-01/runtime/invocation/"  # <request id>/response and <request id>/error
 _LOOK_S = 0.05  # how soon a process that ended is noticed
+INIT_S = 10.0
+PROVISIONING_S = 130.0  # an init of provisioned concurrency may take so long
 # Before the command: root without its power over files, so that what is read-only is so for the tests' root too.
 UNPRIVILEGED = ("setpriv", "--inh-caps=-all", "--bounding-set=-all") if os.geteuid() == 0 else ()
 
@@ -66,9 +74,9 @@ class RuntimeApi:
     """One environment of a function at a time. Everything but ``kill`` is called from one thread.
 
     ``cwd`` is the folder of the code, as /var/task is; ``python`` must find awslambdaric, in its own packages or by a
-    PYTHONPATH in ``environ``; ``prefix`` stands before the command (UNPRIVILEGED, or a limit). ``timeout_s`` is the
-    function's own; ``init_timeout_s`` is how long a process may take to ask for its first event. ``log`` is the file
-    that its output goes to, else one that is gone with it.
+    PYTHONPATH in ``environ``; ``prefix`` stands before the command (UNPRIVILEGED, ``as_lambda``). ``timeout_s`` is the
+    function's own. ``group``: limits its CPU and memory, and freezes it. ``log`` is the file that its output goes to,
+    else one that is gone with it. ``init_s``: seconds of the first init; ``killed_inits``: 1 if it took too long.
     """
 
     def __init__(
@@ -80,12 +88,14 @@ class RuntimeApi:
         *,
         python: str = sys.executable,
         prefix: Sequence[str] = (),
-        init_timeout_s: float = 60.0,
+        group: ControlGroup | None = None,
         log: Path | None = None,
     ) -> None:
-        self.timeout_s, self.init_timeout_s = timeout_s, init_timeout_s
-        self._command = [*prefix, python, "-m", "awslambdaric", handler]
-        self._environ = {**_lambda_environ(handler, cwd, python), **environ}
+        self.timeout_s, self.init_s, self.killed_inits = timeout_s, 0.0, 0
+        self._group, self._has_begun, self._freezing = group, False, threading.Lock()
+        self._command = [*(group.prefix if group else ()), *prefix, python, "-m", "awslambdaric", handler]
+        memory = {"AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(group.limit_mb)} if group else {}
+        self._environ = {**_lambda_environ(handler, cwd, python), **memory, **environ}
         self._cwd = cwd
         self._log = tempfile.TemporaryFile() if log is None else log.open("w+b")  # noqa: SIM115  # closed by close
         self._environment: _Environment | None = None
@@ -119,28 +129,54 @@ class RuntimeApi:
 
     def invoke(self, event: object) -> Invocation:
         """Hand the function an event, and wait for what comes of it."""
-        environment = self._environment
-        cold = environment is None or environment.process.poll() is not None
+        environment, began_at = self._environment, time.perf_counter()
+        cold = environment is None or not self.runs
         if environment is None or cold:
-            environment = self._start()
-        done = environment.invoke(event, self.timeout_s, self.init_timeout_s)
-        if environment.process.poll() is not None:
+            environment = self._start_by_event()
+        self._thaw()
+        done = environment.invoke(event, self.timeout_s)
+        if not environment.wait_until_ready(self.timeout_s):
             self._end()
+        self._freeze()
         cpu_s = max(0.0, done.cpu_s - (0 if cold else done.cpu_before_s))
-        wall_s = done.at - (environment.began_at if cold else done.handed_at)
+        wall_s = done.at - (began_at if cold else done.handed_at)
         return Invocation(done.response, done.error, cold, wall_s, cpu_s)
+
+    def _start_by_event(self) -> _Environment:
+        """Only the first init has a time of its own; each after it takes the function's."""
+        environment, is_first, began_at = self._start(), not self._has_begun, time.perf_counter()
+        self._has_begun = True
+        if is_first and environment.wait_until_ready(INIT_S):
+            self.init_s = time.perf_counter() - began_at
+        elif is_first and environment.process.poll() is None:
+            self.killed_inits += 1
+            environment = self._start()
+        return environment
 
     def provision(self) -> None:
         """Have a process that waits for its first event: an invocation of it is a warm one."""
         if not self.runs:
-            self._start().wait_until_ready(self.init_timeout_s)
+            assert self._start().wait_until_ready(PROVISIONING_S), self.log
+            self._has_begun = True
+            self._freeze()
+
+    def _freeze(self) -> None:
+        with self._freezing:
+            if self._group is not None:
+                self._group.freeze()
+
+    def _thaw(self) -> None:
+        if self._group is not None:
+            self._group.thaw()
 
     def kill(self) -> None:
         """Kill -9 the process, as Lambda does where memory or time is over; from any thread, at any time."""
         environment = self._environment
         if environment is not None and environment.process.poll() is None:
-            environment.process.kill()
-            environment.process.wait()
+            with self._freezing:  # what is frozen does not end
+                self._thaw()
+                environment.process.kill()
+                environment.process.wait()
 
     def close(self) -> None:
         """Kill the process and close its log."""
@@ -149,12 +185,14 @@ class RuntimeApi:
 
     def _start(self) -> _Environment:
         self._end()
+        self._thaw()
         self._environment = _Environment(self._command, self._environ, self._cwd, self._log.fileno())
         return self._environment
 
     def _end(self) -> None:
         environment, self._environment = self._environment, None
         if environment is not None:
+            self._thaw()
             environment.end()
 
 
@@ -164,8 +202,8 @@ class _Pending:
 
     body: bytes
     request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
-    handed: threading.Event = field(default_factory=threading.Event)
     over: threading.Event = field(default_factory=threading.Event)
+    until: float = 0.0  # by time.time
     handed_at: float = 0.0
     at: float = 0.0
     cpu_before_s: float = 0.0
@@ -182,12 +220,10 @@ class _Environment:
         self._pending: _Pending | None = None
         self._is_ready = threading.Event()
         self._init_error: dict[str, Any] | None = None
-        self._timeout_s = 0.0
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self))
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self._thread.start()
-        self.began_at = time.perf_counter()
         self.process = subprocess.Popen(
             command,
             cwd=cwd,
@@ -197,22 +233,21 @@ class _Environment:
             stderr=log,
         )
 
-    def invoke(self, event: object, timeout_s: float, init_timeout_s: float) -> _Pending:
-        self._timeout_s = timeout_s
-        pending = self._pending = _Pending(json.dumps(event).encode())
+    def invoke(self, event: object, timeout_s: float) -> _Pending:
+        """The timeout counts from now, also where the process has yet to ask for its first event."""
+        pending = self._pending = _Pending(json.dumps(event).encode(), until=time.time() + timeout_s)
         self._todo.put(pending)
-        if not self._wait(pending.handed, pending, init_timeout_s):
-            self._fail(pending, "Sandbox.Timedout", f"Init took longer than {init_timeout_s} seconds")
-        elif not self._wait(pending.over, pending, timeout_s):
+        if not self._wait(pending.over, pending, timeout_s):
             self._fail(pending, "Sandbox.Timedout", f"Task timed out after {timeout_s:.2f} seconds")
         return pending
 
-    def wait_until_ready(self, timeout_s: float) -> None:
-        """Until the process asks for an event, as it does once its code is loaded."""
+    def wait_until_ready(self, timeout_s: float) -> bool:
+        """Whether the process asks for an event, as it does once its code is loaded and after each answer."""
         until = time.perf_counter() + timeout_s
         while not self._is_ready.wait(_LOOK_S):
-            assert self.process.poll() is None, f"the process ended with {self.process.returncode}: {self._init_error}"
-            assert time.perf_counter() < until, f"no process is ready within {timeout_s} s"
+            if self.process.poll() is not None or time.perf_counter() > until:
+                return False
+        return True
 
     def _wait(self, event: threading.Event, pending: _Pending, timeout_s: float) -> bool:
         """Whether it came to that, or to the end of the process."""
@@ -254,11 +289,11 @@ class _Environment:
         pending = self._todo.get()
         if pending is None:
             return None
+        self._is_ready.clear()
         pending.cpu_before_s, pending.handed_at = _cpu_s(self.process.pid), time.perf_counter()
-        pending.handed.set()
         return pending.body, {
             "Lambda-Runtime-Aws-Request-Id": pending.request_id,
-            "Lambda-Runtime-Deadline-Ms": str(int((time.time() + self._timeout_s) * 1_000)),
+            "Lambda-Runtime-Deadline-Ms": str(int(pending.until * 1_000)),
             "Lambda-Runtime-Invoked-Function-Arn": "arn:aws:lambda:eu-west-1:123456789012:function:function",
             "Lambda-Runtime-Trace-Id": "Root=1-5bef4de7-ad49b0e87f6ef6c87fc2e700;Sampled=0",
         }

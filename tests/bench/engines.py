@@ -24,7 +24,7 @@ from tests.strict_moto import REGION, Aws, strict_moto
 COMMITS = 24  # windows of 300 s in the two hours for which a bill takes it that Lambda keeps a process
 SIZE = 10_000  # that the bars are on
 ROUNDS = 3
-CLASS_ARCHIVE = "manymetrics_processor.class_archive"
+CLASS_ARCHIVE = ROOT / "docker" / "class_archive.py"
 ARCHIVED = "spark, class archive"
 
 
@@ -60,7 +60,7 @@ def _ways(scratch: Path) -> Iterator[tuple[str, Mapping[str, str]]]:
         for jar in jars.iterdir():
             (with_archive / jar.name).symlink_to(jar)
         make = ["--jars", str(with_archive), "--java-home", str(java), str(with_archive / "classes.jsa")]
-        subprocess.run([sys.executable, "-m", CLASS_ARCHIVE, *make], cwd=ROOT, check=True)
+        subprocess.run([sys.executable, CLASS_ARCHIVE, *make], cwd=ROOT, check=True)
         spark = {"MANYMETRICS_ENGINE": "spark", "JAVA_HOME": str(java)}
         yield "spark", {**spark, "MANYMETRICS_SPARK_JARS": str(jars)}
         yield ARCHIVED, {**spark, "MANYMETRICS_SPARK_JARS": str(with_archive)}

@@ -41,7 +41,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
         from manymetrics_processor.lake.spark.engine import SparkEngine
 
         spark = request.getfixturevalue("spark")
-        yield from _store_in_glue(spark.aws, lambda: SparkEngine(spark.session))
+        yield from _store_in_glue(spark.aws, lambda: SparkEngine(lambda: spark.session))
 
 
 @pytest.fixture(scope="session")

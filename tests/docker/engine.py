@@ -97,26 +97,5 @@ def need_engine() -> None:
         pytest.skip("only root can build an image without Docker: tests of docker/ are left out")
 
 
-def as_lambda(root: Path, temp: Path) -> tuple[str, ...]:
-    """What to put before a command, so that it runs in the image as Lambda would run it.
-
-    Nothing but /tmp can be written, also not /dev/shm; the user is a number, and the machine's name is an address.
-    """
-    return contained(root, 993, 990, "/var/task", {temp: "/tmp"}, "169.254.76.1")  # noqa: S108  # where Lambda has it
-
-
-def contained(
-    root: Path, user: int, group: int, cwd: str, writable: Mapping[Path, str], name: str = "container"
-) -> tuple[str, ...]:
-    """What to put before a command of the image: its root, read-only, with these folders in it, and this user."""
-    mounts = ["--ro-bind", str(root), "/", "--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
-    for folder, place in writable.items():
-        os.chown(folder, user, group)
-        mounts += ["--bind", str(folder), place]
-    apart = ["--unshare-pid", "--unshare-uts", "--hostname", name, "--die-with-parent", "--chdir", cwd]
-    powers = ["--clear-groups", "--inh-caps=-all", "--bounding-set=-all"]
-    return ("bwrap", *mounts, *apart, "setpriv", f"--reuid={user}", f"--regid={group}", *powers)
-
-
 def environ_of(config: Mapping[str, Any]) -> dict[str, str]:
     return dict(variable.split("=", 1) for variable in config["Env"])

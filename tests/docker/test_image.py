@@ -9,20 +9,22 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import httpx
 import pytest
 
 from manymetrics.tables import DEAD_LETTERS
+from manymetrics_cli.cost.stack import PROCESSOR_MB, Engine
 from manymetrics_processor.ingest.factory import stream_name
 from manymetrics_processor.lake.glue_catalog import glue_catalog
 from manymetrics_processor.lake.lake import Lake
 from tests.bench.process import children
 from tests.conftest import ROOT
-from tests.docker.engine import BASE, Buildah, as_lambda, contained, environ_of
+from tests.docker.engine import BASE, Buildah, environ_of
 from tests.integration.micro_batches import books, counts, kinesis_event, packed, rows, track
+from tests.lambda_sandbox import ControlGroup, as_lambda, contained, control_group, image_root
 from tests.live_server import eventually, free_port
 from tests.runtime_api import RuntimeApi
 from tests.strict_moto import REGION, Aws, strict_moto
@@ -31,7 +33,7 @@ pytestmark = pytest.mark.image
 
 LAMBDA_TAKES = 10_000_000_000  # bytes of an image, unpacked
 BUILD_IMAGE = ROOT / "docker" / "build_image.py"
-ENGINES = {"arrow": "localhost/processor:light", "spark": "localhost/processor:spark"}
+ENGINES: dict[Engine, str] = {"arrow": "localhost/processor:light", "spark": "localhost/processor:spark"}
 ALL_DONE: dict[str, list[object]] = {"batchItemFailures": []}
 
 
@@ -62,7 +64,18 @@ def image(request: pytest.FixtureRequest, engine: Buildah) -> Iterator[Image]:
     config = engine.described(name)
     assert re.fullmatch(r"[0-9a-f]{64}", done.stdout.strip())
     with engine.root_of(name) as root:
+        deploy(root)
         yield Image(request.param, config, root)
+
+
+def deploy(root: Path) -> None:
+    """Leave whole seconds of the files' times, as a layer's tar may, and nothing of the files in memory."""
+    for path in [*(root / "var").rglob("*"), *(root / "opt").rglob("*"), *(root / "usr").rglob("*.so*")]:
+        if path.is_file() and not path.is_symlink():
+            os.utime(path, (seconds := int(path.stat().st_mtime), seconds))
+            with path.open("rb") as file:
+                os.fsync(file)
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +89,7 @@ class Function:
     """A process of the image, a stream with a record of which it is told, and the tables."""
 
     runtime: RuntimeApi
+    group: ControlGroup
     lake: Lake
     arn: str
     stream: str
@@ -96,24 +110,29 @@ def function(image: Image, aws: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyP
     for variable, value in aws.environ.items():
         monkeypatch.setenv(variable, value)
     lake = Lake(glue_catalog(f"s3://{name}/warehouse", aws.environ))
-    with run_as_lambda(image, aws, tmp_path, MANYMETRICS_WAREHOUSE=f"s3://{name}/warehouse") as runtime:
-        yield Function(runtime, lake, arn, stream_name(kinesis, arn))
+    warehouse = {"MANYMETRICS_WAREHOUSE": f"s3://{name}/warehouse"}
+    with (
+        control_group(PROCESSOR_MB[cast("Engine", image.engine)]) as group,
+        run_as_lambda(image, aws, tmp_path, group, **warehouse) as runtime,
+    ):
+        yield Function(runtime, group, lake, arn, stream_name(kinesis, arn))
     for database in aws.client("glue").get_databases()["DatabaseList"]:
         aws.client("glue").delete_database(Name=database["Name"])
 
 
-def run_as_lambda(image: Image, aws: Aws, temp: Path, **environ: str) -> RuntimeApi:
+def run_as_lambda(image: Image, aws: Aws, temp: Path, group: ControlGroup, **environ: str) -> RuntimeApi:
     """Its own command, in its own environment and what Lambda adds."""
     python, *module = image.config["Entrypoint"]
     [handler] = image.config["Cmd"]
     assert module == ["-m", "awslambdaric"]  # as RuntimeApi calls it
     mine = {**environ_of(image.config), "LAMBDA_TASK_ROOT": "/var/task", **aws.environ, **environ}
-    return RuntimeApi(
-        handler, mine, cwd=temp, timeout_s=60, python=python, prefix=as_lambda(image.root, temp), init_timeout_s=120
-    )
+    prefix = as_lambda(image_root(image.root), temp)
+    return RuntimeApi(handler, mine, cwd=temp, timeout_s=60, python=python, prefix=prefix, group=group)
 
 
-def test_an_event_of_the_stream_becomes_a_row(function: Function) -> None:
+def test_an_event_of_the_stream_becomes_a_row(
+    image: Image, function: Function, record_testsuite_property: Callable[[str, object], None]
+) -> None:
     made = function.answer({"action": "ensure_tables"})
     good, bad = track("a"), b'{"type":"dance"}'
 
@@ -132,6 +151,9 @@ def test_an_event_of_the_stream_becomes_a_row(function: Function) -> None:
         "dead_lettered:unknown_type": 1,
     }
     assert [table["files_after"] for table in kept["tables"]]
+    assert (function.runtime.killed_inits, function.runtime.init_s > 0) == (0, True)
+    record_testsuite_property(f"image for {image.engine}, init with cold files: s", round(function.runtime.init_s, 1))
+    record_testsuite_property(f"image for {image.engine}, most memory: MB", round(function.group.memory_mb))
     assert "Traceback" not in function.runtime.log
 
 
@@ -143,7 +165,9 @@ def test_its_root_is_read_only_and_nobody_owns_it(image: Image, tmp_path: Path) 
         place
         for place in places
         if subprocess.run(
-            [*as_lambda(image.root, tmp_path), "python3", "-c", tried, place], capture_output=True, check=False
+            [*as_lambda(image_root(image.root), tmp_path), "python3", "-c", tried, place],
+            capture_output=True,
+            check=False,
         ).returncode
         == 0
     ]
@@ -155,7 +179,7 @@ def test_what_only_root_may_read_would_be_found(image: Image, tmp_path: Path) ->
     module = image.root / "var" / "task" / "manymetrics" / "tables.py"
 
     def is_loaded() -> bool:
-        command = [*as_lambda(image.root, tmp_path), "python3", "-c", "import manymetrics.tables"]
+        command = [*as_lambda(image_root(image.root), tmp_path), "python3", "-c", "import manymetrics.tables"]
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
     readable = is_loaded()
@@ -253,7 +277,9 @@ def test_the_whole_of_it_serves_and_keeps_its_events_in_the_volume(local: Image,
     data.mkdir()
     temp.mkdir()
     user, group = map(int, local.config["User"].split(":"))
-    inside = contained(local.root, user, group, local.config["WorkingDir"], {data: "/data", temp: "/tmp"})  # noqa: S108
+    root = [*image_root(local.root), "--dev", "/dev", "--remount-ro", "/dev"]
+    places = {data: "/data", temp: "/tmp"}  # noqa: S108  # where the image has it
+    inside = contained(root, user, group, local.config["WorkingDir"], places)
     here = {"MANYMETRICS_HOST": "127.0.0.1", "MANYMETRICS_PORT": str(port), "MANYMETRICS_WRITE_KEYS": "wk:shop"}
     environ = {**environ_of(local.config), **here}
     check = local.config["Healthcheck"]["Test"][1:]

@@ -69,7 +69,6 @@ class Functions:
             {**environ, "PYTHONPATH": _SOURCES, **spark_environ()},
             task,
             float(function.timeout),
-            init_timeout_s=120,
             log=log,
         )
 

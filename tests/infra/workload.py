@@ -88,9 +88,7 @@ def run_processor(stack: Stack, engine: str, folder: Path) -> Recorder:
             environ |= spark_environ()
         warehouse, database = environ["MANYMETRICS_WAREHOUSE"], environ["MANYMETRICS_DATABASE"]
         others = Lake(glue_catalog(warehouse, aws.environ), database=database)
-        with RuntimeApi(
-            "manymetrics_processor.ingest.lambda_handler.handler", environ, folder, 120, init_timeout_s=120
-        ) as function:
+        with RuntimeApi("manymetrics_processor.ingest.lambda_handler.handler", environ, folder, 120) as function:
             stored = _commit(function, faulty, others, stack.one("aws_kinesis_stream.this")["arn"], engine)
         assert message_ids(others) == sorted(stored)
 

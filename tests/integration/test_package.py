@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import re
 import struct
@@ -21,9 +22,13 @@ import pytest
 from build_lambda import MAX_ZIP_BYTES, PLATFORMS, build, find_python
 from manymetrics.records import unpack
 from manymetrics_api.keys import WriteKey
+from manymetrics_cli.cost.stack import Stack
 from tests.bench.payloads import event
+from tests.docker.engine import need
+from tests.faulty_aws import FaultyAws, faulty_aws
 from tests.gateway_payloads import http_api
 from tests.in_process import basic
+from tests.lambda_sandbox import as_lambda, control_group, zip_root
 from tests.runtime_api import UNPRIVILEGED, Invocation, RuntimeApi, install_client
 from tests.strict_moto import Aws, strict_moto
 
@@ -31,6 +36,8 @@ HANDLER = "manymetrics_api.lambda_handler.handler"
 KEY = WriteKey(key="wk_packaged", project="shop")
 MACHINES = {"arm64": 183, "x86_64": 62}  # e_machine of an ELF file
 TIMEOUT_S = 15  # Terraform's default for the API
+MEMORY_MB = Stack().api_memory_mb
+DEPLOYED_AT = 1_577_836_800  # 2020-01-01, UTC
 HERE = "arm64" if platform.machine() == "aarch64" else "x86_64"
 
 
@@ -128,10 +135,12 @@ def _digest(path: Path) -> str:
 
 @pytest.fixture(scope="module")
 def task(package: Package, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The zip, unpacked and read-only, as /var/task is."""
+    """The zip, unpacked and read-only, as /var/task is; its files' times are the deployment's."""
     folder = tmp_path_factory.mktemp("task")
     with zipfile.ZipFile(package.zips[HERE]) as archive:
         archive.extractall(folder)
+    for path in folder.rglob("*"):
+        os.utime(path, (DEPLOYED_AT, DEPLOYED_AT))
     folders = [folder, *(path for path in folder.rglob("*") if path.is_dir())]
     for path in folders:
         path.chmod(0o555)
@@ -144,16 +153,23 @@ def task(package: Package, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 def runtime(package: Package, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runtime")
     install_client(package.python, folder)
+    folder.chmod(0o755)  # for whom the function is
     return folder
 
 
 @pytest.fixture(scope="module")
-def aws() -> Iterator[Aws]:
-    with strict_moto() as one:
-        one.client("kinesis").create_stream(StreamName="events", ShardCount=1)
-        value = msgspec.json.encode([KEY]).decode()
-        one.client("ssm").put_parameter(Name="/keys", Value=value, Type="SecureString")
+def faulty() -> Iterator[FaultyAws]:
+    with strict_moto() as moto, faulty_aws(moto.url) as one:
         yield one
+
+
+@pytest.fixture(scope="module")
+def aws(faulty: FaultyAws) -> Aws:
+    one = Aws(faulty.url)
+    one.client("kinesis").create_stream(StreamName="events", ShardCount=1)
+    value = msgspec.json.encode([KEY]).decode()
+    one.client("ssm").put_parameter(Name="/keys", Value=value, Type="SecureString")
+    return one
 
 
 @pytest.fixture
@@ -165,6 +181,23 @@ def environ(aws: Aws, runtime: Path) -> dict[str, str]:
 @pytest.fixture
 def function(package: Package, task: Path, environ: dict[str, str]) -> Iterator[RuntimeApi]:
     with RuntimeApi(HANDLER, environ, task, python=str(package.python), prefix=UNPRIVILEGED) as one:
+        yield one
+
+
+@pytest.fixture
+def sandboxed(
+    package: Package, task: Path, runtime: Path, environ: dict[str, str], tmp_path: Path
+) -> Iterator[RuntimeApi]:
+    """As the function, and with nothing but what Lambda has: its share of a CPU, its memory, its file system."""
+    need("bwrap")
+    prefix = as_lambda(zip_root(package.python, task, runtime), tmp_path)
+    places = {"PYTHONPATH": "/var/runtime", "LAMBDA_TASK_ROOT": "/var/task", "LD_LIBRARY_PATH": "/var/lang/lib"}
+    whole = {**environ, **places}
+    options: dict[str, Any] = {"python": f"/var/lang/bin/python{package.version}", "prefix": prefix}
+    with (
+        control_group(MEMORY_MB) as group,
+        RuntimeApi(HANDLER, whole, task, TIMEOUT_S, **options, group=group) as one,
+    ):
         yield one
 
 
@@ -209,6 +242,21 @@ def test_it_starts_and_stores_what_it_answers_200(
     for name, done in (("cold", cold), ("warm", sorted(warm, key=lambda one: one.cpu_s)[len(warm) // 2])):
         record_testsuite_property(f"Lambda, {name}: wall ms", round(done.wall_s * 1e3, 1))
         record_testsuite_property(f"Lambda, {name}: CPU ms", round(done.cpu_s * 1e3, 2))
+
+
+def test_on_lambda_it_starts_in_time_and_goes_on_after_hours_in_which_its_connections_died(
+    sandboxed: RuntimeApi, faulty: FaultyAws, aws: Aws, record_testsuite_property: Callable[[str, object], None]
+) -> None:
+    sent = [batch(40_000 + 100 * number) for number in range(3)]
+
+    first = sandboxed.invoke(sent[0][0])
+    dropped = faulty.drop_connections()
+    after = [sandboxed.invoke(payload) for payload, _ in sent[1:]]
+
+    assert [answered(done) for done in (first, *after)] == [(None, 200, '{"success": true}')] * 3, sandboxed.log
+    assert (dropped > 0, sandboxed.killed_inits, [done.cold for done in after]) == (True, 0, [False, False])
+    assert sorted(stored(aws)[-9:]) == sorted(one for _, ids in sent for one in ids)
+    record_testsuite_property(f"Lambda, {MEMORY_MB} MB: init s", round(sandboxed.init_s, 2))
 
 
 def test_it_goes_on_after_it_was_killed(function: RuntimeApi, aws: Aws) -> None:

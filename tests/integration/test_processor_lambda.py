@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,28 +17,32 @@ from uuid import uuid4
 import pytest
 
 from manymetrics.tables import DEAD_LETTERS
+from manymetrics_cli.cost.stack import PROCESSOR_MB
 from manymetrics_processor.ingest.factory import stream_name
 from manymetrics_processor.ingest.processor import RESERVE_S
 from manymetrics_processor.lake.glue_catalog import glue_catalog
 from manymetrics_processor.lake.lake import Lake
-from tests.bench.process import children
 from tests.faulty_aws import FaultyAws, faulty_aws
 from tests.integration.micro_batches import books, counts, kinesis_event, packed, rows, track
 from tests.jvm_home import spark_environ
+from tests.lambda_sandbox import ControlGroup, control_group
 from tests.live_server import eventually
 from tests.runtime_api import Invocation, RuntimeApi
 from tests.strict_moto import REGION, Aws
 
 SPARK = pytest.param("spark", marks=[pytest.mark.jvm, pytest.mark.xdist_group("spark")])
 HELD_S = 3.0  # what a slow S3 takes from an invocation
+BUSY_S = 120.0  # for a start of Spark on a machine that has more to do; on Lambda it has 900
 HALF_A_COMMIT = 10_001  # events; a commit takes 20,000
 
 
 class Function:
     """The function, the stream behind it, and the tables."""
 
-    def __init__(self, engine: str, runtime: RuntimeApi, aws: Aws, faulty: FaultyAws, lake: Lake) -> None:
-        self.engine, self.runtime, self.faulty, self.lake = engine, runtime, faulty, lake
+    def __init__(
+        self, engine: str, runtime: RuntimeApi, group: ControlGroup, aws: Aws, faulty: FaultyAws, lake: Lake
+    ) -> None:
+        self.engine, self.runtime, self.group, self.faulty, self.lake = engine, runtime, group, faulty, lake
         self._kinesis = aws.client("kinesis")
         self.prefix = ""
         self.arn = ""
@@ -70,12 +75,8 @@ class Function:
         return counts(books(self.lake, stream_name(self._kinesis, self.arn)))
 
     def java(self) -> list[int]:
-        """The JVMs of the process that runs now."""
-        return [pid for pid in children(self.runtime.pid) if b"PythonGatewayServer" in _command(pid)]
-
-
-def _command(pid: int) -> bytes:
-    return Path(f"/proc/{pid}/cmdline").read_bytes()
+        """The JVMs that run, also one whose process ended."""
+        return [pid for pid in self.group.pids if b"PythonGatewayServer" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 @pytest.fixture(scope="module", params=["arrow", SPARK])
@@ -98,13 +99,11 @@ def deployed(
         if request.param == "spark":
             environ |= spark_environ()
         lake = Lake(glue_catalog(warehouse, moto_server.environ))
-        with RuntimeApi(
-            "manymetrics_processor.ingest.lambda_handler.handler", environ, task, init_timeout_s=120
-        ) as runtime:
-            function = Function(request.param, runtime, moto_server, faulty, lake)
-            yield function
-            java = function.java() if runtime.runs else []
-        eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in java) or None)  # it ends with its process
+        handler = "manymetrics_processor.ingest.lambda_handler.handler"
+        with control_group(PROCESSOR_MB[request.param]) as group:
+            with RuntimeApi(handler, environ, task, group=group) as runtime:
+                yield Function(request.param, runtime, group, moto_server, faulty, lake)
+            eventually(lambda: not group.pids or None)  # a JVM ends with its process
         moto_server.client("glue").delete_database(Name="manymetrics")
 
 
@@ -112,14 +111,14 @@ def deployed(
 def function(deployed: Function) -> Function:
     """It has tables, a process, and a stream that nobody knows yet."""
     deployed.new_stream()
-    deployed.runtime.timeout_s = 60
+    deployed.runtime.timeout_s = BUSY_S
     deployed.answer({"action": "ensure_tables"})
     return deployed
 
 
 def test_a_process_starts_its_engine_with_its_first_batch_and_uses_it_for_all(deployed: Function) -> None:
     deployed.new_stream()
-    deployed.runtime.timeout_s = 120  # a machine may be busy; Lambda is given 900
+    deployed.runtime.timeout_s = BUSY_S
     deployed.runtime.kill()
     deployed.runtime.provision()
     process = deployed.runtime.pid
@@ -184,6 +183,17 @@ def test_where_time_runs_out_what_is_committed_stays_and_the_rest_comes_again_fr
     assert function.books() == {"received": 3 * HALF_A_COMMIT, "stored": 3 * HALF_A_COMMIT}
 
 
+def test_it_goes_on_after_hours_in_which_its_connections_died(function: Function) -> None:
+    assert function.answer(function.event(function.ids(0, 3))) == ALL_DONE
+    pid = function.runtime.pid
+
+    dropped = function.faulty.drop_connections()
+    after = function.answer(function.event(function.ids(0, 3), function.ids(2, 3)))
+
+    assert (after, dropped > 0, function.runtime.pid) == (ALL_DONE, True, pid)
+    assert function.stored() == function.ids(0, 5)
+
+
 def test_an_action_that_it_does_not_know_is_an_error_and_the_process_goes_on(function: Function) -> None:
     pid = function.runtime.pid
 
@@ -219,3 +229,27 @@ def test_a_jvm_that_is_killed_ends_the_process_and_a_new_one_goes_on_exactly(fun
     assert (again.cold, again.error, again.response) == (False, None, ALL_DONE)
     assert function.stored() == function.ids(0, 8)
     assert function.books() == {"received": 10, "stored": 8, "duplicate": 2}
+
+
+@pytest.mark.parametrize("deployed", [SPARK], indirect=True)
+def test_a_jvm_that_was_starting_as_its_process_was_killed_makes_way_for_another(function: Function) -> None:
+    function.runtime.kill()
+    function.runtime.provision()
+    event = function.event(function.ids(0, 5))
+
+    def kill_as_java_starts() -> None:
+        eventually(lambda: function.java() or None)
+        function.runtime.kill()
+
+    killer = threading.Thread(target=kill_as_java_starts)
+    killer.start()
+    ended = function.runtime.invoke(event)
+    killer.join()
+    left = function.java()
+    again = function.runtime.invoke(event)
+
+    assert (_kind(ended), len(left)) == ("Runtime.ExitError", 1)
+    assert (again.cold, again.error, again.response) == (True, None, ALL_DONE)
+    eventually(lambda: left[0] not in function.java() or None)
+    assert len(function.java()) == 1
+    assert function.stored() == function.ids(0, 5)

@@ -77,7 +77,7 @@ def lakes(aws: Aws, faulty: FaultyAws, session: SparkSession) -> Iterator[Lakes]
 
 def make_lakes(aws: Aws, session: SparkSession) -> Lakes:
     catalog = glue_catalog(f"s3://{BUCKET}/warehouse", aws.environ)
-    engine = SparkEngine(session)
+    engine = SparkEngine(lambda: session)
     arrow = Lake(catalog, sleep=lambda _seconds: None)
     arrow.ensure_tables()
     return Lakes(catalog, engine, Lake(catalog, engine, sleep=lambda _seconds: None), arrow)
@@ -98,7 +98,7 @@ def tables(aws: Aws, faulty: FaultyAws, request: pytest.FixtureRequest) -> Itera
     session: SparkSession | None = request.getfixturevalue("session") if request.param == "spark" else None
 
     def make_lake() -> Lake:
-        return another_handle(behind, SparkEngine(session) if session else None)
+        return another_handle(behind, SparkEngine(lambda: session) if session else None)
 
     faulty.reset()
     with glue_lake(aws) as sound:

@@ -55,6 +55,5 @@ def _commit(number: int, environ: Mapping[str, str]) -> None:
     os.environ.clear()
     os.environ.update(environ)
     settings = Settings.read(os.environ)
-    engine, _ = make_engine(settings, os.environ)
-    lake = Lake(make_catalog(settings, os.environ), engine)
+    lake = Lake(make_catalog(settings, os.environ), make_engine(settings, os.environ))
     pipeline.run(batch_of(number), STREAM, lake, Window())

@@ -17,7 +17,7 @@ from manymetrics_processor.dedup.window import Window
 from manymetrics_processor.ingest import pipeline
 from manymetrics_processor.lake.lake import CommitContentionError, Lake
 from manymetrics_processor.lake.spark.engine import SparkEngine
-from manymetrics_processor.lake.spark.session import CATALOG, SparkSettings, start_session
+from manymetrics_processor.lake.spark.session import SparkSettings, start_session
 from tests.glue_lake import another_handle
 from tests.integration.micro_batches import STREAM, record, track
 from tests.strict_moto import Aws
@@ -81,7 +81,7 @@ def main(given: Arguments) -> None:
             heap_mb=512,
         )
     )
-    lake = another_handle(Aws(given.aws), SparkEngine(session, CATALOG))
+    lake = another_handle(Aws(given.aws), SparkEngine(lambda: session))
     java = session._jvm.java.lang.ProcessHandle.current().pid()  # type: ignore[union-attr]  # it is running
     Path(given.started).write_text(str(java))
     while not Path(given.go).exists():

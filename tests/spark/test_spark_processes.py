@@ -200,16 +200,37 @@ def test_a_jvm_that_is_gone_is_told_from_a_conflict(
     assert glue.count == 1
 
 
-def test_a_class_archive_is_made_without_aws_and_is_used(alone: dict[str, str], tmp_path: Path) -> None:
-    archive = tmp_path / "classes.jsa"
+LOADS = """
+import os, sys, tempfile
+from pathlib import Path
+from class_archive import warm_up
+from manymetrics_processor.lake.spark.session import SparkSettings
+
+settings = SparkSettings(
+    warehouse="", region="us-east-1", jars=Path(os.environ["JARS"]), heap_mb=512,
+    java_home=Path(os.environ["JAVA_HOME_21"]), class_archive=Path(sys.argv[1]),
+)
+with tempfile.TemporaryDirectory() as folder:
+    warm_up(settings, Path(folder), options=f"-Xlog:class+load:file={sys.argv[2]}")
+"""
+WITHOUT_NETWORK = ("unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh")
+
+
+def test_a_class_archive_is_made_without_a_network_and_has_all_that_a_commit_over_tls_loads(
+    alone: dict[str, str], tmp_path: Path
+) -> None:
+    if subprocess.run(["unshare", "--net", "true"], check=False).returncode:
+        pytest.skip("no right to a network of its own")
+    archive, loads = tmp_path / "classes.jsa", tmp_path / "loads"
     make = ["--jars", alone["JARS"], "--java-home", alone["JAVA_HOME_21"], "--heap-mb", "512", str(archive)]
-    subprocess.run(
-        [sys.executable, "-m", "manymetrics_processor.class_archive", *make], env=alone, check=True, timeout=400
-    )
+    command = [*WITHOUT_NETWORK, sys.executable, str(ROOT / "docker" / "class_archive.py"), *make]
+    subprocess.run(command, env=alone, check=True, timeout=400)
 
-    use = ALONE.replace("heap_mb=512,", "heap_mb=512, class_archive=Path(os.environ['ARCHIVE']),")
-    script = use + "print(os.environ['ARCHIVE'] in Path(f'/proc/{java}/maps').read_text()); stop_session(session)"
-    environ = {**alone, "ARCHIVE": str(archive)}
-    done = subprocess.run([sys.executable, "-c", script], env=environ, capture_output=True, check=True, timeout=120)
+    use = [sys.executable, "-c", LOADS, str(archive), str(loads)]
+    subprocess.run(use, env={**alone, "PYTHONPATH": str(ROOT / "docker")}, check=True, timeout=120)
 
-    assert (done.stdout, done.stderr) == (b"True\n", b"")
+    found = [line.split("] ")[-1].split(" source: ") for line in loads.read_text().splitlines() if " source: " in line]
+    elsewhere = [name for name, source in found if not source.startswith("shared objects file")]
+    of_tls = ("sun.security.ssl.", "org.apache.http.", "software.amazon.awssdk.", "org.apache.iceberg.")
+    assert sum(name.startswith("sun.security.ssl.") for name, _ in found) > 300
+    assert [name for name in elsewhere if name.startswith(of_tls) and "Lambda" not in name] == []

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import boto3
 from pyiceberg.catalog import Catalog
 from pyiceberg.io import load_file_io
-from pyiceberg.table import Table as IcebergTable
 
 from manymetrics.settings import Settings, SettingsError
-from manymetrics.tables import EVENTS, Table
-from manymetrics_processor.decode.batch import Rows
+from manymetrics.tables import EVENTS
 from manymetrics_processor.dedup.id_store import KeptIds
 from manymetrics_processor.dedup.window import Window
 from manymetrics_processor.ingest.kinesis_poller import MAINTAIN_EVERY_S, EventSource, Options
@@ -26,6 +24,9 @@ from manymetrics_processor.lake.arrow_engine import ArrowEngine
 from manymetrics_processor.lake.glue_catalog import glue_catalog
 from manymetrics_processor.lake.lake import Engine, Lake, current_books
 from manymetrics_processor.lake.object_storage import write_bytes
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 log = logging.getLogger("manymetrics.processor")
 
@@ -44,7 +45,7 @@ def make_processor(
     stream_of: Callable[[str], str] | None = None,
 ) -> Processor:
     """The processor that the settings describe. Its engine starts with the first batch."""
-    engine = StartedEngine(lambda: make_engine(settings, environ))
+    engine = make_engine(settings, environ)
     archive = Archive(settings.archive, load_file_io(catalog.properties)) if settings.archive else None
     window = make_window(settings, catalog)
     names = stream_of or partial(stream_name, boto3.client("kinesis"))
@@ -57,71 +58,34 @@ def make_processor(
     )
 
 
-class StartedEngine:
-    """An engine that ``start`` makes as it is first needed.
-
-    Spark takes seconds to start. Lambda stops an init after ten and runs it again, with the first JVM still there.
-    Creating and maintaining tables needs no engine.
-    """
-
-    def __init__(self, start: Callable[[], tuple[Engine, Callable[[], bool]]]) -> None:
-        self._start = start
-        self._started: tuple[Engine, Callable[[], bool]] | None = None
-
-    def is_alive(self) -> bool:
-        """Whether it is still there; also where it has not started."""
-        return self._started is None or self._started[1]()
-
-    @property
-    def _engine(self) -> Engine:
-        if self._started is None:
-            self._started = self._start()
-        return self._started[0]
-
-    def stage(self, table: Table, iceberg: IcebergTable, rows: Rows) -> Sequence[Any]:
-        """As Engine.stage."""
-        return self._engine.stage(table, iceberg, rows)
-
-    def try_out(self, table: Table, iceberg: IcebergTable, rows: Rows) -> None:
-        """As Engine.try_out."""
-        self._engine.try_out(table, iceberg, rows)
-
-    def append(
-        self,
-        table: Table,
-        iceberg: IcebergTable,
-        files: Sequence[Any],
-        summary: Mapping[str, str],
-        properties: Mapping[str, str],
-    ) -> int:
-        """As Engine.append."""
-        return self._engine.append(table, iceberg, files, summary, properties)
-
-
-def make_engine(settings: Settings, environ: Mapping[str, str]) -> tuple[Engine, Callable[[], bool]]:
-    """The engine that the settings name, and whether it is still there. Starting Spark takes seconds."""
+def make_engine(settings: Settings, environ: Mapping[str, str]) -> Engine:
+    """The engine that the settings name."""
     if settings.engine == "arrow":
-        return ArrowEngine(), lambda: True
+        return ArrowEngine()
     from manymetrics_processor.lake.spark.engine import SparkEngine
-    from manymetrics_processor.lake.spark.session import SparkSettings, is_running, maps_archive, start_session
+    from manymetrics_processor.lake.spark.session import SparkSettings, maps_archive, start_session
 
     archive = settings.spark_jars / "classes.jsa"
-    session = start_session(
-        SparkSettings(
-            warehouse=settings.warehouse,
-            region=environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or "us-east-1",
-            jars=settings.spark_jars,
-            java_home=Path(environ["JAVA_HOME"]) if "JAVA_HOME" in environ else None,
-            class_archive=archive,
-            endpoint=environ.get("AWS_ENDPOINT_URL"),
+
+    def start() -> SparkSession:
+        session = start_session(
+            SparkSettings(
+                warehouse=settings.warehouse,
+                region=environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or "us-east-1",
+                jars=settings.spark_jars,
+                java_home=Path(environ["JAVA_HOME"]) if "JAVA_HOME" in environ else None,
+                class_archive=archive,
+                endpoint=environ.get("AWS_ENDPOINT_URL"),
+            )
         )
-    )
-    if archive.is_file() and not maps_archive(session, archive):
-        log.warning(
-            "the JVM does without its class archive, so that each start takes twice as long: build the image again",
-            extra={"facts": {"archive": str(archive)}},
-        )
-    return SparkEngine(session), lambda: is_running(session)
+        if archive.is_file() and not maps_archive(session, archive):
+            log.warning(
+                "the JVM does without its class archive, so that each start takes twice as long: build the image again",
+                extra={"facts": {"archive": str(archive)}},
+            )
+        return session
+
+    return SparkEngine(start)
 
 
 def make_window(settings: Settings, catalog: Catalog) -> Window:

@@ -43,6 +43,10 @@ _SURROGATES = range(0xD800, 0xE000)
 class ArrowEngine:
     """The light engine, and that of one machine."""
 
+    def is_alive(self) -> bool:
+        """As Engine.is_alive."""
+        return True
+
     def stage(self, table: Table, iceberg: IcebergTable, rows: Rows) -> list[DataFile]:
         """As Engine.stage."""
         days, starts = np.unique(rows.day, return_index=True)

@@ -119,6 +119,9 @@ class Plan(NamedTuple):
 class Engine(Protocol):
     """How rows become files, and files part of a table. What it stages is its own affair."""
 
+    def is_alive(self) -> bool:
+        """Whether it can still be used, for what failed to be tried again; also before it was first used."""
+
     def stage(self, table: Table, iceberg: IcebergTable, rows: Rows) -> Sequence[Any]:
         """Write the rows to new files, one a UTC day; nothing refers to them yet."""
 

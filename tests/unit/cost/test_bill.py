@@ -89,6 +89,16 @@ def test_ten_million_events_by_hand() -> None:
     assert bill.dominating.component == "Kinesis"
 
 
+def test_a_processor_on_arm64_costs_a_fifth_less_by_the_second() -> None:
+    x86, arm = (
+        usd(bill_of(replace(STACK, processor_architecture=one), Traffic(10e6), PRICES, HAND))
+        for one in ("x86_64", "arm64")
+    )
+
+    assert {name for name in x86 if x86[name] != arm[name]} == {"processor function", "maintenance"}
+    assert arm["processor function"] == pytest.approx(8_760 * 0.2e-6 + 11_554.44 * 1.33334e-5)  # GB-s as above
+
+
 def test_a_full_invocation_does_not_wait_for_its_window() -> None:
     bill = bill_of(STACK, Traffic(1e9), PRICES, HAND)
 

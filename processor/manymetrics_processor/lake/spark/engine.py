@@ -16,7 +16,8 @@ a commit that is known to have landed.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 from uuid import uuid4
 
@@ -29,6 +30,7 @@ from manymetrics.tables import Table
 from manymetrics_processor.decode.batch import Rows
 from manymetrics_processor.errors import CommitStateUnknownError, ConflictError, RetryableError
 from manymetrics_processor.lake.object_storage import delete_files
+from manymetrics_processor.lake.spark.session import CATALOG, is_running
 
 _MAX_LOADS = 5
 _NOT_FOUND = "org.apache.iceberg.exceptions.NotFoundException"
@@ -59,16 +61,37 @@ class JavaStorageError(RetryableError, OSError):
 
 
 class SparkEngine:
-    """Stages and appends through a session of ``spark_session.start_session``. For one thread."""
+    """Stages and appends through a session of ``spark_session.start_session``. For one thread.
 
-    def __init__(self, session: SparkSession, catalog: str = "lake") -> None:
-        self._session = session
-        self._jvm: Any = session._jvm  # noqa: SLF001  # pyspark's only way to Java
-        state: Any = session._jsparkSession.sessionState()  # noqa: SLF001  # as above
-        self._catalog: Any = state.catalogManager().catalog(catalog).icebergCatalog()
-        self._table_cache = _table_cache(session)
+    ``start`` makes the session when a first batch needs it: that takes seconds and a JVM, and Lambda ends an init after
+    ten seconds and begins another. Creating and maintaining tables needs none.
+    """
+
+    def __init__(self, start: Callable[[], SparkSession]) -> None:
+        self._start = start
         self._handles: dict[str, tuple[str, Any]] = {}  # by table: at which metadata, and Iceberg's Java table
         self._deleting_io: Any = None
+
+    def is_alive(self) -> bool:
+        """As Engine.is_alive; it waits for a JVM that is about to end."""
+        return "_session" not in vars(self) or is_running(self._session)
+
+    @cached_property
+    def _session(self) -> SparkSession:
+        return self._start()
+
+    @cached_property
+    def _jvm(self) -> Any:  # noqa: ANN401  # Java's, here and below
+        return self._session._jvm  # noqa: SLF001  # pyspark's only way to Java
+
+    @cached_property
+    def _catalog(self) -> Any:  # noqa: ANN401
+        state: Any = self._session._jsparkSession.sessionState()  # noqa: SLF001  # as above
+        return state.catalogManager().catalog(CATALOG).icebergCatalog()
+
+    @cached_property
+    def _table_cache(self) -> Any:  # noqa: ANN401
+        return _table_cache(self._session)
 
     def stage(self, table: Table, iceberg: IcebergTable, rows: Rows) -> Sequence[Any]:
         """Write the rows to new files, one a day, in the order they have; nothing refers to them yet.

@@ -1,28 +1,40 @@
 """Make the class archive that lets Spark's JVM start in half the time.
 
-    python -m manymetrics_processor.class_archive --jars FOLDER [--java-home FOLDER] ARCHIVE
+    python docker/class_archive.py --jars FOLDER [--java-home FOLDER] ARCHIVE
 
-A session commits a batch, so that the JVM notes which classes that takes; then the JVM writes those down in the form in
-which it maps them. Where a container image is made there is no AWS, so the batch goes to the little S3 and Glue here.
+A session commits two batches while the JVM notes which classes it loads; then the JVM writes those down in the form in
+which it maps them. An image is built without AWS, so the batches go to a small S3 and Glue in this process. They go
+over TLS, as on AWS: over HTTP, 560 classes of a start there would be missing (2026-11-30). The server's certificate is
+signed by an authority, and both have RSA keys of 2048 bits, as Amazon's. Needs the processor with Spark, and
+``cryptography``.
+
 The archive holds for these jars, at these paths, and for this Java; with others the JVM does without it.
 """
 
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import json
 import os
+import ssl
 import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, cast
 from unittest import mock
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import pkcs12
+from cryptography.x509.oid import NameOID
 from pyiceberg.catalog.noop import NoopCatalog
 from pyiceberg.io import FileIO
 from pyiceberg.table import Table as IcebergTable
@@ -30,7 +42,7 @@ from pyiceberg.table.metadata import TableMetadataUtil
 
 from manymetrics.records import Stamp, pack
 from manymetrics.tables import EVENTS
-from manymetrics_processor.decode.batch import StreamRecord, decode
+from manymetrics_processor.decode.batch import Rows, StreamRecord, decode
 from manymetrics_processor.lake.lake import Lake, local_catalog
 from manymetrics_processor.lake.spark.engine import SparkEngine
 from manymetrics_processor.lake.spark.session import (
@@ -43,21 +55,15 @@ from manymetrics_processor.lake.spark.session import (
 
 _BUCKET, _DATABASE = "warm-up", "warm_up"  # the classes are the same with any
 _LOCATION = f"s3://{_BUCKET}/events"
-# Where an image is built, the machine's own name need not resolve. Spark looks it up for an address, and again where it
-# finds keys in the environment, so these stand elsewhere.
-_WITHOUT_A_NAME = {
-    "SPARK_LOCAL_IP": "127.0.0.1",
-    "JAVA_TOOL_OPTIONS": "-Daws.accessKeyId=none -Daws.secretAccessKey=none",
-}
 _BATCHES = 2  # the second merges no manifests, but refreshes after a commit
 
 
 def build_class_archive(settings: SparkSettings, archive: Path) -> None:
     """Write the archive for sessions with these settings."""
-    with tempfile.TemporaryDirectory(dir=settings.temp) as folder, _little_aws() as aws:
+    with tempfile.TemporaryDirectory(dir=settings.temp) as folder:
         classes = Path(folder, "classes")
-        _warm_up(replace(settings, endpoint=aws.url, warehouse=_LOCATION, class_archive=None), aws, classes)
-        subprocess.run(  # noqa: S603  # our own command
+        warm_up(replace(settings, class_archive=None), Path(folder), classes)
+        subprocess.run(
             [
                 *java_command(settings),
                 "-Xshare:dump",
@@ -70,29 +76,67 @@ def build_class_archive(settings: SparkSettings, archive: Path) -> None:
         )
 
 
-def _warm_up(settings: SparkSettings, aws: _LittleAws, classes: Path) -> None:
-    lake = Lake(local_catalog(classes.parent))
+def warm_up(settings: SparkSettings, folder: Path, classes: Path | None = None, options: str = "") -> None:
+    """Commit batches to an AWS of this process.
+
+    ``classes``: the file to which the JVM writes the classes that it loaded. ``options``: more options of Java's.
+    """
+    lake = Lake(local_catalog(folder))
     lake.ensure_tables()
     text = lake.load(EVENTS).metadata.model_dump_json().replace(lake.home(EVENTS), _LOCATION)
     metadata = TableMetadataUtil.parse_raw(text)
-    aws.add_table(f"{_LOCATION}/metadata/00000-start.metadata.json", text)
-    with mock.patch.dict(os.environ, _WITHOUT_A_NAME):
-        session = start_session(settings, class_list=classes)
-    engine = SparkEngine(session)
+    trusted, certificate = _make_certificate(folder)
+    with _little_aws(certificate) as aws:
+        aws.add_table(f"{_LOCATION}/metadata/00000-start.metadata.json", text)
+        environ = {
+            # Where an image is built, the machine's own name need not resolve. Spark looks it up for an address, and
+            # again where it finds keys in the environment, so these stand elsewhere.
+            "SPARK_LOCAL_IP": "127.0.0.1",
+            "JAVA_TOOL_OPTIONS": "-Daws.accessKeyId=none -Daws.secretAccessKey=none "
+            f"-Djavax.net.ssl.trustStore={trusted} {options}",
+        }
+        with mock.patch.dict(os.environ, environ):
+            session = start_session(replace(settings, endpoint=aws.url, warehouse=_LOCATION), class_list=classes)
+        engine = SparkEngine(lambda: session)
+        for number in range(_BATCHES):
+            table = IcebergTable(
+                (_DATABASE, EVENTS.name), metadata, aws.location, cast("FileIO", None), NoopCatalog("none")
+            )
+            files = engine.stage(EVENTS, table, _batch(number))
+            if not files:
+                raise RuntimeError("the batch that should load all classes has no rows")
+            engine.append(EVENTS, table, files, {"warm": "up"}, {"warm": "up"})
+        stop_session(session)
+
+
+def _batch(number: int) -> Rows:
     stamp = Stamp(received_at=1_764_000_000_000_000, request_id="r", project_id="p", key_kind="server")
-    for number in range(_BATCHES):
-        events = [
-            b'{"type":"track","event":"e","userId":"u","messageId":"%d","properties":{"a":1}}' % n for n in range(1000)
-        ]
-        batch = decode([StreamRecord("s", number, data, 0) for data in pack(stamp, events)], "warm-up")
-        table = IcebergTable(
-            (_DATABASE, EVENTS.name), metadata, aws.location, cast("FileIO", None), NoopCatalog("none")
-        )
-        files = engine.stage(EVENTS, table, batch.events)
-        if not files:
-            raise RuntimeError("the batch that should load all classes has no rows")
-        engine.append(EVENTS, table, files, {"warm": "up"}, {"warm": "up"})
-    stop_session(session)
+    events = [
+        b'{"type":"track","event":"e","userId":"u","messageId":"%d","properties":{"a":1}}' % n for n in range(1000)
+    ]
+    return decode([StreamRecord("s", number, data, 0) for data in pack(stamp, events)], "warm-up").events
+
+
+def _make_certificate(folder: Path) -> tuple[Path, Path]:
+    """A store of Java's with an authority, and a PEM file of a server's key and certificate; for an hour."""
+    keys = [rsa.generate_private_key(public_exponent=65_537, key_size=2048) for _ in range(2)]
+    authority, server = (x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]) for name in ("authority", "server"))
+    now = datetime.now(UTC)
+
+    def signed(name: x509.Name, key: rsa.RSAPrivateKey, extension: x509.ExtensionType) -> x509.Certificate:
+        builder = x509.CertificateBuilder(authority, name, key.public_key(), x509.random_serial_number())
+        builder = builder.not_valid_before(now - timedelta(hours=1)).not_valid_after(now + timedelta(hours=1))
+        return builder.add_extension(extension, critical=False).sign(keys[0], hashes.SHA256())
+
+    root = signed(authority, keys[0], x509.BasicConstraints(ca=True, path_length=0))
+    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    leaf = signed(server, keys[1], address)
+    plain = serialization.NoEncryption()
+    trusted, files = folder / "trusted.p12", folder / "server.pem"
+    trusted.write_bytes(pkcs12.serialize_java_truststore([pkcs12.PKCS12Certificate(root, b"authority")], plain))
+    pem, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    files.write_bytes(keys[1].private_bytes(pem, form, plain) + leaf.public_bytes(pem))
+    return trusted, files
 
 
 class _LittleAws:
@@ -122,9 +166,12 @@ class _LittleAws:
 
 
 @contextmanager
-def _little_aws() -> Iterator[_LittleAws]:
+def _little_aws(certificate: Path) -> Iterator[_LittleAws]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    server.aws = _LittleAws(f"http://127.0.0.1:{server.server_port}")  # type: ignore[attr-defined]  # for the handler
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate)
+    server.socket = tls.wrap_socket(server.socket, server_side=True)
+    server.aws = _LittleAws(f"https://127.0.0.1:{server.server_port}")  # type: ignore[attr-defined]  # for the handler
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield server.aws  # type: ignore[attr-defined]  # as above
@@ -197,7 +244,7 @@ def _unchunked(body: bytes) -> bytes:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m manymetrics_processor.class_archive", description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jars", type=Path, required=True, help="the folder of Iceberg's two jars")
     parser.add_argument("--java-home", type=Path, help="else the java of the PATH")
     parser.add_argument("--heap-mb", type=int, default=1024, help="as the sessions will have")
