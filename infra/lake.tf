@@ -84,7 +84,7 @@ resource "aws_iam_role_policy" "optimizer" {
   role = aws_iam_role.optimizer[0].id
   policy = jsonencode({
     Version = "2012-10-17"
-    Statement = [
+    Statement = concat([for _ in local.governed : local.lake_keys], [
       { Sid = "Tables", Effect = "Allow", Action = ["glue:GetTable", "glue:UpdateTable"], Resource = local.glue_table_arns },
       {
         Sid      = "Files"
@@ -110,6 +110,6 @@ resource "aws_iam_role_policy" "optimizer" {
           "arn:${local.partition}:logs:${local.arn_tail}:log-group:/aws-glue/iceberg-${work}/logs:*" # the streams of one group
         ]
       },
-    ]
+    ])
   })
 }

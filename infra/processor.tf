@@ -84,6 +84,7 @@ resource "aws_lambda_invocation" "ensure_tables" {
   depends_on = [
     aws_glue_catalog_database.this, aws_iam_role_policy.processor,
     aws_s3_bucket_policy.this, aws_s3_bucket_server_side_encryption_configuration.this,
+    aws_lakeformation_permissions.database, aws_lakeformation_permissions.tables, aws_lakeformation_permissions.location,
   ]
 }
 

@@ -286,6 +286,19 @@ variable "glue_optimizers" {
   default     = false
 }
 
+variable "lake_formation" {
+  description = "Where Lake Formation decides on new databases: {} registers the tables' files with it and grants the processor what it needs; readers: the ARNs of roles and users that may ask in Athena. Whoever applies must be one of its administrators. null: IAM alone decides."
+  type = object({
+    readers = optional(list(string), [])
+  })
+  default = null
+
+  validation {
+    condition     = alltrue([for arn in try(var.lake_formation.readers, []) : can(regex("^arn:aws[a-z-]*:iam::[0-9]{12}:(role|user|saml-provider)/", arn))])
+    error_message = "lake_formation.readers takes ARNs of IAM's roles and users."
+  }
+}
+
 variable "athena_scan_limit_gb" {
   description = "The most that one query may read: Athena bills what it reads."
   type        = number

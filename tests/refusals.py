@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
+from urllib.parse import parse_qs
 
 import botocore.session
 from botocore.model import ListShape, MapShape, ServiceModel, Shape, StructureShape
@@ -58,11 +59,13 @@ def _model(service: str) -> ServiceModel:
 _VALIDATION_CODES = {
     "apigatewayv2": "BadRequestException",
     "athena": "InvalidRequestException",
+    "cloudfront": "InvalidArgument",
     "cloudwatch": "ValidationError",
     "iam": "ValidationError",
     "kinesis": "InvalidArgumentException",
     "lambda": "InvalidParameterValueException",
     "logs": "InvalidParameterException",
+    "s3": "InvalidArgument",
     "sns": "InvalidParameter",
 }
 # Whose pattern in the model is what AWS goes by; others are Java's, or laxer or stricter than AWS is.
@@ -112,6 +115,45 @@ def _of_alphabet(shape: Shape, value: str | bytes, path: str) -> Iterator[str]:
     pattern = shape.metadata.get("pattern")
     if isinstance(value, str) and pattern and not re.fullmatch(pattern, value):
         yield f"{path}: {value!r} does not match {pattern}"
+
+
+class _Way(NamedTuple):
+    """How an operation of S3's is asked for: by what stands literally in its query, and by what it must be told."""
+
+    name: str
+    method: str
+    has_key: bool
+    query: frozenset[str]
+    headers: frozenset[str]
+
+
+def s3_operation(method: str, query: Collection[str], headers: Collection[str], *, has_key: bool) -> str | None:
+    """The operation that a request is, by the names of its query and headers (in lower case)."""
+    found = [
+        way
+        for way in _ways_of_s3()
+        if (way.method, way.has_key) == (method, has_key) and way.query <= {*query} and way.headers <= {*headers}
+    ]
+    return max(found, key=lambda way: len(way.query) + len(way.headers)).name if found else None
+
+
+@cache
+def _ways_of_s3() -> tuple[_Way, ...]:
+    model = _model("s3")
+    return tuple(
+        _way(name, operation.http, operation.input_shape)
+        for name in model.operation_names
+        if not (operation := model.operation_model(name)).deprecated and operation.input_shape is not None
+    )
+
+
+def _way(name: str, http: Mapping[str, str], shape: StructureShape) -> _Way:
+    path, _, query = http["requestUri"].partition("?")
+    told = [shape.members[member].serialization for member in shape.required_members]
+    names = {kind: {one["name"] for one in told if one.get("location") == kind} for kind in ("querystring", "header")}
+    literal = {one.partition("=")[0] for one in query.split("&") if one}
+    headers = frozenset(one.lower() for one in names["header"])
+    return _Way(name, http["method"], "{Key+}" in path, frozenset(literal | names["querystring"]), headers)
 
 
 # --- rules ------------------------------------------------------------------------------------------------
@@ -207,6 +249,151 @@ def _records(params: Params) -> str | None:
     return None
 
 
+def _bucket_name(params: Params) -> str | None:
+    name = params.get("Bucket") or ""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", name) or ".." in name:
+        return f"The specified bucket is not valid: {name}"
+    if re.fullmatch(r"\d+\.\d+\.\d+\.\d+", name) or name.startswith(_NO_BUCKET) or name.endswith(_NO_BUCKET_ENDS):
+        return f"The specified bucket is not valid: {name}"
+    return None
+
+
+_NO_BUCKET = ("xn--", "sthree-", "amzn-s3-demo-")
+_NO_BUCKET_ENDS = ("-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3")
+
+
+def _lifecycle_rules(params: Params) -> Sequence[Params]:
+    return (params.get("LifecycleConfiguration") or {}).get("Rules") or ()
+
+
+def _lifecycle(params: Params) -> str | None:
+    names = [one["ID"] for one in _lifecycle_rules(params) if one.get("ID")]
+    if len({*names}) < len(names):
+        return "Rule ID must be unique. Found same ID for more than one rule"
+    if any(len(name) > 255 for name in names):
+        return "ID length should not exceed allowed limit of 255"
+    return next((said for one in _lifecycle_rules(params) if (said := _lifecycle_days(one)) is not None), None)
+
+
+def _lifecycle_days(rule: Params) -> str | None:
+    expiration, abort = rule.get("Expiration") or {}, rule.get("AbortIncompleteMultipartUpload") or {}
+    ends, moved = expiration.get("Days"), rule.get("Transitions") or []
+    replaced = (rule.get("NoncurrentVersionExpiration") or {}).get("NoncurrentDays")
+    if any(one is not None and one <= 0 for one in (ends, replaced, abort.get("DaysAfterInitiation"))):
+        return "'Days' must be a positive integer"
+    if any(one.get("StorageClass") in _INFREQUENT and (one.get("Days") or 30) < 30 for one in moved):
+        return "'Days' in Transition action must be greater than or equal to 30 for infrequent access"
+    if ends is not None and any((one.get("Days") or 0) >= ends for one in moved):
+        return "'Days' in the Expiration action must be greater than 'Days' in the Transition action"
+    return None
+
+
+def _lifecycle_actions(params: Params) -> str | None:
+    for rule in _lifecycle_rules(params):
+        which = rule.get("Filter") or {}
+        if not {*rule} & _LIFECYCLE_ACTIONS:
+            return "At least one action needs to be specified in a rule"
+        if "AbortIncompleteMultipartUpload" in rule and (which.get("Tag") or (which.get("And") or {}).get("Tags")):
+            return "AbortIncompleteMultipartUpload cannot be specified with Tags."
+    return None
+
+
+_INFREQUENT = {"STANDARD_IA", "ONEZONE_IA"}
+_LIFECYCLE_ACTIONS = {
+    "AbortIncompleteMultipartUpload", "Expiration", "NoncurrentVersionExpiration", "NoncurrentVersionTransitions",
+    "Transitions",
+}  # fmt: skip
+
+
+def _object_key(params: Params) -> str | None:
+    size = len((params.get("Key") or "").encode())
+    return f"Your key is too long: {size} bytes" if size > 1_024 else None
+
+
+def _object_metadata(params: Params) -> str | None:
+    size = sum(len(f"{name}{value}".encode()) for name, value in (params.get("Metadata") or {}).items())
+    return f"Your metadata headers exceed the maximum allowed metadata size: {size}" if size > 2_048 else None
+
+
+def _object_tags(params: Params) -> str | None:
+    tags = parse_qs(params.get("Tagging") or "", keep_blank_values=True)
+    return f"Object tags cannot be greater than 10: {len(tags)}" if len(tags) > 10 else None
+
+
+def _deleted(params: Params) -> str | None:
+    objects = (params.get("Delete") or {}).get("Objects") or []
+    return None if 1 <= len(objects) <= 1_000 else f"1 to 1000 keys are deleted at once: {len(objects)}"
+
+
+def _bucket_tags(params: Params) -> str | None:
+    pairs = (params.get("Tagging") or {}).get("TagSet") or []
+    return tags_refused({"Tags": pairs})
+
+
+def is_open_to_all(policy: str) -> bool:
+    """Whether S3 calls a bucket's policy public: it allows anyone something, and no condition narrows that.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/access-control-block-public-access.html
+    """
+    statements = json.loads(policy).get("Statement") or []
+    return any(
+        one.get("Effect") == "Allow" and one.get("Principal") in ("*", {"AWS": "*"}) and not one.get("Condition")
+        for one in ([statements] if isinstance(statements, Mapping) else statements)
+    )
+
+
+def _distribution_config(params: Params) -> Params:
+    with_tags: Params = params.get("DistributionConfigWithTags") or params
+    config: Params = with_tags.get("DistributionConfig") or {}
+    return config
+
+
+def _items(part: Params | None) -> Sequence[Any]:
+    return (part or {}).get("Items") or ()
+
+
+def _distribution(params: Params) -> str | None:
+    config = _distribution_config(params)
+    if len(config.get("Comment") or "") > 128:
+        return "The parameter Comment is too long: at most 128 characters"
+    for origin in _items(config.get("Origins")):
+        path = origin.get("OriginPath") or ""
+        if path and (not path.startswith("/") or path.endswith("/")):
+            return f"The parameter origin path begins with / and does not end with it: {path}"
+        for name, most in (("ConnectionAttempts", 3), ("ConnectionTimeout", 10)):
+            if origin.get(name) is not None and not 1 <= origin[name] <= most:
+                return f"The parameter {name} must be between 1 and {most}: {origin[name]}"
+    return None
+
+
+def _root_object(params: Params) -> str | None:
+    name = _distribution_config(params).get("DefaultRootObject") or ""
+    return f"The default root object is a name without / before it: {name}" if name.startswith("/") else None
+
+
+def _viewer_certificate(params: Params) -> str | None:
+    config = _distribution_config(params)
+    is_default = (config.get("ViewerCertificate") or {"CloudFrontDefaultCertificate": True}).get(
+        "CloudFrontDefaultCertificate"
+    )
+    return "aliases need a certificate of their own" if is_default and _items(config.get("Aliases")) else None
+
+
+def _target_origin(params: Params) -> str | None:
+    config = _distribution_config(params)
+    behaviors = [config.get("DefaultCacheBehavior") or {}, *_items(config.get("CacheBehaviors"))]
+    groups = [*_items(config.get("Origins")), *_items(config.get("OriginGroups"))]
+    unknown = {one.get("TargetOriginId") for one in behaviors} - {one.get("Id") for one in groups}
+    return f"One or more of your origins or origin groups do not exist: {unknown}" if unknown else None
+
+
+def _origin_access_control(params: Params) -> str | None:
+    config = params.get("OriginAccessControlConfig") or {}
+    if not 1 <= len(config.get("Name") or "") <= 64:
+        return "the name of an origin access control has 1 to 64 characters"
+    return "its description has 256 at most" if len(config.get("Description") or "") > 256 else None
+
+
 def tags_of(params: Params) -> dict[str, str]:
     """The tags of a request, in whichever form its service takes them."""
     given: Any = next((params[name] for name in ("Tags", "tags", "TagList") if params.get(name)), {})
@@ -235,7 +422,66 @@ _TAG = re.compile(r"[\w\s+\-=._:/@]*")  # letters, digits and blanks of any scri
 _LAMBDA_QUOTAS = "https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html"
 _IAM_QUOTAS = "https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html"
 
+_S3 = "https://docs.aws.amazon.com/AmazonS3/latest"
+_CLOUDFRONT = "https://docs.aws.amazon.com/cloudfront/latest/APIReference"
+
 RULES = (
+    Rule("s3", ("CreateBucket",), "InvalidBucketName", f"{_S3}/userguide/bucketnamingrules.html", _bucket_name),
+    *(
+        Rule(
+            "s3",
+            ("PutBucketLifecycleConfiguration",),
+            code,
+            f"{_S3}/API/API_PutBucketLifecycleConfiguration.html",
+            check,
+        )
+        for code, check in (("InvalidArgument", _lifecycle), ("InvalidRequest", _lifecycle_actions))
+    ),
+    Rule(
+        "s3",
+        ("PutObject", "CopyObject", "CreateMultipartUpload"),
+        "KeyTooLongError",
+        f"{_S3}/userguide/object-keys.html",
+        _object_key,
+    ),
+    Rule(
+        "s3",
+        ("PutObject", "CopyObject", "CreateMultipartUpload"),
+        "MetadataTooLarge",
+        f"{_S3}/userguide/UsingMetadata.html",
+        _object_metadata,
+    ),
+    Rule(
+        "s3",
+        ("PutObject", "CopyObject", "CreateMultipartUpload"),
+        "BadRequest",
+        f"{_S3}/userguide/object-tagging.html",
+        _object_tags,
+    ),
+    Rule("s3", ("DeleteObjects",), "MalformedXML", f"{_S3}/API/API_DeleteObjects.html", _deleted),
+    Rule("s3", ("PutBucketTagging",), "InvalidTag", f"{_S3}/API/API_PutBucketTagging.html", _bucket_tags),
+    *(
+        Rule(
+            "cloudfront",
+            ("CreateDistribution", "CreateDistributionWithTags", "UpdateDistribution"),
+            code,
+            f"{_CLOUDFRONT}/{page}.html",
+            check,
+        )
+        for code, page, check in (
+            ("InvalidArgument", "API_Origin", _distribution),
+            ("InvalidDefaultRootObject", "API_DistributionConfig", _root_object),
+            ("InvalidViewerCertificate", "API_ViewerCertificate", _viewer_certificate),
+            ("NoSuchOrigin", "API_CreateDistribution", _target_origin),
+        )
+    ),
+    Rule(
+        "cloudfront",
+        ("CreateOriginAccessControl", "UpdateOriginAccessControl"),
+        "InvalidArgument",
+        f"{_CLOUDFRONT}/API_OriginAccessControlConfig.html",
+        _origin_access_control,
+    ),
     Rule(
         "apigatewayv2",
         ("CreateRoute", "UpdateRoute"),

@@ -156,8 +156,27 @@ def _close_split_shards() -> None:
         one_at_a_time(name)
 
 
+def _revoke_only_what_is_granted() -> None:
+    """Lake Formation refuses to take back what isn't granted, and Terraform revokes until it does."""
+    from moto.core.exceptions import JsonRESTError
+    from moto.lakeformation.models import LakeFormationBackend
+
+    real = LakeFormationBackend.revoke_permissions
+
+    def revoke_permissions(self: Any, **asked: Any) -> None:  # noqa: ANN401  # moto's own
+        catalog = self.grants.get(asked["catalog_id"])
+        granted = catalog.permissions if catalog is not None else ()
+        if not any((one.principal, one.resource) == (asked["principal"], asked["resource"]) for one in granted):
+            raise JsonRESTError(
+                "InvalidInputException", "No permissions revoked. Grantee has no permissions on resource"
+            )
+        real(self, **asked)
+
+    setattr(LakeFormationBackend, "revoke_permissions", revoke_permissions)  # noqa: B010  # as above
+
+
 def _refuse_what_aws_refuses() -> None:
-    """Hold every request to ``refusals``, with AWS's error. S3's go another way through moto, and are not looked at."""
+    """Hold every request to ``refusals``, with AWS's error. S3's go another way through moto: ``_refuse_of_s3``."""
     from moto.core.exceptions import ServiceException
     from moto.core.parse import PROTOCOL_PARSERS
     from moto.core.request import determine_request_protocol
@@ -200,12 +219,67 @@ def _refuse_what_aws_refuses() -> None:
     setattr(BaseResponse, "call_action", call_action)  # noqa: B010  # mypy takes no assignment to a method
 
 
+def _refuse_of_s3() -> None:
+    """As above, by paths alone. And no policy may open a bucket to all whose public access block says so."""
+    from moto.core.parse import PROTOCOL_PARSERS
+    from moto.core.responses import ActionResult
+    from moto.core.utils import get_service_model
+    from moto.s3.exceptions import S3ClientError
+    from moto.s3.responses import S3Response
+
+    from tests.refusals import Refused, is_open_to_all, refusal_of, s3_operation
+
+    model = get_service_model("s3")
+
+    def asked(request: Any) -> tuple[str, dict[str, Any]] | None:  # noqa: ANN401  # moto's own, as below
+        bucket, _, key = request.path.lstrip("/").partition("/")
+        headers = [name.lower() for name, _ in request.headers.items()]
+        name = s3_operation(request.method, [*request.args], headers, has_key=bool(key))
+        if name is None or not bucket or request.method in {"GET", "HEAD"}:
+            return None
+        operation = model.operation_model(name)
+        given: Any = {
+            "method": request.method,
+            "values": request.values,
+            "headers": request.headers,
+            "body": b"" if operation.has_streaming_input else request.data,
+            "url_path": request.path,
+            "url_params": {"Bucket": bucket, "Key": key},
+        }
+        return name, PROTOCOL_PARSERS["rest-xml"](operation, blob_parser=bytes).parse(given)
+
+    def opened(self: Any, name: str, params: dict[str, Any]) -> Refused | None:  # noqa: ANN401
+        if name != "PutBucketPolicy" or not is_open_to_all(params["Policy"]):
+            return None
+        block = self.backend.get_bucket(params["Bucket"]).public_access_block
+        closed = block is not None and str(block.block_public_policy).lower() == "true"
+        words = "public policies are prevented by the BlockPublicPolicy setting in S3 Block Public Access"
+        return Refused("AccessDenied", words) if closed else None
+
+    def guard(real: Any) -> Any:  # noqa: ANN401
+        def response(self: Any, request: Any, *more: Any) -> Any:  # noqa: ANN401
+            found = asked(request)
+            if found is not None:
+                self.setup_class(request)
+                refused = refusal_of("s3", *found) or opened(self, *found)
+                if refused is not None:
+                    return self._send_response(self.serialized(ActionResult(S3ClientError(*refused))))
+            return real(self, request, *more)
+
+        return response
+
+    for name in ("bucket_response", "key_response"):
+        setattr(S3Response, name, guard(getattr(S3Response, name)))
+
+
 def serve(port: str) -> None:
     """Be that server, until the process ends."""
     from moto.server import main
 
     _enforce_glue_lock()
     _refuse_what_aws_refuses()
+    _refuse_of_s3()
+    _revoke_only_what_is_granted()
     _close_split_shards()
     main(["-H", "127.0.0.1", "-p", port])
 

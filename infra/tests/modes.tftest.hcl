@@ -257,11 +257,12 @@ run "roles_have_the_path_and_the_boundary_that_an_account_asks_for" {
     role_path            = "/apps/"
     permissions_boundary = "arn:aws:iam::123456789012:policy/boundary"
     glue_optimizers      = true
+    lake_formation       = {}
   }
 
   assert {
     condition = alltrue([
-      for role in [aws_iam_role.api, aws_iam_role.processor, aws_iam_role.optimizer[0]] :
+      for role in [aws_iam_role.api, aws_iam_role.processor, aws_iam_role.optimizer[0], aws_iam_role.lake_formation["this"]] :
       role.path == "/apps/" && role.permissions_boundary == "arn:aws:iam::123456789012:policy/boundary"
     ])
     error_message = "each role of the stack"
@@ -300,5 +301,87 @@ run "the_lake_keeps_nothing_that_was_deleted_if_it_is_told_so" {
   assert {
     condition     = aws_s3_bucket_versioning.lake.versioning_configuration[0].status == "Suspended"
     error_message = "what was kept before goes within a day"
+  }
+}
+
+run "where_lake_formation_decides_too" {
+  command = apply
+  variables {
+    lake_formation  = { readers = ["arn:aws:iam::123456789012:role/analysts"] }
+    glue_optimizers = true
+    name            = "governed"
+  }
+
+  assert {
+    condition     = aws_lakeformation_resource.tables["this"].arn == "${aws_s3_bucket.this["lake"].arn}/tables" && aws_lakeformation_resource.tables["this"].role_arn == aws_iam_role.lake_formation["this"].arn
+    error_message = "the files of the tables are registered, and nothing else in the bucket"
+  }
+
+  assert {
+    condition = { for who, grant in aws_lakeformation_permissions.database : who => join(" ", grant.permissions) } == {
+      processor = "CREATE_TABLE DESCRIBE", optimizer = "DESCRIBE", reader-0 = "DESCRIBE"
+    }
+    error_message = "only the processor makes tables"
+  }
+
+  assert {
+    condition = { for who, grant in aws_lakeformation_permissions.tables : who => join(" ", grant.permissions) } == {
+      processor = "ALTER DESCRIBE", optimizer = "ALTER DELETE DESCRIBE INSERT SELECT", reader-0 = "DESCRIBE SELECT"
+    }
+    error_message = "readers change nothing"
+  }
+
+  assert {
+    condition     = alltrue([for grant in aws_lakeformation_permissions.tables : grant.table[0].wildcard && grant.table[0].database_name == "governed"])
+    error_message = "on every table and view of the database, those to come too"
+  }
+
+  assert {
+    condition     = keys(aws_lakeformation_permissions.location) == ["optimizer", "processor"]
+    error_message = "who changes tables may say where their files are"
+  }
+
+  assert {
+    condition     = aws_lakeformation_permissions.tables["reader-0"].principal == "arn:aws:iam::123456789012:role/analysts"
+    error_message = "the reader is who was named"
+  }
+
+  assert {
+    condition     = anytrue([for statement in jsondecode(aws_iam_role_policy.optimizer[0].policy).Statement : statement.Action == "lakeformation:GetDataAccess"])
+    error_message = "Glue's optimizers reach the files by way of it"
+  }
+}
+
+run "lake_formation_without_readers_lets_no_role_of_its_own_write" {
+  command = apply
+  variables {
+    lake_formation = {}
+  }
+
+  assert {
+    condition     = keys(aws_lakeformation_permissions.tables) == ["processor"]
+    error_message = "the processor alone is granted something"
+  }
+
+  assert {
+    condition     = flatten([for statement in jsondecode(aws_iam_role_policy.lake_formation["this"].policy).Statement : statement.Action]) == ["s3:GetObject", "s3:ListBucket", "kms:Decrypt"]
+    error_message = "what it hands out keys of can only read"
+  }
+}
+
+run "iam_alone_decides_unless_said_otherwise" {
+  command = apply
+  variables {
+    glue_optimizers = true
+  }
+
+  assert {
+    condition     = length(aws_lakeformation_resource.tables) + length(aws_lakeformation_permissions.database) + length(aws_lakeformation_permissions.tables) + length(aws_lakeformation_permissions.location) + length(aws_iam_role.lake_formation) == 0
+    error_message = "nothing of Lake Formation is touched"
+  }
+
+  assert {
+    condition     = !strcontains(aws_iam_role_policy.optimizer[0].policy, "lakeformation")
+    error_message = "nor allowed"
   }
 }

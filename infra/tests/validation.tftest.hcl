@@ -371,3 +371,11 @@ run "refuses_another_partition" {
   }
   expect_failures = [aws_iam_role.api]
 }
+
+run "refuses_a_reader_that_is_no_arn" {
+  command = plan
+  variables {
+    lake_formation = { readers = ["analysts"] }
+  }
+  expect_failures = [var.lake_formation]
+}

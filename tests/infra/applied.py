@@ -62,9 +62,12 @@ subprocess.run([{sys.executable!r}, "-c", put, repository, tag], check=True)
 
 
 class Sample:
-    """A copy of what ``sample/`` needs, which applies to ``aws``. Nothing is written to the tree."""
+    """A copy of what ``sample/`` needs, which applies to ``aws``. Nothing is written to the tree.
 
-    def __init__(self, folder: Path, aws: Aws) -> None:
+    ``override``: what else the module is told, as an override file of its own.
+    """
+
+    def __init__(self, folder: Path, aws: Aws, override: str = "") -> None:
         for name in _NEEDED:
             shutil.copytree(ROOT / name, folder / name, ignore=IGNORED)
         for name in _ALONE:
@@ -73,7 +76,7 @@ class Sample:
         (folder / "docker" / "build_image.py").write_text(_STAND_IN)
         self.folder = folder / "sample"
         (self.folder / "emulated_override.tf").write_text(_OVERRIDE)
-        self._terraform = Terraform(folder, "sample", aws.environ)
+        self._terraform = Terraform(folder, "sample", aws.environ, override)
 
     def run(self, *arguments: str) -> str:
         """What one command prints. It has to end well."""

@@ -1,8 +1,7 @@
 """An AWS that Terraform can apply the module to: ``strict_moto``, and what moto lacks of it.
 
-``python -m tests.infra.emulated_aws PORT FOLDER PYTHON RUNTIME``. What a function is invoked with goes to a process of
-AWS's own runtime client, with the environment that the function was given and the code that was uploaded for it; the
-image's code is that at hand. ``PYTHON`` and ``RUNTIME`` are Lambda's: an interpreter, and a folder with the client.
+``python -m tests.infra.emulated_aws PORT FOLDER PYTHON RUNTIME``. Its functions run as ``functions`` says, which
+``FOLDER``, ``PYTHON`` and ``RUNTIME`` are for.
 Nothing here evaluates a policy.
 """
 
@@ -10,72 +9,13 @@ from __future__ import annotations
 
 import atexit
 import json
-import os
 import signal
 import sys
-import threading
-import zipfile
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import ROOT
-from tests.jvm_home import spark_environ
-from tests.runtime_api import UNPRIVILEGED, RuntimeApi
+from tests.infra.functions import Function, Functions
 from tests.strict_moto import Aws, serve
-
-_SOURCES = os.pathsep.join(str(ROOT / folder) for folder in ("contract", "api", "processor"))
-
-
-class Functions:
-    """A process for each version of a function, from its first invocation on."""
-
-    def __init__(self, aws: Aws, folder: Path, python: str, runtime: str) -> None:
-        self._aws, self._folder, self._python, self._runtime = aws, folder, python, runtime
-        self._running: dict[str, tuple[RuntimeApi, threading.Lock]] = {}
-        self._lock = threading.Lock()
-
-    def invoke(self, function: Any, event: object) -> tuple[Any, bool]:  # noqa: ANN401  # moto's own
-        """What it answered, and whether that is an error."""
-        with self._lock:
-            # Another configuration is another process, as on Lambda.
-            key = f"{function.function_arn} {function.code_sha_256} {sorted(function.environment_vars.items())}"
-            if key not in self._running:
-                self._running[key] = self._start(function, len(self._running)), threading.Lock()
-            process, one_at_a_time = self._running[key]
-        with one_at_a_time:
-            done = process.invoke(event)
-        return (done.response, False) if done.error is None else (done.error, True)
-
-    def _start(self, function: Any, number: int) -> RuntimeApi:  # noqa: ANN401  # moto's own
-        task = self._folder / f"{function.function_name}-{number}"
-        task.mkdir()
-        environ = {**self._aws.environ, "HOME": str(task), **function.environment_vars}
-        log = self._folder / f"{task.name}.log"
-        if function.package_type == "Zip":
-            with zipfile.ZipFile(BytesIO(function.code_bytes)) as archive:
-                archive.extractall(task)
-            return RuntimeApi(
-                function.handler,
-                {**environ, "PYTHONPATH": self._runtime},
-                task,
-                float(function.timeout),
-                python=self._python,
-                prefix=UNPRIVILEGED,
-                log=log,
-            )
-        return RuntimeApi(
-            "manymetrics_processor.ingest.lambda_handler.handler",
-            {**environ, "PYTHONPATH": _SOURCES, **spark_environ()},
-            task,
-            float(function.timeout),
-            log=log,
-        )
-
-    def close(self) -> None:
-        """End the processes."""
-        for process, _ in self._running.values():
-            process.close()
 
 
 def _run_functions(functions: Functions) -> None:
@@ -89,7 +29,16 @@ def _run_functions(functions: Functions) -> None:
         _headers: Any,  # noqa: ANN401
         response_headers: Any,  # noqa: ANN401
     ) -> bytes:
-        answer, is_error = functions.invoke(self.get_function(function_name, qualifier), json.loads(body or "{}"))
+        found = self.get_function(function_name, qualifier)
+        function = Function(
+            found.function_name,
+            f"{found.function_arn} {found.code_sha_256}",
+            found.environment_vars,
+            float(found.timeout),
+            found.handler,
+            found.code_bytes if found.package_type == "Zip" else None,
+        )
+        answer, is_error = functions.invoke(function, json.loads(body or "{}"))
         if is_error:
             response_headers["x-amz-function-error"] = "Unhandled"
         return json.dumps(answer).encode()
@@ -172,7 +121,7 @@ def _fill_gaps() -> None:
 def main() -> None:
     """Serve until the process ends; the functions end with it."""
     port, folder, python, runtime = sys.argv[1:]
-    functions = Functions(Aws(f"http://127.0.0.1:{port}"), Path(folder), python, runtime)
+    functions = Functions(Aws(f"http://127.0.0.1:{port}").environ, Path(folder), python, runtime)
     atexit.register(functions.close)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     _run_functions(functions)

@@ -42,6 +42,8 @@ NOT_NAMED = {
     "aws_ecr_repository_policy",
     "aws_iam_role_policy",
     "aws_kms_key",
+    "aws_lakeformation_permissions",
+    "aws_lakeformation_resource",
     "aws_lambda_alias",
     "aws_lambda_event_source_mapping",
     "aws_lambda_function_event_invoke_config",

@@ -67,9 +67,12 @@ class Terraform:
 
     Ready to use, with the provider of the mirror. ``root``: the folder that it runs in, which may be another that uses
     the module; what that needs beside the module is there already. ``aws``: the environment in which an AWS is reached.
+    ``override``: what the module is told otherwise, as a file of it.
     """
 
-    def __init__(self, folder: Path, root: str = "infra", aws: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, root: str = "infra", aws: Mapping[str, str] | None = None, override: str = ""
+    ) -> None:
         program, mirror = shutil.which("terraform"), provider_mirror()
         if program is None:
             pytest.skip("no terraform on this machine: the tests of infra/ that need it are left out")
@@ -77,6 +80,8 @@ class Terraform:
             pytest.skip(f"no {PROVIDER} in $TF_PLUGIN_MIRROR or where Terraform looks: tests of infra/ are left out")
         self.module = folder / root
         shutil.copytree(MODULE, folder / "infra", ignore=IGNORED)
+        if override:
+            (folder / "infra" / "tests_override.tf").write_text(override)
         for built in ("dist", "released"):
             shutil.copytree(ROOT / "sdk-js" / built, folder / "sdk-js" / built)
         older = folder / "sdk-js" / "released" / OLDER_SDK

@@ -177,6 +177,33 @@ def test_a_file_out_of_format_is_found(broken: Terraform) -> None:
             "AWS refuses both",
             id="shards on demand",
         ),
+        pytest.param(
+            "modes.tftest.hcl",
+            "where_lake_formation_decides_too",
+            "lakeformation.tf",
+            'tables = ["DESCRIBE", "SELECT"]',
+            'tables = ["ALTER", "DESCRIBE", "SELECT"]',
+            "readers change nothing",
+            id="a reader who changes tables",
+        ),
+        pytest.param(
+            "modes.tftest.hcl",
+            "lake_formation_without_readers_lets_no_role_of_its_own_write",
+            "lakeformation.tf",
+            'var.glue_optimizers ? ["s3:DeleteObject", "s3:PutObject"] : []',
+            '["s3:DeleteObject", "s3:PutObject"]',
+            "can only read",
+            id="keys of Lake Formation's that write",
+        ),
+        pytest.param(
+            "modes.tftest.hcl",
+            "iam_alone_decides_unless_said_otherwise",
+            "lakeformation.tf",
+            'var.lake_formation == null ? [] : ["this"]',
+            '["this"]',
+            "nothing of Lake Formation is touched",
+            id="Lake Formation where IAM decides",
+        ),
     ],
 )
 def test_each_kind_of_its_tests_turns_red(

@@ -1,4 +1,4 @@
-"""The rules hold for all that the module makes in four settings of its switches, and each rule can turn red."""
+"""The rules hold for all that the module makes in five settings of its switches, and each rule can turn red."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ RUNS = (
     "the_archive_is_kept_for_its_days",
     "a_domain_of_your_own",
     "optimizers_budget_mail_and_access_log",
+    "where_lake_formation_decides_too",
 )
 SOURCES = sorted(MODULE.glob("*.tf"))
 EVERYWHERE = [*SOURCES, *sorted(MODULE.glob("examples/*/*.tf")), *sorted(ROOT.glob("sample/*.tf"))]

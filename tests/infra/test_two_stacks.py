@@ -21,6 +21,7 @@ _GATEWAY = """run "made" {
     glue_optimizers    = true
     monthly_budget_usd = 50
     access_log         = true
+    lake_formation     = {}
   }
 }
 run "url" {

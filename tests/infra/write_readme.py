@@ -54,7 +54,7 @@ def _type(text: str) -> str:
     """An object by its fields, each with its default."""
     if not text.startswith("object"):
         return f"`{text}`"
-    fields = re.findall(r"^ +(\w+) += (?:optional\()?(\w+)(?:, ([^)]+))?\)?$", text, re.MULTILINE)
+    fields = re.findall(r"^ +(\w+) += (?:optional\()?(\w+(?:\(\w+\))?)(?:, ([^)]+))?\)?$", text, re.MULTILINE)
     return "<br>".join(f"`{name}` {kind}" + (f" = {default}" if default else "") for name, kind, default in fields)
 
 
