@@ -36,7 +36,7 @@ test-unit: .venv/dev.stamp  ## the tests that need no network, in seconds
 test-%: .venv/dev.stamp jvm scan ministack schema  ## one kind of tests: terraform, schema, scan, permissions, apply, image (Debian's buildah, root), ...
 	@$(BIN)/pytest $(PYTEST_ARGS) -m $* tests
 
-lint: .venv/dev.stamp  ## style, types and the walls between the rooms
+lint: .venv/dev.stamp  ## style, types and the layers of the packages
 	@$(HOOKS)
 
 bench: .venv/dev.stamp  ## speed as ratios, on screen and in build/bench.json

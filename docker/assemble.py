@@ -114,7 +114,7 @@ def trim(folder: Path, patterns: tuple[str, ...]) -> None:
     for pattern in patterns:
         found = list(folder.glob(pattern))
         if not found:
-            raise SystemExit(f"nothing is called {pattern} any more: see what became of it, and mend TRIMMED")
+            raise SystemExit(f"nothing is called {pattern} any more: find out why, and correct TRIMMED")
         for path in found:
             if path.is_dir():
                 shutil.rmtree(path)

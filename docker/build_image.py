@@ -191,7 +191,7 @@ def version() -> str:
 
 
 def revision() -> str:
-    """The commit of this checkout; ``unknown`` where it is none."""
+    """The commit of this checkout; ``unknown`` outside of a repository."""
     git = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--dirty", "--match="]
     try:
         done = subprocess.run(git, capture_output=True, text=True, check=False)

@@ -117,10 +117,10 @@ class Collector:
         self._run, self._number = secrets.token_hex(6), itertools.count(1)
 
     async def answer(self, request: Request) -> Answer:
-        """Store the events of a request, and answer once they are. Never raises: a fault of ours is a 503."""
+        """Store the events of a request, and answer once they are. Never raises: an internal error is a 503."""
         try:
             return await self._answer(request)
-        except Exception:  # the root of the hot routes: a fault of ours in one request
+        except Exception:  # the entry point of the hot routes: an internal error in one request
             log.exception("a request failed")
             return self.with_cors(internal_error(), request.pairs)
 
@@ -270,7 +270,7 @@ def is_preflight(pairs: HeaderList) -> bool:
 
 
 def one_of_each(pairs: HeaderList) -> dict[bytes, bytes]:
-    """By name; where one comes more than once, joined as HTTP has it: so two origins are none that a key names."""
+    """By name; where one comes more than once, joined as HTTP has it: so two origins match no key's."""
     values: dict[bytes, list[bytes]] = {}
     for name, value in pairs:
         values.setdefault(name, []).append(value)
@@ -332,7 +332,7 @@ _PIXELS = ("/v1/pixel/", "/pixel/v1/")
 
 
 def internal_error() -> Answer:
-    """A fault of ours: 503, so that clients send it again."""
+    """Answer an internal error: 503, so that clients retry."""
     telemetry.count_request(RequestOutcome.UNAVAILABLE, INTERNAL.code)
     return refusal_answer(INTERNAL)
 

@@ -318,7 +318,7 @@ def parse_keys(text: bytes | str, where: str) -> list[WriteKey]:
     for key in keys:
         if not key.key.strip() or not key.project or "\0" in key.project:
             raise KeysUnavailableError(f"{where}: each key needs a `key` and a `project`", _MEND)
-    # Blanks around a key are none of it: whoever sends one, and whoever revokes one, may have pasted some.
+    # Blanks around a key are not part of it: whoever sends one, and whoever revokes one, may have pasted some.
     return [
         msgspec.structs.replace(key, key=key.key.strip(), origins=tuple(map(browser_origin, key.origins)))
         for key in keys

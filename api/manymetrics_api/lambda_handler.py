@@ -1,6 +1,6 @@
 """The root of the API on AWS Lambda: ``manymetrics_api.lambda_handler.handler``.
 
-Behind an HTTP API (payload 2.0 or 1.0), a REST API or a function URL. Hot routes, preflights and paths that are none
+Behind an HTTP API (payload 2.0 or 1.0), a REST API or a function URL. Hot routes, preflights and unknown paths
 of ours are answered straight from the payload, without FastAPI and Mangum, which are loaded for the first request to
 any other: they take seconds of a small function.
 """

@@ -1,4 +1,4 @@
-"""GET /metrics, in the Prometheus text format: what became of every event, from the committed books."""
+"""GET /metrics, in the Prometheus text format: the outcome of every event, from the committed books."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _requests() -> Metric:
 def _events(books: Books) -> Iterator[Metric]:
     yield CounterMetricFamily("manymetrics_events_received", "Events taken from the stream.", value=books.received)
     events = CounterMetricFamily(
-        "manymetrics_events", "What became of them; their sum is the number received.", labels=["outcome", "reason"]
+        "manymetrics_events", "Events by outcome; their sum is the number received.", labels=["outcome", "reason"]
     )
     for name, count in books.outcomes.items():
         outcome, _, reason = name.partition(":")

@@ -37,7 +37,7 @@ _PATHS = {
 }
 # With a trailing slash too: a redirect would be taken for delivered by some clients.
 ROUTES = {(path + slash).encode(): route for path, route in _PATHS.items() for slash in ("", "/")}
-# What FastAPI answers on AWS. /metrics would tell of one process among many; /sdk is CloudFront's.
+# What FastAPI answers on AWS. /metrics would show one process among many; /sdk is CloudFront's.
 _OTHERS = re.compile(
     r"/(?:favicon\.ico|healthz|readyz|docs|openapi\.json|static-offline-docs/.+|sourceConfig|"
     r"v1/projects/[^/]+/settings|(?:v1/pixel|pixel/v1)/[^/]+)?"

@@ -13,9 +13,9 @@ from typing import Any, cast
 
 from manymetrics.settings import SettingsError
 from manymetrics_cli.commands import backup, cost, doctor, erase, maintain, query, recover, replay, serve, stream, tail
+from manymetrics_cli.commit_conflicts import LostRacesError
 from manymetrics_cli.help_text import KeepExamples
 from manymetrics_cli.packages import missing_module
-from manymetrics_cli.races import LostRacesError
 
 COMMANDS = (serve, stream, query, tail, replay, erase, maintain, backup, recover, doctor, cost)
 

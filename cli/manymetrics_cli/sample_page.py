@@ -117,7 +117,7 @@ def _rows_answer(data: SampleData, project: str, anonymous_id: str, request: Req
     return Response(body, headers=headers, media_type="application/json")
 
 
-# Title and text of a page that says why there is none.
+# Title and text of the page that says why the sample page is unavailable.
 _ELSEWHERE = {
     "title": "This page is for the machine that the server runs on",
     "text": """It shows a write key and rows of the table, so it answers only a browser on this very machine, at

@@ -1,4 +1,4 @@
-"""The books of a stream: how far it is committed, and what became of every event up to there.
+"""The books of a stream: how far it is committed, and the outcome of every event up to there.
 
 Kept as one table property a stream, and in the summary of the snapshot that moves it, in the transaction that
 commits the rows: so kill -9 changes no figure, and the books can't disagree with the table.

@@ -469,7 +469,7 @@ def _places(body: bytes, name: bytes) -> Iterator[int]:
 
 
 def text_of(raw: bytes | msgspec.Raw) -> str | None:
-    """The text that a JSON string holds; None where it is none."""
+    """The text that a JSON string holds; None where it is not a string."""
     try:
         return _text_decoder.decode(raw)
     except _PARSE_ERRORS:

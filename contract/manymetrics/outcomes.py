@@ -59,8 +59,8 @@ REASON_DOCS: dict[Reason, str] = {
     Reason.INVALID_EVENT_NAME: "The name of an event, page or screen is neither text nor a number.",
     Reason.EVENT_NAME_TOO_LONG: f"The name of an event, page or screen is over {MAX_EVENT_NAME_BYTES:,} bytes.",
     Reason.UNREADABLE_RECORD: "A record of the stream that is not ours or was damaged; its raw bytes are kept.",
-    Reason.UNPROCESSABLE: "A fault of ours in reading the event; `replay` it once that is mended.",
-    Reason.UNSTORABLE: "It can be read, but not stored; `detail` names the error. `replay` it once that is mended.",
+    Reason.UNPROCESSABLE: "An internal error in reading the event; `replay` it once that is fixed.",
+    Reason.UNSTORABLE: "It can be read, but not stored; `detail` names the error. `replay` it once that is fixed.",
     Reason.ERASED: "It was erased from the raw archive, which was replayed since.",
 }
 

@@ -1,7 +1,7 @@
 """Counts, and log lines: one JSON object a line. Never a payload, an address, a key or a stack trace's values in them.
 
-What became of events is not counted here but in the committed books (the processor's ledger), so that kill -9 changes
-no figure; these counters say what became of requests since this process began.
+The outcomes of events are not counted here but in the committed books (the processor's ledger), so that kill -9 changes
+no figure; these counters hold the outcomes of requests since this process began.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A keys file that can't be read: said at the start, in the log, by /readyz and doctor; and when it is mended."""
+"""A keys file that can't be read: said at the start, in the log, by /readyz and doctor; and when it is fixed."""
 
 from __future__ import annotations
 

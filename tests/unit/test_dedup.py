@@ -146,7 +146,7 @@ def test_where_the_temp_folder_is_full_a_large_run_stays_in_memory(
     index.add(1, array_of([(1, 1), (2, 2)]))
 
     assert index.holds(1, array_of([(1, 1), (2, 2), (3, 3)])).tolist() == [True, True, False]
-    assert "no room" in caplog.text
+    assert "no space" in caplog.text
 
 
 def test_an_empty_index_holds_nothing() -> None:

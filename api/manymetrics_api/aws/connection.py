@@ -27,7 +27,7 @@ class Connection(asyncio.Protocol):
         self._answer: asyncio.Future[Answer] | None = None
 
     async def exchange(self, request: bytes) -> Answer:
-        """Raises ConnectionError where it closes before the answer is whole, or that is none."""
+        """Raises ConnectionError where it closes before the answer is complete, or is not HTTP."""
         if self.closed:
             raise ConnectionResetError
         self.heard, self._received = False, b""

@@ -28,7 +28,8 @@ _FINAL = frozenset({"AccessDeniedException", "ParameterNotFound"})  # the next s
 class _Parameter(msgspec.Struct, frozen=True):
     value: str = msgspec.field(name="Value")
     version: int = msgspec.field(default=0, name="Version")
-    modified_at: float = msgspec.field(default=0.0, name="LastModifiedDate")  # one made anew begins at version 1 again
+    # A parameter that is recreated begins at version 1 again.
+    modified_at: float = msgspec.field(default=0.0, name="LastModifiedDate")
 
 
 class _Answer(msgspec.Struct):

@@ -8,7 +8,7 @@ from typing import Protocol
 
 
 class SinkResult(Enum):
-    """What became of one record."""
+    """Result of storing one record."""
 
     STORED = "stored"
     THROTTLED = "throttled"

@@ -42,7 +42,7 @@ COMPRESS_OVER_BYTES = 4_096  # a page: what takes several costs more CPU to writ
 _LOCK_WAIT_S = 1.0
 _LOOK_ASIDE_S = 1.0
 ADMIT_EVERY_S = 5.0  # under a backlog that has no end, what is heavy gets its share
-KEEP_COMMITTED_S = 60  # how long a committed record stays, so that `tail` can show what became of it
+KEEP_COMMITTED_S = 60  # how long a committed record stays, so that `tail` can show its outcome
 
 _SCHEMA = """
 create table if not exists stream (
@@ -481,7 +481,7 @@ class LocalSource:
         return True
 
     def outcomes(self, after: int) -> list[tuple[int, bytes]]:
-        """Sequence number and, for each event, what became of it; in order. Raises sqlite3.Error or OSError."""
+        """Sequence number and, for each event, its outcome; in order. Raises sqlite3.Error or OSError."""
         return (
             self._open()
             .execute("select sequence, outcomes from outcomes where sequence > ? order by sequence", (after,))

@@ -66,11 +66,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "doctor",
         help="check versions, disk, permissions, port, keys, stream, tables and lag",
-        description="Check what must be right, and say the cure of what isn't. Changes nothing.",
+        description="Check the data folder, its server and its settings, and print how to fix what is wrong. "
+        "Changes nothing.",
         epilog=_EXAMPLES,
         formatter_class=KeepExamples,
     )
-    parser.add_argument("--json", action="store_true", help="one JSON object a finding")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a finding")
     add_data_dir(parser)
     parser.set_defaults(run=run)
 
@@ -398,7 +399,7 @@ def check_tables(settings: Settings) -> Iterator[Finding]:
 
 
 def _most_are_unstorable(books: Sequence[StreamBooks], snapshots: Sequence[Snapshot]) -> bool:
-    """Whether that became of over half of the last events: of those since the oldest commit that is kept."""
+    """Whether that happened to over half of the last events: of those since the oldest commit that is kept."""
     from manymetrics.books import StreamBooks, books_of, property_name
 
     received = lost = 0

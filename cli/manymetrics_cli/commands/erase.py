@@ -9,9 +9,9 @@ import sys
 import time
 from pathlib import Path
 
+from manymetrics_cli.commit_conflicts import report_commit_conflicts
 from manymetrics_cli.data_dir import add_data_dir, require_tables
 from manymetrics_cli.help_text import KeepExamples
-from manymetrics_cli.races import races_said_in_a_line
 
 DRAIN_WAIT_S = 60.0
 
@@ -40,7 +40,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--user-id", metavar="ID", help="the person")
     parser.add_argument("--anonymous-id", metavar="ID", action="append", default=[], help="a device; may be repeated")
     parser.add_argument("--project", metavar="ID", help="only in this project (default: in all)")
-    parser.add_argument("--yes", action="store_true", help="erase; without it, say what would go")
+    parser.add_argument("--yes", action="store_true", help="erase; without it, show what would be erased")
     add_data_dir(parser)
     parser.set_defaults(run=run)
 
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(would))
         print("Nothing was erased. Add --yes to erase.", file=sys.stderr)
         return 0
-    with races_said_in_a_line():
+    with report_commit_conflicts():
         receipts = erase(lake, person)
     not_reached = (
         [] if not waiting else [f"{waiting} records still in the stream: start the server, then run this again"]

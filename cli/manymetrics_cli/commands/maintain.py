@@ -6,10 +6,10 @@ import argparse
 import dataclasses
 import json
 
+from manymetrics_cli.commit_conflicts import report_commit_conflicts
 from manymetrics_cli.data_dir import add_data_dir, require_tables
 from manymetrics_cli.help_text import KeepExamples
 from manymetrics_cli.numbers import whole_number
-from manymetrics_cli.races import races_said_in_a_line
 
 _EXAMPLES = """\
 examples:
@@ -23,7 +23,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "maintain",
         help="merge small files, expire old snapshots, remove dead files",
-        description="What the server does bit by bit between commits, whole and at once. Safe beside a running server.",
+        description="Merge small files, expire old snapshots and remove orphans, all at once. The server "
+        "does it bit by bit between commits; it is safe while the server runs.",
         epilog=_EXAMPLES,
         formatter_class=KeepExamples,
     )
@@ -40,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     from manymetrics_processor.lake.maintenance import maintain
 
     require_tables(args.data_dir)
-    with races_said_in_a_line():
+    with report_commit_conflicts():
         reports = maintain(open_lake(args.data_dir), keep_snapshots=args.keep_snapshots)
     for report in reports:
         print(json.dumps(dataclasses.asdict(report)))

@@ -87,8 +87,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("sql", nargs="?", metavar="SQL", help="one statement; - reads from standard input")
     what.add_argument("--file", type=Path, metavar="FILE", help="run each statement of a file")
-    what.add_argument("--tables", action="store_true", help="say which tables and views there are")
-    what.add_argument("--describe", metavar="NAME", help="say what the columns of a table or view are")
+    what.add_argument("--tables", action="store_true", help="list the tables and views")
+    what.add_argument("--describe", metavar="NAME", help="describe the columns of a table or view")
     parser.add_argument(
         "-o",
         "--output",
@@ -326,7 +326,7 @@ def _source(data_dir: Path | None) -> Source:
 
 
 def _rows(session: Session, sql: str) -> tuple[list[str], Iterator[Sequence[object]]]:
-    """The answer, its first rows read already: up to here the query may be asked anew."""
+    """The answer, its first rows read already: up to here the query may be run again."""
     from manymetrics_insights.reader.readonly import reading_statement
 
     connection = session.connection

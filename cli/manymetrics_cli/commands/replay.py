@@ -13,9 +13,9 @@ from typing import Any
 
 from manymetrics.outcomes import Reason
 from manymetrics.settings import Settings, SettingsError
+from manymetrics_cli.commit_conflicts import report_commit_conflicts
 from manymetrics_cli.data_dir import add_data_dir, require_tables
 from manymetrics_cli.help_text import KeepExamples
-from manymetrics_cli.races import races_said_in_a_line
 
 _EXAMPLES = """\
 examples:
@@ -52,7 +52,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--id", dest="dead_letter_id", metavar="ID", help="only this dead_letter_id")
     parser.add_argument("--project", metavar="ID", help="only those of this project")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be stored, and store nothing")
+    parser.add_argument("--dry-run", action="store_true", help="show what would be stored, without storing it")
     add_data_dir(parser)
     parser.set_defaults(run=run)
 
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
 
     require_tables(args.data_dir)
     window = Window(Settings.read(os.environ).dedup_window_days)
-    with races_said_in_a_line():
+    with report_commit_conflicts():
         report = replay(open_lake(args.data_dir), window, chosen, dry_run=args.dry_run)
     given = shlex.join(f"{name}={value}" for name, value in wanted.items() if value is not None)
     if not matched and args.dead_letter_id is not None:
@@ -115,7 +115,7 @@ def _run_objects(location: str) -> int:
         print(one, file=sys.stderr)
 
     try:
-        with races_said_in_a_line():
+        with report_commit_conflicts():
             report = replay_objects(lake, make_window(settings, catalog), location, name_of, say)
     except NoObjectsError as error:
         print(f"manymetrics: {error}", file=sys.stderr)

@@ -47,7 +47,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "tail",
         help="see events as they come in, and what becomes of them",
         description=(
-            "A line for each event as the server takes it, and one for what became of it once it is committed: stored, "
+            "A line for each event as the server takes it, and one for its outcome once it is committed: stored, "
             "duplicate, or dead-lettered, why, and how it begins. It shows what comes from now on; what came before "
             "is in the tables: manymetrics query 'select * from dead_letters'."
         ),
@@ -57,8 +57,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--bad", action="store_true", help="only what is not stored")
     parser.add_argument("--event", metavar="NAME", help="only events of this name")
     parser.add_argument("--user-id", metavar="ID", help="only events of this person")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    parser.add_argument("--since-start", action="store_true", help="begin with what the stream still holds")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+    parser.add_argument("--since-start", action="store_true", help="begin with the records that the stream still holds")
     add_data_dir(parser)
     parser.set_defaults(run=run)
 
@@ -94,12 +94,12 @@ def lines(source: Any, *, follow: bool, from_start: bool = False) -> Iterator[di
     open_records: dict[int, list[dict[str, Any]]] = {}
     while True:
         try:
-            if (name := source.name()) != stream:  # made again: its numbers start anew
+            if (name := source.name()) != stream:  # made again: its numbers start again
                 stream, seen, judged = name, 0, 0
                 open_records.clear()
             records, outcomes = source.read(seen, 1_000, 1_000_000), source.outcomes(judged)
         except (sqlite3.Error, OSError):
-            records, outcomes = [], []  # busy, or being made anew: look again
+            records, outcomes = [], []  # busy, or being recreated: look again
         for record in records:
             seen = record.sequence
             if len(open_records) >= MOST_OPEN:  # nobody commits: their outcomes will not be shown

@@ -1,1 +1,1 @@
-"""What a month on AWS costs: prices and measurements in, a bill by component out. Pure, and of no other room."""
+"""Compute what a month on AWS costs: prices and measurements in, a bill by component out. It has no dependencies."""

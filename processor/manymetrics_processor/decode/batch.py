@@ -50,7 +50,7 @@ class StreamRecord(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Rows, by day and within it in their table's order; the arrays tell of each row.
+    """Rows, by day and within it in their table's order; the arrays have an item a row.
 
     ``record``: the index of its record in the batch. ``place``: its rank by shard, sequence and position.
     """
@@ -281,7 +281,7 @@ def row_or_rejected(raw: bytes, request: Request, place: Place, cuts: dict[int, 
         if isinstance(event, Rejected):
             return event
         return Rejected(Reason.UNPROCESSABLE, request.failure) if request.failure else row_of(event, request, place)
-    except Exception as error:  # noqa: BLE001  # a fault of ours in one event must not stop all others
+    except Exception as error:  # noqa: BLE001  # an internal error in one event must not stop all others
         return Rejected(Reason.UNPROCESSABLE, type(error).__name__)
 
 

@@ -25,7 +25,7 @@ log = logging.getLogger("manymetrics.dedup")
 class State(msgspec.Struct, frozen=True, kw_only=True):
     """``day_runs``: the names of the runs, by day (since 1970, UTC).
 
-    Ids received before ``from_day`` are not in it; those before ``oldest_day`` had no room.
+    Ids received before ``from_day`` are not in it; those before ``oldest_day`` did not fit.
     """
 
     version: int = 1  # that of a state from before states had one

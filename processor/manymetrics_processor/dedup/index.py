@@ -87,7 +87,7 @@ class Run:
                     half.astype("<u8", copy=False).tofile(file)
                 first, second = np.asarray(np.memmap(file, "<u8", "r", shape=(2, len(self))))
         except OSError as error:
-            log.warning("there is no room for dedup ids in the temp folder: they stay in memory", exc_info=error)
+            log.warning("the temp folder has no space for dedup ids: they stay in memory", exc_info=error)
             return self
         return Run(first, second, self.name)
 

@@ -2,7 +2,7 @@
 
 Where it is kept beside the table too, a new process begins with that. Before each attempt to commit, the ids of every
 snapshot that appeared since are added, so the index holds just what the table holds. Where the last seen snapshot is
-no longer among the table's ancestors, the index is read anew.
+no longer among the table's ancestors, the index is read again.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Window:
         self._snapshot_id: int | None = None  # the index holds the table up to here
         self._from_day: int | None = None  # and only what was received since
         self._table_uuid = ""
-        self._oldest_day = 0  # for want of room
+        self._oldest_day = 0  # where they don't fit
         self._commits_since_kept = self._ids_since_kept = 0
 
     def __len__(self) -> int:
@@ -121,7 +121,7 @@ class Window:
             self._read_anew(iceberg, from_day)
         else:
             self._read_news(iceberg, self._from_day)
-        # One day more is kept, so that a record that comes a little late at midnight doesn't make all be read anew.
+        # One day more is kept, so that a record just past midnight doesn't make everything be read again.
         if self._from_day is not None and self._from_day < from_day - 1:
             self._from_day = from_day - 1
             self._index.forget_before(self._from_day)

@@ -104,7 +104,7 @@ def make_event_source(environ: Mapping[str, str], options: Options, failures: st
     catalog = make_catalog(settings, environ)
     lake = Lake(catalog, database=settings.database)
     lake.ensure_tables()
-    # A batch is of the incarnation that it was read from, also where the stream was made anew since.
+    # A batch is of the incarnation that it was read from, also where the stream was recreated since.
     processor = make_processor(settings, catalog, environ, lambda _arn: source.stream)
     home = (failures or f"{settings.warehouse.rstrip('/')}/failures").rstrip("/")
     maintained_at = time.monotonic()

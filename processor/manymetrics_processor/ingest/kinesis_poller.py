@@ -6,7 +6,7 @@ than one record, without limit until its first record is too old; then the batch
 and the shard goes on. Where a shard is read from after a start is the table's own watermark, so there is no other
 state that could disagree with it. The shards that a resharding made are read once their parents are at their end.
 
-A stream is known by its incarnation. What a reader of the old one reads after the stream was made anew is left to the
+A stream is known by its incarnation. What a reader of the old one reads after the stream was recreated is left to the
 new one's reader, and what it had read before is delivered as the old one's.
 """
 
@@ -82,7 +82,7 @@ class EventSource:
             stop.wait(_SHARDS_EVERY_S)
 
     def _run_incarnation(self, name: str, stop: threading.Event) -> None:
-        """Until the stream is another one: made anew, it starts at its first record."""
+        """Until the stream is another one: recreated, it starts at its first record."""
         self.stream = name
         over = _Either(stop)
         shards: dict[str, _Shard] = {}
@@ -130,7 +130,7 @@ class EventSource:
         return str(answer["ShardIterator"])
 
     def event_record(self, shard_id: str, record: Mapping[str, Any]) -> Record:
-        """A record of GetRecords as Lambda tells of it."""
+        """Convert a record of GetRecords to the form that Lambda delivers."""
         return {
             "kinesis": {
                 "kinesisSchemaVersion": "1.0",

@@ -47,7 +47,7 @@ log = logging.getLogger("manymetrics.pipeline")
 
 
 class Committed(NamedTuple):
-    """The books after a commit, and what became of each event.
+    """The books after a commit, and the result of each event.
 
     ``outcomes``: for each record, by shard and sequence, a byte an event (decode.STORED and so on); None where the
     record had been committed before.

@@ -41,7 +41,7 @@ log = logging.getLogger("manymetrics.processor")
 
 
 class Context(Protocol):
-    """What Lambda tells of an invocation."""
+    """Lambda's context of an invocation."""
 
     def get_remaining_time_in_millis(self) -> int: ...
 

@@ -57,7 +57,7 @@ class TooManyFilesError(Exception):
 
 @dataclass(slots=True)
 class Report:
-    """What became of the events of one source.
+    """Result of importing the events of one source.
 
     ``pieces_passed_over``: those that had been committed before. ``letters_passed_over``: dead letters that the tables
     have from their own stream; they are in no books of the backfill.

@@ -113,7 +113,7 @@ class Decoded(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The pieces, in the order in which they are to be committed, and the files that are none."""
+    """The pieces, in the order in which they are to be committed, and the files that are skipped."""
 
     pieces: list[Piece]
     passed_over: list[str]
@@ -193,7 +193,7 @@ def _decode_archive(io: FileIO, source: str, piece: ArchivePiece) -> Iterator[De
     problems: list[Decoded] = []
 
     def tell(location: str, error: Exception) -> None:
-        what = f"{error} (once it is mended, backfill it by this very location)"
+        what = f"{error} (once it is fixed, backfill it by this very location)"
         problems.append(_problem(source, location, what))
 
     parts = list(_archived(io, piece, tell))

@@ -2,8 +2,8 @@
 
     find duplicates -> [rewrite files on the cluster -> commit]* -> expire snapshots -> remove old files
 
-The processor drops every resend that it knows. What it can't know is dropped here: resends of days whose ids had no
-room, and rows that others have written. The first that was received stays. Files of days that get no small files any
+The processor drops every resend that it knows. What it can't know is dropped here: resends of days whose ids did not
+fit, and rows that others have written. The first that was received stays. Files of days that get no small files any
 more are left alone.
 """
 
@@ -56,7 +56,7 @@ BUCKET_ROWS = 1_000_000  # rows whose ids are compared at once, about 100 MB
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What became of one table. ``merges_lost``: in vain, as others had replaced a file, or it took too long."""
+    """Result of compacting one table. ``merges_lost``: in vain, as others had replaced a file, or it took too long."""
 
     table: str
     files_before: int

@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action="append",
         help="where batches are that were given up; may be repeated (default: failures, below the warehouse)",
     )
-    parser.add_argument("--yes", action="store_true", help="erase; without it, say what would go")
+    parser.add_argument("--yes", action="store_true", help="erase; without it, show what would be erased")
     args = parser.parse_args(arguments)
     if not args.user_id and not any(args.anonymous_id):
         parser.error("name the person: --user-id ID, or --anonymous-id ID")

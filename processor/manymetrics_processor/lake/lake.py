@@ -1,4 +1,4 @@
-"""The Iceberg tables and the commit protocol: load, look at the watermark, plan, commit; and anew after a lost race.
+"""The Iceberg tables and the commit protocol: load, look at the watermark, plan, commit; and again after a lost race.
 
 Every commit makes a snapshot, even one without rows, since only the snapshot makes two commits conflict. How files
 are made and committed is the engine's: ``commits`` with Arrow, or Iceberg's Java library in Spark's JVM.
@@ -341,7 +341,7 @@ class Lake:
         """
         states = self._readable_states(table)
         if seen is not None and all(str(one.metadata.table_uuid) != seen.table_uuid for one in states):
-            seen = None  # they are of a table that was made anew
+            seen = None  # they are of a table that was recreated
         states = [one for one in states if seen is None or not _contradicts(one, seen)]
         known = {*committed, *(entry.metadata_file for one in states for entry in one.metadata.metadata_log)}
         if seen is not None:

@@ -42,7 +42,7 @@ Letter = dict[str, Any]
 
 @dataclass(slots=True)
 class Report:
-    """What became of the dead letters that were chosen."""
+    """Result of replaying the dead letters that were chosen."""
 
     stored: int = 0
     duplicate: int = 0

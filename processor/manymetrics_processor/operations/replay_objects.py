@@ -34,7 +34,7 @@ class NoObjectsError(Exception):
 
 @dataclass(slots=True)
 class Report:
-    """What became of the events. ``records_passed_over``: those that had been committed before."""
+    """Result of replaying objects. ``records_passed_over``: those that had been committed before."""
 
     objects: int = 0
     stored: int = 0

@@ -11,7 +11,7 @@ class LostRacesError(Exception):
 
 
 @contextmanager
-def races_said_in_a_line() -> Iterator[None]:
+def report_commit_conflicts() -> Iterator[None]:
     """Raises LostRacesError for what the lake raises after all its attempts."""
     from sqlalchemy.exc import OperationalError
 
