@@ -183,7 +183,7 @@ class Collector:
             return self.refused(OVERLOADED, pairs, key)
         self._storing += size
         try:
-            refusal = _refusal_of(await self.sink.put(records)) if records else None
+            refusal = _to_refusal(await self.sink.put(records)) if records else None
         finally:
             self._storing -= size
         if refusal is not None:
@@ -396,7 +396,7 @@ async def answer_asgi(collector: Collector, scope: Scope, receive: Receive, rout
     Nothing was received then.
     """
     pairs: HeaderList = scope["headers"]
-    peer, client = peer_of(scope), _AsgiClient(receive)
+    peer, client = get_peer(scope), _AsgiClient(receive)
     with collector.bodies.body(collector.sender(peer, dict(pairs))) as held:
         reader = _BodyReader(pairs, receive, held)
         try:
@@ -438,7 +438,7 @@ class _AsgiClient:
             self.disconnected = (await self._receive())["type"] == "http.disconnect"
 
 
-def peer_of(scope: Scope) -> str | None:
+def get_peer(scope: Scope) -> str | None:
     """The address of who sent a request; None over a Unix socket."""
     return scope["client"][0] if scope.get("client") else None
 
@@ -518,7 +518,7 @@ def _has_too_many_fields(query: bytes) -> bool:
     return query.count(b"&") >= MAX_QUERY_FIELDS
 
 
-def _refusal_of(results: list[SinkResult]) -> Refusal | None:
+def _to_refusal(results: list[SinkResult]) -> Refusal | None:
     for result in results:
         if result is not SinkResult.STORED:
             return THROTTLED if result is SinkResult.THROTTLED else STREAM_UNAVAILABLE

@@ -40,7 +40,7 @@ from manymetrics_api.metrics import BooksReader, render_metrics
 from manymetrics_api.openapi import REFUSALS, SECURITY, describe
 from manymetrics_api.routes import ROUTES, Route
 
-__all__ = ["BooksReader", "add_routes", "is_from_this_machine", "response_of"]
+__all__ = ["BooksReader", "add_routes", "is_from_this_machine", "make_response"]
 
 PROGRESS_AGE_S = 2.0
 GIF = base64.b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7")
@@ -108,7 +108,7 @@ _STRICT = {
 def _add_collecting(app: FastAPI, collector: Collector, path: str, route: Route) -> None:
     async def endpoint(request: Request) -> Response:
         answer = await collect.answer_asgi(collector, request.scope, request.receive, route)
-        return response_of(answer) if answer is not None else Response(status_code=400)
+        return make_response(answer) if answer is not None else Response(status_code=400)
 
     name = "batch" if route.batch else route.default_type or "discarded"
     app.add_api_route(
@@ -122,7 +122,7 @@ def _add_collecting(app: FastAPI, collector: Collector, path: str, route: Route)
         responses={413: REFUSALS[413], 408: REFUSALS[408]} if route.discard else REFUSALS,
         response_description="Stored durably." if not route.discard else "Thrown away.",
         operation_id="post" + path.replace("/", "_"),
-        openapi_extra=_DISCARDED if route.discard else _openapi_of(name),
+        openapi_extra=_DISCARDED if route.discard else _describe_body(name),
     )
 
 
@@ -130,7 +130,7 @@ _SUMMARIES = {"batch": "Send a batch of events", "discarded": "What analytics.js
 _DISCARDED: dict[str, Any] = {"requestBody": {"content": {"application/json": {"schema": {}}}}}
 
 
-def _openapi_of(name: str) -> dict[str, Any]:
+def _describe_body(name: str) -> dict[str, Any]:
     model, example = _BODIES[name]
     schema = {"$ref": f"#/components/schemas/{model.__name__}"}
     content = {"application/json": {"schema": schema, "example": example}}
@@ -168,12 +168,12 @@ def _add_pixels(app: FastAPI, collector: Collector) -> None:
         request: Request, event_type: _Type, _key: _PixelKey = None, _id: _PixelId = None
     ) -> Response:
         """One event as query parameters (`?writeKey=&anonymousId=&event=&properties.x=`); answers a GIF once stored."""
-        return await _put_pixel(collector, request, event_type, _event_of(request.query_params.multi_items()))
+        return await _put_pixel(collector, request, event_type, _parse_pixel(request.query_params.multi_items()))
 
 
 async def _put_pixel(collector: Collector, request: Request, event_type: str, body: bytes) -> Response:
     if event_type not in EVENT_TYPES:
-        return response_of(refusal_answer(NOT_FOUND))
+        return make_response(refusal_answer(NOT_FOUND))
     headers = collect.one_of_each(request.scope["headers"])
     headers.pop(b"content-encoding", None)
     headers.setdefault(b"origin", _referring_origin(headers.get(b"referer", b"")))
@@ -185,9 +185,9 @@ async def _put_pixel(collector: Collector, request: Request, event_type: str, bo
         default_type=event_type,
         query_key=next(filter(str.strip, reversed(request.query_params.getlist("writeKey"))), None),
     )
-    answer = await collector.put(draft, request.scope["headers"], collect.peer_of(request.scope))
+    answer = await collector.put(draft, request.scope["headers"], collect.get_peer(request.scope))
     if answer.status != HTTPStatus.OK:
-        return response_of(answer)
+        return make_response(answer)
     kept = [pair for pair in answer.headers if pair[0].startswith((b"access-", b"vary"))]
     return Response(GIF, media_type="image/gif", headers={"cache-control": "no-store", **_text(kept)})
 
@@ -215,7 +215,7 @@ def _pixel_json(data: str) -> bytes:
 _TO_PLAIN_BASE64 = str.maketrans(" -_", "++/")
 
 
-def _event_of(parameters: Sequence[tuple[str, str]]) -> bytes:
+def _parse_pixel(parameters: Sequence[tuple[str, str]]) -> bytes:
     """Dotted names nest: `properties.price=1` is {"properties": {"price": "1"}}."""
     event: dict[str, Any] = {}
     for name, value in parameters:
@@ -256,7 +256,7 @@ def _add_settings(app: FastAPI, collector: Collector) -> None:
     async def segment_settings(request: Request, key: str) -> Response:
         """What analytics.js asks for at its start: points it here, so that a page need only change its `cdnURL`."""
         if is_server_key(key):
-            return response_of(refusal_answer(SERVER_KEY))
+            return make_response(refusal_answer(SERVER_KEY))
         target: dict[str, object] = {"apiKey": key}
         host = request.headers.get("host", "")
         if _HOST.fullmatch(host):
@@ -273,7 +273,7 @@ def _add_settings(app: FastAPI, collector: Collector) -> None:
     async def rudder_settings(request: Request, key: Annotated[str, Query(alias="writeKey")] = "") -> Response:
         """What RudderStack's browser SDK asks for at its start."""
         if is_server_key(key):
-            return response_of(refusal_answer(SERVER_KEY))
+            return make_response(refusal_answer(SERVER_KEY))
         quiet = {"errors": {"enabled": False}, "metrics": {"enabled": False}}
         source = {
             "id": "manymetrics",
@@ -336,11 +336,11 @@ def _add_health(
     async def readyz() -> Response:
         """Whether an event sent now would be stored: tries it. `stalled`: it would be, but nothing is committed."""
         if not await collector.sink.ready():
-            return response_of(refusal_answer(STREAM_UNAVAILABLE))
+            return make_response(refusal_answer(STREAM_UNAVAILABLE))
         try:
             collector.keys.origins()
         except KeysUnavailableError:
-            return response_of(refusal_answer(KEYS_UNAVAILABLE.with_message(_NO_KEYS)))
+            return make_response(refusal_answer(KEYS_UNAVAILABLE.with_message(_NO_KEYS)))
         health = await progress.health()
         return Response(health.model_dump_json(exclude_none=True), media_type="application/json")
 
@@ -348,7 +348,7 @@ def _add_health(
     async def metrics(request: Request) -> Response:
         """Prometheus text: the committed books, and this process's requests. Loopback, or with the metrics token."""
         if not _may_read_metrics(request, settings.metrics_token):
-            return response_of(refusal_answer(METRICS_REFUSED))
+            return make_response(refusal_answer(METRICS_REFUSED))
         body, content_type = render_metrics(read_books)
         return Response(body, media_type=content_type)
 
@@ -409,17 +409,17 @@ async def _http_error(request: Request, error: Exception) -> Response:
     if status == HTTPStatus.NOT_FOUND:
         if request.method == "POST":  # events sent to a wrong path, not a browser that asks for an icon
             telemetry.refusal_counts[NOT_FOUND.code] += 1
-        return response_of(refusal_answer(NOT_FOUND))
+        return make_response(refusal_answer(NOT_FOUND))
     refusal = METHOD_NOT_ALLOWED if status == HTTPStatus.METHOD_NOT_ALLOWED else replace(BAD_REQUEST, status=status)
     allowed = error.headers if isinstance(error, HTTPException) and error.headers else {}
-    return response_of(refusal_answer(refusal), allowed)
+    return make_response(refusal_answer(refusal), allowed)
 
 
 async def _server_error(_request: Request, _error: Exception) -> Response:
-    return response_of(collect.internal_error())
+    return make_response(collect.internal_error())
 
 
-def response_of(answer: Answer, more: Mapping[str, str] | None = None) -> Response:
+def make_response(answer: Answer, more: Mapping[str, str] | None = None) -> Response:
     """As the framework sends it."""
     response = Response(answer.body, status_code=answer.status, headers=more)
     response.raw_headers = [*(h for h in response.raw_headers if h[0] != b"content-length"), *answer.headers]

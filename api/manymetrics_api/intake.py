@@ -31,13 +31,13 @@ from manymetrics.events import (
     near_key,
     only_batch,
     parse_event,
+    parse_text,
     read_batch_envelope,
     read_envelope,
     read_envelope_with_care,
     split_batch,
     split_batch_with_care,
     split_items,
-    text_of,
     without_key,
     without_text,
     written_keys,
@@ -51,7 +51,7 @@ from manymetrics.limits import (
     MAX_WEIGHT_BYTES,
     MIN_EVENT_WEIGHT,
 )
-from manymetrics.records import Stamp, pack, weight_of
+from manymetrics.records import Stamp, pack, sum_weights
 from manymetrics.refusals import (
     CLIENT_GONE,
     INVALID_ENCODING,
@@ -357,7 +357,7 @@ def check_limits(draft: Draft) -> Refusal | None:
 def _weighs_too_much(draft: Draft, shared: int) -> bool:
     events = draft.events
     most = len(draft.body) + (MIN_EVENT_WEIGHT + shared) * len(events)  # quick, and mostly enough
-    return most > MAX_WEIGHT_BYTES and weight_of([len(event) for event in events], shared) > MAX_WEIGHT_BYTES
+    return most > MAX_WEIGHT_BYTES and sum_weights([len(event) for event in events], shared) > MAX_WEIGHT_BYTES
 
 
 def check_events_if_strict(draft: Draft) -> Refusal | None:
@@ -443,10 +443,10 @@ def _key_elsewhere(draft: Draft) -> str | None:
     """The first that is not blank. What is no text in the body says nothing, so that the next place does."""
     envelope = draft.envelope
     return (
-        (envelope.write_key and (text_of(envelope.write_key) or "").strip())
+        (envelope.write_key and (parse_text(envelope.write_key) or "").strip())
         or (draft.query_key and draft.query_key.strip())
         or _key_header(draft).strip()
-        or (envelope.api_key and (text_of(envelope.api_key) or "").strip())
+        or (envelope.api_key and (parse_text(envelope.api_key) or "").strip())
         or None
     )
 

@@ -379,7 +379,7 @@ def keys_path(data_dir: Path) -> Path:
     return data_dir / "keys.json"
 
 
-def keys_of(settings: Settings) -> Keys:
+def make_keys(settings: Settings) -> Keys:
     """From the setting, else from the keys file."""
     return parse_key_list(settings.write_keys) if settings.write_keys else FileKeys(keys_path(settings.data_dir))
 

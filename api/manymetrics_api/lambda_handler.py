@@ -21,7 +21,7 @@ from manymetrics.limits import MAX_BODY_BYTES
 from manymetrics.refusals import ENCODING_LOST, INVALID_ENCODING, NOT_FOUND, TOO_LARGE
 from manymetrics.settings import Settings
 from manymetrics.telemetry import embedded_metrics, log_json_lines
-from manymetrics_api.aws.app import keys_of, sink_of
+from manymetrics_api.aws.app import make_keys, make_sink
 from manymetrics_api.aws.keys_parameter import READ_TIMEOUT_S
 from manymetrics_api.collect import Answer, Collector, HeaderList, Request, is_preflight, refusal_answer
 from manymetrics_api.keys import Keys
@@ -43,8 +43,8 @@ def handler(payload: Payload, context: object) -> Payload:
 def _root() -> Root:
     log_json_lines(logging.WARNING)  # at INFO, Mangum logs paths, and one of them holds a key
     settings = Settings.read(os.environ)
-    sink = sink_of(settings, os.environ, linger_s=0)
-    return Root(settings, keys_of(settings, os.environ, wait_s=READ_TIMEOUT_S), sink)
+    sink = make_sink(settings, os.environ, linger_s=0)
+    return Root(settings, make_keys(settings, os.environ, wait_s=READ_TIMEOUT_S), sink)
 
 
 class Root:
@@ -68,7 +68,7 @@ class Root:
         if "%" in asked.path or (route is None and not is_other(asked.path)):
             return form.write(self._collector.with_cors(refusal_answer(NOT_FOUND), asked.pairs))
         try:
-            body = _body_of(payload)
+            body = _decode_body(payload)
         except ValueError:
             return form.write(self._collector.refused(INVALID_ENCODING, asked.pairs, None))
         if len(body) > MAX_BODY_BYTES:
@@ -224,7 +224,7 @@ def _is_encoding_lost(payload: Payload, pairs: HeaderList) -> bool:
     return deflated and "\ufffd" in body and not body.lstrip().startswith("{")
 
 
-def _body_of(payload: Payload) -> bytes:
+def _decode_body(payload: Payload) -> bytes:
     """Raises ValueError for what is not base64 and says it is."""
     body: str = payload.get("body") or ""
     if payload.get("isBase64Encoded"):

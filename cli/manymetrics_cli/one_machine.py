@@ -41,8 +41,8 @@ from manymetrics_api.keys import (
     Keys,
     KeysUnavailableError,
     WriteKey,
-    keys_of,
     keys_path,
+    make_keys,
     new_key,
     read_keys,
     write_keys,
@@ -151,7 +151,7 @@ def ensure_keys(settings: Settings) -> Keys:
             write_keys(path, [new_key()])
         except OSError as error:
             raise SettingsError(_unwritable(settings.data_dir)) from error
-    keys = keys_of(settings)
+    keys = make_keys(settings)
     with contextlib.suppress(KeysUnavailableError):
         keys.origins()  # logs what is wrong, before anybody sends
     return keys
@@ -238,13 +238,13 @@ def read_books(data_dir: Path) -> list[StreamBooks]:
     return books_in(state.properties) if state else []
 
 
-def watermark_of(data_dir: Path, stream: str) -> int:
+def read_watermark(data_dir: Path, stream: str) -> int:
     """Up to which sequence number the tables have a stream; -1 where they have none of it.
 
     Where the catalogue has no table, its newest metadata file counts, which the committer will adopt. Raises
     sqlite3.Error, OSError or msgspec.MsgspecError where that can't be told.
     """
-    from manymetrics.books import books_of
+    from manymetrics.books import parse_books
     from manymetrics_insights.reader.folder import metadata_path
     from manymetrics_processor.lake.rollback import TableFiles
 
@@ -253,7 +253,7 @@ def watermark_of(data_dir: Path, stream: str) -> int:
     if path is None:
         return -1
     metadata = msgspec.json.decode(path.read_bytes(), type=_Metadata)
-    return books_of(stream, metadata.properties).watermark(SHARD)
+    return parse_books(stream, metadata.properties).watermark(SHARD)
 
 
 class _Metadata(msgspec.Struct):
@@ -323,7 +323,7 @@ def create_local_app(settings: Settings | None = None, on_ready: Callable[[], No
     return create_app(
         settings=settings,
         keys=keys,
-        sink=LocalStream(stream_path(settings.data_dir), partial(watermark_of, settings.data_dir)),
+        sink=LocalStream(stream_path(settings.data_dir), partial(read_watermark, settings.data_dir)),
         read_books=lambda: books_for_metrics(settings.data_dir),
         see=_commands_on_dead_letters(settings.data_dir),
         stalled_s=partial(stalled_s, settings.data_dir),

@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 
 from manymetrics.refusals import SAMPLE_REFUSED
 from manymetrics_api.collect import refusal_answer
-from manymetrics_api.endpoints import is_from_this_machine, response_of
+from manymetrics_api.endpoints import is_from_this_machine, make_response
 from manymetrics_api.keys import WriteKey
 from manymetrics_cli.built_sdk import BuiltSdk
 from manymetrics_cli.static_files import has_already, read_static_files
@@ -96,7 +96,7 @@ def add_sample_routes(app: FastAPI, sdk: BuiltSdk, data: SampleData, *, behind_p
         key = browser_key(origin) if origin is not None else None
         referer = request.headers.get("referer", f"{origin}/")
         if key is None or not referer.startswith(f"{origin}/"):  # the page as a proxy shows it has another address
-            return response_of(refusal_answer(SAMPLE_REFUSED))
+            return make_response(refusal_answer(SAMPLE_REFUSED))
         async with one_at_a_time:  # however many look: what they ask for must not take the machine from the events
             return await asyncio.to_thread(_rows_answer, data, key.project, anonymous_id, request)
 

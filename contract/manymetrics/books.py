@@ -106,7 +106,7 @@ def read_books(properties: Mapping[str, str]) -> list[StreamBooks]:
     return [_decoder.decode(text) for key, text in sorted(properties.items()) if key.startswith(PROPERTY_PREFIX)]
 
 
-def books_of(stream: str, properties: Mapping[str, str]) -> StreamBooks:
+def parse_books(stream: str, properties: Mapping[str, str]) -> StreamBooks:
     """A stream's books; empty ones where it has none."""
     text = properties.get(property_name(stream))
     return _decoder.decode(text) if text else StreamBooks(stream=stream)

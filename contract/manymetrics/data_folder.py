@@ -38,7 +38,7 @@ def why_unfinished(data_dir: Path) -> str | None:
     return f"{data_dir} holds a backup that was not finished: remove it, and run `manymetrics backup` again"
 
 
-def folder_of(location: str) -> str:
+def to_folder(location: str) -> str:
     """The folder, as a URI, that a table's file was written in; empty where it is no table's file of one machine."""
     return location.rpartition(f"{_WAREHOUSE}{NAMESPACE}/")[0]
 

@@ -355,7 +355,7 @@ def without_text(raw: bytes | msgspec.Raw, key: str) -> bytes | msgspec.Raw:
     written = _masked(_written(key))
     plain = _masked(text)
     if b"\\u00" in plain:
-        for escape, letter in _escapes_of(key):
+        for escape, letter in _key_escapes(key):
             if plain.rfind(escape) >= 0:  # a look from the end takes a fifth of a replacement that finds nothing
                 plain = plain.replace(escape, letter)
     if written not in plain:
@@ -415,7 +415,7 @@ def _key_patterns(key: str) -> _KeyPatterns:
 
 
 @lru_cache(maxsize=256)
-def _escapes_of(key: str) -> tuple[tuple[bytes, bytes], ...]:
+def _key_escapes(key: str) -> tuple[tuple[bytes, bytes], ...]:
     """How the key's letters may be escaped, and the letters."""
     letters = sorted({one for one in key if one.isascii() and (one.isalnum() or one in "-_")})
     return tuple((b"\\u00" + digits, one.encode()) for one in letters for digits in sorted(_digits(ord(one))))
@@ -450,7 +450,7 @@ _KEY_VALUE = re.compile(rb'[ \t\r\n]{0,100}:[ \t\r\n]{0,100}("(?:[^"\\]|\\.){1,1
 
 def _key_after(body: bytes, at: int) -> str | None:
     match = _KEY_VALUE.match(body, at)
-    return text_of(match[1]) if match is not None else None
+    return parse_text(match[1]) if match is not None else None
 
 
 def _places(body: bytes, name: bytes) -> Iterator[int]:
@@ -468,7 +468,7 @@ def _places(body: bytes, name: bytes) -> Iterator[int]:
         yield at
 
 
-def text_of(raw: bytes | msgspec.Raw) -> str | None:
+def parse_text(raw: bytes | msgspec.Raw) -> str | None:
     """The text that a JSON string holds; None where it is not a string."""
     try:
         return _text_decoder.decode(raw)
@@ -933,7 +933,7 @@ class _Careful:
     def _name(self, begin: int, end: int) -> str:
         """A field's name; for one that the API can't know, any other."""
         raw = self._body[begin:end] if end - begin <= _LONGEST_NAME else b""
-        return raw.decode() if b"\\" not in raw else text_of(b'"%b"' % raw) or ""
+        return raw.decode() if b"\\" not in raw else parse_text(b'"%b"' % raw) or ""
 
     def _value_end(self, at: int) -> int:
         """Where the value ends that begins there. Checks it, unless all was checked at the start."""

@@ -174,10 +174,11 @@ def owner_and_weight(data: bytes) -> tuple[str, int]:
         header = _decoder.decode(_first_bytes(data, _header_bytes(data)))
     except (msgspec.DecodeError, UnicodeDecodeError, zstandard.ZstdError, MemoryError):
         return "", MIN_EVENT_WEIGHT + len(data)
-    return f"{header.stamp.project_id} {header.stamp.key_kind}", weight_of(header.lengths, _shared_bytes(header.stamp))
+    owner = f"{header.stamp.project_id} {header.stamp.key_kind}"
+    return owner, sum_weights(header.lengths, _shared_bytes(header.stamp))
 
 
-def weight_of(lengths: Collection[int], shared: int) -> int:
+def sum_weights(lengths: Collection[int], shared: int) -> int:
     """What events of these lengths weigh, each of which gets ``shared`` bytes of its batch."""
     return sum(map(max, lengths, repeat(MIN_EVENT_WEIGHT))) + shared * len(lengths)
 

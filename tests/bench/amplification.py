@@ -29,7 +29,7 @@ from manymetrics_insights.reader.folder import Folder
 from manymetrics_insights.reader.session import open_session
 from manymetrics_processor.decode.batch import StreamRecord, decode
 from manymetrics_processor.dedup.window import Window
-from manymetrics_processor.ingest.lambda_records import parts_of
+from manymetrics_processor.ingest.lambda_records import split_parts
 from manymetrics_processor.ingest.pipeline import commit, no_collection
 from manymetrics_processor.lake.lake import Lake, local_catalog
 from manymetrics_processor.lake.maintenance import MERGE_FROM_FILES, merge_small_files
@@ -148,7 +148,7 @@ def _costs(request: Request, scratch: Path, most_weight: int) -> dict[str, float
             packed, one_s = _timed(lambda some=events: [compress(one) for one in pack(request.stamp, some)])  # type: ignore[misc]  # mypy#12557
             pack_s = min(pack_s, one_s)
             records = [StreamRecord("s", start + at, one, _AT_US) for at, one in enumerate(packed)]
-            for part in parts_of(records):
+            for part in split_parts(records):
                 with no_collection():
                     batch, one_s = _timed(lambda part=part: decode(part, "bench"))  # type: ignore[misc]  # as above
                     decode_s = min(decode_s, one_s)
@@ -284,6 +284,6 @@ def _decode_cost(request: Request) -> float:
 
 
 def _decode_all(records: Sequence[StreamRecord]) -> None:
-    for part in parts_of(records):
+    for part in split_parts(records):
         with no_collection():
             decode(part, "bench")

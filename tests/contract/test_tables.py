@@ -12,7 +12,7 @@ import pytest
 from pyiceberg.table.snapshots import Snapshot
 from pyiceberg.types import StringType
 
-from manymetrics.books import books_of, property_name
+from manymetrics.books import parse_books, property_name
 from manymetrics.tables import DEAD_LETTERS, EVENTS, TABLES, Column, Table
 from manymetrics_api.sinks import MemorySink
 from manymetrics_processor.decode.arrow import arrow_schema
@@ -330,7 +330,7 @@ def test_rows_and_books_are_of_one_snapshot_and_the_property_says_the_same(lake:
     assert [(one["total-records"], one["manymetrics.operation"]) for one in told] == [
         (str(number), "ingest") for number in (1, 2, 3)
     ]
-    assert [counts(books_of(STREAM, one))["received"] for one in told] == [2, 4, 6]
+    assert [counts(parse_books(STREAM, one))["received"] for one in told] == [2, 4, 6]
     assert iceberg.properties[key] == told[-1][key]
 
 

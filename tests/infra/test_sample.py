@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from manymetrics_cli.built_sdk import read_built_sdk
-from manymetrics_cli.cost.tfvars import read_tfvars, stack_of
+from manymetrics_cli.cost.tfvars import make_stack, read_tfvars
 from tests.infra.policies import RULES, Rule, everything_is_tagged, of
 from tests.infra.sample_root import SAMPLE, TESTS, Built, built, sample_root
 from tests.infra.terraform import OLDER_SDK, ROOT, VALID, Resource, Terraform
@@ -293,7 +293,7 @@ def test_the_cost_command_reads_the_example_with_all_that_it_offers(tmp_path: Pa
     path = tmp_path / "terraform.tfvars"
     path.write_text(re.sub(r"(?m)^# (?=\w+ += )", "", (SAMPLE / "terraform.tfvars.example").read_text()))
 
-    stack, without_price = stack_of(read_tfvars(path))
+    stack, without_price = make_stack(read_tfvars(path))
 
     assert (stack.engine, stack.window_seconds) == ("arrow", 60)
     assert {*without_price} == {"name", "region", "alarm_email", "monthly_budget_usd"}

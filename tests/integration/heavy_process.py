@@ -15,7 +15,7 @@ from manymetrics.tables import TABLES
 from manymetrics_processor.decode.batch import StreamRecord
 from manymetrics_processor.dedup.window import Window
 from manymetrics_processor.ingest import pipeline
-from manymetrics_processor.ingest.lambda_records import parts_of
+from manymetrics_processor.ingest.lambda_records import split_parts
 from manymetrics_processor.lake.maintenance import merge_small_files
 from tests.bench.amplification import REQUESTS, ask
 from tests.bench.process import peak_mb
@@ -30,7 +30,7 @@ def main(folder: Path, stage: str, name: str, requests: int = 0) -> None:
         for number in range(requests):
             packed = map(compress, pack(request.stamp, request.events(MAX_WEIGHT_BYTES)))
             records = [StreamRecord(SHARD, 1_000 * number + at, one, NOW) for at, one in enumerate(packed, 1)]
-            for part in parts_of(records):
+            for part in split_parts(records):
                 pipeline.run(part, STREAM, lake, window)
     elif stage == "merge":
         for table in TABLES:

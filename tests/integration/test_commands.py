@@ -267,7 +267,7 @@ def test_maintain_prints_a_line_a_table(lake: Lake, command: Command) -> None:
 def letters(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Three that can be replayed, of two projects, and one that can't."""
     with monkeypatch.context() as broken:
-        broken.setattr("manymetrics_processor.decode.batch.row_of", lambda *_: 1 // 0)
+        broken.setattr("manymetrics_processor.decode.batch.make_row", lambda *_: 1 // 0)
         some = [record(1, track("a"), track("b"), b"[]"), record(2, track("c"), project_id="other")]
         pipeline.run(some, STREAM, lake, Window())
     return rows(lake, DEAD_LETTERS)

@@ -15,7 +15,7 @@ from manymetrics.tables import DEAD_LETTERS
 from manymetrics_processor.decode.batch import StreamRecord
 from manymetrics_processor.dedup.window import Window
 from manymetrics_processor.ingest import raw_archive as archive
-from manymetrics_processor.ingest.lambda_records import payload_of
+from manymetrics_processor.ingest.lambda_records import parse_payload
 from manymetrics_processor.ingest.pipeline import run
 from manymetrics_processor.ingest.raw_archive import Archive
 from manymetrics_processor.lake.lake import Lake
@@ -80,7 +80,7 @@ def contents(lake: Lake, home: str) -> bytes:
             records = [one.data for _, some in archive.read(lake.io, location) for one in some]
         else:
             body = msgspec.json.decode(read_bytes(lake.io, location))
-            payload = payload_of(body)
+            payload = parse_payload(body)
             records = [base64.b64decode(one["kinesis"]["data"]) for one in payload["Records"]]
         for data in records:
             one = unpack(data)

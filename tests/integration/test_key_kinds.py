@@ -87,7 +87,7 @@ def test_a_replay_goes_by_the_kind_of_the_key_that_had_sent_the_letter(
     lake: Lake, monkeypatch: pytest.MonkeyPatch, first: str, second: str
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr("manymetrics_processor.decode.batch.row_of", lambda *_: 1 // 0)
+        patched.setattr("manymetrics_processor.decode.batch.make_row", lambda *_: 1 // 0)
         commit(lake, Window(), 1, first, "a")
     commit(lake, Window(), 2, second, "a")
 

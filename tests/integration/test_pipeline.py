@@ -11,7 +11,7 @@ import pytest
 
 from manymetrics.outcomes import Reason
 from manymetrics.tables import DEAD_LETTERS
-from manymetrics_processor.decode.row import row_of
+from manymetrics_processor.decode.row import make_row
 from manymetrics_processor.dedup.window import Window
 from manymetrics_processor.ingest import pipeline
 from manymetrics_processor.lake.lake import Lake
@@ -48,9 +48,9 @@ def test_a_fault_of_ours_in_one_event_is_a_dead_letter_and_stops_no_other(
 
 def break_rows_of(monkeypatch: pytest.MonkeyPatch, message_id: str) -> None:
     def broken(event: Any, *rest: Any) -> Any:  # noqa: ANN401  # as the real one
-        return 1 // 0 if event.message_id == message_id else row_of(event, *rest)
+        return 1 // 0 if event.message_id == message_id else make_row(event, *rest)
 
-    monkeypatch.setattr("manymetrics_processor.decode.batch.row_of", broken)
+    monkeypatch.setattr("manymetrics_processor.decode.batch.make_row", broken)
 
 
 def test_a_file_that_can_not_be_written_whole_leaves_nothing_behind(

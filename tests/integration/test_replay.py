@@ -16,7 +16,7 @@ from manymetrics_processor.decode import arrow as columns
 from manymetrics_processor.decode import batch as decode_module
 from manymetrics_processor.decode.batch import StreamRecord
 from manymetrics_processor.decode.ids import place_digest
-from manymetrics_processor.decode.row import row_of
+from manymetrics_processor.decode.row import make_row
 from manymetrics_processor.dedup.window import Window
 from manymetrics_processor.ingest import pipeline
 from manymetrics_processor.lake.lake import Lake
@@ -51,10 +51,10 @@ def broken_version(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """While a test says nothing else, rows of some events can't be made; calling it mends that."""
 
     def broken(event: Any, *rest: Any) -> Any:  # noqa: ANN401  # as the real one
-        return 1 // 0 if event.event == BROKEN else row_of(event, *rest)
+        return 1 // 0 if event.event == BROKEN else make_row(event, *rest)
 
-    monkeypatch.setattr("manymetrics_processor.decode.batch.row_of", broken)
-    return lambda: monkeypatch.setattr("manymetrics_processor.decode.batch.row_of", row_of)
+    monkeypatch.setattr("manymetrics_processor.decode.batch.make_row", broken)
+    return lambda: monkeypatch.setattr("manymetrics_processor.decode.batch.make_row", make_row)
 
 
 def unprocessable(message_id: str | None, **fields: object) -> dict[str, Any]:

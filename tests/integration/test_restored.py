@@ -39,7 +39,7 @@ def put(home: Path, *ids: str) -> None:
     """Take events as the server does, each in a record of its own."""
 
     async def store() -> None:
-        stream = LocalStream(local.stream_path(home), partial(local.watermark_of, home))
+        stream = LocalStream(local.stream_path(home), partial(local.read_watermark, home))
         assert set(await stream.put([packed([track(one)]) for one in ids])) == {SinkResult.STORED}
         await stream.close()
 
@@ -332,7 +332,7 @@ def test_an_older_stream_under_a_running_server_loses_no_event(
     shutil.copy(local.stream_path(home), older)
 
     async def serve() -> None:
-        stream = LocalStream(local.stream_path(home), partial(local.watermark_of, home))
+        stream = LocalStream(local.stream_path(home), partial(local.read_watermark, home))
         with committer(home) as made:
             for one in "cde":
                 assert await stream.put([packed([track(one)])]) == [SinkResult.STORED]
@@ -356,13 +356,13 @@ def test_nothing_is_taken_while_nobody_can_tell_whether_the_stream_is_behind(
     commit(home, "a")
 
     async def take() -> list[SinkResult]:
-        stream = LocalStream(local.stream_path(home), partial(local.watermark_of, home))
+        stream = LocalStream(local.stream_path(home), partial(local.read_watermark, home))
         result = await stream.put([packed([track("b")])])
         await stream.close()
         return result
 
     with monkeypatch.context() as away:
-        away.setattr(local, "watermark_of", _raise_locked)
+        away.setattr(local, "read_watermark", _raise_locked)
         assert asyncio.run(take()) == [SinkResult.UNAVAILABLE]
     assert asyncio.run(take()) == [SinkResult.STORED]
 
@@ -579,7 +579,7 @@ def test_an_older_stream_that_is_written_over_the_servers_loses_no_event(
     older = copy_of_stream(home, tmp_path_factory.mktemp("copy"))
 
     async def serve() -> None:
-        stream = LocalStream(local.stream_path(home), partial(local.watermark_of, home))
+        stream = LocalStream(local.stream_path(home), partial(local.read_watermark, home))
         with committer(home) as made:
             for one in "cde":
                 assert await stream.put([packed([track(one)])]) == [SinkResult.STORED]
@@ -605,7 +605,7 @@ def test_a_copy_loses_no_event_while_the_committer_still_reads_the_file_before_i
     commit(home, "a", "b")
 
     async def serve() -> None:
-        stream = LocalStream(local.stream_path(home), partial(local.watermark_of, home))
+        stream = LocalStream(local.stream_path(home), partial(local.read_watermark, home))
 
         async def take(*ids: str) -> None:
             for one in ids:

@@ -39,7 +39,7 @@ pytestmark = pytest.mark.usefixtures("credentials", "threads")
 def contexts() -> Iterator[None]:
     """A bundle's name stands for other certificates in the next test."""
     yield
-    signed_calls._tls_of.cache_clear()
+    signed_calls._make_tls.cache_clear()
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import pytest
 from manymetrics.records import Stamp, compress, pack
 from manymetrics.tables import EVENTS, TABLES
 from manymetrics_processor.decode.batch import StreamRecord
-from manymetrics_processor.decode.ids import Ids, dedup_digest, ids_of
+from manymetrics_processor.decode.ids import Ids, dedup_digest, to_ids
 from manymetrics_processor.decode.row import DAY_US
 from manymetrics_processor.dedup.window import read_ids
 from manymetrics_processor.ingest.raw_archive import Archive
@@ -66,7 +66,7 @@ def archived(aws: Aws) -> Ids:
         again = events[::RESENT]
     for first in range(0, len(records), 10):
         archive.put("a stream", records[first : first + 10])
-    return in_order(ids_of(digests))
+    return in_order(to_ids(digests))
 
 
 def event(number: int, chance: random.Random) -> bytes:
@@ -181,7 +181,7 @@ def test_jobs_are_exact_though_a_worker_is_lost_in_the_middle(
     assert [one["events_erased"] for one in receipt["objects"]] == [in_archive, 0]
     assert any("Kinesis" in one for one in receipt["not_reached"])
     others = [dedup_digest("shop", f"m{n}", "browser") for n in range(EVENT_COUNT) if n not in theirs]
-    assert np.array_equal(ids_in(lake), in_order(ids_of(others)))
+    assert np.array_equal(ids_in(lake), in_order(to_ids(others)))
     data_files = [one for one, _ in list_files(lake.io, f"{WAREHOUSE}/manymetrics/events/data")]
     assert data_files
     assert not [

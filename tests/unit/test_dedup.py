@@ -15,7 +15,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from manymetrics_processor.decode.ids import Ids, ids_of
+from manymetrics_processor.decode.ids import Ids, to_ids
 from manymetrics_processor.dedup import index as dedup
 from manymetrics_processor.dedup.index import DedupIndex, Run
 from manymetrics_processor.dedup.window import resends_within
@@ -167,7 +167,7 @@ def test_after_clear_nothing_is_known() -> None:
 
 @given(st.lists(st.binary(min_size=16, max_size=16)))
 def test_digests_keep_all_of_their_bytes(digests: list[bytes]) -> None:
-    assert [row.tobytes() for row in ids_of(digests)] == digests
+    assert [row.tobytes() for row in to_ids(digests)] == digests
 
 
 @given(st.lists(st.tuples(ids, days), max_size=40), st.integers(0, 9))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manymetrics.books import PROPERTY_PREFIX, StreamBooks, books_of, encode, property_name, read_books
+from manymetrics.books import PROPERTY_PREFIX, StreamBooks, encode, parse_books, property_name, read_books
 from manymetrics.outcomes import Reason
 
 ARN = "arn:aws:kinesis:eu-central-1:123456789012:stream/events:1763990000"
@@ -73,9 +73,9 @@ def test_books_are_read_as_they_were_written_beside_other_properties() -> None:
     properties = {property_name(books.stream): encode(books) for books in (kinesis, local)} | {"comment": "Events."}
 
     assert sorted(read_books(properties), key=lambda books: books.stream) == [kinesis, local]
-    assert books_of(ARN, properties) == kinesis
-    assert books_of(ARN, properties).watermark("shard-0") == SEQUENCE
-    assert books_of("another", properties) == StreamBooks(stream="another")
+    assert parse_books(ARN, properties) == kinesis
+    assert parse_books(ARN, properties).watermark("shard-0") == SEQUENCE
+    assert parse_books("another", properties) == StreamBooks(stream="another")
 
 
 def test_a_streams_property_has_a_name_that_any_catalogue_takes() -> None:

@@ -18,9 +18,9 @@ from manymetrics.outcomes import Reason
 from manymetrics.records import Stamp, pack
 from manymetrics.tables import EVENTS
 from manymetrics_processor.decode import context as reading
-from manymetrics_processor.decode.batch import StreamRecord, decode, facts_of, row_or_rejected
+from manymetrics_processor.decode.batch import StreamRecord, decode, encode_stamp, row_or_rejected
 from manymetrics_processor.decode.ids import dedup_digest, place_digest
-from manymetrics_processor.decode.row import Row, read_request, row_of
+from manymetrics_processor.decode.row import Row, make_row, read_request
 
 PLACE = ("local:1", "shard-0", "7", 3)
 RECEIVED = datetime(2026, 3, 14, 12, tzinfo=UTC)
@@ -40,7 +40,7 @@ def row_of_event(event: dict[str, Any], **stamp: Any) -> Row:  # noqa: ANN401  #
     given = {"received_at": micros(RECEIVED), "request_id": "r-1", "project_id": "shop", "key_kind": "server", **stamp}
     parsed = parse_event(msgspec.json.encode(event))
     assert not isinstance(parsed, Rejected)
-    return row_of(parsed, read_request(Stamp(**given)), PLACE)
+    return make_row(parsed, read_request(Stamp(**given)), PLACE)
 
 
 def by_column(values: Row) -> dict[str, object]:
@@ -573,7 +573,7 @@ def test_a_batchs_anonymous_id_is_mended_as_an_events_own(shared: bytes, expecte
 
     for event in (own, inherited):
         assert not isinstance(event, Rejected)
-        found = by_column(row_of(event, read_request(Stamp(micros(RECEIVED), "r-1", "shop", "server")), PLACE))
+        found = by_column(make_row(event, read_request(Stamp(micros(RECEIVED), "r-1", "shop", "server")), PLACE))
         assert (found["anonymous_id"], found["repairs"]) == expected
 
 
@@ -738,14 +738,14 @@ def test_what_a_batch_shares_is_made_once_for_all_its_events() -> None:
     events = [parse_event(b'{"type":"%s","event":"E","name":"E","userId":"u"}' % kind) for kind in (b"page", b"page")]
 
     one, other = (
-        by_column(row_of(event, request, (*PLACE[:3], at)))
+        by_column(make_row(event, request, (*PLACE[:3], at)))
         for at, event in enumerate(event for event in events if not isinstance(event, Rejected))
     )
 
     assert len(str(one["context"])) > 100_000
     assert all(one[name] is other[name] for name in ("context", "context_locale"))
     alone = [parse_event(b'{"type":"page","name":"E","userId":"u"}') for _ in range(2)]
-    extra, again = (row_of(event, request, PLACE) for event in alone if not isinstance(event, Rejected))
+    extra, again = (make_row(event, request, PLACE) for event in alone if not isinstance(event, Rejected))
     assert by_column(extra)["extra"] is by_column(again)["extra"]
 
 
@@ -765,11 +765,11 @@ def test_the_letters_of_a_record_keep_its_stamp_once() -> None:
     stamp = Stamp(1, "r", "p", "server", context=b'{"x":"%s"}' % (b"a" * 100_000))
     [record] = pack(stamp, [b"{}", b"[]"])
 
-    with patch("manymetrics_processor.decode.batch.facts_of", wraps=facts_of) as made:
+    with patch("manymetrics_processor.decode.batch.encode_stamp", wraps=encode_stamp) as made:
         batch = decode([StreamRecord("s", 1, record, 1)], "local:1")
 
     assert made.call_count == 1
-    assert batch.letters.table["stamp"].to_pylist() == [facts_of(stamp)] * 2
+    assert batch.letters.table["stamp"].to_pylist() == [encode_stamp(stamp)] * 2
 
 
 @pytest.mark.parametrize("name", ["writeKey", "api_key", "write\\u004bey"])

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from manymetrics.tables import EVENTS, TABLES, Column, Table, markdown, spark_ddl
-from manymetrics_processor.decode.arrow import arrow_schema, days_of, sort_order, to_arrow
+from manymetrics_processor.decode.arrow import arrow_schema, sort_order, to_arrow, to_days
 from manymetrics_processor.decode.row import DAY_US, Row
 from manymetrics_processor.lake.lake import iceberg_schema
 
@@ -111,7 +111,7 @@ def test_rows_are_sorted_by_day_and_as_the_table_says_with_nulls_first() -> None
     shuffled = [ordered[at] for at in (5, 3, 7, 0, 4, 2, 6, 1)]
     rows = to_arrow(EVENTS, [_row(*values) for values in shuffled])
 
-    order = sort_order(EVENTS, rows, days_of(EVENTS, rows))
+    order = sort_order(EVENTS, rows, to_days(EVENTS, rows))
 
     assert [shuffled[at] for at in order] == ordered
 

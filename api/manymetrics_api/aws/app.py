@@ -26,8 +26,8 @@ def create_aws_app(environ: Mapping[str, str] = os.environ) -> Front:
     from manymetrics_api.app import create_app
 
     settings = Settings.read(environ)
-    sink = sink_of(settings, environ)
-    keys = keys_of(settings, environ, wait_s=0)
+    sink = make_sink(settings, environ)
+    keys = make_keys(settings, environ, wait_s=0)
     if isinstance(keys, WatchedKeys):
         keys.wait(READ_TIMEOUT_S)  # else the first requests would be asked to come again
     return create_app(settings=settings, keys=keys, sink=sink, lifespan=partial(_closing, keys))
@@ -40,14 +40,14 @@ async def _closing(keys: Keys) -> AsyncIterator[None]:
         keys.close()
 
 
-def sink_of(settings: Settings, environ: Mapping[str, str], *, linger_s: float = LINGER_S) -> KinesisSink:
+def make_sink(settings: Settings, environ: Mapping[str, str], *, linger_s: float = LINGER_S) -> KinesisSink:
     """The stream that the settings name. Raises SettingsError."""
     if not settings.stream:
         raise SettingsError("MANYMETRICS_STREAM is missing: name the Kinesis stream that events go into")
-    return KinesisSink(settings.stream, _place_of("kinesis", environ), linger_s=linger_s)
+    return KinesisSink(settings.stream, _find_place("kinesis", environ), linger_s=linger_s)
 
 
-def keys_of(settings: Settings, environ: Mapping[str, str], *, wait_s: float) -> Keys:
+def make_keys(settings: Settings, environ: Mapping[str, str], *, wait_s: float) -> Keys:
     """From the setting, else from the parameter that the settings name, else from the keys file. Raises SettingsError.
 
     ``wait_s`` is as WatchedKeys takes it.
@@ -55,7 +55,7 @@ def keys_of(settings: Settings, environ: Mapping[str, str], *, wait_s: float) ->
     if settings.write_keys:
         return parse_key_list(settings.write_keys)
     if settings.keys_parameter:
-        parameter = KeysParameter(settings.keys_parameter, _place_of("ssm", environ))
+        parameter = KeysParameter(settings.keys_parameter, _find_place("ssm", environ))
         return WatchedKeys(parameter.read, wait_s=wait_s)
     path = keys_path(settings.data_dir)
     if not path.exists():
@@ -63,7 +63,7 @@ def keys_of(settings: Settings, environ: Mapping[str, str], *, wait_s: float) ->
     return FileKeys(path)
 
 
-def _place_of(service: str, environ: Mapping[str, str]) -> Place:
+def _find_place(service: str, environ: Mapping[str, str]) -> Place:
     region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
     if not region:
         raise SettingsError("AWS_REGION is missing: name the region of the stream")

@@ -60,7 +60,7 @@ class SignedClient:
         self._port = parts.port or (443 if secure else 80)
         usual = parts.port is None or parts.port == (443 if secure else 80)
         self._host_header = self._host if usual else f"{self._host}:{self._port}"
-        self._tls = _tls_of(place.ca_bundle) if secure else None
+        self._tls = _make_tls(place.ca_bundle) if secure else None
         self._idle: list[Connection] = []
 
     async def call(self, action: str, content: dict[str, Any], timeout_s: float) -> bytes:
@@ -73,7 +73,7 @@ class SignedClient:
         except OSError as error:  # a timeout, a failed handshake and a refused connection, too
             raise CallError(type(error).__name__) from error
         if status != 200:
-            raise CallError(_code_of(status, answer))
+            raise CallError(_error_code(status, answer))
         return answer
 
     def close(self) -> None:
@@ -145,7 +145,7 @@ def _chain() -> Any:  # noqa: ANN401  # awscrt has no types
 
 
 @cache
-def _tls_of(ca_bundle: str | None) -> ssl.SSLContext:
+def _make_tls(ca_bundle: str | None) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=ca_bundle)
 
 
@@ -173,7 +173,7 @@ def _set(done: asyncio.Future[None]) -> None:
         done.set_result(None)
 
 
-def _code_of(status: int, answer: bytes) -> str:
+def _error_code(status: int, answer: bytes) -> str:
     try:
         code = msgspec.json.decode(answer, type=_Error).type.rpartition("#")[2]
     except msgspec.MsgspecError:

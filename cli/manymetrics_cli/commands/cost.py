@@ -41,7 +41,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--events", type=_events, metavar="N", help="events a month: 50000000, 50e6 or 50M")
-    what.add_argument("--markdown", action="store_true", help="the table of the README: 1M, 10M, 100M and 1B events")
+    what.add_argument("--markdown", action="store_true", help="the table of docs/cost.md: 1M, 10M, 100M and 1B events")
     parser.add_argument("--tfvars", type=Path, metavar="FILE", help=".tfvars or .tfvars.json of the deployment")
     parser.add_argument("--measured", type=Path, metavar="FILE", help="what `make bench` wrote: build/bench.json")
     parser.add_argument("-o", "--output", choices=("table", "json"), default="table", help="(default: table)")
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     from manymetrics_cli.cost.prices import read_prices
     from manymetrics_cli.cost.report import Report, as_markdown, as_object, as_text
     from manymetrics_cli.cost.stack import Stack, Traffic
-    from manymetrics_cli.cost.tfvars import TfvarsError, read_tfvars, stack_of
+    from manymetrics_cli.cost.tfvars import TfvarsError, make_stack, read_tfvars
 
     traffic = Traffic(
         events=args.events or 1e6,
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
         sdk_loads=args.sdk_loads,
     )
     try:
-        stack, without_price = stack_of(read_tfvars(args.tfvars)) if args.tfvars else (Stack(), [])
+        stack, without_price = make_stack(read_tfvars(args.tfvars)) if args.tfvars else (Stack(), [])
         report = Report(stack, traffic, read_prices(), read_measured(args.measured), without_price)
     except (MeasuredError, TfvarsError) as error:
         print(f"manymetrics cost: {error}", file=sys.stderr)

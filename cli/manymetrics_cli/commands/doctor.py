@@ -400,11 +400,11 @@ def check_tables(settings: Settings) -> Iterator[Finding]:
 
 def _most_are_unstorable(books: Sequence[StreamBooks], snapshots: Sequence[Snapshot]) -> bool:
     """Whether that happened to over half of the last events: of those since the oldest commit that is kept."""
-    from manymetrics.books import StreamBooks, books_of, property_name
+    from manymetrics.books import StreamBooks, parse_books, property_name
 
     received = lost = 0
     for now in books:
-        known = (books_of(now.stream, one.summary) for one in snapshots if property_name(now.stream) in one.summary)
+        known = (parse_books(now.stream, one.summary) for one in snapshots if property_name(now.stream) in one.summary)
         then = next(known, now)
         if then.received == now.received:
             then = StreamBooks(stream=now.stream)  # of one commit, all of it

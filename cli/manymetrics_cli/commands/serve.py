@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from manymetrics.settings import PREFIX, Settings, SettingsError
-from manymetrics_api.keys import KeysUnavailableError, keys_of, keys_path
+from manymetrics_api.keys import KeysUnavailableError, keys_path, make_keys
 from manymetrics_cli.data_dir import NO_DISK_BYTES, VARIABLE, add_data_dir
 from manymetrics_cli.help_text import KeepExamples
 
@@ -145,7 +145,7 @@ def banner(settings: Settings) -> str:
 
     url = f"http://{local_name(settings.host)}:{settings.port}"
     try:
-        first = first_key(settings, keys_of(settings))
+        first = first_key(settings, make_keys(settings))
     except KeysUnavailableError as error:
         return f"""\
 ManyMetrics runs, but answers every event 503: it can't read the write keys.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from manymetrics.events import Event, Rejected, mend_json, parse_event, text_of
+from manymetrics.events import Event, Rejected, mend_json, parse_event, parse_text
 from manymetrics.limits import MAX_EVENT_BYTES
 from manymetrics.outcomes import Reason
 from manymetrics.records import Record, UnreadableRecordError, unpack
@@ -194,16 +194,16 @@ def _sent_type(raw: bytes) -> str | None:
     value = bytes(fields.get("type", b"null"))
     if value == b"null":
         return None
-    text = text_of(value) or value.decode()
+    text = parse_text(value) or value.decode()
     return _cut(text, TYPE_CHARACTERS)
 
 
 def _repairs(event: Event, request: Request, place: tuple[str, str, str, int]) -> str | None:
     """What the event's row will say in its column `repairs`; None also where there will be no row."""
-    from manymetrics_processor.decode.row import row_of
+    from manymetrics_processor.decode.row import make_row
 
     try:
-        repairs = row_of(event, request, place)[_REPAIRS]
+        repairs = make_row(event, request, place)[_REPAIRS]
     except Exception:  # noqa: BLE001  # the processor makes a dead letter of it, and its outcome says so
         return None
     return repairs if isinstance(repairs, str) else None

@@ -105,7 +105,7 @@ class _Flow:
         return self.requests  # the API on Lambda packs a request into one record
 
 
-def bill_of(stack: Stack, traffic: Traffic, prices: Prices, measured: Measured) -> Bill:
+def make_bill(stack: Stack, traffic: Traffic, prices: Prices, measured: Measured) -> Bill:
     """The month's bill."""
     flow = _flow(stack, traffic, measured)
     lines = [
@@ -138,8 +138,8 @@ def bill_of(stack: Stack, traffic: Traffic, prices: Prices, measured: Measured) 
 
 def marginal(stack: Stack, traffic: Traffic, prices: Prices, measured: Measured) -> tuple[float, float]:
     """US dollars that the next million events add: to the bill, and to its ingestion (edge, function, stream) alone."""
-    now = bill_of(stack, traffic, prices, measured)
-    then = bill_of(stack, replace(traffic, events=traffic.events + 1e6), prices, measured)
+    now = make_bill(stack, traffic, prices, measured)
+    then = make_bill(stack, replace(traffic, events=traffic.events + 1e6), prices, measured)
     return then.usd - now.usd, then.ingestion_usd - now.ingestion_usd
 
 
@@ -151,7 +151,7 @@ def break_evens(stack: Stack, traffic: Traffic, prices: Prices, measured: Measur
 
     def provisioned_saves(events: float) -> bool:
         of_both = (
-            bill_of(replace(stack, stream_mode=mode), replace(traffic, events=events), prices, measured).usd
+            make_bill(replace(stack, stream_mode=mode), replace(traffic, events=events), prices, measured).usd
             for mode in ("on_demand", "provisioned")
         )
         return next(of_both) >= next(of_both)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from manymetrics_cli.cost import bill as model
-from manymetrics_cli.cost.bill import Bill, bill_of, break_evens, marginal
+from manymetrics_cli.cost.bill import Bill, break_evens, make_bill, marginal
 from manymetrics_cli.cost.measured import Measured
 from manymetrics_cli.cost.prices import Prices
 from manymetrics_cli.cost.stack import PLAIN_TRACKER, Ingress, Stack, Traffic
@@ -34,7 +34,7 @@ class Report:
     without_price: Sequence[str] = ()
 
     def bill(self) -> Bill:
-        return bill_of(self.stack, self.traffic, self.prices, self.measured)
+        return make_bill(self.stack, self.traffic, self.prices, self.measured)
 
     def marginal(self) -> tuple[float, float]:
         return marginal(self.stack, self.traffic, self.prices, self.measured)

@@ -92,7 +92,7 @@ PRICED: Final = (*_CHOICES, *_NUMBERS, "archive_days", "kms_key_arn")
 _OBJECTS: Final = ("api", "processor", "stream")
 
 
-def stack_of(variables: Mapping[str, Value]) -> tuple[Stack, list[str]]:
+def make_stack(variables: Mapping[str, Value]) -> tuple[Stack, list[str]]:
     """The stack, and the variables that have no price here. A null is a variable's default. Raises TfvarsError."""
     changes: dict[str, Any] = {}
     without_price = []

@@ -42,7 +42,7 @@ def to_arrow(table: Table, rows: Sequence[Row]) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def days_of(table: Table, rows: pa.Table) -> npt.NDArray[np.int64]:
+def to_days(table: Table, rows: pa.Table) -> npt.NDArray[np.int64]:
     """The UTC day of each row, since 1970."""
     days: npt.NDArray[np.int64] = rows[table.partition_day_of].cast(pa.int64()).to_numpy() // DAY_US
     return days

@@ -21,9 +21,9 @@ from manymetrics.limits import MAX_EVENT_BYTES, OVERSIZE_PREFIX_BYTES
 from manymetrics.outcomes import Reason
 from manymetrics.records import Cut, Stamp, UnreadableRecordError, unpack, weight
 from manymetrics.tables import DEAD_LETTERS, EVENTS, Table
-from manymetrics_processor.decode.arrow import days_of, sort_order, to_arrow
-from manymetrics_processor.decode.ids import Ids, Place, dedup_digest, ids_of, place_digest
-from manymetrics_processor.decode.row import Request, Row, read_request, row_of
+from manymetrics_processor.decode.arrow import sort_order, to_arrow, to_days
+from manymetrics_processor.decode.ids import Ids, Place, dedup_digest, place_digest, to_ids
+from manymetrics_processor.decode.row import Request, Row, make_row, read_request
 
 STORED, DUPLICATE, DEAD_LETTERED = b"s", b"d", b"x"  # in the outcomes of a record, one byte an event
 
@@ -146,7 +146,7 @@ def decode(
     return batch if not begin and end is None else replace(batch, begin=begin, end=end)
 
 
-def batch_of(
+def make_batch(
     stream: str, keys: list[tuple[str, int]], outcomes: list[bytes], good: list[Entry], bad: list[Entry]
 ) -> Batch:
     """Put a batch together from its events and letters, which are in the order of their places."""
@@ -167,7 +167,7 @@ def _build_batch(
         counts=np.array([len(marks) for marks in outcomes], dtype=np.int64),
         outcomes=outcomes,
         events=rows,
-        ids=ids_of(cast("list[bytes]", digests)),
+        ids=to_ids(cast("list[bytes]", digests)),
         letters=letter_rows,
         reasons=cast("list[str]", reasons),
     )
@@ -197,7 +197,7 @@ class _RowsBuilder:
         if self._waiting or not self._parts:
             self._convert()
         rows = pa.concat_tables(self._parts).combine_chunks()
-        days = days_of(self._table, rows)
+        days = to_days(self._table, rows)
         order = sort_order(self._table, rows, days)
         records, positions = (np.array(values, dtype=np.int64)[order] for values in (self._records, self._positions))
         notes = list(map(self._notes.__getitem__, order.tolist()))
@@ -255,8 +255,8 @@ def _decode_record(
         )
         if isinstance(row, Rejected):
             outcomes[position - span.start] = DEAD_LETTERED[0]
-            facts = facts or facts_of(stamp)
-            bad.append((letter_of(raw, stamp, row, place, facts), number, position, row.reason.value))
+            facts = facts or encode_stamp(stamp)
+            bad.append((make_letter(raw, stamp, row, place, facts), number, position, row.reason.value))
         else:
             good.append((row, number, position, dedup_digest(stamp.project_id, row[0], stamp.key_kind)))
     return bytes(outcomes)
@@ -280,16 +280,16 @@ def row_or_rejected(raw: bytes, request: Request, place: Place, cuts: dict[int, 
         event = parse_event(raw, request.stamp.default_type, request.stamp.anonymous_id)
         if isinstance(event, Rejected):
             return event
-        return Rejected(Reason.UNPROCESSABLE, request.failure) if request.failure else row_of(event, request, place)
+        return Rejected(Reason.UNPROCESSABLE, request.failure) if request.failure else make_row(event, request, place)
     except Exception as error:  # noqa: BLE001  # an internal error in one event must not stop all others
         return Rejected(Reason.UNPROCESSABLE, type(error).__name__)
 
 
-def letter_of(raw: bytes, stamp: Stamp, rejected: Rejected, place: Place, facts: str = "") -> Row:
-    """The dead letter of an event. ``facts``: facts_of(stamp), where the caller has it: it may be long."""
+def make_letter(raw: bytes, stamp: Stamp, rejected: Rejected, place: Place, facts: str = "") -> Row:
+    """The dead letter of an event. ``facts``: encode_stamp(stamp), where the caller has it: it may be long."""
     raw = bytes(without_key(raw))  # of any key: who sent it may have put one where none is looked for
     # What the table couldn't hold as text, it holds as base64.
-    text, encoding = _text_of(raw) if rejected.reason != Reason.UNSTORABLE else _base64_of(raw)
+    text, encoding = _decode_text(raw) if rejected.reason != Reason.UNSTORABLE else _base64_of(raw)
     whole = 0 if rejected.detail.partition(" sha256 ")[1] or rejected.reason == Reason.ERASED else 1
     if rejected.reason == Reason.ERASED:
         stamp, facts = Stamp(stamp.received_at, "", stamp.project_id, stamp.key_kind), ""
@@ -303,12 +303,12 @@ def letter_of(raw: bytes, stamp: Stamp, rejected: Rejected, place: Place, facts:
         text,
         encoding,
         whole,
-        facts or facts_of(stamp),
+        facts or encode_stamp(stamp),
         *place,
     )
 
 
-def facts_of(stamp: Stamp) -> str:
+def encode_stamp(stamp: Stamp) -> str:
     """A stamp as a dead letter keeps it: JSON, with its byte strings in base64."""
     return msgspec.json.encode(msgspec.structs.asdict(stamp)).decode()
 
@@ -329,7 +329,7 @@ def _bare_letter(raw: bytes, record: StreamRecord, detail: str, place: Place) ->
     return _letter_of_record(record, raw, Reason.UNSTORABLE, detail, place)
 
 
-def _text_of(raw: bytes) -> tuple[str, str]:
+def _decode_text(raw: bytes) -> tuple[str, str]:
     try:
         return raw.decode(), "utf-8"
     except UnicodeDecodeError:

@@ -114,9 +114,9 @@ def read_batch_context(stamp: Stamp) -> BatchContext:
         columns = _columns_with_care(left, stamp)
     except msgspec.DecodeError:
         return BatchContext(outer, b"", None, None, None, None)
-    rest = _text_of(left)
+    rest = _to_json_text(left)
     traits = left.pop("traits", None)
-    return BatchContext(outer, b"", columns, rest, rest if traits is None else _text_of(left), traits)
+    return BatchContext(outer, b"", columns, rest, rest if traits is None else _to_json_text(left), traits)
 
 
 NO_BATCH_CONTEXT = BatchContext({}, b"", [], None, None, None)
@@ -135,7 +135,7 @@ def context_columns(event: Event, stamp: Stamp, batch: BatchContext) -> Columns:
     traits = json_text(event.traits)
     if _may_have_traits_elsewhere(event) and _are_better_traits(context.get("traits", NO_RAW), traits):
         traits = json_text(context.pop("traits"))  # rudder-sdk-python has them there
-    return _of_event(columns, event), traits, rest if rest is not None else _text_of(context)
+    return _of_event(columns, event), traits, rest if rest is not None else _to_json_text(context)
 
 
 def _columns_of_batch(columns: list[object], event: Event, batch: BatchContext) -> Columns:
@@ -169,7 +169,7 @@ def _of_event(columns: list[object], event: Event) -> list[object]:
     return columns
 
 
-def _text_of(context: Raws) -> str | None:
+def _to_json_text(context: Raws) -> str | None:
     return _encode(context).decode() if context else None
 
 
@@ -303,7 +303,7 @@ def take_added(context: str) -> tuple[dict[str, object], str | None]:
             left[group] = msgspec.Raw(_encode(inner))
         elif group:
             del left[group]
-    return values, _text_of(left)
+    return values, _to_json_text(left)
 
 
 _TAKE: dict[str, Callable[[Raws, str], Any]] = {

@@ -28,6 +28,6 @@ def dedup_digest(project_id: object, message_id: object, key_kind: object) -> by
     return hashlib.blake2b((f"\0{text}" if key_kind == "server" else text).encode(), digest_size=16).digest()
 
 
-def ids_of(digests: Iterable[bytes]) -> Ids:
+def to_ids(digests: Iterable[bytes]) -> Ids:
     """Digests as an array of shape (n, 2)."""
     return np.frombuffer(b"".join(digests), dtype=np.uint64).reshape(-1, 2)

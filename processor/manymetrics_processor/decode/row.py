@@ -129,7 +129,7 @@ def _shown_repairs(event: Event, mended: dict[str, Mended]) -> list[str]:
     return shown
 
 
-def row_of(event: Event, request: Request, place: Place) -> Row:
+def make_row(event: Event, request: Request, place: Place) -> Row:
     """The row of an event that parse_event accepted."""
     stamp = request.stamp
     repairs = list(event.repairs) if event.repairs else []
@@ -183,7 +183,7 @@ def row_of(event: Event, request: Request, place: Place) -> Row:
     )
 
 
-_COMPUTED = tuple(column.name for column in EVENTS.columns if not column.path)  # in the order of row_of
+_COMPUTED = tuple(column.name for column in EVENTS.columns if not column.path)  # in the order of make_row
 _in_table_order: Callable[[Row], Row] = itemgetter(*map((*_COMPUTED, *CONTEXT_COLUMNS).index, EVENTS.column_names))
 
 

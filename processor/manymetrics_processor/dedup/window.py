@@ -21,7 +21,7 @@ from pyiceberg.table.snapshots import Operation, Snapshot
 
 from manymetrics.settings import DEDUP_WINDOW_DAYS
 from manymetrics_processor.decode.batch import Bools, Ints
-from manymetrics_processor.decode.ids import Ids, dedup_digest, ids_of
+from manymetrics_processor.decode.ids import Ids, dedup_digest, to_ids
 from manymetrics_processor.dedup.id_store import KeptIds
 from manymetrics_processor.dedup.index import DedupIndex
 from manymetrics_processor.lake.lake import OPERATION, added_files, ancestors, live_files
@@ -178,7 +178,7 @@ def ids_of_rows(rows: pa.Table) -> Ids:
     """The ids of rows that have ID_COLUMNS, in order; without ``key_kind`` they are a browser's."""
     kinds = rows["key_kind"].to_pylist() if "key_kind" in rows.column_names else repeat(None, rows.num_rows)
     fields = zip(rows["project_id"].to_pylist(), rows["message_id"].to_pylist(), kinds, strict=True)
-    return ids_of([dedup_digest(project, message, kind) for project, message, kind in fields])
+    return to_ids([dedup_digest(project, message, kind) for project, message, kind in fields])
 
 
 def _is_replace(snapshot: Snapshot) -> bool:

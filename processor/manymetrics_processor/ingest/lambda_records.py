@@ -23,7 +23,7 @@ def stream_record(record: Mapping[str, Any]) -> StreamRecord:
     return StreamRecord(shard, int(kinesis["sequenceNumber"]), base64.b64decode(kinesis["data"]), arrived_at)
 
 
-def payload_of(body: Mapping[str, Any]) -> dict[str, Any]:
+def parse_payload(body: Mapping[str, Any]) -> dict[str, Any]:
     """The event that Lambda gave up, of the object that it writes of it.
 
     Lambda writes it as text; an object would mean the same. Raises KeyError, msgspec.MsgspecError.
@@ -34,7 +34,7 @@ def payload_of(body: Mapping[str, Any]) -> dict[str, Any]:
     )
 
 
-def parts_of(records: Sequence[StreamRecord]) -> Iterator[list[StreamRecord]]:
+def split_parts(records: Sequence[StreamRecord]) -> Iterator[list[StreamRecord]]:
     """The records in order, in as many at once as a commit may hold."""
     part: list[StreamRecord] = []
     events = size = 0

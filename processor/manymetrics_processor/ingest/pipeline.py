@@ -40,7 +40,7 @@ from manymetrics_processor.decode.batch import (
 )
 from manymetrics_processor.dedup.window import Window, resends_within
 from manymetrics_processor.ingest.isolation import ATTEMPTS, Span, Spans, event_count, is_retryable
-from manymetrics_processor.lake.lake import Lake, Plan, fence_of, live_files, reading_stored
+from manymetrics_processor.lake.lake import Lake, Plan, get_fence, live_files, reading_stored
 from manymetrics_processor.lake.scan import read_files
 
 log = logging.getLogger("manymetrics.pipeline")
@@ -233,8 +233,8 @@ class _EventsPlan:
             return None
         candidates = _fresh_rows(batch, books, fresh, batch.events)
         stored = self._without_resends(iceberg, candidates)
-        if self._files is None or self._fence != fence_of(iceberg) or not np.array_equal(stored, self.stored):
-            self._fence = fence_of(iceberg)
+        if self._files is None or self._fence != get_fence(iceberg) or not np.array_equal(stored, self.stored):
+            self._fence = get_fence(iceberg)
             self._files = self._lake.stage(EVENTS, iceberg, batch.events.only(stored)) if stored.any() else []
         self.stored = stored
         moved = books.moved(

@@ -23,7 +23,7 @@ from manymetrics.telemetry import embedded_metrics
 from manymetrics_processor.decode.batch import DEAD_LETTERED, DUPLICATE, STORED
 from manymetrics_processor.dedup.window import Window
 from manymetrics_processor.ingest import pipeline
-from manymetrics_processor.ingest.lambda_records import parts_of, stream_record
+from manymetrics_processor.ingest.lambda_records import split_parts, stream_record
 from manymetrics_processor.ingest.raw_archive import Archive
 from manymetrics_processor.lake.lake import CommitContentionError, Lake
 from manymetrics_processor.lake.maintenance import Read, maintain
@@ -113,7 +113,7 @@ class Processor:
                 self._has_tables = True
             for arn, of_stream in groupby(records, key=lambda record: str(record["eventSourceARN"])):
                 stream = self._stream_of(arn)
-                for part in parts_of([stream_record(record) for record in of_stream]):
+                for part in split_parts([stream_record(record) for record in of_stream]):
                     if self._is_short_of_time():
                         raise TimeoutError("too little time left for another commit")  # noqa: TRY301  # reported as all else
                     if self._archive is not None:

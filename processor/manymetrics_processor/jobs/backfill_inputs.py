@@ -41,9 +41,9 @@ from manymetrics_processor.decode.batch import (
     Entry,
     EventKey,
     StreamRecord,
-    batch_of,
     decode,
-    letter_of,
+    make_batch,
+    make_letter,
     row_or_rejected,
     unstorable_event,
 )
@@ -51,7 +51,7 @@ from manymetrics_processor.decode.ids import dedup_digest
 from manymetrics_processor.decode.row import DAY_US, parse_time, read_request
 from manymetrics_processor.ingest import raw_archive
 from manymetrics_processor.ingest.isolation import event_count
-from manymetrics_processor.ingest.lambda_records import parts_of
+from manymetrics_processor.ingest.lambda_records import split_parts
 from manymetrics_processor.ingest.pipeline import no_collection
 from manymetrics_processor.lake.object_storage import StoredFile, locate, read_bytes
 
@@ -217,7 +217,7 @@ def _archived(
             tell(location, error)
     ordered = [found[sequence] for sequence in sorted(found)]
     for stream, of_stream in groupby(ordered, key=itemgetter(0)):
-        for part in parts_of([record for _, record in of_stream]):
+        for part in split_parts([record for _, record in of_stream]):
             yield stream, part
 
 
@@ -271,12 +271,12 @@ def _batch_of_lines(
         if isinstance(row, Rejected):
             marks += DEAD_LETTERED
             stamp = msgspec.structs.replace(stamp, key_kind=piece.key_kind)
-            bad.append((letter_of(raw, stamp, row, place), 0, position, row.reason.value))
+            bad.append((make_letter(raw, stamp, row, place), 0, position, row.reason.value))
         else:
             marks += STORED
             row = (*row[:_KEY_KIND], piece.key_kind, *row[_KEY_KIND + 1 :])
             good.append((row, 0, position, dedup_digest(piece.project, row[0], piece.key_kind)))
-    batch = batch_of(source, [(piece.shard, end)], [bytes(marks)], good, bad)
+    batch = make_batch(source, [(piece.shard, end)], [bytes(marks)], good, bad)
     return replace(batch, begin=begin, end=span.stop)
 
 
@@ -331,7 +331,7 @@ def _always(count: int, _record: StreamRecord) -> int:
 
 
 def _problem(source: str, location: str, what: str) -> Decoded:
-    return packed(batch_of(source, [], [], [], []), f"{location}: {what}")
+    return packed(make_batch(source, [], [], [], []), f"{location}: {what}")
 
 
 class _Times(msgspec.Struct, rename="camel"):

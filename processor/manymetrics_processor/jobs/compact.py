@@ -185,7 +185,7 @@ def find_resends(
             yield int(one), to_bytes(rows.filter(pa.array(bucket == one)))
 
     def together(_bucket: int, blobs: list[Any]) -> list[tuple[int, int]]:
-        return _resends_of(pa.concat_tables(map(from_bytes, blobs)), window_days)
+        return _find_resends_in(pa.concat_tables(map(from_bytes, blobs)), window_days)
 
     files = sorted(files, key=lambda one: one.file_path)
     named = [(number, file.file_path, file.partition[0]) for number, file in enumerate(files)]
@@ -237,7 +237,7 @@ def _with_ids(iceberg: IcebergTable, location: str, number: int, day: int, delet
     return made.filter(pa.array(kept))
 
 
-def _resends_of(rows: pa.Table, window_days: int) -> list[tuple[int, int]]:
+def _find_resends_in(rows: pa.Table, window_days: int) -> list[tuple[int, int]]:
     ids: Ids = np.stack([rows["first"].to_numpy(), rows["second"].to_numpy()], axis=1)
     order = np.lexsort((ids[:, 1], ids[:, 0]))
     same = (ids[order][1:] == ids[order][:-1]).all(axis=1)

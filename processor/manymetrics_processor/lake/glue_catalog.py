@@ -27,12 +27,12 @@ def glue_catalog(warehouse: str, environ: Mapping[str, str]) -> GlueCatalog:
     region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
     if region:
         properties["client.region"] = region
-    if endpoint := endpoint_of("S3", environ):
+    if endpoint := find_endpoint("S3", environ):
         properties["s3.endpoint"] = endpoint
     # botocore would send an UpdateTable again whose answer was lost; Glue then says that somebody else committed, and
     # pyiceberg deletes the files of the commit that landed: the table can't be read any more. So it is sent once.
     once = Config(retries={"total_max_attempts": 1}, connect_timeout=CONNECT_S, read_timeout=ANSWER_S)
-    glue = boto3.client("glue", config=once, region_name=region, endpoint_url=endpoint_of("GLUE", environ))
+    glue = boto3.client("glue", config=once, region_name=region, endpoint_url=find_endpoint("GLUE", environ))
     return _Catalog("manymetrics", client=glue, **properties)
 
 
@@ -45,7 +45,7 @@ def delete_objects(s3: Any, bucket: str, objects: Sequence[Mapping[str, str]]) -
             raise OSError(f"S3 did not delete {len(errors)} of {len(some)} files: {errors[0]['Code']}")
 
 
-def endpoint_of(service: str, environ: Mapping[str, str]) -> str | None:
+def find_endpoint(service: str, environ: Mapping[str, str]) -> str | None:
     return environ.get(f"AWS_ENDPOINT_URL_{service}") or environ.get("AWS_ENDPOINT_URL") or None
 
 

@@ -33,7 +33,7 @@ from pyiceberg.table.sorting import NullOrder, SortField, SortOrder
 from pyiceberg.transforms import DayTransform, IdentityTransform
 from pyiceberg.types import IcebergType, IntegerType, LongType, NestedField, StringType, TimestampType
 
-from manymetrics.books import StreamBooks, books_of, encode, property_name, read_books
+from manymetrics.books import StreamBooks, encode, parse_books, property_name, read_books
 from manymetrics.tables import NAMESPACE, TABLES, Column, Table
 from manymetrics_processor.decode.batch import Rows
 from manymetrics_processor.errors import CommitNotConfirmedError, ConflictError, RetryableError, StoredDataError
@@ -376,7 +376,7 @@ def _contradicts(state: StaticTable, seen: Version) -> bool:
     return any(metadata_number(one) == seen.number and one != seen.location for one in (*past, state.metadata_location))
 
 
-def fence_of(iceberg: IcebergTable) -> str:
+def get_fence(iceberg: IcebergTable) -> str:
     """The fence that files for this state of the table are staged under."""
     return iceberg.metadata.properties.get(FENCE, "")
 
@@ -386,12 +386,12 @@ def current_books(iceberg: IcebergTable, stream: str) -> StreamBooks:
 
     The property survives expiry and foreign writers; the summary survives somebody who unsets the property.
     """
-    books = books_of(stream, iceberg.metadata.properties)
+    books = parse_books(stream, iceberg.metadata.properties)
     key = property_name(stream)
     for snapshot in ancestors(iceberg):
         summary = snapshot.summary.additional_properties if snapshot.summary else {}
         if key in summary:
-            return max(books, books_of(stream, summary), key=lambda known: known.received)
+            return max(books, parse_books(stream, summary), key=lambda known: known.received)
     return books
 
 

@@ -25,7 +25,7 @@ from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.typedef import EMPTY_DICT, Properties
 from sqlalchemy import URL, NullPool, create_engine
 
-from manymetrics.data_folder import folder_of
+from manymetrics.data_folder import to_folder
 from manymetrics.tables import NAMESPACE, TABLES
 from manymetrics_processor.lake.rollback import TableFiles
 
@@ -54,7 +54,7 @@ def open_catalog(data_dir: Path, path: Path | None = None) -> SqlCatalog:
 def _written_in(home: Path) -> str | None:
     """The folder, as a URI, that the tables of a folder were made in; None where it has none."""
     locations = (TableFiles(home / "warehouse" / NAMESPACE / table.name).location() for table in TABLES)
-    return next((folder_of(location) for location in locations if location is not None), None)
+    return next((to_folder(location) for location in locations if location is not None), None)
 
 
 class _Catalog(SqlCatalog):

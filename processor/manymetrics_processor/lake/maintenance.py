@@ -33,7 +33,7 @@ from manymetrics_processor.lake.lake import (
     MAX_ATTEMPTS,
     Lake,
     delete_manifests,
-    fence_of,
+    get_fence,
     live_files,
 )
 from manymetrics_processor.lake.object_storage import delete_files, list_files
@@ -200,7 +200,7 @@ def stage_rewritten(
     if rows.num_rows:
         rows = sort_rows(table, rows)  # in one name, so that no more than two copies are held
         new.append(stage_day(table, iceberg, rows, files[0].partition[0], zstd_level=MERGED_ZSTD_LEVEL))
-    return Rewritten(files, new, dropped, fence_of(iceberg))
+    return Rewritten(files, new, dropped, get_fence(iceberg))
 
 
 def swap(
@@ -228,7 +228,7 @@ def swap(
         live = {file.file_path for file in live_files(iceberg)}
         if any(file.file_path in live for one in tried for file in one.new):  # it was the answer that was lost
             return tried
-        fence = fence_of(iceberg)
+        fence = get_fence(iceberg)
         tried = [one for one in rewritten if one.fence == fence and all(file.file_path in live for file in one.files)]
         if not tried or _deletes(iceberg) != deletes:
             return ()
@@ -381,7 +381,7 @@ def _named_by(iceberg: IcebergTable, location: str) -> set[str]:
 def reachable_files(iceberg: IcebergTable, read: Read) -> set[str]:
     """The locations of all files that the table's snapshots refer to. ``read`` keeps what lists and manifests name."""
 
-    def manifests_of(snapshot: Snapshot) -> list[ManifestFile]:
+    def read_manifests(snapshot: Snapshot) -> list[ManifestFile]:
         return snapshot.manifests(iceberg.io)
 
     def files_of(manifest: ManifestFile) -> set[str]:
@@ -392,7 +392,7 @@ def reachable_files(iceberg: IcebergTable, read: Read) -> set[str]:
     with ThreadPoolExecutor(READS_AT_ONCE) as pool:
         unread = [one for one in snapshots if one.manifest_list not in read]
         manifests: dict[str, ManifestFile] = {}
-        for snapshot, found in zip(unread, pool.map(manifests_of, unread), strict=True):
+        for snapshot, found in zip(unread, pool.map(read_manifests, unread), strict=True):
             read[snapshot.manifest_list] = {one.manifest_path for one in found}
             manifests |= {one.manifest_path: one for one in found if one.manifest_path not in read}
         read |= dict(zip(manifests, pool.map(files_of, manifests.values()), strict=True))

@@ -22,7 +22,7 @@ from manymetrics.records import UnreadableRecordError, without
 from manymetrics.tables import DEAD_LETTERS, EVENTS
 from manymetrics_processor.decode.batch import StreamRecord, decode
 from manymetrics_processor.ingest import raw_archive
-from manymetrics_processor.ingest.lambda_records import payload_of, stream_record
+from manymetrics_processor.ingest.lambda_records import parse_payload, stream_record
 from manymetrics_processor.lake.object_storage import list_files, read_bytes, write_bytes
 from manymetrics_processor.operations.erase_tables import Person, is_theirs
 from manymetrics_processor.parallel import Spread
@@ -79,7 +79,7 @@ def _scrub_archived(data: bytes, person: Person) -> tuple[bytes, int]:
 def _scrub_batch(data: bytes, person: Person) -> tuple[bytes, int]:
     """Of a batch as Lambda's failure destination keeps it."""
     body = msgspec.json.decode(data, type=dict[str, Any])
-    payload = payload_of(body)
+    payload = parse_payload(body)
     records = [stream_record(record) for record in payload["Records"]]
     scrubbed, erased = _scrub(records, person)
     for record, after in zip(payload["Records"], scrubbed, strict=True):

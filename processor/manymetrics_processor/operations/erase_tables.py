@@ -97,7 +97,7 @@ def with_linked_ids(lake: Lake, person: Person, spread: Spread = map) -> Person:
         return person
     iceberg = lake.load(EVENTS)
     files, target = list(live_files(iceberg)), portable(iceberg)
-    seen = frozenset(chain.from_iterable(spread(partial(_devices_of, target, person), files)))
+    seen = frozenset(chain.from_iterable(spread(partial(_find_devices, target, person), files)))
     last: dict[Device, LastUser] = {}
     for found in spread(partial(_last_users, target, seen), files):
         for device, user in found.items():
@@ -112,7 +112,7 @@ LastUser = tuple[datetime, str, str]
 """Of a device: when, the message id, and the user."""
 
 
-def _devices_of(iceberg: IcebergTable, person: Person, file: DataFile) -> set[Device]:
+def _find_devices(iceberg: IcebergTable, person: Person, file: DataFile) -> set[Device]:
     rows = _links(iceberg, file)
     mask = pc.equal(rows["user_id"], person.user_id)
     if person.project_id is not None:

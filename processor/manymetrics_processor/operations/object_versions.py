@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import boto3
 
-from manymetrics_processor.lake.glue_catalog import delete_objects, endpoint_of
+from manymetrics_processor.lake.glue_catalog import delete_objects, find_endpoint
 
 
 def purge_versions(location: str, environ: Mapping[str, str]) -> int:
@@ -20,7 +20,7 @@ def purge_versions(location: str, environ: Mapping[str, str]) -> int:
     s3 = boto3.client(
         "s3",
         region_name=environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION"),
-        endpoint_url=endpoint_of("S3", environ),
+        endpoint_url=find_endpoint("S3", environ),
     )
     prefix = f"{parts.path.strip('/')}/".lstrip("/")
     gone = []

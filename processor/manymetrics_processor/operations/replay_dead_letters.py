@@ -20,7 +20,7 @@ from manymetrics.events import Rejected
 from manymetrics.outcomes import Reason
 from manymetrics.records import Stamp
 from manymetrics.tables import DEAD_LETTERS, EVENTS
-from manymetrics_processor.decode.batch import DUPLICATE, STORED, Entry, batch_of, row_or_rejected
+from manymetrics_processor.decode.batch import DUPLICATE, STORED, Entry, make_batch, row_or_rejected
 from manymetrics_processor.decode.ids import dedup_digest
 from manymetrics_processor.decode.row import Row, read_request
 from manymetrics_processor.dedup.window import Window
@@ -61,7 +61,7 @@ def replay(
     for letters in _in_parts(lake, chosen, report):
         good: list[tuple[Entry, Letter]] = []
         for letter in letters:
-            row = _row_of(letter)
+            row = _read_letter(letter)
             if isinstance(row, Rejected):
                 report.still_refused[row.reason.value] = report.still_refused.get(row.reason.value, 0) + 1
             else:
@@ -96,12 +96,12 @@ def _commit(lake: Lake, window: Window, good: list[tuple[Entry, Letter]], report
     marks = None
     while marks is None:  # None: another replay took this number, so nothing of ours was committed
         sequence = current_books(lake.load(EVENTS), STREAM).watermark(SHARD) + 1
-        batch = batch_of(STREAM, [(SHARD, sequence)], [STORED * len(good)], entries, [])
+        batch = make_batch(STREAM, [(SHARD, sequence)], [STORED * len(good)], entries, [])
         marks = commit(batch, lake, window).outcomes[0]
     report.stored += marks.count(STORED)
     report.duplicate += marks.count(DUPLICATE)
     done: list[Entry] = [(_mark(letter), 0, 0, STAGE) for _, letter in good]
-    rows = batch_of(STREAM, [(SHARD, 0)], [b""], [], done).letters
+    rows = make_batch(STREAM, [(SHARD, 0)], [b""], [], done).letters
     lake.commit(
         DEAD_LETTERS,
         STREAM,
@@ -109,7 +109,7 @@ def _commit(lake: Lake, window: Window, good: list[tuple[Entry, Letter]], report
     )
 
 
-def _row_of(letter: Letter) -> Row | Rejected:
+def _read_letter(letter: Letter) -> Row | Rejected:
     raw = letter["raw"].encode() if letter["raw_encoding"] == "utf-8" else base64.b64decode(letter["raw"])
     stamp = msgspec.json.decode(letter["stamp"], type=_StampFields).stamp()
     place = (letter["_stream"], letter["_shard"], letter["_sequence"], letter["_position"])

@@ -19,7 +19,7 @@ import msgspec
 from manymetrics_processor.decode.batch import DEAD_LETTERED, DUPLICATE, STORED, Batch, StreamRecord, decode
 from manymetrics_processor.dedup.window import Window
 from manymetrics_processor.ingest import raw_archive
-from manymetrics_processor.ingest.lambda_records import parts_of, payload_of, stream_record
+from manymetrics_processor.ingest.lambda_records import parse_payload, split_parts, stream_record
 from manymetrics_processor.ingest.pipeline import run
 from manymetrics_processor.lake.lake import Lake
 from manymetrics_processor.lake.object_storage import list_files, read_bytes, stored_file
@@ -65,7 +65,7 @@ def replay_objects(
             continue
         report.objects += 1
         for stream, records in batches:
-            for part in parts_of(records):
+            for part in split_parts(records):
                 _replay(lake, window, stream, part, source, report)
     return report
 
@@ -104,7 +104,7 @@ def _batches(
     if location.endswith(raw_archive.SUFFIX):
         return None, iter(list(raw_archive.read(lake.io, location)))  # now, so that what is damaged is known at once
     body = msgspec.json.decode(read_bytes(lake.io, location), type=dict[str, Any])
-    records = payload_of(body)["Records"]
+    records = parse_payload(body)["Records"]
     stream = stream_of(body["KinesisBatchInfo"]["streamArn"])
     source = hashlib.sha256(location.encode()).hexdigest()[:16]
     return source, iter([(stream, [stream_record(record) for record in records])])

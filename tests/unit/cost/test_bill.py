@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from manymetrics_cli.cost import bill as model
-from manymetrics_cli.cost.bill import Bill, bill_of, break_evens, marginal
+from manymetrics_cli.cost.bill import Bill, break_evens, make_bill, marginal
 from manymetrics_cli.cost.measured import EngineFigures, MaintenanceFigures, Measured, read_measured
 from manymetrics_cli.cost.prices import read_prices
 from manymetrics_cli.cost.stack import PLAIN_TRACKER, Engine, Ingress, Mode, Stack, Traffic
@@ -46,7 +46,7 @@ def usd(bill: Bill) -> dict[str, float]:
 
 
 def test_ten_million_events_by_hand() -> None:
-    bill = bill_of(STACK, Traffic(10e6), PRICES, HAND)
+    bill = make_bill(STACK, Traffic(10e6), PRICES, HAND)
 
     # 10,000,000 / 20 = 500,000 requests and records of 20 x 1,000 x 0.2 = 4,000 bytes.
     # A month has 730 x 3,600 = 2,628,000 s, so 8,760 windows of 300 s, each with 1,141.55 events.
@@ -91,7 +91,7 @@ def test_ten_million_events_by_hand() -> None:
 
 def test_a_processor_on_arm64_costs_a_fifth_less_by_the_second() -> None:
     x86, arm = (
-        usd(bill_of(replace(STACK, processor_architecture=one), Traffic(10e6), PRICES, HAND))
+        usd(make_bill(replace(STACK, processor_architecture=one), Traffic(10e6), PRICES, HAND))
         for one in ("x86_64", "arm64")
     )
 
@@ -100,7 +100,7 @@ def test_a_processor_on_arm64_costs_a_fifth_less_by_the_second() -> None:
 
 
 def test_a_full_invocation_does_not_wait_for_its_window() -> None:
-    bill = bill_of(STACK, Traffic(1e9), PRICES, HAND)
+    bill = make_bill(STACK, Traffic(1e9), PRICES, HAND)
 
     # A record of 4,000 bytes is 4,000 x 4/3 + 500 = 5,833.3 in an invocation of 6,000,000: 1,028.57 of them.
     # 50,000,000 / 1,028.57 = 48,611.1 commits, more than 8,760 windows. Each has 20,571 events: 140 + 571 x 0.004 ms.
@@ -121,7 +121,7 @@ def test_a_commit_costs_what_its_size_does(events: float, cpu_ms: float) -> None
 
 def test_many_snapshots_expire_each_hour_half_the_time_in_a_process_that_has_read_what_is_kept() -> None:
     before, after = (
-        usd(bill_of(STACK, Traffic(1e9), PRICES, replace(HAND, maintenance=replace(HAND.maintenance, **reads))))
+        usd(make_bill(STACK, Traffic(1e9), PRICES, replace(HAND, maintenance=replace(HAND.maintenance, **reads))))
         for reads in ({"kept_snapshot_reads": 0}, {"kept_snapshot_reads": 5})
     )
 
@@ -135,12 +135,12 @@ def test_the_bill_expires_snapshots_as_the_processor_does() -> None:
 
 def test_a_function_below_a_whole_core_takes_longer() -> None:
     # 256 MB is 256 / 1,769 of a core: 2 ms become 13.82, x 1.5 = 20.73, + 5 = 25.73.
-    assert bill_of(Stack(), Traffic(1e6), PRICES, HAND).api_ms == 26
+    assert make_bill(Stack(), Traffic(1e6), PRICES, HAND).api_ms == 26
 
 
 def test_the_gateway_is_metered_by_512_kb_and_cheaper_above_300_million_requests() -> None:
-    small = bill_of(STACK, Traffic(10e9), PRICES, HAND)  # 500 million requests: 300 x $1 + 200.05 x $0.90
-    large = bill_of(
+    small = make_bill(STACK, Traffic(10e9), PRICES, HAND)  # 500 million requests: 300 x $1 + 200.05 x $0.90
+    large = make_bill(
         STACK, Traffic(1e6, events_a_request=1_000), PRICES, HAND
     )  # 1,000 of 1 MB: 2 units each, and strangers
 
@@ -149,7 +149,7 @@ def test_the_gateway_is_metered_by_512_kb_and_cheaper_above_300_million_requests
 
 
 def test_a_stream_on_demand_by_hand() -> None:
-    bill = bill_of(replace(STACK, stream_mode="on_demand"), Traffic(10e6), PRICES, HAND)
+    bill = make_bill(replace(STACK, stream_mode="on_demand"), Traffic(10e6), PRICES, HAND)
 
     # 730 x $0.04 = $29.20; in: 500,000 x 4 kB (4,000 bytes, rounded up) x $0.08; out: 500,000 x 4,000 bytes x $0.04.
     expected = 29.2 + 500_000 * 4_096 / 2**30 * 0.08 + 500_000 * 4_000 / 2**30 * 0.04
@@ -165,14 +165,14 @@ def test_a_stream_on_demand_by_hand() -> None:
     ],
 )
 def test_a_provisioned_stream_has_the_shards_that_its_peak_needs(events: float, shards: int) -> None:
-    assert bill_of(STACK, Traffic(events), PRICES, HAND).shards == shards
+    assert make_bill(STACK, Traffic(events), PRICES, HAND).shards == shards
 
 
 def test_the_figures_for_the_options() -> None:
     plain, full = Traffic(10e6), Traffic(10e6, months_kept=3, athena_gb=2_048, sdk_loads=1e6)
     stack = replace(STACK, archive=True, stream_retention_hours=168, pays_for_key=False)
 
-    before, after = (usd(bill_of(*which, PRICES, HAND)) for which in ((STACK, plain), (stack, full)))
+    before, after = (usd(make_bill(*which, PRICES, HAND)) for which in ((STACK, plain), (stack, full)))
 
     assert after["Athena"] == pytest.approx(10)  # 2 TB x $5
     assert after["CloudFront"] == pytest.approx(1 + 1e6 * 8_500 / 2**30 * 0.085)
@@ -186,7 +186,7 @@ def test_the_figures_for_the_options() -> None:
 
 @pytest.mark.parametrize("stack", STACKS, ids=str)
 def test_more_events_cost_more(stack: Stack) -> None:
-    bills = [bill_of(stack, Traffic(events), PRICES, read_measured()).usd for events in VOLUMES]
+    bills = [make_bill(stack, Traffic(events), PRICES, read_measured()).usd for events in VOLUMES]
 
     assert [(less, more) for less, more in pairwise(bills) if less >= more] == []
 
@@ -197,7 +197,7 @@ def test_a_function_url_is_cheaper_than_an_http_api_at_any_volume(stack: Stack, 
     for events in VOLUMES:
         traffic = Traffic(events, events_a_request=events_a_request)
         by_gateway, by_url = (
-            bill_of(replace(stack, ingress=ingress), traffic, PRICES, HAND).usd
+            make_bill(replace(stack, ingress=ingress), traffic, PRICES, HAND).usd
             for ingress in ("http_api", "function_url")
         )
         assert by_url < by_gateway
@@ -230,7 +230,7 @@ def test_the_cheaper_stream_changes_at_each_break_even(shards: int, peak: float)
     for turn in turns:
         for events, expected in ((turn / 1.001, provisioned), (turn * 1.001, not provisioned)):
             fixed, on_demand = (
-                bill_of(replace(stack, stream_mode=mode), Traffic(events, peak=peak), PRICES, measured).usd
+                make_bill(replace(stack, stream_mode=mode), Traffic(events, peak=peak), PRICES, measured).usd
                 for mode in ("provisioned", "on_demand")
             )
             assert (fixed < on_demand) is expected
@@ -258,13 +258,13 @@ def test_events_are_taken_in_for_seven_cents_a_million_or_one_and_a_half_by_func
 @pytest.mark.parametrize(("events", "usd"), [(1e6, 18), (10e6, 19), (100e6, 27), (1e9, 91.5)])
 def test_a_month_of_the_first_year_costs_no_more_than_was_meant(events: float, usd: float) -> None:
     """Then the key's rotations come. 90 was meant for a billion, before strangers, images and versions were counted."""
-    bill = bill_of(Stack(), Traffic(events), PRICES, read_measured())
+    bill = make_bill(Stack(), Traffic(events), PRICES, read_measured())
 
     assert bill.usd - bill.key_rotations_usd <= usd
 
 
 def test_a_plain_tracker_pays_for_each_event_and_its_log_by_hand() -> None:
-    bill = usd(bill_of(PLAIN_TRACKER, Traffic(1e6, events_a_request=1), PRICES, HAND))
+    bill = usd(make_bill(PLAIN_TRACKER, Traffic(1e6, events_a_request=1), PRICES, HAND))
 
     # 2 ms x 1,769 / 128 x 1.5 + 5 = 46.46: 47 ms at 1/8 GB, on x86; 365 starts of ceil(1.5 x 10 x 13.82) = 208 ms.
     seconds = 1e6 * 0.047 + 365 * 0.208
@@ -280,7 +280,7 @@ def test_every_price_is_of_some_bill(name: str) -> None:
     traffic = Traffic(100e9, athena_gb=1, sdk_loads=1)
     stacks = [Stack(stream_retention_hours=48), Stack(stream_mode="on_demand"), PLAIN_TRACKER]
 
-    assert any(bill_of(one, traffic, free, HAND).usd < bill_of(one, traffic, PRICES, HAND).usd for one in stacks)
+    assert any(make_bill(one, traffic, free, HAND).usd < make_bill(one, traffic, PRICES, HAND).usd for one in stacks)
 
 
 def test_the_bill_counts_the_metrics_that_the_processor_puts(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from manymetrics_cli.cost.bill import bill_of
+from manymetrics_cli.cost.bill import make_bill
 from manymetrics_cli.cost.measured import read_measured
 from manymetrics_cli.cost.prices import read_prices
 from manymetrics_cli.cost.stack import Stack, Traffic
@@ -16,7 +16,7 @@ from manymetrics_cli.cost.tfvars import PRICED
 from manymetrics_cli.main import main
 from tests.conftest import ROOT
 
-README = ROOT / "README.md"
+README = ROOT / "docs" / "cost.md"
 _TABLE = r"^<!-- manymetrics cost --markdown -->\n(.*?)^<!-- end -->$"
 
 
@@ -32,7 +32,7 @@ def test_the_table_says_the_bill_and_all_that_it_rests_on(capsys: pytest.Capture
     assert main(["cost", "--events", "50M"]) == 0
 
     text = capsys.readouterr().out
-    bill = bill_of(Stack(), Traffic(50e6), read_prices(), read_measured())
+    bill = make_bill(Stack(), Traffic(50e6), read_prices(), read_measured())
     assert re.search(rf"^total +{bill.usd:,.2f} ", text, re.MULTILINE)
     assert all(line.component in text for line in bill.lines)
     assert f"dominates: {bill.dominating.component}" in text
@@ -62,7 +62,7 @@ def test_json_has_the_same_and_the_options_are_heard(tmp_path: Path, capsys: pyt
 
     said = json.loads(capsys.readouterr().out)
     stack, traffic = Stack(engine="arrow", shard_count=8), Traffic(2e6, 3, 500, 12, 6, 100, 1000)
-    bill = bill_of(stack, traffic, read_prices(), read_measured())
+    bill = make_bill(stack, traffic, read_prices(), read_measured())
     assert said["usd_a_month"] == pytest.approx(bill.usd)
     assert [one["component"] for one in said["components"]] == [line.component for line in bill.lines]
     assert said["without_price"] == ["name", "database"]

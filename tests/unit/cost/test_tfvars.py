@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from manymetrics_cli.cost.stack import Stack
-from manymetrics_cli.cost.tfvars import PRICED, TfvarsError, Value, read_tfvars, stack_of
+from manymetrics_cli.cost.tfvars import PRICED, TfvarsError, Value, make_stack, read_tfvars
 from tests.conftest import ROOT
 
 EVERYTHING = """\
@@ -56,7 +56,7 @@ def test_flat_values_lists_and_objects_are_read(tmp_path: Path) -> None:
 
 
 def test_the_stack_is_what_the_variables_say_and_what_has_no_price_is_named(tmp_path: Path) -> None:
-    stack, without_price = stack_of(read_tfvars(file_of(tmp_path, EVERYTHING)))
+    stack, without_price = make_stack(read_tfvars(file_of(tmp_path, EVERYTHING)))
 
     assert stack == Stack(
         ingress="function_url",
@@ -76,12 +76,12 @@ def test_json_is_read_alike(tmp_path: Path) -> None:
 
     variables = read_tfvars(file_of(tmp_path, json.dumps(values), "x.auto.tfvars.json"))
 
-    assert stack_of(variables) == (Stack(engine="arrow", shard_count=2), ["stream.colour", "nested"])
+    assert make_stack(variables) == (Stack(engine="arrow", shard_count=2), ["stream.colour", "nested"])
 
 
 @pytest.mark.parametrize("text", ["", "\n# only a comment\n"])
 def test_an_empty_file_is_the_default(tmp_path: Path, text: str) -> None:
-    assert stack_of(read_tfvars(file_of(tmp_path, text))) == (Stack(), [])
+    assert make_stack(read_tfvars(file_of(tmp_path, text))) == (Stack(), [])
 
 
 @pytest.mark.parametrize(
@@ -120,10 +120,10 @@ def test_a_priced_variable_whose_value_is_no_plain_one_is_an_error(tmp_path: Pat
     variables = read_tfvars(file_of(tmp_path, text))
 
     if text in {"api = [1]", "resource { }"}:
-        assert len(stack_of(variables)[1]) == 1
+        assert len(make_stack(variables)[1]) == 1
     else:
         with pytest.raises(TfvarsError, match="must be"):
-            stack_of(variables)
+            make_stack(variables)
 
 
 @pytest.mark.parametrize("text", ["[", "[]", "1"])
@@ -163,14 +163,14 @@ def test_a_file_that_is_not_there_or_no_text_is_an_error(tmp_path: Path) -> None
 )
 def test_a_value_that_no_bill_can_be_made_of_is_an_error(variables: dict[str, Value]) -> None:
     with pytest.raises(TfvarsError):
-        stack_of(variables)
+        make_stack(variables)
 
 
 @pytest.mark.parametrize("name", PRICED)
 def test_null_is_a_variables_default(name: str) -> None:
     variable, _, inner = name.partition(".")
 
-    assert stack_of({variable: {inner: None} if inner else None}) == (Stack(), [])
+    assert make_stack({variable: {inner: None} if inner else None}) == (Stack(), [])
 
 
 def test_each_name_that_has_a_price_is_a_variable_of_the_module() -> None:
