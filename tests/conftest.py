@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 # Begun first, or one worker waits for the other in the end.
 LONG = (
-    *("tests/infra/test_apply.py", "tests/docker/test_image.py", "tests/spark/", "tests/contract/", "tests/trino/"),
+    *("tests/infra/test_apply.py", "tests/conformance/test_probes.py", "tests/conformance/test_whole_run.py"),
+    *("tests/docker/test_image.py", "tests/spark/", "tests/contract/", "tests/trino/"),
     *("tests/e2e/", "tests/sdk/", "tests/infra/", "tests/docker/", "tests/integration/test_exactly_once.py"),
 )
 A_WORKER_BYTES = 4_000_000_000  # with the JVMs that it starts

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl
 
 from manymetrics_api.lambda_handler import Payload
 
 SENDER = "203.0.113.7"
+RECORDED = Path(__file__).with_name("recorded_payloads")
 Make = Callable[..., Payload]
 
 
@@ -84,3 +88,8 @@ def _body(body: bytes) -> Payload:
         return {"body": body.decode() or None, "isBase64Encoded": False}
     except UnicodeDecodeError:
         return {"body": base64.b64encode(body).decode(), "isBase64Encoded": True}
+
+
+def recorded_payloads(folder: Path = RECORDED) -> list[dict[str, Any]]:
+    """Those that `make aws-conformance` recorded on AWS, of every file of the folder; none as long as nobody did."""
+    return [one for path in sorted(folder.glob("*.json")) for one in json.loads(path.read_text())]

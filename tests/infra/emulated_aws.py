@@ -68,6 +68,7 @@ def _fill_gaps() -> None:
     from moto.athena.responses import AthenaResponse
     from moto.budgets.responses import BudgetsResponse
     from moto.glue.responses import GlueResponse
+    from moto.s3.models import FakeDeleteMarker
 
     def subscribers(self: Any) -> str:  # noqa: ANN401
         budget = self.backend.budgets[self._get_param("AccountId")][self._get_param("BudgetName")]
@@ -105,7 +106,11 @@ def _fill_gaps() -> None:
         optimizers.pop(optimizer_of(self))
         return "{}"
 
+    def dispose(_self: Any) -> None:  # noqa: ANN401
+        """A bucket with versions is emptied of its delete markers too."""
+
     for response, name, answer in [
+        (FakeDeleteMarker, "dispose", dispose),
         (BudgetsResponse, "describe_subscribers_for_notification", subscribers),
         (BudgetsResponse, "list_tags_for_resource", no_tags),
         (AthenaResponse, "delete_named_query", drop_named_query),

@@ -13,7 +13,7 @@ import pytest
 from manymetrics.tables import TABLES
 from tests.glue_lake import BUCKET
 from tests.in_process import basic
-from tests.infra.applied import VARIABLES, Applied, Sample, emulated_aws
+from tests.infra.applied import NOT_TOLD_BY_MOTO, VARIABLES, Applied, Sample, emulated_aws
 from tests.infra.iam import grants, in_words
 from tests.infra.names import names_of
 from tests.infra.stack import made_up
@@ -24,22 +24,6 @@ from tests.trino_server import trino_server
 
 pytestmark = [pytest.mark.apply, pytest.mark.terraform, pytest.mark.jvm]
 
-# What a second plan would change here and not on AWS: arguments that moto takes and doesn't tell of.
-NOT_TOLD_BY_MOTO = {
-    'module.manymetrics.aws_apigatewayv2_api.this["this"]': {"ip_address_type"},
-    "module.manymetrics.aws_budgets_budget.this[0]": {"tags", "tags_all"},
-    "module.manymetrics.aws_cloudfront_distribution.sdk": {"default_cache_behavior", "origin", "viewer_certificate"},
-    "module.manymetrics.aws_kinesis_stream.this": {"tags", "tags_all"},
-    # A function that changes gets another version, and its alias with it.
-    "module.manymetrics.aws_lambda_function.api": {
-        "logging_config",
-        "qualified_arn",
-        "qualified_invoke_arn",
-        "version",
-    },
-    "module.manymetrics.aws_lambda_alias.live": {"function_version"},
-    "module.manymetrics.aws_lambda_function.processor": {"image_config", "logging_config"},
-}
 EVENT = {"type": "track", "event": "Applied", "userId": "jane", "messageId": "m1", "properties": {"price": 4.5}}
 
 

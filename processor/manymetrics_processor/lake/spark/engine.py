@@ -33,6 +33,7 @@ from manymetrics_processor.lake.object_storage import delete_files
 from manymetrics_processor.lake.spark.session import CATALOG, is_running
 
 _MAX_LOADS = 5
+_CONFLICT = "org.apache.iceberg.exceptions.CommitFailedException"
 _NOT_FOUND = "org.apache.iceberg.exceptions.NotFoundException"
 _MOST_CAUSES = 20
 # What the machine, the network or AWS says. Spark wraps a task's error in its own, with the cause inside.
@@ -229,6 +230,8 @@ def _java_errors(storage: type[RetryableError], *, may_have_landed: bool = False
         yield
     except Py4JJavaError as error:
         kinds = _java_classes(error)
+        if kinds[0] == _CONFLICT:
+            raise ConflictError(str(error.java_exception)) from error
         if kinds[0] in _REFUSED:
             raise JavaStorageError(str(error.java_exception)) from error
         if may_have_landed or any(kind.startswith(_OF_STORAGE) for kind in kinds):
