@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from tests.scale import is_on, scaled
+
 if TYPE_CHECKING:
     from tests.faulty_aws import FaultyAws
     from tests.spark_parts import Spark
@@ -24,7 +26,8 @@ LONG = (
 )
 A_WORKER_BYTES = 4_000_000_000  # with the JVMs that it starts
 
-settings.register_profile("manymetrics", deadline=None, max_examples=40)  # a busy machine is no failure
+# No deadline: a busy machine is no failure.
+settings.register_profile("manymetrics", deadline=None, max_examples=scaled(20, 40, 400))
 settings.load_profile("manymetrics")
 
 
@@ -76,7 +79,11 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    later = [item for item in items if (mark := item.get_closest_marker("scale")) and not is_on(mark.args[0])]
+    if later:
+        config.hook.pytest_deselected(items=later)
+        items[:] = [item for item in items if item not in later]
     items.sort(key=lambda item: next((at for at, path in enumerate(LONG) if item.nodeid.startswith(path)), len(LONG)))
 
 

@@ -30,7 +30,7 @@ from tests.gateway_payloads import SENDER
 from tests.jvm_home import jvm_part
 from tests.strict_moto import REGION
 
-pytestmark = [pytest.mark.apply, pytest.mark.terraform, pytest.mark.jvm]
+pytestmark = [pytest.mark.apply, pytest.mark.terraform, pytest.mark.jvm, pytest.mark.scale("ci")]
 
 NAME, ACCOUNT = "mm-conformance", "123456789012"
 PROBE = {probe.name: probe for probe in PROBES}

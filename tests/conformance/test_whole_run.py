@@ -16,7 +16,7 @@ from tests.conformance.rehearsal import Rehearsal, rehearsal
 from tests.conftest import ROOT
 from tests.jvm_home import jvm_part
 
-pytestmark = [pytest.mark.apply, pytest.mark.terraform, pytest.mark.jvm]
+pytestmark = [pytest.mark.apply, pytest.mark.terraform, pytest.mark.jvm, pytest.mark.scale("full")]
 
 NAME = "mm-conformance"
 ONLY = ("alarms", "second-plan", "nothing-left")

@@ -1,12 +1,11 @@
 """Whatever a client sends is a row or a dead letter, and no commit is tried more than once.
 
-MANYMETRICS_FUZZ_EVENTS sets how many events are tried.
+TEST_SCALE decides how many events are tried (tests/scale.py).
 """
 
 from __future__ import annotations
 
 import json
-import os
 from functools import cache
 from typing import Any
 
@@ -24,8 +23,9 @@ from manymetrics_processor.lake.lake import Lake
 from manymetrics_processor.lake.maintenance import maintain
 from tests.contract.conftest import Store
 from tests.integration.micro_batches import NOW, STREAM, books, counts, rows
+from tests.scale import scaled
 
-EVENTS_TRIED = int(os.environ.get("MANYMETRICS_FUZZ_EVENTS", "5000"))
+EVENTS_TRIED = scaled(1_000, 5_000, 100_000)
 AT_ONCE, EACH = 250, 4  # events a commit, and an example
 
 # The characters on both sides of every border that UTF-8, UTF-16, Iceberg's bounds and SQLite know.

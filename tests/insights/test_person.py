@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 from tests.insights.lakes import NOON, Lake, Row
+from tests.scale import scaled
 
 Ask = Callable[[str], list[Row]]
 
-WORLDS = 400
+WORLDS = scaled(200, 400, 4_000)
 USERS = ("u1", "u2", "u3", "u4", "42")
 DEVICES = ("a1", "a2", "a3", "42")
 
