@@ -1,4 +1,4 @@
-"""What pip leaves to do while processor.Dockerfile builds: fetch Iceberg's jars, and drop what is never loaded.
+"""Finish what pip leaves while processor.Dockerfile builds: fetch Iceberg's jars, and drop what is never loaded.
 
     python3 assemble.py jars POM FOLDER    the jars that Spark starts with, each held to the sha256 that the pom says
     python3 assemble.py packages FOLDER    trim what was installed there, and compile what is left

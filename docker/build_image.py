@@ -221,7 +221,7 @@ def signed_in(reference: Reference, credentials: str, environ: dict[str, str]) -
 
 
 def digest_in_registry(reference: Reference, credentials: str) -> str | None:
-    """Of what the tag stands for; None where there is no such tag."""
+    """The digest that the tag stands for; None where there is no such tag."""
     scheme = "http" if reference.is_local else "https"
     url = f"{scheme}://{reference.registry}/v2/{reference.repository}/manifests/{reference.tag}"
     headers = {"Accept": ", ".join(MANIFESTS)}

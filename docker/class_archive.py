@@ -150,7 +150,7 @@ class _LittleAws:
 
     @property
     def location(self) -> str:
-        """Of the table's newest metadata."""
+        """The location of the table's newest metadata."""
         return str(self._table["Parameters"]["metadata_location"])
 
     def add_table(self, location: str, metadata: str) -> None:

@@ -40,7 +40,7 @@ class SmokeError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """What Terraform says of it."""
+    """A value of the stack, from Terraform's outputs."""
 
     api_instance_url: str
     write_key: str
@@ -52,7 +52,7 @@ class Stack:
 
 
 def read_stack(folder: Path) -> Stack:
-    """Of the outputs of what was applied there."""
+    """Read the outputs of what was applied there."""
     command = ["terraform", f"-chdir={folder}", "output", "-json"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True)

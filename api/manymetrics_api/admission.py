@@ -39,7 +39,7 @@ class OverloadedError(Exception):
 
 
 class Body:
-    """What one request's body holds so far."""
+    """The bytes that one request's body holds so far."""
 
     __slots__ = ("_bytes", "_refused", "owner", "size", "task")
 
@@ -102,7 +102,7 @@ class BodyBytes:
             self._count(body, -body.size)
 
     def add(self, body: Body, size: int) -> None:
-        """As Body.add."""
+        """Like ``Body.add``."""
         self._count(body, size)
         while self._held[is_large := body.size > SMALL_BODY_BYTES] > self._most[is_large]:
             refused = self._newest_of_the_largest(body, is_large=is_large)

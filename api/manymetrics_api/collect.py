@@ -349,7 +349,7 @@ def refusal_answer(refusal: Refusal) -> Answer:
 
 
 def error_body(refusal: Refusal) -> dict[str, object]:
-    """As Segment's and RudderStack's clients read it (wire.md 2.5)."""
+    """Build the body of an error as Segment's and RudderStack's clients read it."""
     body: dict[str, object] = {
         "success": False,
         "error": refusal.code,

@@ -1,4 +1,4 @@
-"""What the committer says of itself, in a file of the data folder: for `doctor`, and for the log of the server.
+"""Keep the committer's state in a file of the data folder: for `doctor`, and for the log of the server.
 
 It is there only while commits fail, or the committer waits for its lock. A process that is started meanwhile counts on.
 """

@@ -254,7 +254,7 @@ def _add_settings(app: FastAPI, collector: Collector) -> None:
         },
     )
     async def segment_settings(request: Request, key: str) -> Response:
-        """What analytics.js asks for at its start: points it here, so that a page need only change its `cdnURL`."""
+        """Answer what analytics.js asks for at its start, so that a page need only change its `cdnURL`."""
         if is_server_key(key):
             return make_response(refusal_answer(SERVER_KEY))
         target: dict[str, object] = {"apiKey": key}
@@ -271,7 +271,7 @@ def _add_settings(app: FastAPI, collector: Collector) -> None:
     )
     @app.get("/sourceConfig", tags=["client settings"], include_in_schema=False)
     async def rudder_settings(request: Request, key: Annotated[str, Query(alias="writeKey")] = "") -> Response:
-        """What RudderStack's browser SDK asks for at its start."""
+        """Answer the settings that RudderStack's browser SDK asks for at its start."""
         if is_server_key(key):
             return make_response(refusal_answer(SERVER_KEY))
         quiet = {"errors": {"enabled": False}, "metrics": {"enabled": False}}
@@ -420,7 +420,7 @@ async def _server_error(_request: Request, _error: Exception) -> Response:
 
 
 def make_response(answer: Answer, more: Mapping[str, str] | None = None) -> Response:
-    """As the framework sends it."""
+    """Convert an answer to the framework's response."""
     response = Response(answer.body, status_code=answer.status, headers=more)
     response.raw_headers = [*(h for h in response.raw_headers if h[0] != b"content-length"), *answer.headers]
     return response

@@ -89,7 +89,7 @@ class HttpProtocol(HttpToolsProtocol):
     _unread: int | None = None  # bytes that may still come after a refusal; None while requests are taken
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
-        """As uvicorn's, with the limit on connections."""
+        """Like uvicorn's, with the limit on connections."""
         super().connection_made(transport)
         self._since, self._number = self.loop.time(), next(_numbers)
         self._head_timer = self.loop.call_later(HEAD_WAIT_S, self._head_is_late)
@@ -100,7 +100,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._collector = self.app.collector
 
     def data_received(self, data: bytes) -> None:
-        """As uvicorn's, with the limits."""
+        """Like uvicorn's, with the limits."""
         if self._unread is not None:
             self._unread -= len(data)
             if self._unread < 0:
@@ -123,20 +123,20 @@ class HttpProtocol(HttpToolsProtocol):
             )
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """As uvicorn's."""
+        """Like uvicorn's."""
         self._route = None
         self._stop_waiting()
         self._stop_head_timer()
         super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
-        """As uvicorn's, but its scope is made only for what goes its way."""
+        """Like uvicorn's, but its scope is made only for what goes its way."""
         self.url = b""
         self.headers = []
         self.expect_100_continue = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """As uvicorn's, with the limit. A chunked body's trailers come here too."""
+        """Like uvicorn's, with the limit. A chunked body's trailers come here too."""
         if len(self.headers) >= MAX_HEADERS:
             self._refusal = HEAD_TOO_LARGE
             raise ValueError
@@ -177,7 +177,7 @@ class HttpProtocol(HttpToolsProtocol):
         return False
 
     def on_headers_complete(self) -> None:
-        """As uvicorn's, or the fast path's start."""
+        """Like uvicorn's, or the fast path's start."""
         if self.parser.should_upgrade():
             return
         self._head_bytes = self._pieces = self._body_bytes = 0
@@ -189,7 +189,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._start_cycle()
 
     def on_body(self, body: bytes) -> None:
-        """As uvicorn's."""
+        """Like uvicorn's."""
         self._head_bytes = 0
         self._pieces += 1
         self._body_bytes += len(body)
@@ -202,7 +202,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._body.append(body)
 
     def on_message_complete(self) -> None:
-        """As uvicorn's, or the fast path's end."""
+        """Like uvicorn's, or the fast path's end."""
         if self.parser.should_upgrade():
             return None
         route = self._route
@@ -217,7 +217,7 @@ class HttpProtocol(HttpToolsProtocol):
         return None
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # uvicorn's words
-        """As uvicorn's: answers, and closes the connection."""
+        """Like uvicorn's: answers, and closes the connection."""
         self._refuse(self._refusal)
 
     def close_for_others(self) -> None:

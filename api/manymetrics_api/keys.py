@@ -95,22 +95,22 @@ class KeyTable:
         )
 
     def find(self, key: str) -> WriteKey | None:
-        """As Keys.find; never raises."""
+        """Like ``Keys.find``; never raises."""
         digest = _digest(key)
         known, found = self._by_digest.get(digest, _NONE)
         return found if hmac.compare_digest(known, digest) else None
 
     def known(self, authorization: bytes) -> WriteKey | None:
-        """As Keys.known; never raises."""
+        """Like ``Keys.known``; never raises."""
         return self._known.get(authorization)
 
     def remember(self, authorization: bytes, key: WriteKey) -> None:
-        """As Keys.remember; the bounds are on what a client can make us keep by writing one key in many ways."""
+        """Like ``Keys.remember``; the bounds are on what a client can make us keep by writing one key in many ways."""
         if len(authorization) <= _LONGEST_KNOWN and len(self._known) < _MOST_KNOWN:
             self._known[authorization] = key
 
     def origins(self) -> frozenset[str] | None:
-        """As Keys.origins; never raises."""
+        """Like ``Keys.origins``; never raises."""
         return self._origins
 
 
@@ -124,7 +124,7 @@ class FileKeys:
         self._trouble = ""
 
     def find(self, key: str) -> WriteKey | None:
-        """As Keys.find."""
+        """Like ``Keys.find``."""
         found = self._fresh().find(key)
         if found is None:
             now = self._clock()
@@ -134,16 +134,16 @@ class FileKeys:
         return found
 
     def known(self, authorization: bytes) -> WriteKey | None:
-        """As Keys.known."""
+        """Like ``Keys.known``."""
         return self._fresh().known(authorization)
 
     def remember(self, authorization: bytes, key: WriteKey) -> None:
-        """As Keys.remember."""
+        """Like ``Keys.remember``."""
         if self._table is not None:
             self._table.remember(authorization, key)
 
     def origins(self) -> frozenset[str] | None:
-        """As Keys.origins."""
+        """Like ``Keys.origins``."""
         return self._fresh().origins()
 
     def _fresh(self) -> KeyTable:
@@ -195,22 +195,22 @@ class WatchedKeys:
         threading.Thread(target=self._watch.run, name="keys", daemon=True).start()
 
     def find(self, key: str) -> WriteKey | None:
-        """As Keys.find."""
+        """Like ``Keys.find``."""
         found = self._fresh().find(key)
         return found if found is not None else self._newer(UNKNOWN_REMOTE_REREAD_S).find(key)
 
     def known(self, authorization: bytes) -> WriteKey | None:
-        """As Keys.known."""
+        """Like ``Keys.known``."""
         return self._fresh().known(authorization)
 
     def remember(self, authorization: bytes, key: WriteKey) -> None:
-        """As Keys.remember. Between find and this the keys may be other ones: those decide again."""
+        """Like ``Keys.remember``. Between find and this the keys may be other ones: those decide again."""
         held = self._watch.held
         if held is not None and held.table.find(key.key) == key:
             held.table.remember(authorization, key)
 
     def origins(self) -> frozenset[str] | None:
-        """As Keys.origins."""
+        """Like ``Keys.origins``."""
         return self._fresh().origins()
 
     def wait(self, timeout_s: float) -> None:
@@ -232,7 +232,7 @@ class WatchedKeys:
 
 
 class _Watch:
-    """What reads for WatchedKeys, and ends with them."""
+    """The thread that reads for WatchedKeys, and ends with them."""
 
     def __init__(self, read: Callable[[], list[WriteKey]], clock: Callable[[], float]) -> None:
         self._read, self._clock = read, clock
@@ -272,7 +272,7 @@ class _Watch:
             return not self._over
 
     def look(self, age_s: float, wait_s: float) -> _Held | None:
-        """What is held and no older than that, after a wait for it where there is none."""
+        """Return the keys that are held and no older than that, and wait for them where there are none."""
 
         def young() -> _Held | None:
             held = self.held
@@ -368,7 +368,7 @@ def repeated_keys(keys: Sequence[WriteKey]) -> list[list[int]]:
 
 
 def _why(text: str) -> str:
-    """What msgspec says, without what it quotes of the file: that may be a key in a wrong place."""
+    """Return msgspec's message without what it quotes of the file: that may be a key in a wrong place."""
     if text.startswith(("Object contains unknown field", "Invalid enum value")):
         return "a field or a kind that keys don't have" + text[text.rfind(" - at `$") :]
     return text

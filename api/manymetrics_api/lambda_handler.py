@@ -35,7 +35,7 @@ METRIC_EVERY_S = 60.0  # at most, of one environment: a client that is wrong is 
 
 
 def handler(payload: Payload, context: object) -> Payload:
-    """What Lambda calls. Raises SettingsError where a setting is missing."""
+    """Lambda's entry point. Raises SettingsError where a setting is missing."""
     return _root().answer(payload, context)
 
 

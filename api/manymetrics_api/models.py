@@ -1,4 +1,4 @@
-"""What the docs show of requests and answers. For /docs and /openapi.json only: no event is ever read through these."""
+"""Models of requests and answers for /docs and /openapi.json only: no event is ever read through these."""
 
 from __future__ import annotations
 
@@ -169,13 +169,13 @@ class Refused(BaseModel):
 
 
 class SegmentSettings(BaseModel):
-    """What analytics.js takes its target from."""
+    """The settings from which analytics.js takes its target."""
 
     integrations: dict[str, dict[str, str]]
 
 
 class RudderSettings(BaseModel):
-    """What RudderStack's browser SDK takes its source from."""
+    """The settings from which RudderStack's browser SDK takes its source."""
 
     source: dict[str, Any]
 

@@ -1,4 +1,4 @@
-"""What /openapi.json says beyond what FastAPI derives: where the write key goes, the bodies of events, the refusals."""
+"""Complete /openapi.json beyond what FastAPI derives: where the write key goes, the bodies of events, the refusals."""
 
 from __future__ import annotations
 

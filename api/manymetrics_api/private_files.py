@@ -64,7 +64,7 @@ def is_ours(folder: Path, path: Path) -> bool:
 
 
 def cure(path: Path) -> str:
-    """What the user does about a path that is open to others."""
+    """Say how to close a path that is open to others."""
     if path.is_dir() and path.stat().st_mode & stat.S_ISVTX:
         return f"{path} is shared by all users: name a folder of its own with --data-dir"
     return f"chmod {'700' if path.is_dir() else '600'} {path}, as the user that owns it"

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Route(NamedTuple):
-    """What a path takes. ``default_type`` is what an event without `type` is."""
+    """The kind of request that a path takes. ``default_type``: the type of an event without `type`."""
 
     batch: bool = False
     default_type: str | None = None

@@ -41,7 +41,7 @@ class BuiltSdk:
     released: dict[str, StaticFile]
 
     def script_tag(self, host: str, key: str) -> str | None:
-        """What a page loads the SDK with, checked by its hash (SRI); None where it is not built.
+        """The tag with which a page loads the SDK, checked by its hash (SRI); None where it is not built.
 
         ``host``: the URL of this server, without a slash at its end.
         """

@@ -1,4 +1,4 @@
-"""What a command says when others kept committing and it never got its turn."""
+"""Report that other processes kept committing, so that a command never got its turn."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def require_data(data_dir: Path) -> None:
 
 
 def require_tables(data_dir: Path) -> None:
-    """As require_data, and where the catalogue has no tables. What can't be read is for the command to say."""
+    """Like ``require_data``, also where the catalogue has no tables. Unreadable data is for the command to report."""
     from manymetrics.tables import EVENTS
     from manymetrics_insights.reader.folder import metadata_path
     from manymetrics_insights.reader.iceberg import LakeError

@@ -113,7 +113,7 @@ def _is_unicode(text: str) -> bool:
 
 
 def _message(error: Exception) -> str | None:
-    """What to tell the user, with the cure; None for what only a bug can cause."""
+    """The message for the user, with the cure; None for an error that only a bug can cause."""
     if isinstance(error, SettingsError | LostRacesError):
         return str(error)
     if isinstance(error, ModuleNotFoundError):

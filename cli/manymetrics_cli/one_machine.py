@@ -70,7 +70,7 @@ def stream_path(data_dir: Path) -> Path:
 
 
 def lock_path(data_dir: Path) -> Path:
-    """What the one committer of a data folder holds."""
+    """The lock that the one committer of a data folder holds."""
     return data_dir / "committer.lock"
 
 
@@ -179,7 +179,7 @@ def first_key(settings: Settings, keys: Keys, origin: str | None = None) -> Writ
 
 
 def sample_data(settings: Settings, keys: Keys) -> SampleData:
-    """What the sample page needs."""
+    """Build the functions that the sample page needs."""
     from manymetrics_cli.sample_page import SampleData
     from manymetrics_insights.reader.folder import Folder, metadata_path
 
@@ -494,7 +494,7 @@ def forget_server(data_dir: Path) -> None:
 
 
 def noted_server(data_dir: Path) -> Server | None:
-    """What note_server kept; a process that was killed may have left it."""
+    """Read what note_server wrote; a process that was killed may have left it."""
     try:
         return msgspec.json.decode(_server_path(data_dir).read_bytes(), type=Server)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):

@@ -23,7 +23,7 @@ def install_command(requirement: str) -> str:
 
 
 def missing_module(error: ModuleNotFoundError) -> str | None:
-    """What to tell the user, with the cure; None where the module is this project's own."""
+    """The message for the user, with the cure; None where the module is this project's own."""
     module = (error.name or "").partition(".")[0]
     if not module or module.startswith("manymetrics"):
         return None

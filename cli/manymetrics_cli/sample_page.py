@@ -38,7 +38,7 @@ _HERE = {"where": "here", "host": "", "athena": "", "workgroup": "", "database":
 
 @dataclass(frozen=True, slots=True)
 class SampleData:
-    """What the page needs of its root.
+    """The functions that the sample page needs.
 
     ``find_key``: a live browser key that pages of an origin may use, or None. ``query``: the command that asks the
     same tables. ``commit``: names what the table is now, cheaply. ``rows``: the newest of a project and anonymous id,
@@ -59,7 +59,7 @@ def add_sample_routes(app: FastAPI, sdk: BuiltSdk, data: SampleData, *, behind_p
     one_at_a_time = asyncio.Lock()
 
     def own_origin(request: Request) -> str | None:
-        """Of a browser on this machine, as it names it; None for any other."""
+        """The server's URL as a browser on this machine names it; None for any other client."""
         if behind_proxies or not is_from_this_machine(request):
             return None
         if "close" in request.headers.get("connection", "").lower():  # nginx's too, with HTTP/1.1, and no browser's

@@ -97,7 +97,7 @@ def property_name(stream: str) -> str:
 
 
 def encode(books: StreamBooks) -> str:
-    """As the property's text."""
+    """Encode as the property's text."""
     return _encoder.encode(books).decode()
 
 

@@ -43,7 +43,7 @@ NO_RAW = msgspec.Raw(b"")
 
 
 class Envelope(msgspec.Struct, gc=False, frozen=True, rename="camel"):
-    """What a request says beside its events. JSON values, as their own bytes; empty where absent."""
+    """The fields of a request next to its events. JSON values, as their own bytes; empty where absent."""
 
     write_key: msgspec.Raw = NO_RAW
     api_key: msgspec.Raw = msgspec.field(default=NO_RAW, name="api_key")
@@ -95,7 +95,7 @@ class Extra(dict[str, msgspec.Raw]):
 
 
 class Repairs(tuple[str, ...]):
-    """What was mended, sorted. A type of its own, as Extra."""
+    """The repairs of an event, sorted. A type of its own, like Extra."""
 
     __slots__ = ()
 
@@ -299,7 +299,7 @@ def _has_escapes(text: bytes) -> bool:
 
 
 def _digits(code: int) -> set[bytes]:
-    """Of an escape, in all spellings."""
+    """The hexadecimal digits of a character's escape, in all spellings."""
     first, last = tuple(f"{code:02x}")
     return {(one + other).encode() for one in (first, first.upper()) for other in (last, last.upper())}
 
@@ -393,7 +393,7 @@ def _masked(text: bytes) -> bytes:
 
 
 class _KeyPatterns(NamedTuple):
-    """Of masked text. ``name``: the key as a field's name; None for a short one, which counts only after a name."""
+    """Patterns over masked text. ``name``: the key as a field's name; None for a short key, which counts only after one."""
 
     name: re.Pattern[bytes] | None
     value: re.Pattern[bytes]
@@ -423,7 +423,7 @@ def _key_escapes(key: str) -> tuple[tuple[bytes, bytes], ...]:
 
 @lru_cache(maxsize=256)
 def _written(key: str) -> bytes:
-    """As JSON has it, without its quotes."""
+    """Encode text as in JSON, without its quotes."""
     return _encode(key)[1:-1]
 
 
@@ -579,7 +579,7 @@ def _check_lengths(event: Event, name: str | None) -> Event | Rejected:
 
 
 def _name_of_id(event: Event, value: str) -> str:
-    """As its client writes it."""
+    """Name the id's field as clients write it."""
     ids = {"message_id": "messageId", "user_id": "userId", "anonymous_id": "anonymousId", "previous_id": "previousId"}
     return next((name for attribute, name in ids.items() if getattr(event, attribute) is value), "groupId")
 
@@ -816,7 +816,7 @@ def _shadow(body: bytes) -> bytes:
 
 
 def _envelope_fields(body: bytes, spans: dict[str, Span]) -> dict[str, msgspec.Raw]:
-    """As they came: who reads them mends them, and can tell then which events show it."""
+    """Take the fields as they came: the reader repairs them, and can tell then which events show it."""
     values = {_ENVELOPE_FIELDS[name]: body[begin:end] for name, (begin, end) in spans.items()}
     if sum(len(value) for value in values.values() if _has_faults(value)) > MAX_MENDED_BYTES:
         raise TooManyValuesError(

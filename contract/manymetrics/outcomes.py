@@ -66,7 +66,7 @@ REASON_DOCS: dict[Reason, str] = {
 
 
 class RequestOutcome(StrEnum):
-    """What happened to a request. Only ``ok`` received events."""
+    """The outcome of a request. Only ``ok`` received events."""
 
     __hash__ = str.__hash__  # Enum's own is Python code, and each request is counted
 

@@ -36,7 +36,7 @@ _HEADER_BYTES = (
 
 
 class Stamp(msgspec.Struct, gc=False, array_like=True, frozen=True):
-    """What only the API knows of a request. The same for each of its events.
+    """The facts that only the API knows of a request; the same for each of its events.
 
     ``sent_at`` and what follows are the envelope's own JSON bytes, empty where absent.
     """
@@ -162,12 +162,12 @@ def count_events(data: bytes) -> int:
 
 
 def weight(data: bytes) -> int:
-    """What a record weighs, without inflating its events. Of what is no record, its length: it becomes one letter."""
+    """Weigh a record, without inflating its events. Bytes that are no record weigh their length: they become a letter."""
     return owner_and_weight(data)[1]
 
 
 def owner_and_weight(data: bytes) -> tuple[str, int]:
-    """As weight, and the project and kind of key that a record is of: empty for what is no record."""
+    """Like ``weight``, with the record's project and kind of key before it: empty for bytes that are no record."""
     if len(data) < _PREFIX or data[0] not in {PLAIN, ZSTD}:
         return "", MIN_EVENT_WEIGHT + len(data)
     try:
@@ -179,7 +179,7 @@ def owner_and_weight(data: bytes) -> tuple[str, int]:
 
 
 def sum_weights(lengths: Collection[int], shared: int) -> int:
-    """What events of these lengths weigh, each of which gets ``shared`` bytes of its batch."""
+    """Sum what events of these lengths weigh, each of which gets ``shared`` bytes of its batch."""
     return sum(map(max, lengths, repeat(MIN_EVENT_WEIGHT))) + shared * len(lengths)
 
 
@@ -188,7 +188,7 @@ def _header_bytes(data: bytes) -> int:
 
 
 def _first_bytes(data: bytes, length: int) -> bytes:
-    """Of what follows the prefix, inflated."""
+    """Inflate the first bytes of what follows the prefix."""
     if data[0] == PLAIN:
         return data[_PREFIX : _PREFIX + length]
     with _decompressor.stream_reader(memoryview(data)[_PREFIX:]) as reader:

@@ -23,7 +23,7 @@ MAX_QUERY_FIELDS = 500  # of a query; a field costs a microsecond before any key
 
 
 class Code(StrEnum):
-    """What the ``code`` of an answer says, for programs."""
+    """The ``code`` of an answer, for programs."""
 
     INVALID_JSON = "invalid_json"
     INVALID_ENCODING = "invalid_encoding"

@@ -51,7 +51,7 @@ class Settings:
     database: str = NAMESPACE
     """The Glue database of the tables on AWS, so that one region of an account has room for several."""
     engine: str = "spark"
-    """What the processor on AWS commits with: `spark`, or `arrow`, which takes no JVM and half the memory."""
+    """The engine of the processor on AWS: `spark`, or `arrow`, which takes no JVM and half the memory."""
     spark_jars: Path = Path("/opt/spark-jars")
     """Where Iceberg's two jars for Spark are, and `classes.jsa`, the class archive, if there is one."""
     archive: str = ""

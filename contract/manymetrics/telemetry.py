@@ -46,7 +46,7 @@ class JsonLines(logging.Formatter):
     """One JSON object a line, whatever a message holds; what was given as ``extra={"facts": {...}}`` beside it."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """As logging.Formatter.format."""
+        """Like ``logging.Formatter.format``."""
         line = {
             "at": self.formatTime(record),
             "level": record.levelname,

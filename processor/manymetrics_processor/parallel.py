@@ -1,4 +1,4 @@
-"""What does work on many files: this process, one after the other, or a cluster, many at once."""
+"""Map a function over many files: in this process, one after the other, or on a cluster, many at once."""
 
 from __future__ import annotations
 

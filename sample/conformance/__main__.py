@@ -187,7 +187,7 @@ def _agreed(args: argparse.Namespace, account: str) -> bool:
 
 @dataclass(slots=True)
 class _Outcome:
-    """What a run comes to, as it goes."""
+    """The findings of a run, as it goes."""
 
     secrets: list[str]
     results: list[Result] = field(default_factory=list)

@@ -34,7 +34,7 @@ _PERIOD_S = 3_600
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What was used since the stack was made, but for ``stored_bytes`` and ``hours``."""
+    """The usage since the stack was made, but for ``stored_bytes`` and ``hours``."""
 
     hours: float
     requests: float

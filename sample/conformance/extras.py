@@ -1,4 +1,4 @@
-"""What the probes make next to the stack, by boto3: a function URL, a function that echoes its payload, a queue.
+"""Make what probes need next to the stack, by boto3: a function URL, a function that echoes its payload, a queue.
 
 All is named after the stack and removed again, also by the run after one that was killed.
 """

@@ -24,7 +24,7 @@ _FIELD = re.compile(r"([A-Z][\w ]+?): ([\d.]+) (?:ms|MB)")
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Of one invocation. ``init_ms``: None for a warm one."""
+    """The figures of one invocation. ``init_ms``: None for a warm one."""
 
     duration_ms: float
     memory_mb: int

@@ -1,4 +1,4 @@
-"""What AWS still has of a stack: by its tag, and by its name where a service is asked for its list."""
+"""Find what AWS still has of a stack: by its tag, and by its name where a service lists its resources."""
 
 from __future__ import annotations
 

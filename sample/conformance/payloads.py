@@ -1,4 +1,4 @@
-"""What AWS hands a function for a request, as the echo tells it: recorded, and redacted so that it can be committed.
+"""Record the payloads that AWS hands a function, and redact them so that they can be committed.
 
 The echo is sent a stand-in for the write key. The addresses, account, hosts and ids of AWS are replaced by examples;
 ``redacted`` raises where anything is left that looks like one.

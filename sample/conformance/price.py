@@ -1,4 +1,4 @@
-"""What a run costs, by the model of `manymetrics cost`."""
+"""Estimate what a run costs, by the model of `manymetrics cost`."""
 
 from __future__ import annotations
 

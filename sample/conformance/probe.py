@@ -1,4 +1,4 @@
-"""What a probe is: a function with a name, and what comes of it."""
+"""A probe: a function with a name, and its result."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class NotRunError(Exception):
 
 @dataclass(slots=True)
 class Run:
-    """What the probes of one stack share. ``payloads`` are recorded, and not redacted yet."""
+    """The state that the probes of one stack share. ``payloads`` are recorded, and not redacted yet."""
 
     world: World
     stack: Stack

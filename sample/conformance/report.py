@@ -1,4 +1,4 @@
-"""What a run found, as JSON and as a page in Markdown, and the redacted payloads that can be committed."""
+"""Write a run's findings as JSON and as Markdown, and the redacted payloads that can be committed."""
 
 from __future__ import annotations
 

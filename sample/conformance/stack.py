@@ -110,7 +110,7 @@ class Stack:
         return self.outputs()
 
     def outputs(self) -> Outputs:
-        """What was applied. Raises ConformanceError where that is nothing, or only a part."""
+        """The outputs of the stack. Raises ConformanceError where nothing or only a part was applied."""
         told = json.loads(self._run("output", "-json", f"-state={self._state}", quiet=True))
         values = {name: told[name]["value"] for name in Outputs.__dataclass_fields__ if name in told}
         if len(values) < len(Outputs.__dataclass_fields__):
@@ -123,7 +123,7 @@ class Stack:
         return [*_resources(shown.get("values", {}).get("root_module", {}))]
 
     def planned_changes(self) -> dict[str, list[str]]:
-        """What another apply would change, as arguments by address."""
+        """The changes that another apply would make, as arguments by address."""
         plan = self._world.build.absolute() / "second.tfplan"
         self._run(
             "plan",
@@ -171,7 +171,7 @@ class Stack:
     def _run(
         self, command: str, *arguments: str, quiet: bool = False, accepted: frozenset[int] = frozenset({0})
     ) -> str:
-        """What it prints where ``quiet``; the rest goes to a log, which outlives this process as Terraform may."""
+        """Run Terraform; returns its output where ``quiet``. The rest goes to a log: Terraform may outlive this process."""
         build = self._world.build.absolute()
         environ = {**self._world.environ, "TF_DATA_DIR": str(build / "terraform"), "TF_IN_AUTOMATION": "1"}
         environ.pop("TF_WORKSPACE", None)

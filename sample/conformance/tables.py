@@ -77,7 +77,7 @@ def _saved_queries(run: Run) -> Iterator[tuple[str, str]]:
 
 
 def _difference(athena: list[dict[str, str | None]], duckdb: list[dict[str, Any]]) -> str:
-    """What differs, whatever the order of the rows; empty where nothing does."""
+    """Describe the differences, whatever the order of the rows; empty where there are none."""
     if len(athena) != len(duckdb):
         return f"{len(athena)} rows in Athena, {len(duckdb)} in DuckDB"
     if athena and list(athena[0]) != list(duckdb[0]):

@@ -1,4 +1,4 @@
-"""What the conformance run reaches: AWS, HTTP, time, and the commands of this machine. Tests hand in others."""
+"""The world of a conformance run: AWS, HTTP, time, and the commands of this machine. Tests hand in others."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Of an HTTP request."""
+    """The answer to an HTTP request."""
 
     status: int
     body: bytes

@@ -41,11 +41,11 @@ class Connection(asyncio.Protocol):
         self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """As asyncio's."""
+        """Like asyncio's."""
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        """As asyncio's."""
+        """Like asyncio's."""
         self.heard = True
         self._received += data
         try:
@@ -57,11 +57,11 @@ class Connection(asyncio.Protocol):
         return None
 
     def eof_received(self) -> None:
-        """As asyncio's: the connection closes."""
+        """Like asyncio's: the connection closes."""
         self.closed = True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """As asyncio's."""
+        """Like asyncio's."""
         self.closed = True
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(exc if isinstance(exc, OSError) else ConnectionResetError())

@@ -123,7 +123,7 @@ class SignedClient:
 
 
 async def _credentials() -> Credentials:
-    """As every AWS tool finds them: in the environment, else in profiles, of the container, of the machine."""
+    """Find credentials as every AWS tool does: environment, else profiles, the container, the machine."""
     key_id, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
     if key_id and secret:
         return Credentials(key_id, secret, os.environ.get("AWS_SESSION_TOKEN"))

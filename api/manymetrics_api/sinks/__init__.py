@@ -37,13 +37,13 @@ class MemorySink:
         self._keep = keep
 
     async def put(self, records: Sequence[bytes]) -> list[SinkResult]:
-        """As Sink.put, with the result that ``result`` is set to."""
+        """Like ``Sink.put``, with the result that ``result`` is set to."""
         if self._keep and self.result is SinkResult.STORED:
             self.records += records
         return [self.result] * len(records)
 
     async def ready(self) -> bool:
-        """As Sink.ready."""
+        """Like ``Sink.ready``."""
         return self.result is SinkResult.STORED
 
     async def close(self) -> None:

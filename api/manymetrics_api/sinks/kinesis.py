@@ -83,7 +83,7 @@ class KinesisSink:
         self._calls: set[asyncio.Task[None]] = set()
 
     async def put(self, records: Sequence[bytes]) -> list[SinkResult]:
-        """As Sink.put. Answers within PUT_TIMEOUT_S."""
+        """Like ``Sink.put``. Answers within PUT_TIMEOUT_S."""
         loop, until = asyncio.get_running_loop(), time.monotonic() + PUT_TIMEOUT_S
         waiting = [_Waiting(compress(record), loop.create_future(), until) for record in records]
         self._waiting += waiting
@@ -94,7 +94,7 @@ class KinesisSink:
         return [await record.future for record in waiting]
 
     async def ready(self) -> bool:
-        """As Sink.ready: whether the stream is there and takes records."""
+        """Like ``Sink.ready``: whether the stream is there and takes records."""
         try:
             answer = await self._client.call("DescribeStreamSummary", {"StreamName": self._stream}, CALL_TIMEOUT_S)
             status = msgspec.json.decode(answer, type=_Summary).stream.status
@@ -103,7 +103,7 @@ class KinesisSink:
         return status in {"ACTIVE", "UPDATING"}
 
     async def close(self) -> None:
-        """As Sink.close."""
+        """Like ``Sink.close``."""
         self._flush()
         await asyncio.gather(*self._calls)
         self._client.close()

@@ -39,7 +39,7 @@ class Lanes:
         self._until = 0.0
 
     def judge(self, records: Sequence[bytes]) -> Load:
-        """What a request's records are."""
+        """Weigh a request's records, and decide whether they wait aside."""
         now = self._clock()
         if now >= self._until:
             self._sent.clear()

@@ -208,7 +208,7 @@ class LocalStream:
         self._trouble = ""  # what was logged last, while nothing can be stored
 
     async def put(self, records: Sequence[bytes]) -> list[SinkResult]:
-        """As Sink.put. Answers within PUT_TIMEOUT_S; what it then still finds waiting is never stored."""
+        """Like ``Sink.put``. Answers within PUT_TIMEOUT_S; what it then still finds waiting is never stored."""
         if self._thread is None:
             self._start()
         loop = asyncio.get_running_loop()
@@ -221,7 +221,7 @@ class LocalStream:
             timer.cancel()
 
     async def ready(self) -> bool:
-        """As Sink.ready: writes a row."""
+        """Like ``Sink.ready``: writes a row."""
         return await self.put([b""]) == [SinkResult.STORED]
 
     async def close(self) -> None:

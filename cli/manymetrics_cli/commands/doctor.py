@@ -43,7 +43,7 @@ _MARKS = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found; ``cure`` is empty where all is well."""
+    """The result of one check; ``cure`` is empty where all is well."""
 
     check: str
     state: Literal["ok", "warn", "fail"]

@@ -69,7 +69,7 @@ examples:
 
 
 class QueryError(Exception):
-    """What is wrong with the question or where its answer should go. The message says the cure."""
+    """The question, or the target of its answer, is wrong. The message says the cure."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -128,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _message(error: Exception) -> str | None:
-    """What to tell the user; None for what only a bug can cause."""
+    """The message for the user; None for an error that only a bug can cause."""
     import duckdb
 
     from manymetrics_insights.reader.formats import escape_controls
@@ -218,7 +218,7 @@ class Statement(NamedTuple):
 
 
 def _heading(number: int, statement: Statement) -> str:
-    """What stands above the result of one of several statements: it can be read as SQL, too."""
+    """The header above the result of one of several statements; it is a comment in SQL, too."""
     from manymetrics_insights.reader.formats import escape_controls
 
     comment = statement.comment or f"-- statement {number}, line {statement.line}"
@@ -226,7 +226,7 @@ def _heading(number: int, statement: Statement) -> str:
 
 
 def _retried(ask: Callable[[], T]) -> T:
-    """What it returns, over newer snapshots where maintenance deletes files that were planned."""
+    """Run a read again over a newer snapshot where maintenance deleted files that were planned."""
     for _ in range(ATTEMPTS - 1):
         with suppress(FileNotFoundError):
             return ask()

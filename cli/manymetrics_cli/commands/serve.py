@@ -105,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _why_nothing_is_stored(data_dir: Path) -> str | None:
-    """What a start already sees of a data folder that takes nothing, with the cure."""
+    """The reason, with the cure, why a data folder can't take events, as far as a start can see."""
     import shutil
 
     from manymetrics_cli.one_machine import require_writable
@@ -121,7 +121,7 @@ def _why_nothing_is_stored(data_dir: Path) -> str | None:
 
 
 def _why_no_listening(host: str, port: int) -> str:
-    """What keeps a server from an address, with the cure."""
+    """The reason why a server can't listen on an address, with the cure."""
     import errno
     import socket
 
@@ -140,7 +140,7 @@ def _why_no_listening(host: str, port: int) -> str:
 
 
 def banner(settings: Settings) -> str:
-    """What to try first."""
+    """The lines to try first."""
     from manymetrics_cli.one_machine import first_key, shell_command
 
     url = f"http://{local_name(settings.host)}:{settings.port}"

@@ -133,7 +133,7 @@ def _reader_is_gone() -> bool:
 
 
 def describe(data: bytes, place: tuple[str, str, str]) -> list[dict[str, Any]]:
-    """What to show of a record's events; ``place`` is its stream, shard and sequence number.
+    """Describe a record's events; ``place`` is its stream, shard and sequence number.
 
     ``reason`` says why one will be a dead letter, or is null; ``raw`` is how its bytes begin.
     """
@@ -199,7 +199,7 @@ def _sent_type(raw: bytes) -> str | None:
 
 
 def _repairs(event: Event, request: Request, place: tuple[str, str, str, int]) -> str | None:
-    """What the event's row will say in its column `repairs`; None also where there will be no row."""
+    """The value of the column `repairs` in the event's row; None also where there will be no row."""
     from manymetrics_processor.decode.row import make_row
 
     try:

@@ -66,7 +66,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """Of one month."""
+    """The bill of one month."""
 
     lines: tuple[Line, ...]
     shards: int
@@ -175,7 +175,7 @@ def _turn(low: float, high: float, test: Callable[[float], bool]) -> float:
 
 
 def billed_ms(cpu_ms: float, wall_ms: float, wait_ms: float, memory_mb: int) -> int:
-    """What Lambda bills for work that took so long on a whole core that was measured."""
+    """Convert seconds that were measured on a whole core to those that Lambda bills."""
     return ceil(CORE_FACTOR * max(wall_ms, cpu_ms * FULL_CORE_MB / memory_mb) + wait_ms)
 
 

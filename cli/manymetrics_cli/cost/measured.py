@@ -99,7 +99,7 @@ class Measured:
         return self.api_cpu_ms[low] + slope * (events - low)
 
     def stream_bytes(self, events: float, event_bytes: float) -> float:
-        """Of a record. Packed at the largest measured size that it reaches: small records compress badly."""
+        """The bytes of a record, packed at the largest measured size that it reaches: small records compress badly."""
         reached = max(size for size in RECORD_SIZES if size <= max(1, events))
         return events * event_bytes * self.stream_ratio[reached]
 

@@ -23,7 +23,7 @@ class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Prices(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the bill needs, without free tiers."""
+    """The prices that the bill needs, without free tiers."""
 
     as_of: str
     region: str

@@ -25,7 +25,7 @@ NOT_IN_IT: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was asked, and all that the answer is made of."""
+    """The question, and all that the answer is made of."""
 
     stack: Stack
     traffic: Traffic
@@ -92,7 +92,7 @@ class Report:
         ]
 
     def not_in_it(self) -> list[str]:
-        """What the bill leaves out."""
+        """List what the bill leaves out."""
         asked = []
         if not self.traffic.athena_gb:
             asked.append(f"Athena's queries (${self.prices.athena_scanned.of(1024):g} a TB scanned): --athena-gb")

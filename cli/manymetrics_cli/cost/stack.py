@@ -1,4 +1,4 @@
-"""What is priced: a deployment and the events that it gets."""
+"""A deployment, and the events that it gets: what is priced."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PROCESSOR_MB: dict[Engine, int] = {"spark": 1792, "arrow": 1024}  # processor/RE
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """As deployed; the defaults are those of the project."""
+    """A deployment; the defaults are those of the project."""
 
     ingress: Ingress = "http_api"
     api_memory_mb: int = 256

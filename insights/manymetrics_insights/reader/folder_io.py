@@ -9,9 +9,9 @@ from manymetrics.data_folder import path_in
 
 
 class FolderFileIO(PyArrowFileIO):
-    """As pyiceberg's, for the tables' files in the folder that the property ``folder`` names."""
+    """Like pyiceberg's, for the tables' files in the folder that the property ``folder`` names."""
 
     @staticmethod
     def parse_location(location: str, properties: Properties = EMPTY_DICT) -> tuple[str, str, str]:
-        """As PyArrowFileIO.parse_location. Raises ValueError."""
+        """Like ``PyArrowFileIO.parse_location``. Raises ValueError."""
         return "file", "", path_in(properties["folder"], location)

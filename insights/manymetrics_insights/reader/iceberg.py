@@ -1,4 +1,4 @@
-"""What a table is now, read without PyIceberg: importing that takes longer than most queries.
+"""Read a table's current state without PyIceberg, whose import takes longer than most queries.
 
     source --metadata_location--> metadata.json --current snapshot--> manifest list --> manifests --> data, delete files
 
@@ -73,7 +73,7 @@ class Source(Protocol):
         """The file that says what the table is now, or None where nothing has made it yet. Raises LakeError."""
 
     def path(self, location: str) -> str:
-        """What DuckDB opens for a location. Raises LakeError."""
+        """The path that DuckDB opens for a location. Raises LakeError."""
 
     def read(self, locations: Sequence[str]) -> Iterator[bytes]:
         """Whole files, in this order. Raises FileNotFoundError, LakeError."""
@@ -82,7 +82,7 @@ class Source(Protocol):
         """Let DuckDB read these files."""
 
     def pyiceberg_properties(self) -> dict[str, str]:
-        """What PyIceberg needs to read the same files."""
+        """The properties with which PyIceberg reads the same files."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ class StreamRecord(NamedTuple):
 
     @property
     def weight(self) -> int:
-        """As records.weight."""
+        """Like ``records.weight``."""
         return weight(self.data) if self.known_weight is None else self.known_weight
 
 
@@ -99,7 +99,7 @@ class Batch:
 
     @property
     def part(self) -> tuple[str, int, int] | None:
-        """As StreamBooks.moved takes it."""
+        """The argument ``part`` of StreamBooks.moved."""
         return None if self.end is None else (*self.keys[-1], self.end)
 
 
@@ -114,7 +114,7 @@ WHOLE_RECORD = -1
 
 
 def in_order(records: Iterable[StreamRecord]) -> list[StreamRecord]:
-    """As a batch has them: by shard and sequence number."""
+    """Sort records as a batch has them: by shard and sequence number."""
     return sorted(records, key=lambda record: (record.shard, record.sequence))
 
 
@@ -263,7 +263,7 @@ def _decode_record(
 
 
 def unstorable_event(error: str, cut: Cut | None) -> Rejected:
-    """What becomes a dead letter because storing it raised ``error``."""
+    """Reject an event because storing it raised ``error``."""
     return Rejected(Reason.UNSTORABLE, error if cut is None else f"{error}, {cut.length} bytes, sha256 {cut.sha256}")
 
 

@@ -58,7 +58,7 @@ _TYPES: dict[str, Any] = {"string": str | None, "int": _Int32 | None, "long": _I
 
 
 def _field(column: Column) -> tuple[str, Any, Any]:
-    """Of a strict struct. An address is taken with care, as only what a server says in it counts."""
+    """Define a strict struct's field. An address is read with care, as only a server may set it."""
     leaf = _split(column)[1]
     return (leaf, msgspec.Raw, NO_RAW) if column.name == _IP else (leaf, _TYPES[column.type], None)
 
@@ -82,7 +82,7 @@ _values: Callable[[_Strict], tuple[Any, ...]] = attrgetter(
 
 
 class BatchContext(NamedTuple):
-    """What a batch's context says for its events: ``outer``, or ``outer_text`` where it is no object.
+    """A batch's context, for its events: ``outer``, or ``outer_text`` where it is no object.
 
     The rest is made once, and is that of each event without a context of its own. ``columns`` is not to be changed, and
     None where they can't be read: then each event finds that out. ``rest`` is the JSON text of what has no column,
@@ -139,7 +139,7 @@ def context_columns(event: Event, stamp: Stamp, batch: BatchContext) -> Columns:
 
 
 def _columns_of_batch(columns: list[object], event: Event, batch: BatchContext) -> Columns:
-    """As context_columns, for an event without a context of its own: nothing that is long is made again."""
+    """Like ``context_columns``, for an event without a context of its own: nothing that is long is made again."""
     traits, rest = json_text(event.traits), batch.rest
     if batch.traits is not None and _may_have_traits_elsewhere(event) and _are_better_traits(batch.traits, traits):
         traits, rest = json_text(batch.traits), batch.rest_of_identify
@@ -161,7 +161,7 @@ def _has_keys(raw: msgspec.Raw) -> bool:
 
 
 def _of_event(columns: list[object], event: Event) -> list[object]:
-    """What the event says outside of a context, where that says nothing."""
+    """Fill columns that the context leaves empty from the event's other fields."""
     if columns[_CHANNEL_AT] is None:
         columns[_CHANNEL_AT] = event.channel
     if event.type == "page":
@@ -174,7 +174,7 @@ def _to_json_text(context: Raws) -> str | None:
 
 
 def _quick_columns(event: Event, stamp: Stamp) -> Columns | None:
-    """As context_columns, for a context that holds just what has columns; None for any other."""
+    """Like ``context_columns``, for a context that holds just what has columns; None for any other."""
     try:
         context = _strict_context.decode(event.context) if event.context else _NO_CONTEXT
     except msgspec.ValidationError:

@@ -43,7 +43,7 @@ Row = tuple[object, ...]
 
 
 class Mended(NamedTuple):
-    """What was mended in a field of the envelope. ``members``: in which of its members; None where it is no object."""
+    """The repairs in a field of the envelope. ``members``: in which of its members; None where it is no object."""
 
     repairs: tuple[str, ...]
     members: frozenset[str] | None
@@ -115,7 +115,7 @@ def _mended_members(text: str, mended: bytes) -> frozenset[str] | None:
 
 
 def _shown_repairs(event: Event, mended: dict[str, Mended]) -> list[str]:
-    """What was mended of the batch's and is in this event's row: its own members replace them."""
+    """List the batch's repairs that show in this event's row: its own members replace them."""
     own: dict[str, msgspec.Raw] = {"context": event.context, "integrations": event.integrations}
     shown: list[str] = []
     for name, field in mended.items():
@@ -246,7 +246,7 @@ def _checked(time: int | None, written: object, received_at: int, repairs: list[
 
 
 def _names_zone(written: object) -> bool:
-    """Of what parse_time read."""
+    """Whether a time that parse_time read names its zone."""
     if type(written) is not str or (written[10:11] == "T" and written[-1:] == "Z"):  # about every one
         return True
     return _is_epoch(written) or _ZONE.match(written) is not None

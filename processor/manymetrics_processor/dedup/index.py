@@ -37,13 +37,13 @@ class Run:
 
     @classmethod
     def of(cls, ids: Ids) -> Run:
-        """Of ids in any order."""
+        """Make a run of ids in any order."""
         order = np.argsort(ids[:, 0], kind="stable")
         return cls(np.ascontiguousarray(ids[order, 0]), np.ascontiguousarray(ids[order, 1]))
 
     @classmethod
     def decode(cls, data: bytes, name: str) -> Run:
-        """Of what ``encode`` made; the bytes are not copied."""
+        """Decode what ``encode`` made; the bytes are not copied."""
         first, second = np.frombuffer(data, dtype="<u8").reshape(2, -1)
         return cls(first, second, name)
 

@@ -96,7 +96,7 @@ def make_window(settings: Settings, catalog: Catalog) -> Window:
 
 
 def make_event_source(environ: Mapping[str, str], options: Options, failures: str | None = None) -> EventSource:
-    """What runs the processor without Lambda. Raises SettingsError.
+    """Build the poller that runs the processor without Lambda. Raises SettingsError.
 
     ``failures``: the location under which batches are kept that are given up.
     """
@@ -141,7 +141,7 @@ def stream_name(kinesis: Any, arn: str) -> str:  # noqa: ANN401  # boto3 ships n
 
 
 def known_stream_name(kinesis: Any, arn: str) -> str:  # noqa: ANN401  # as above
-    """As stream_name; the ARN alone where the stream is gone, for what can still be replayed of it."""
+    """Like ``stream_name``; the ARN alone where the stream is gone, for what can still be replayed of it."""
     try:
         return stream_name(kinesis, arn)
     except kinesis.exceptions.ResourceNotFoundException:

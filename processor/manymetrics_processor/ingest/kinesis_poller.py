@@ -111,7 +111,7 @@ class EventSource:
         return {one["ShardId"]: [one[name] for name in names if one.get(name)] for one in found}
 
     def read(self, iterator: str) -> Mapping[str, Any]:
-        """As Kinesis's GetRecords."""
+        """Like Kinesis's GetRecords."""
         answer: Mapping[str, Any] = self._kinesis.get_records(
             StreamARN=self._arn, ShardIterator=iterator, Limit=_READ_LIMIT
         )

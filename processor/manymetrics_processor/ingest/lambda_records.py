@@ -16,7 +16,7 @@ MAX_BYTES = 32_000_000  # of records.weight
 
 
 def stream_record(record: Mapping[str, Any]) -> StreamRecord:
-    """Of a record of Lambda's Kinesis event."""
+    """Convert a record of Lambda's Kinesis event."""
     shard = record["eventID"].partition(":")[0]
     kinesis = record["kinesis"]
     arrived_at = round(kinesis["approximateArrivalTimestamp"] * 1_000_000)

@@ -206,7 +206,7 @@ class Committer:
         return found
 
     def _read_on(self, records: list[StreamRecord], stream: str) -> list[StreamRecord]:
-        """What follows in a backlog; none where the source became another stream, whose numbers are its own."""
+        """Read what follows in a backlog; none where the source became another stream, whose numbers are its own."""
         if not self._is_full(records):
             return []
         found = self._read(records[-1].sequence)

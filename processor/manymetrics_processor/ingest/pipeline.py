@@ -105,7 +105,7 @@ class _Isolation:
         self._outcomes: dict[tuple[str, int], list[bytes | None]] = {}
 
     def run(self) -> Committed:
-        """As pipeline.run."""
+        """Like ``pipeline.run``."""
         books = self._commit(0, len(self._spans))
         outcomes = [self._outcomes.get((record.shard, record.sequence), [None]) for record in self._records]
         return Committed(books, [None if None in parts else b"".join(filter(None, parts)) for parts in outcomes])
@@ -181,7 +181,7 @@ def _plain_record(received_at: int) -> StreamRecord:
 
 
 def commit(batch: Batch, lake: Lake, window: Window) -> Committed:
-    """As run, for a batch that is decoded."""
+    """Like ``run``, for a batch that is decoded."""
     if batch.reasons:
         lake.commit(DEAD_LETTERS, batch.stream, lambda iceberg, books: _plan_letters(batch, lake, iceberg, books))
     events = _EventsPlan(batch, lake, window)
@@ -248,7 +248,7 @@ class _EventsPlan:
         return Plan(self._files, moved)
 
     def outcomes(self) -> list[bytes | None]:
-        """As Committed.outcomes, after the last plan was committed."""
+        """Like ``Committed.outcomes``, after the last plan was committed."""
         marks = [bytearray(of_record) for of_record in self._batch.outcomes]
         events = self._batch.events
         for row in np.flatnonzero(~self.stored):

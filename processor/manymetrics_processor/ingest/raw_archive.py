@@ -69,7 +69,7 @@ def read(io: FileIO, location: str) -> Iterator[tuple[str, list[StreamRecord]]]:
 
 
 def decode(data: bytes) -> Iterator[tuple[str, list[StreamRecord]]]:
-    """Of what encode made. Raises ValueError and KeyError, some as it goes."""
+    """Decode what encode made. Raises ValueError and KeyError, some while it is iterated."""
     try:
         rows = pq.read_table(BytesIO(data)).to_pylist()
     except OSError as error:  # pages that are damaged: nothing is read from anywhere here

@@ -206,7 +206,7 @@ class _Windows:
         return self.up_to(int(batch.events.day.max(initial=0)))
 
     def up_to(self, day: int) -> Window:
-        """As ``of``, for events received up to a day."""
+        """Like ``of``, for events received up to a day."""
         last_day = day + self._days
         if last_day > self._last_day:
             self._last_day = last_day + self._days

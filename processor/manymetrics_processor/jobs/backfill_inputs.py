@@ -1,4 +1,4 @@
-"""What is to be backfilled, cut into pieces that one task each decodes: objects of the raw archive, or NDJSON.
+"""Cut what is to be backfilled into pieces that one task each decodes: objects of the raw archive, or NDJSON.
 
 A line of NDJSON is an event as the API takes it, or as Segment and others export it. It was received when its
 ``receivedAt`` says, else when it happened, else when its file was written. Its id, where it has none, is made from its
@@ -64,7 +64,7 @@ _ARCHIVED = re.compile(r"^([0-9a-f]{16})-(.+)-(\d+)-(\d+)" + re.escape(raw_archi
 
 
 Part = tuple[int, list[bytes]]
-"""Of a file of lines: where it ends, and the lines."""
+"""Read a file of lines: where each ends, and the lines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class LinesPiece(Piece):
 
 
 class Decoded(NamedTuple):
-    """What a piece holds: without its columns, and these in Arrow's own format. ``problem``: what was wrong with it."""
+    """The batch of a piece, its columns in Arrow's own format. ``problem``: what was wrong with the piece."""
 
     facts: Batch
     letter_ids: list[str]
@@ -448,6 +448,6 @@ def to_bytes(table: pa.Table) -> bytes:
 
 
 def from_bytes(data: bytes) -> pa.Table:
-    """Of to_bytes."""
+    """Undo ``to_bytes``."""
     with pa.ipc.open_stream(data) as reader:
         return reader.read_all()

@@ -24,7 +24,7 @@ class Cluster:
         return int(self._context.defaultParallelism)
 
     def map(self, function: Callable[[T], R], items: Iterable[T], /) -> list[R]:
-        """As the builtin, a task an item."""
+        """Like the builtin, a task an item."""
         given = list(items)
         return self._context.parallelize(given, len(given)).map(function).collect() if given else []
 
@@ -35,7 +35,7 @@ class Cluster:
         items: Iterable[T],
         count: int,
     ) -> list[R]:
-        """What ``parts`` makes of the items, brought together by its number (below ``count``), in no order."""
+        """Gather what ``parts`` makes of the items by its number (below ``count``), in no order."""
         given = list(items)
         made = self._context.parallelize(given, len(given)).flatMap(parts) if given else self._context.emptyRDD()
         return _gathered(made, together, count)
@@ -51,7 +51,7 @@ class Cluster:
 
 
 class Kept(Generic[T]):
-    """Of ``Cluster.keep``."""
+    """The result of ``Cluster.keep``."""
 
     def __init__(self, made: Any) -> None:  # noqa: ANN401  # an RDD
         self._made = made
@@ -64,7 +64,7 @@ class Kept(Generic[T]):
     def gather(
         self, parts: Callable[[T], Iterable[tuple[int, Any]]], together: Callable[[int, list[Any]], R], count: int
     ) -> list[R]:
-        """As Cluster.gather."""
+        """Like ``Cluster.gather``."""
         return _gathered(self._made.flatMap(parts), together, count)
 
     def forget(self) -> None:

@@ -25,7 +25,7 @@ FILE_ROWS = 250_000  # a data file, about 25 MB
 PASSED_OVER = b"-"  # beside decode's marks
 
 PartKey = tuple[tuple[str, int], ...]
-"""What names a part of what is decoded: the shard and sequence number of its first record, where it has one."""
+"""Name a part of what is decoded: the shard and sequence number of its first record, where it has one."""
 
 
 def batch_on_cluster(source: str, facts: Sequence[Batch], on: Cluster, decoded: Kept[Decoded]) -> Batch:
@@ -98,7 +98,7 @@ class RowsOnCluster:
         return cls(on, decoded, name, parts, np.ones(sum(map(len, parts.values())), dtype=np.bool_))
 
     def filter(self, kept: pa.BooleanArray) -> RowsOnCluster:
-        """As Arrow's."""
+        """Like Arrow's."""
         fewer = self.kept.copy()
         fewer[self.kept] = kept.to_numpy(zero_copy_only=False)
         return replace(self, kept=fewer)
@@ -148,6 +148,6 @@ class ClusterEngine(ArrowEngine):
     """Stages where the rows are; commits from here."""
 
     def stage(self, table: Table, iceberg: IcebergTable, rows: Rows) -> list[DataFile]:
-        """As Engine.stage."""
+        """Like ``Engine.stage``."""
         files: list[DataFile] = rows.table.stage(table, iceberg)
         return files

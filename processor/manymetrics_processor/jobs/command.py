@@ -1,4 +1,4 @@
-"""What the jobs have in common as commands."""
+"""Arguments, settings and errors that the jobs' commands share."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def megabytes(text: str) -> int:
 
 @contextmanager
 def errors_in_a_line(parser: argparse.ArgumentParser, *others: type[Exception]) -> Iterator[None]:
-    """What a person can mend ends the job with what it says, without a traceback."""
+    """End the job with the message of an error that a person can fix, without a traceback."""
     ours = (SettingsError, NoSuchTableError, ForeignTableError, UnreadableDeletesError, CommitContentionError)
     known: tuple[type[Exception], ...] = (*ours, *others)
     try:

@@ -68,7 +68,7 @@ class Report:
 
 
 class Limits(NamedTuple):
-    """What a file is merged up to, and of which day (since 1970, UTC) on."""
+    """The size up to which files are merged, and from which day (since 1970, UTC) on."""
 
     file_bytes: int = FILE_BYTES
     file_rows: int = FILE_ROWS

@@ -44,11 +44,11 @@ class ArrowEngine:
     """The light engine, and that of one machine."""
 
     def is_alive(self) -> bool:
-        """As Engine.is_alive."""
+        """Like ``Engine.is_alive``."""
         return True
 
     def stage(self, table: Table, iceberg: IcebergTable, rows: Rows) -> list[DataFile]:
-        """As Engine.stage."""
+        """Like ``Engine.stage``."""
         days, starts = np.unique(rows.day, return_index=True)
         stops = [*starts[1:], len(rows.day)]
         return [
@@ -57,7 +57,7 @@ class ArrowEngine:
         ]
 
     def try_out(self, table: Table, iceberg: IcebergTable, rows: Rows) -> None:
-        """As Engine.try_out."""
+        """Like ``Engine.try_out``."""
         files: list[DataFile] = []
         try:
             files += self.stage(table, iceberg, rows)
@@ -73,7 +73,7 @@ class ArrowEngine:
         summary: Mapping[str, str],
         properties: Mapping[str, str],
     ) -> int:
-        """As Engine.append."""
+        """Like ``Engine.append``."""
         return pyiceberg_commits.append(iceberg, files, summary, properties)
 
 

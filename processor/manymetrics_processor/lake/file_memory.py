@@ -49,7 +49,7 @@ def _row_bytes(rows: pa.Table) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
 
 @lru_cache(maxsize=10_000)  # a data file never changes
 def memory_bytes(io: FileIO, location: str) -> int:
-    """What a file's rows take in Arrow's memory, in bytes: about it, and never much less. Raises FileNotFoundError.
+    """Estimate what a file's rows take in Arrow's memory, in bytes; never much less. Raises FileNotFoundError.
 
     It holds no more at once than a row group with each value once. 0.5 ms of CPU where the file says it, else 3.
     """

@@ -50,7 +50,7 @@ def find_endpoint(service: str, environ: Mapping[str, str]) -> str | None:
 
 
 class S3FileIO(PyArrowFileIO):
-    """As pyiceberg's; a small file takes one PUT instead of the three requests of a multipart upload."""
+    """Like pyiceberg's; a small file takes one PUT instead of the three requests of a multipart upload."""
 
     def _initialize_s3_fs(self, netloc: str | None) -> FileSystem:
         del netloc
@@ -79,7 +79,7 @@ class S3FileIO(PyArrowFileIO):
 
 
 class _Catalog(GlueCatalog):
-    """As pyiceberg's, but for a commit whose outcome isn't known."""
+    """Like pyiceberg's, but for a commit whose outcome isn't known."""
 
     def commit_table(self, *arguments: Any) -> Any:  # noqa: ANN401  # as the real one
         try:

@@ -94,7 +94,7 @@ def reading_stored(what: str) -> Iterator[None]:
 
 
 def rolled_back(name: str, location: str, seen: str) -> RolledBackError:
-    """What to raise where a table is older than it was."""
+    """Make the error for a table that is older than it was."""
     return RolledBackError(
         f"the catalogue is older than its tables: {name} is at {location}, and was at {seen}. Put back the newer "
         "catalogue, or on one machine stop the server and run `manymetrics recover`"
@@ -110,7 +110,7 @@ def read_metadata(io: FileIO, location: str) -> StaticTable | None:
 
 
 class Plan(NamedTuple):
-    """What to commit: what the engine staged (none is fine) and the books after it."""
+    """A commit: the files that the engine staged (none is fine) and the books after it."""
 
     files: Sequence[Any]
     books: StreamBooks
@@ -256,7 +256,7 @@ class Lake:
         return self._engine.stage(table, iceberg, rows)
 
     def try_out(self, table: Table, rows: Rows) -> None:
-        """As Engine.try_out, on the table as it is."""
+        """Like ``Engine.try_out``, on the table as it is."""
         if len(rows.day):
             with reading_stored(table.name):
                 iceberg = self.load(table)
@@ -412,7 +412,7 @@ def live_files(iceberg: IcebergTable) -> Iterator[DataFile]:
 
 
 def delete_manifests(iceberg: IcebergTable) -> list[ManifestFile]:
-    """What says which rows are deleted: only others' commits do (Athena's DELETE, UPDATE and MERGE)."""
+    """List the manifests of deleted rows: only others' commits make them (Athena's DELETE, UPDATE, MERGE)."""
     return _manifests(iceberg, ManifestContent.DELETES)
 
 

@@ -72,11 +72,11 @@ class _Catalog(SqlCatalog):
 
 
 class SyncedFileIO(PyArrowFileIO):
-    """As pyiceberg's, in one folder; what is written is remembered, to be synced before a commit."""
+    """Like pyiceberg's, in one folder; what is written is remembered, to be synced before a commit."""
 
     @staticmethod
     def parse_location(location: str, properties: Properties = EMPTY_DICT) -> tuple[str, str, str]:
-        """As PyArrowFileIO.parse_location. Raises ValueError for a file that is not in the folder's warehouse."""
+        """Like ``PyArrowFileIO.parse_location``. Raises ValueError for a file that is not in the folder's warehouse."""
         warehouse = f"{properties['warehouse']}/"
         if "://" not in location:  # as somebody wrote it
             location = f"file://{os.path.abspath(location)}"  # noqa: PTH100  # Path keeps `..`
@@ -85,12 +85,12 @@ class SyncedFileIO(PyArrowFileIO):
         return "file", "", f"{properties[_FOLDER]}/warehouse/{location.removeprefix(warehouse)}"
 
     def new_output(self, location: str) -> PyArrowFile:
-        """As FileIO.new_output."""
+        """Like ``FileIO.new_output``."""
         self.note_written(location)
         return super().new_output(location)
 
     def note_written(self, location: str) -> None:
-        """As storage.NotesWritten."""
+        """Like ``storage.NotesWritten``."""
         _written.add(self.parse_location(location, self.properties)[2])
 
 

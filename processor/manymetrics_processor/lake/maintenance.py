@@ -60,7 +60,7 @@ log = logging.getLogger("manymetrics.maintenance")
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What maintenance did to one table."""
+    """The report of maintenance on one table."""
 
     table: str
     files_before: int
@@ -70,7 +70,7 @@ class Report:
 
 
 class Maintenance:
-    """What is due after so many commits, between two of them: beside them it would lose each race."""
+    """Maintenance that is due after so many commits, between two of them: concurrently it would lose each race."""
 
     def __init__(self, lake: Lake) -> None:
         self._lake = lake

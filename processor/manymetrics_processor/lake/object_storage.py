@@ -83,7 +83,7 @@ def list_files(io: FileIO, folder: str) -> Iterator[tuple[str, float]]:
 
 
 def stored_files(io: FileIO, folder: str) -> Iterator[StoredFile]:
-    """As list_files, with what there is to know of each."""
+    """Like ``list_files``, with the storage's facts of each."""
     system, path = locate(io, folder)
     if system.get_file_info(path).type == pa_fs.FileType.File:
         return

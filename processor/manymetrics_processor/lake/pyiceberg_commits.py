@@ -81,7 +81,7 @@ class conflicts:  # noqa: N801  # reads as the statement it is
 
 
 class _Transaction(Transaction):
-    """As pyiceberg's, which copies the table's metadata at each of fifteen looks: half the CPU of a commit."""
+    """Like pyiceberg's, which copies the table's metadata at each of fifteen looks: half the CPU of a commit."""
 
     _built: tuple[object, TableMetadata] | None = None
 

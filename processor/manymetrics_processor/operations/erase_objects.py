@@ -30,7 +30,7 @@ from manymetrics_processor.parallel import Spread
 
 @dataclass(slots=True)
 class ObjectsReceipt:
-    """What was erased under one location. ``unreadable``: objects that may hold something of theirs."""
+    """The report of an erasure under one location. ``unreadable``: objects that may hold something of theirs."""
 
     location: str
     objects: int = 0
@@ -77,7 +77,7 @@ def _scrub_archived(data: bytes, person: Person) -> tuple[bytes, int]:
 
 
 def _scrub_batch(data: bytes, person: Person) -> tuple[bytes, int]:
-    """Of a batch as Lambda's failure destination keeps it."""
+    """Scrub a batch as Lambda's failure destination keeps it."""
     body = msgspec.json.decode(data, type=dict[str, Any])
     payload = parse_payload(body)
     records = [stream_record(record) for record in payload["Records"]]

@@ -65,7 +65,7 @@ class Person:
 
     @property
     def caution(self) -> str:
-        """What to know before it is erased; empty mostly."""
+        """A warning to show before anything is erased; empty mostly."""
         named = sorted(one for one in {self.user_id, *self.anonymous_ids} if one is not None and is_placeholder(one))
         if not named:
             return ""
@@ -75,7 +75,7 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What was erased from one table. Files are data files, before and after.
+    """The report of an erasure from one table. Files are data files, before and after.
 
     ``files_left``: how many files that hold such rows are no longer part of the table, but too young to be removed.
     """
@@ -109,7 +109,7 @@ Device = tuple[str, str]
 """Project and anonymous id."""
 
 LastUser = tuple[datetime, str, str]
-"""Of a device: when, the message id, and the user."""
+"""The last sight of a device: when, the message id, and the user."""
 
 
 def _find_devices(iceberg: IcebergTable, person: Person, file: DataFile) -> set[Device]:

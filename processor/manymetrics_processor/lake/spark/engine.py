@@ -74,7 +74,7 @@ class SparkEngine:
         self._deleting_io: Any = None
 
     def is_alive(self) -> bool:
-        """As Engine.is_alive; it waits for a JVM that is about to end."""
+        """Like ``Engine.is_alive``; it waits for a JVM that is about to end."""
         return "_session" not in vars(self) or is_running(self._session)
 
     @cached_property
@@ -105,7 +105,7 @@ class SparkEngine:
             return self._stage(table, iceberg, rows)
 
     def try_out(self, table: Table, iceberg: IcebergTable, rows: Rows) -> None:
-        """As Engine.try_out; the manifests that it writes stay until they are removed as orphans."""
+        """Like ``Engine.try_out``; the manifests that it writes stay until they are removed as orphans."""
         files: Sequence[Any] = []
         try:
             files = self.stage(table, iceberg, rows)
@@ -168,7 +168,7 @@ class SparkEngine:
         return update.apply()
 
     def _remove_old_metadata(self, handle: Any, base: Any, metadata: Any) -> None:  # noqa: ANN401  # Java's
-        """As the table's ``write.metadata.delete-after-commit.enabled`` says; what can't be deleted is left."""
+        """Remove old metadata as ``write.metadata.delete-after-commit.enabled`` says; what can't be deleted is left."""
         io, catalog_util = handle.io(), self._jvm.org.apache.iceberg.CatalogUtil
         properties = self._jvm.java.util.HashMap(io.properties())
         properties.put("s3.delete-enabled", "true")
@@ -242,7 +242,7 @@ def _java_errors(storage: type[RetryableError], *, may_have_landed: bool = False
 
 
 def _java_classes(error: Py4JJavaError) -> list[str]:
-    """Of the exception and its causes, outermost first."""
+    """The class names of the exception and its causes, outermost first."""
     classes: list[str] = []
     exception = error.java_exception
     while exception is not None and len(classes) < _MOST_CAUSES:

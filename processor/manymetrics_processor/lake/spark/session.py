@@ -72,7 +72,7 @@ class SessionStartError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SparkSettings:
-    """What a session is made of.
+    """The settings of a Spark session.
 
     ``jars``: where Iceberg's two jars are, beside or apart from Spark's own.
     ``class_archive``: classes in the form in which the JVM maps them; used where the file exists.
