@@ -1,4 +1,4 @@
-# Who is told of what. Every alarm goes to one topic; the dashboard shows the way of an event from left to right.
+# Alarms and the dashboard. Every alarm goes to one topic; the dashboard shows an event's flow from left to right.
 
 locals {
   # What the API's function gets wrong, its gateway answers 5xx.

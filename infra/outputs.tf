@@ -1,7 +1,7 @@
 # What a user pastes.
 
 output "api_instance_url" {
-  description = "Where SDKs send to: their host."
+  description = "URL that SDKs send to: their host."
   value = trimsuffix(
     var.domain != null ? "https://${var.domain.name}" :
     var.ingress == "http_api" ? aws_apigatewayv2_api.this["this"].api_endpoint :
@@ -10,43 +10,43 @@ output "api_instance_url" {
 }
 
 output "browser_sdk_url" {
-  description = "The browser SDK's script, as it was applied last; cached for 5 minutes."
+  description = "URL of the browser SDK's script; cached for 5 minutes."
   value       = "https://${aws_cloudfront_distribution.sdk.domain_name}/sdk/mm.js"
 }
 
 output "browser_sdk_pinned_url" {
-  description = "The same script under the path of its build, which never changes its bytes."
+  description = "URL of the same script under the path of its build, whose bytes never change."
   value       = "https://${aws_cloudfront_distribution.sdk.domain_name}/sdk/${local.sdk_build}/mm.js"
 }
 
 output "browser_sdk_integrity" {
-  description = "The hash that a page holds the pinned script to (SRI)."
+  description = "Subresource integrity hash of the pinned script."
   value       = local.sdk_integrity
 }
 
 output "site" {
-  description = "The bucket behind CloudFront, and its URL: what is put beside the SDK is public there."
+  description = "Bucket behind CloudFront, and its URL: files that are put next to the SDK are public there."
   value       = { bucket = aws_s3_bucket.this["sdk"].id, url = "https://${aws_cloudfront_distribution.sdk.domain_name}" }
 }
 
 output "write_key" {
-  description = "The write key that was made first; it stays here if it is revoked. Terraform shows it only when asked for by name."
+  description = "The first write key; it stays here if it is revoked. Terraform shows it only when asked for by name."
   value       = "wk_${replace(terraform_data.first_key.triggers_replace, "-", "")}"
   sensitive   = true
 }
 
 output "write_keys_parameter" {
-  description = "The SSM parameter with the write keys: change it, and within a minute the API knows."
+  description = "SSM parameter of the write keys; the API reads a change within a minute."
   value       = aws_ssm_parameter.keys.name
 }
 
 output "glue_database_name" {
-  description = "The database of the tables, as MANYMETRICS_DATABASE takes it."
+  description = "Glue database of the tables, for MANYMETRICS_DATABASE."
   value       = aws_glue_catalog_database.this.name
 }
 
 output "athena_workgroup" {
-  description = "The workgroup to ask in."
+  description = "Athena workgroup for queries."
   value       = aws_athena_workgroup.this.name
 }
 
@@ -56,22 +56,22 @@ output "query_to_run" {
 }
 
 output "warehouse" {
-  description = "Where the tables are, as MANYMETRICS_WAREHOUSE takes it."
+  description = "Location of the tables, for MANYMETRICS_WAREHOUSE."
   value       = local.warehouse
 }
 
 output "failures_location" {
-  description = "Where batches lie that were given up, as `manymetrics replay` takes it."
+  description = "Location of batches that were given up, for `manymetrics replay`."
   value       = "s3://${aws_s3_bucket.this["failures"].id}/aws/lambda"
 }
 
 output "dashboard_url" {
-  description = "The dashboard in CloudWatch."
+  description = "URL of the CloudWatch dashboard."
   value       = "https://${local.region}.console.aws.amazon.com/cloudwatch/home?region=${local.region}#dashboards/dashboard/${aws_cloudwatch_dashboard.this.dashboard_name}"
 }
 
 output "alarm_topic_arn" {
-  description = "The SNS topic that every alarm goes to."
+  description = "SNS topic of all alarms."
   value       = aws_sns_topic.alarms.arn
 }
 
@@ -81,6 +81,6 @@ output "stream_name" {
 }
 
 output "function_names" {
-  description = "The functions, for their logs."
+  description = "Names of the functions, for their logs."
   value       = { api = aws_lambda_function.api.function_name, processor = aws_lambda_function.processor.function_name }
 }

@@ -1,7 +1,7 @@
 # What a user must or may choose. The two without a default are what was built: the API's zip and the processor's image.
 
 variable "name" {
-  description = "What everything is called: 3 to 24 lower-case letters, digits and hyphens, beginning with a letter."
+  description = "Name of the stack and prefix of its resources: 3 to 24 lower-case letters, digits and hyphens, beginning with a letter."
   type        = string
 
   validation {
@@ -27,13 +27,13 @@ variable "database" {
 }
 
 variable "tags" {
-  description = "Tags for every resource, beside Application and Stack. The SDK's files have these two alone: S3 takes no more than 10."
+  description = "Tags for every resource, in addition to Application and Stack. The SDK's files have only these two: S3 takes no more than 10."
   type        = map(string)
   default     = {}
 }
 
 variable "api_package" {
-  description = "The API's zip for Lambda, and its filebase64sha256, which brings an update when it changes. Without a hash, the file's name must change with its content."
+  description = "The API's zip for Lambda, and its filebase64sha256, whose change updates the function. Without a hash, the file's name must change with its content."
   type = object({
     path = string
     hash = optional(string)
@@ -46,7 +46,7 @@ variable "api_package" {
 }
 
 variable "processor_image_uri" {
-  description = "The processor's image in ECR, by digest: a tag could come to mean another image without a plan showing it."
+  description = "The processor's image in ECR, by digest: a tag can be moved to another image without a plan showing it."
   type        = string
 
   validation {
@@ -56,7 +56,7 @@ variable "processor_image_uri" {
 }
 
 variable "engine" {
-  description = "What the processor commits with: spark, or arrow, which takes no JVM and half the memory."
+  description = "Engine with which the processor commits: spark, or arrow, which needs no JVM and half the memory."
   type        = string
   default     = "spark"
 
@@ -67,7 +67,7 @@ variable "engine" {
 }
 
 variable "ingress" {
-  description = "Where events come in: http_api, throttled; or function_url, which costs nothing a request and throttles nothing."
+  description = "Ingress for events: http_api, which throttles; or function_url, which costs nothing per request and doesn't throttle."
   type        = string
   default     = "http_api"
 
@@ -78,7 +78,7 @@ variable "ingress" {
 }
 
 variable "allowed_origins" {
-  description = "The pages that a browser lets send, for the HTTP API: the union of the write keys' origins. Each event is then held to its own key's."
+  description = "CORS origins of the HTTP API: the union of the write keys' origins. Each event is also checked against its own key's."
   type        = list(string)
   default     = ["*"]
 
@@ -94,7 +94,7 @@ variable "allowed_origins" {
 }
 
 variable "domain" {
-  description = "A name of your own for the HTTP API, such as events.example.com, and the id of its zone in Route 53; null: AWS's name."
+  description = "Custom domain of the HTTP API, such as events.example.com, and the id of its Route 53 zone; null uses AWS's name."
   type = object({
     name    = string
     zone_id = string
@@ -113,7 +113,7 @@ variable "domain" {
 }
 
 variable "throttle" {
-  description = "What the HTTP API takes: requests a second, and in a burst. More are answered 429, which SDKs send again."
+  description = "Throttle of the HTTP API: requests per second, and burst. Requests over it are answered 429, which SDKs retry."
   type = object({
     rate_per_s = optional(number, 500)
     burst      = optional(number, 1000)
@@ -127,7 +127,7 @@ variable "throttle" {
 }
 
 variable "permissions_boundary" {
-  description = "The ARN of a policy that bounds every role of the stack, where your account asks for one; null: none."
+  description = "ARN of the permissions boundary of every role of the stack, where your account requires one; null sets none."
   type        = string
   default     = null
 
@@ -138,7 +138,7 @@ variable "permissions_boundary" {
 }
 
 variable "role_path" {
-  description = "The path of the stack's roles, where your account asks for one, such as /apps/."
+  description = "Path of the stack's roles, where your account requires one, such as /apps/."
   type        = string
   default     = "/"
 
@@ -231,7 +231,7 @@ variable "stream" {
 }
 
 variable "batch_window_s" {
-  description = "The longest wait from event to table, in seconds. Each commit costs: 300, the most there is, is the cheapest."
+  description = "Longest time from event to table, in seconds. Each commit costs: 300, the maximum, is the cheapest."
   type        = number
   default     = 300
 
@@ -242,7 +242,7 @@ variable "batch_window_s" {
 }
 
 variable "dedup_window_days" {
-  description = "How many UTC days after an event its messageId is known as a resend."
+  description = "Number of UTC days after an event within which the same messageId is a duplicate."
   type        = number
   default     = 7
 
@@ -253,7 +253,7 @@ variable "dedup_window_days" {
 }
 
 variable "archive_days" {
-  description = "How many days the raw records are kept beside the tables, to make them again from; 0: none."
+  description = "Number of days for which raw records are kept, from which the tables can be rebuilt; 0 keeps none."
   type        = number
   default     = 0
 
@@ -264,7 +264,7 @@ variable "archive_days" {
 }
 
 variable "lake_version_days" {
-  description = "How many days files of the lake can be brought back after they were deleted or overwritten; 0: not at all. The erase job takes them along."
+  description = "Number of days for which deleted or overwritten files of the lake can be restored; 0 disables versions. The erase job deletes versions too."
   type        = number
   default     = 7
 
@@ -275,13 +275,13 @@ variable "lake_version_days" {
 }
 
 variable "protect_data" {
-  description = "Whether destroy stops at buckets that hold something. With false, it takes the events along."
+  description = "Whether destroy stops at buckets that are not empty. With false, it deletes the events too."
   type        = bool
   default     = true
 }
 
 variable "glue_optimizers" {
-  description = "Whether Glue compacts the tables too. It costs by the hour of work, and the processor's own maintenance does without."
+  description = "Whether Glue's optimizers compact the tables, billed by the hour. The processor's own maintenance makes them unnecessary."
   type        = bool
   default     = false
 }
@@ -300,7 +300,7 @@ variable "lake_formation" {
 }
 
 variable "athena_scan_limit_gb" {
-  description = "The most that one query may read: Athena bills what it reads."
+  description = "Maximum that one query may scan, in GB: Athena bills what it scans."
   type        = number
   default     = 100
 
@@ -311,7 +311,7 @@ variable "athena_scan_limit_gb" {
 }
 
 variable "query_result_days" {
-  description = "How many days Athena's results are kept. They hold what was asked of the events."
+  description = "Number of days for which Athena's results are kept. They hold data of events."
   type        = number
   default     = 7
 
@@ -322,7 +322,7 @@ variable "query_result_days" {
 }
 
 variable "log_retention_days" {
-  description = "How many days logs are kept. No log holds an event, an address or a key."
+  description = "Number of days for which logs are kept. No log holds an event, an address or a key."
   type        = number
   default     = 30
 
@@ -339,7 +339,7 @@ variable "access_log" {
 }
 
 variable "kms_key_arn" {
-  description = "Your own KMS key for stream, tables, query results and write keys; null makes one."
+  description = "ARN of your own KMS key for stream, tables, query results and write keys; null creates one."
   type        = string
   default     = null
 
@@ -350,7 +350,7 @@ variable "kms_key_arn" {
 }
 
 variable "alarm_email" {
-  description = "Who is told of alarms and the budget. AWS sends a mail first that must be confirmed. null: nobody, but the topic is there."
+  description = "E-mail address for alarm and budget notifications, which AWS asks to confirm first; null creates the topic without a subscriber."
   type        = string
   default     = null
 
@@ -361,7 +361,7 @@ variable "alarm_email" {
 }
 
 variable "monthly_budget_usd" {
-  description = "Told when the whole account's month comes to 80 % of it, or is forecast to pass it; null: no budget."
+  description = "Monthly budget of the whole account, in USD: notifies at 80 %, and when the forecast exceeds it; null creates none."
   type        = number
   default     = null
 
@@ -372,7 +372,7 @@ variable "monthly_budget_usd" {
 }
 
 variable "sdk_path" {
-  description = "The folder of the browser SDK, with its package.json and what was built in dist; null: that of this repository."
+  description = "Folder of the browser SDK, with its package.json and the built dist; null uses that of this repository."
   type        = string
   default     = null
 }

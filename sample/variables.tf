@@ -1,7 +1,7 @@
 # What a first stack may choose. ../infra has more: main.tf is yours to change.
 
 variable "name" {
-  description = "What everything is called: 3 to 24 lower-case letters, digits and hyphens, beginning with a letter."
+  description = "Name of the stack and prefix of its resources: 3 to 24 lower-case letters, digits and hyphens, beginning with a letter."
   type        = string
 }
 
@@ -12,7 +12,7 @@ variable "region" {
 }
 
 variable "engine" {
-  description = "What the processor commits with: spark, or arrow, which takes no JVM and half the memory."
+  description = "Engine with which the processor commits: spark, or arrow, which needs no JVM and half the memory."
   type        = string
   default     = "spark"
 
@@ -37,19 +37,19 @@ variable "processor" {
 }
 
 variable "batch_window_s" {
-  description = "The longest wait from event to table, in seconds, 1 to 300. Each commit costs: 300 is the cheapest."
+  description = "Longest time from event to table, in seconds, 1 to 300. Each commit costs: 300 is the cheapest."
   type        = number
   default     = 300
 }
 
 variable "alarm_email" {
-  description = "Who is told of alarms and the budget. AWS sends a mail first that must be confirmed."
+  description = "E-mail address for alarm and budget notifications, which AWS asks to confirm first."
   type        = string
   default     = null
 }
 
 variable "monthly_budget_usd" {
-  description = "Told when the whole account's month comes to 80 % of it, or is forecast to pass it; null: no budget."
+  description = "Monthly budget of the whole account, in USD: notifies at 80 %, and when the forecast exceeds it; null creates none."
   type        = number
   default     = 50
 }

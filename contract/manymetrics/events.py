@@ -393,7 +393,7 @@ def _masked(text: bytes) -> bytes:
 
 
 class _KeyPatterns(NamedTuple):
-    """Patterns over masked text. ``name``: the key as a field's name; None for a short key, which counts only after one."""
+    """Patterns over masked text. ``name``: the key as a field's name; None for a short key, which counts after one."""
 
     name: re.Pattern[bytes] | None
     value: re.Pattern[bytes]

@@ -162,7 +162,7 @@ def count_events(data: bytes) -> int:
 
 
 def weight(data: bytes) -> int:
-    """Weigh a record, without inflating its events. Bytes that are no record weigh their length: they become a letter."""
+    """Weigh a record without inflating its events. Bytes that are no record weigh their length: one dead letter."""
     return owner_and_weight(data)[1]
 
 

@@ -171,7 +171,7 @@ class Stack:
     def _run(
         self, command: str, *arguments: str, quiet: bool = False, accepted: frozenset[int] = frozenset({0})
     ) -> str:
-        """Run Terraform; returns its output where ``quiet``. The rest goes to a log: Terraform may outlive this process."""
+        """Run Terraform; returns its output where ``quiet``. The rest goes to a log: it may outlive this process."""
         build = self._world.build.absolute()
         environ = {**self._world.environ, "TF_DATA_DIR": str(build / "terraform"), "TF_IN_AUTOMATION": "1"}
         environ.pop("TF_WORKSPACE", None)
