@@ -1,4 +1,4 @@
-"""Read a table's current state without PyIceberg, whose import takes longer than most queries.
+"""Read a table's current state without PyIceberg, whose import takes 0.7 s of CPU, this one 0.07 (2026-11-30).
 
     source --metadata_location--> metadata.json --current snapshot--> manifest list --> manifests --> data, delete files
 
