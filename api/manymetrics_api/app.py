@@ -32,12 +32,12 @@ def create_app(
     more_routes: Callable[[FastAPI], None] | None = None,
     clock: Callable[[], int] = time.time_ns,
 ) -> Front:
-    """``read_books`` gives /metrics the committed books; ``lifespan`` is what runs beside the API while it serves.
+    """``read_books`` gives /metrics the committed books; ``lifespan`` runs while the API serves.
 
     ``see``: commands that show dead letters, to paste from the log lines about bad input.
     ``stalled_s`` says for how many seconds records have waited without any commit; it may raise.
 
-    ``more_routes`` adds what this root alone has. ``clock`` gives nanoseconds since 1970, UTC.
+    ``more_routes`` adds routes of this entry point. ``clock`` gives nanoseconds since 1970, UTC.
     """
 
     @asynccontextmanager

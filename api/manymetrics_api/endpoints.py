@@ -193,7 +193,7 @@ async def _put_pixel(collector: Collector, request: Request, event_type: str, bo
 
 
 def _referring_origin(referer: bytes) -> bytes:
-    """The origin of the page that an image is in, which browsers name by Referer alone; empty where it is not said.
+    """The origin of the page that an image is in, which browsers name only by Referer; empty where it is absent.
 
     A key with origins takes no empty one: whoever leaves the header out would otherwise send from anywhere.
     """

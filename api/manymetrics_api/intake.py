@@ -378,7 +378,7 @@ def check_events_if_strict(draft: Draft) -> Refusal | None:
     first = f" (the first {MAX_FAILED_RECORDS} are named)" if len(failed) > MAX_FAILED_RECORDS else ""
     message = (
         f"{len(failed)} of {len(parsed)} events are refused, so none was taken: "
-        f"mend failed_records{first}, or leave out X-Strict-Mode"
+        f"correct failed_records{first}, or leave out X-Strict-Mode"
     )
     return INVALID_EVENTS.with_message(message, tuple(failed[:MAX_FAILED_RECORDS]))
 

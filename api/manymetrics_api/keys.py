@@ -385,7 +385,7 @@ def make_keys(settings: Settings) -> Keys:
 
 
 def write_keys(path: Path, keys: Iterable[WriteKey]) -> None:
-    """Replace the file in one step, readable by its owner alone."""
+    """Replace the file in one step, readable only by its owner."""
     from manymetrics_api.private_files import write_private
 
     write_private(path, msgspec.json.format(msgspec.json.encode(list(keys)), indent=2) + b"\n")

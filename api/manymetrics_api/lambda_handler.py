@@ -1,4 +1,4 @@
-"""The root of the API on AWS Lambda: ``manymetrics_api.lambda_handler.handler``.
+"""The API's entry point on AWS Lambda: ``manymetrics_api.lambda_handler.handler``.
 
 Behind an HTTP API (payload 2.0 or 1.0), a REST API or a function URL. Hot routes, preflights and unknown paths
 of ours are answered straight from the payload, without FastAPI and Mangum, which are loaded for the first request to

@@ -38,7 +38,8 @@ class _Event(_Request):
         datetime | None, Field(description="When it happened, by the client's clock; ISO 8601, or epoch s or ms.")
     ] = None
     sent_at: Annotated[
-        datetime | None, Field(description="When it was sent, by the client's clock: with it, a wrong clock is mended.")
+        datetime | None,
+        Field(description="When it was sent, by the client's clock; corrects a wrong clock."),
     ] = None
     context: Annotated[dict[str, Any] | None, Field(description="Page, device, campaign, library and so on.")] = None
     write_key: Annotated[str | None, Field(description="Where it is not in the Authorization header.")] = None
@@ -130,7 +131,7 @@ Item = Annotated[TrackItem | IdentifyItem | PageItem | ScreenItem | GroupItem | 
 
 
 class Batch(_Request):
-    """Up to 10,000 events. What stands beside them is every event's, where its own says nothing else."""
+    """Up to 10,000 events. Fields next to `batch` apply to every event that doesn't set its own."""
 
     model_config = ConfigDict(
         json_schema_extra={"anyOf": [_given("anonymousId"), {"properties": {"batch": {"items": _IDENTITY}}}]}

@@ -37,7 +37,7 @@ _TAGS = [
 _DESCRIPTION = """
 Send events; query them with SQL in your own Iceberg tables.
 
-* **200 means durable.** Anything else received no event: send it again on 408, 429 and 503, mend it on another 4xx.
+* **200 means durable.** Anything else received no event: retry on 408, 429 and 503, fix the request on another 4xx.
 * **The write key** is the user name of HTTP Basic; or `writeKey` in the body, `?writeKey=`, the header `X-Write-Key`,
   or `api_key` in the body, in this order.
 * **A resend is stored once**: give each event a `messageId`.

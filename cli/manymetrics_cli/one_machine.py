@@ -1,4 +1,4 @@
-"""The root of one machine: the API here, the committer in a process of its own beside it.
+"""The entry point of one machine: the API here, the committer in a process of its own.
 
     uvicorn --factory manymetrics_cli.one_machine:create_local_app     or     manymetrics serve
 
@@ -217,7 +217,7 @@ def shell_command(name: str, data_dir: Path) -> str:
 
 
 def open_lake(data_dir: Path) -> Lake:
-    """The tables of a data folder, for commands that work on them beside the server. Raises SettingsError."""
+    """The tables of a data folder, for commands that work on them while the server runs. Raises SettingsError."""
     from manymetrics_processor.lake.lake import Lake, local_catalog
 
     private_files.keep_private()

@@ -22,7 +22,7 @@ _UNUSABLE: Final = re.compile("[*?\\[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 def why_unusable(data_dir: Path, cure: str = "name another one with --data-dir") -> str | None:
     """Say why a folder of this path can't hold data, with the cure; None where it can.
 
-    DuckDB takes ``*``, ``?`` and ``[`` for patterns, and would read the folders beside that fit them.
+    DuckDB takes ``*``, ``?`` and ``[`` for patterns, and would read sibling folders that match them.
     """
     found = _UNUSABLE.search(str(data_dir.resolve()))
     if found is None:

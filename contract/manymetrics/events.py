@@ -3,7 +3,7 @@
 Two readers, each of which sees an event's bytes once:
 
     split_batch(body)   in the API: the request's envelope, and each event's own bytes, untouched
-    parse_event(raw)    in the processor (and in strict mode): the event's fields, mended and flagged
+    parse_event(raw)    in the processor (and in strict mode): the event's fields, repaired and flagged
 
 What is wrong with one event never fails its batch: it travels on as it came and becomes a dead letter.
 Only a body that is not JSON at all, or has no batch, is refused.
@@ -209,7 +209,7 @@ _ESCAPED_BATCH = re.compile(rb"\\u00(?:6[1238]|74)")  # one of its letters
 
 
 def read_batch_envelope(body: bytes) -> BatchEnvelope:
-    """Read what a batch says apart from its events, at a cost that its bytes alone decide. Raises as split_batch."""
+    """Read what a batch says apart from its events, at a cost that only its bytes decide. Raises as split_batch."""
     _check_values(body)
     try:
         if not body.isascii():

@@ -1,4 +1,4 @@
-"""The stream record: many events and what the API alone knew of them, in one blob under 1,000,000 bytes.
+"""The stream record: many events and what only the API knew of them, in one blob under 1,000,000 bytes.
 
 What a record costs after the API goes by its weight, in bytes: each event's length, at least MIN_EVENT_WEIGHT, and
 once more for each event what its batch says for all of them, since each row and dead letter holds its own copy.

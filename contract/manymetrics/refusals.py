@@ -97,7 +97,7 @@ INVALID_EVENTS = Refusal(
     400,
     _BAD,
     Code.INVALID_EVENTS,
-    "1 of 2 events are refused, so none was taken: mend failed_records, or leave out X-Strict-Mode",
+    "1 of 2 events are refused, so none was taken: correct failed_records, or leave out X-Strict-Mode",
     "strict mode, and an event is wrong; `failed_records` names the first 100",
 )
 NO_BATCH = Refusal(

@@ -1,4 +1,4 @@
-"""All settings, read once at the root and passed on as one frozen value. docs/settings.md lists each."""
+"""All settings, read once at the entry point and passed on as one frozen value. docs/settings.md lists each."""
 
 from __future__ import annotations
 

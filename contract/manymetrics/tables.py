@@ -151,7 +151,7 @@ EVENTS = Table(
         _json("traits", "The person's or group's traits, as sent."),
         _json("context", "What of the context has no column."),
         _json("extra", "Top-level fields that have no column."),
-        _text("repairs", "What was mended, comma-separated; null mostly."),
+        _text("repairs", "Repairs that were made, comma-separated; mostly null."),
         _text("key_kind", "browser or server: what sort of write key sent it."),
         _text("request_id", "The request that brought it."),
         _text("_stream", "Lineage: the stream, with its incarnation.", required=True),

@@ -43,7 +43,7 @@ def embedded_metrics(database: str, names: Sequence[str], values: Mapping[str, i
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line, whatever a message holds; what was given as ``extra={"facts": {...}}`` beside it."""
+    """One JSON object a line, whatever a message holds; what was given as ``extra={"facts": {...}}`` next to it."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Like ``logging.Formatter.format``."""
@@ -78,7 +78,7 @@ def _where(record: logging.LogRecord) -> str:
 
 
 def log_json_lines(level: int = logging.INFO) -> None:
-    """Send all logs to stderr as JSON lines. For roots alone."""
+    """Send all logs to stderr as JSON lines. Only for entry points."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=level, handlers=[handler], force=True)

@@ -1,4 +1,4 @@
-"""The root of the API on AWS, on a server or in a container: events go into Kinesis.
+"""The API's entry point on AWS, on a server or in a container: events go into Kinesis.
 
     uvicorn --factory manymetrics_api.aws.app:create_aws_app
 

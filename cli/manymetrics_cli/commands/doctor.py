@@ -329,7 +329,7 @@ def check_progress(settings: Settings) -> Iterator[Finding]:
         is_long = max(stalled, state.age_s) >= STALLED_S
         error = next(iter(state.error.splitlines()), "")[:_ERROR_CHARACTERS]
         said = f"no commit for {max(stalled, state.age_s):.0f} s, {state.failures} failed: {error}"
-        cure = "mend what it says; nothing is lost meanwhile, events wait in the stream"
+        cure = "fix what it names; nothing is lost meanwhile, events wait in the stream"
         yield Finding("progress", "fail" if is_long else "warn", said, cure)
     elif stalled >= STALLED_S and _committer(settings.data_dir).state == "ok":
         said = f"the committer runs, and records have waited for {stalled:.0f} s without any commit"

@@ -1,4 +1,4 @@
-"""``manymetrics query``: SQL over the tables of one machine, without the server and beside it, or of AWS.
+"""``manymetrics query``: SQL over the tables of one machine, with or without the server, or of AWS.
 
     SQL -> session over the newest snapshot -> check that it only reads -> rows -> text or Parquet
 
@@ -234,7 +234,7 @@ def _retried(ask: Callable[[], T]) -> T:
 
 
 def _statements(args: argparse.Namespace, sql: str) -> list[Statement]:
-    """Each statement. Several come from a file or standard input alone."""
+    """Each statement. Several come only from a file or standard input."""
     import duckdb
 
     from manymetrics_insights.reader.readonly import RefusedSqlError

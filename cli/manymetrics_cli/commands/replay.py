@@ -32,9 +32,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="send dead letters again",
         description=(
             "Read dead letters again and store those that can be read now: those that ManyMetrics could not read or "
-            "store before it was mended. Each keeps its place, its received_at and what was known of its request. "
-            "Doing it twice changes nothing. What a client sent wrongly stays a dead letter: query its `raw`, mend it "
-            "and send it again."
+            "store before it was fixed. Each keeps its place, its received_at and what was known of its request. "
+            "Doing it twice changes nothing. What a client sent wrongly stays a dead letter: query its `raw`, "
+            "correct it and send it again."
         ),
         epilog=_EXAMPLES,
         formatter_class=KeepExamples,

@@ -59,7 +59,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="age at which a batch that fails is given up; keep it below the stream's retention (20 hours)",
     )
     run_parser.add_argument(
-        "--failures", metavar="S3", help="where such a batch is kept, s3://bucket/prefix (default: beside the tables)"
+        "--failures", metavar="S3", help="where such a batch is kept, s3://bucket/prefix (default: next to the tables)"
     )
     run_parser.set_defaults(run=run)
 

@@ -1,7 +1,7 @@
 """A month's bill, by component: events -> requests -> records -> micro-batches, each priced where it costs.
 
 List prices, no free tier. GB are 2**30 bytes. What is neither a price nor measured is a constant here, in capitals,
-and ``assumptions`` says it beside each bill.
+and ``assumptions`` prints it with each bill.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""List prices, each with where it was read. A name that is not in the file, or in the file alone, stops the reading."""
+"""List prices, each with where it was read. A name that is not in the file, or only in the file, stops the reading."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def _path(data_dir: Path, location: str) -> str:
 def open_read_only(path: Path, timeout_s: float = 5.0, *, immutable: bool = False) -> sqlite3.Connection:
     """Open a SQLite file, whatever its path holds. ``timeout_s``: how long to wait for a lock. Raises sqlite3.Error.
 
-    ``immutable``: nobody writes, so that no lock and no file beside it is needed.
+    ``immutable``: nobody writes, so that no lock and no other file is needed.
     """
     mode = "immutable=1" if immutable else "mode=ro"
     return sqlite3.connect(f"file://{quote(str(path.absolute()))}?{mode}", uri=True, timeout=timeout_s)

@@ -1,4 +1,4 @@
-"""The newest rows of one browser, each column that says something: what the sample page shows beside its events."""
+"""The newest rows of one browser, each column that says something: for the sample page."""
 
 from __future__ import annotations
 

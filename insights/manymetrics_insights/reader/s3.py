@@ -1,9 +1,9 @@
 """The tables on AWS: Glue says what is newest, S3 holds the files. Read with boto3, as every AWS tool is set up.
 
 DuckDB's own reader of S3 is an extension that is fetched as it is first used, and finds fewer kinds of credentials.
-So DuckDB asks a file system in Python, which knows the planned files alone and writes none. DuckDB still skips what
+So DuckDB asks a file system in Python, which knows only the planned files and writes none. DuckDB still skips what
 a query doesn't need: it fetches a small file whole; of one of 8 MB the footer, then the columns of the row groups that
-may matter, in pieces of 2 MB beside each other (measured 2026-11-25, DuckDB 2.0.1).
+may matter, in pieces of 2 MB in parallel (measured 2026-11-25, DuckDB 2.0.1).
 """
 
 from __future__ import annotations

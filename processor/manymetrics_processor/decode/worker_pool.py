@@ -1,4 +1,4 @@
-"""Decode micro-batches ahead, in processes beside this one: under backlog, decoding is most of the work.
+"""Decode micro-batches ahead, in other processes: under backlog, decoding is most of the work.
 
 A worker is started when there is a backlog and ended when there is none for a while, so an idle server pays nothing.
 It ends by itself when this process is gone, however it went: its pipe closes.

@@ -1,4 +1,4 @@
-"""The dedup ids, kept beside the table, so that a new process needn't read the table to know them.
+"""The dedup ids, stored next to the table, so that a new process needn't read the table to know them.
 
 ``state.json`` names the runs of each day and the snapshot up to which they hold the table. It is but a copy: whoever
 opens it reads the snapshots since, and where it is absent, damaged, too old or of another version, the table itself.

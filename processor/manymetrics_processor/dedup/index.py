@@ -6,7 +6,7 @@ its ids in runs. A large run is merged no more, and lies in a file of the temp f
 and little memory that the system can't have back.
 
 A resend counts as one where it comes at most ``window_days`` UTC days after the first, either way round, so the
-verdict depends on the two events alone and not on when the process was started.
+verdict depends only on the two events and not on when the process was started.
 """
 
 from __future__ import annotations

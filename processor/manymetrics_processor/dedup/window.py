@@ -1,7 +1,7 @@
 """The dedup window of a table: the index of ids, kept level with the snapshots that others commit too.
 
-Where it is kept beside the table too, a new process begins with that. Before each attempt to commit, the ids of every
-snapshot that appeared since are added, so the index holds just what the table holds. Where the last seen snapshot is
+A new process begins with what is stored next to the table. Before each attempt to commit, the ids of every snapshot
+that appeared since are added, so the index holds just what the table holds. Where the last seen snapshot is
 no longer among the table's ancestors, the index is read again.
 """
 
@@ -94,7 +94,7 @@ class Window:
             self._make_room()
 
     def keep(self) -> None:
-        """Keep the ids beside the table, if enough is new. Never raises: the table has them."""
+        """Store the ids next to the table, if enough are new. Never raises: the table has them."""
         is_due = self._commits_since_kept >= KEEP_EVERY_COMMITS or self._ids_since_kept >= KEEP_EVERY_IDS
         if self._kept is None or not is_due or self._snapshot_id is None or self._from_day is None:
             return
@@ -102,7 +102,7 @@ class Window:
         try:
             self._kept.put(self._table_uuid, self._snapshot_id, self._from_day, self._oldest_day, self._index)
         except Exception as error:  # whatever it is: tried again after as many commits
-            log.warning("the dedup ids can't be kept beside the table", exc_info=error)
+            log.warning("the dedup ids can't be stored next to the table", exc_info=error)
 
     def _make_room(self) -> None:
         while len(self._index) > self._max_ids and len(self._index.days) > 1:

@@ -89,7 +89,7 @@ def make_engine(settings: Settings, environ: Mapping[str, str]) -> Engine:
 
 
 def make_window(settings: Settings, catalog: Catalog) -> Window:
-    """The dedup window, with its ids beside the tables."""
+    """The dedup window, with its ids next to the tables."""
     home = f"{settings.warehouse.rstrip('/')}/{settings.database}/{EVENTS.name}-ids"
     kept = KeptIds(load_file_io(catalog.properties), home)
     return Window(settings.dedup_window_days, kept=kept, max_ids=settings.dedup_max_ids)
@@ -112,7 +112,7 @@ def make_event_source(environ: Mapping[str, str], options: Options, failures: st
     def invoke(event: dict[str, Any]) -> dict[str, Any]:
         nonlocal maintained_at
         answer = processor.handle(event, None)
-        if time.monotonic() - maintained_at >= MAINTAIN_EVERY_S:  # between two commits: beside them it loses each race
+        if time.monotonic() - maintained_at >= MAINTAIN_EVERY_S:  # between two commits: concurrently it loses each race
             maintained_at = time.monotonic()
             try:
                 processor.handle({"action": "maintain"}, None)

@@ -10,7 +10,7 @@ How the two are told apart:
    event is condemned, a commit without events is made, too. Where either fails, the cause is not in the batch: it is
    tried again. What the table holds and can't be read is an error of the first kind (``StoredDataError``).
 3. Otherwise the batch is halved, first between records and then inside one, and each half is staged without a commit.
-   An event that fails alone, twice, while a plain one passes, is the cause.
+   An event that fails by itself, twice, while a plain one passes, is the cause.
 4. Where nothing fails without a commit, the halves are committed in order, each with its own watermark. A single event
    is the cause when its commit failed ATTEMPTS times.
 """

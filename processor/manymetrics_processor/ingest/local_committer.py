@@ -19,7 +19,7 @@ from manymetrics_processor.lake.lake import Lake, Version, current_books
 from manymetrics_processor.lake.maintenance import Maintenance
 from manymetrics_processor.lake.rollback import metadata_number
 
-MAX_EVENTS = 20_000  # a micro-batch under backlog: enough that the fixed cost of a commit is small beside it
+MAX_EVENTS = 20_000  # a micro-batch under backlog: enough that the fixed cost of a commit is small next to it
 MAX_BYTES = 20_000_000  # of records.weight: what two decoders and a commit hold at once stays under a gigabyte
 POLL_S = 0.05
 FAILURES_BEFORE_RESTART = 8  # in a row; half a minute or so

@@ -2,7 +2,7 @@
 
     who -> raw archive and batches that were given up -> both tables, their snapshots and files -> older versions
 
-Objects go before tables, since the tables alone tell which devices were the person's: what is broken off can be run
+Objects go before tables, since only the tables tell which devices were the person's: what was interrupted can be run
 again, with the devices that it named.
 """
 

@@ -1,4 +1,4 @@
-"""The catalogue of one machine: SQLite, with the tables' files in a folder beside it.
+"""The catalogue of one machine: SQLite, with the tables' files in a folder next to it.
 
 Three things differ from pyiceberg's own:
 

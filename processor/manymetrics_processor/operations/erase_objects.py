@@ -1,4 +1,4 @@
-"""Take a person out of what lies beside the tables: the raw archive, and batches that were given up.
+"""Take a person out of the objects next to the tables: the raw archive, and batches that were given up.
 
 Their events are emptied where they stand, so that those after them keep their place: what is replayed later makes the
 same rows, and a dead letter with the reason `erased` for each of theirs.

@@ -3,7 +3,7 @@
 A replayed event keeps its first place in the stream, its received_at and all that the API knew of its request, so its
 row is the one it would have had at first; where it has no message_id, the id is made from that place. The dedup
 window is that of its own day, so a second replay finds the first. Rows go first, then the mark `replayed` in
-dead_letters: a crash in between is mended by the next replay.
+dead_letters: the next replay repairs a crash in between.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     python -- py4j, 127.0.0.1 --> java: Spark (driver and executor in one), Iceberg, the AWS SDK
 
 The JVM is started without ``spark-submit``: that would start a second one to put together the command line. It ends
-when this process does, since it holds the other end of its input. It writes below the temp folder alone, binds
-127.0.0.1 alone, and logs errors alone, to stderr.
+when this process does, since it holds the other end of its input. It writes only below the temp folder, binds only
+127.0.0.1, and logs only errors, to stderr.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class SessionStartError(Exception):
 class SparkSettings:
     """The settings of a Spark session.
 
-    ``jars``: where Iceberg's two jars are, beside or apart from Spark's own.
+    ``jars``: where Iceberg's two jars are, next to or apart from Spark's own.
     ``class_archive``: classes in the form in which the JVM maps them; used where the file exists.
     ``endpoint``: an AWS of tests.
     """
@@ -216,7 +216,7 @@ def _start_jvm(settings: SparkSettings, home: Path, class_list: Path | None) -> 
 
 
 def java_command(settings: SparkSettings) -> list[str]:
-    """How the JVM is called, up to what differs from one use to another. A class archive holds for this alone."""
+    """How the JVM is called, up to what differs from one use to another. A class archive fits only this."""
     java = str(settings.java_home.absolute() / "bin" / "java") if settings.java_home else "java"
     return [java, *_heap(settings.heap_mb), *_JVM_OPTIONS]
 
