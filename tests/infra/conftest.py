@@ -4,13 +4,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.infra.terraform import Terraform
+from tests.infra.terraform import EACH_VERSION, Terraform
+
+
+@pytest.fixture(scope="session", params=EACH_VERSION)
+def provider(request: pytest.FixtureRequest) -> str | None:
+    """Each version of the AWS provider that this machine has; None where it has none."""
+    version: str | None = request.param
+    return version
 
 
 @pytest.fixture(scope="session")
-def terraform(tmp_path_factory: pytest.TempPathFactory) -> Terraform:
+def terraform(provider: str | None, tmp_path_factory: pytest.TempPathFactory) -> Terraform:
     """The module, ready to test. Nobody may break this one."""
-    return Terraform(tmp_path_factory.mktemp("module"))
+    return Terraform(tmp_path_factory.mktemp("module"), version=provider)
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ class Built(NamedTuple):
     zips: list[str]
 
 
-def sample_root(folder: Path) -> Terraform:
+def sample_root(folder: Path, version: str | None = None) -> Terraform:
     """Ready to use. Its own runs are in TESTS."""
     shutil.copytree(SAMPLE, folder / "sample", ignore=IGNORED)
     (folder / "sample" / "tests").mkdir()
@@ -49,7 +49,7 @@ def sample_root(folder: Path) -> Terraform:
     (folder / "docker").mkdir()
     (folder / "docker" / "build_image.py").write_text(_BUILD_IMAGE)
     (folder / "Makefile").write_text(_MAKEFILE)
-    return Terraform(folder, "sample")
+    return Terraform(folder, "sample", version=version)
 
 
 def built(sample: Terraform) -> Built:

@@ -25,6 +25,14 @@ MODULE = ROOT / "infra"
 IGNORED = shutil.ignore_patterns(".terraform*", "*.tfstate*", "__pycache__")
 PROVIDER = Path("registry.terraform.io/hashicorp/aws")
 OLDER_SDK = "0.0.9-0123456789ab"  # a released build beside that of dist
+_VERSION = re.compile(r"(?:^|_)(\d+\.\d+\.\d+)(?:$|_)")
+_TAKE = """\
+terraform {
+  required_providers {
+    aws = { source = "hashicorp/aws", version = "%s" }
+  }
+}
+"""
 VALID = "Success! The configuration is valid.\n\n"  # and no warning: nothing that is used is deprecated
 
 
@@ -38,6 +46,28 @@ def provider_mirror() -> Path | None:
         *sorted(Path("/opt").glob("*")),
     ]
     return next((place for place in places if (place / PROVIDER).is_dir()), None)
+
+
+def provider_versions(mirror: Path | None) -> list[str]:
+    """The newest version of each major version that a mirror has and the module takes, the oldest first.
+
+    A mirror holds folders by version, or zips as `terraform providers mirror` writes them.
+    """
+    if mirror is None:
+        return []
+    [least, below] = re.findall(r'version = ">= ([\d.]+), < ([\d.]+)"', (MODULE / "versions.tf").read_text())[0]
+    names = (found[1] for path in (mirror / PROVIDER).iterdir() if (found := _VERSION.search(path.name)))
+    numbers = sorted(number for number in set(map(_numbers, names)) if _numbers(least) <= number < _numbers(below))
+    newest = {number[0]: number for number in numbers}
+    return [".".join(map(str, number)) for number in newest.values()]
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))
+
+
+# What a fixture is parametrised with. Where there is no mirror its tests skip, and say so.
+EACH_VERSION: list[str | None] = [*provider_versions(provider_mirror())] or [None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +97,23 @@ class Terraform:
 
     Ready to use, with the provider of the mirror. ``root``: the folder that it runs in, which may be another that uses
     the module; what that needs beside the module is there already. ``aws``: the environment in which an AWS is reached.
-    ``override``: what the module is told otherwise, as a file of it.
+    ``override``: what the module is told otherwise, as a file of it. ``version``: the provider's; None takes the oldest
+    that the mirror has, which is the one that the emulations of AWS were taught.
     """
 
     def __init__(
-        self, folder: Path, root: str = "infra", aws: Mapping[str, str] | None = None, override: str = ""
+        self,
+        folder: Path,
+        root: str = "infra",
+        aws: Mapping[str, str] | None = None,
+        override: str = "",
+        version: str | None = None,
     ) -> None:
         program, mirror = shutil.which("terraform"), provider_mirror()
+        versions = provider_versions(mirror)
         if program is None:
             pytest.skip("no terraform on this machine: the tests of infra/ that need it are left out")
-        if mirror is None:
+        if not versions:
             pytest.skip(f"no {PROVIDER} in $TF_PLUGIN_MIRROR or where Terraform looks: tests of infra/ are left out")
         self.module = folder / root
         shutil.copytree(MODULE, folder / "infra", ignore=IGNORED)
@@ -89,6 +126,7 @@ class Terraform:
         (older / "mm.js").write_text("// An older release.\n")
         shutil.copy(ROOT / "sdk-js" / "package.json", folder / "sdk-js")
         self._program, self._aws = program, dict(aws or {})
+        (self.module / "provider_override.tf").write_text(_TAKE % (version or versions[0]))
         done = self.run("init", "-backend=false", "-input=false", "-no-color", f"-plugin-dir={mirror}")
         assert done.returncode == 0, done.stderr
 
@@ -116,9 +154,13 @@ class Terraform:
             check=False,
         )
 
+    def version(self) -> str:
+        """The provider's that was installed."""
+        return self._provider().parents[1].name
+
     def _provider(self) -> Path:
         [program] = (self.module / ".terraform" / "providers" / PROVIDER).glob("*/*/terraform-provider-aws_*")
-        return program.resolve()
+        return program
 
     def test(self, file: str, *, states: bool = False) -> Tested:
         """The runs of one file of tests. ``states``: with what they applied, which takes longer."""

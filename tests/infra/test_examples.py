@@ -28,11 +28,11 @@ module "%s" {
 
 
 @pytest.fixture(scope="module")
-def examples(tmp_path_factory: pytest.TempPathFactory) -> Terraform:
+def examples(provider: str | None, tmp_path_factory: pytest.TempPathFactory) -> Terraform:
     folder = tmp_path_factory.mktemp("examples")
     (folder / "all").mkdir()
     (folder / "all" / "main.tf").write_text(_ROOT + "".join(_CALL % (name, name) for name in EXAMPLES))
-    return Terraform(folder, "all")
+    return Terraform(folder, "all", version=provider)
 
 
 def test_each_is_valid(examples: Terraform) -> None:

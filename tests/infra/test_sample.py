@@ -35,9 +35,9 @@ class Applied(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def sample(tmp_path_factory: pytest.TempPathFactory) -> Terraform:
+def sample(provider: str | None, tmp_path_factory: pytest.TempPathFactory) -> Terraform:
     """Nobody may break this one."""
-    return sample_root(tmp_path_factory.mktemp("sample"))
+    return sample_root(tmp_path_factory.mktemp("sample"), provider)
 
 
 @pytest.fixture(scope="session")
