@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +169,11 @@ def test_an_image_that_is_not_pushed_is_named_by_its_id_and_says_its_source(
 
     labels = buildah.described("localhost/shop:1.0")["Labels"]
     assert done.stdout.strip() == json.loads(buildah.run("inspect", "localhost/shop:1.0"))["FromImageID"]
-    assert (labels["version"], labels["revision"], labels["note"]) == ("0.1.0", "unknown", "mine")
+    assert (labels["version"], labels["revision"], labels["note"]) == (
+        metadata.version("manymetrics"),
+        "unknown",
+        "mine",
+    )
 
 
 @pytest.mark.image

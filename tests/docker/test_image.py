@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
@@ -202,7 +203,7 @@ def test_it_says_what_it_is_and_is_small_enough(
         ["manymetrics_processor.ingest.lambda_handler.handler"],
     )
     assert (labels["revision"], labels["licenses"]) == ("abc", "MIT")
-    assert labels["version"] == "0.1.0"
+    assert labels["version"] == metadata.version("manymetrics")
     assert environ_of(image.config)["MANYMETRICS_ENGINE"] == image.engine
     assert sum(image.config["sizes"]) < LAMBDA_TAKES
     for number, size in enumerate(image.config["sizes"]):

@@ -179,3 +179,71 @@ def test_refusals_are_made_in_one_place_and_have_their_own_codes() -> None:
 
     assert [file for file in packages if "Refusal(" in file.read_text()] == []
     assert {refusal.code for refusal in refusals.REFUSALS} == set(refusals.Code)
+
+
+WORDS = {
+    *("event", "record", "micro-batch", "watermark", "ledger", "outcome", "dead letter"),
+    *("incarnation", "window", "snapshot", "engine", "complete-through"),
+}
+
+
+def test_the_glossary_has_each_word_once() -> None:
+    words = re.findall(r"^\| ([a-z -]+) \| [A-Z]", (ROOT / "docs" / "glossary.md").read_text(), re.MULTILINE)
+
+    assert words[0] == "event"
+    assert len(words) == len(set(words))
+    assert set(words) > WORDS
+
+
+def test_what_the_glossary_calls_by_its_name_in_the_code_is_there() -> None:
+    glossary = (ROOT / "docs" / "glossary.md").read_text()
+
+    [metric] = re.findall(r"`(manymetrics_\w+)`", glossary)
+    assert f'"{metric}"' in (ROOT / "api" / "manymetrics_api" / "metrics.py").read_text()
+    [(days, setting)] = re.findall(rf"(\d+), or `{PREFIX}([A-Z_]+)`", glossary)
+    assert int(days) == Settings.read({}).dedup_window_days
+    assert setting == "DEDUP_WINDOW_DAYS"
+
+
+FORMER = re.findall(r"^\| `([\w.]+)` \| `([\w.]+)` \|$", (ROOT / "docs" / "upgrading.md").read_text(), re.MULTILINE)
+
+
+def test_every_former_path_that_is_kept_is_in_upgrading() -> None:
+    files = [
+        file.relative_to(folder).with_suffix("")
+        for folder in (ROOT / "contract", ROOT / "processor")
+        for file in folder.rglob("*.py")
+        if "he former path of" in file.read_text()
+    ]
+
+    assert {".".join(file.parts) for file in files} == {former for former, _ in FORMER}
+
+
+@pytest.mark.parametrize(("former", "now"), FORMER)
+def test_a_former_path_leads_to_the_present_one(former: str, now: str) -> None:
+    said = (
+        ROOT / ("processor" if "processor" in former else "contract") / f"{former.replace('.', '/')}.py"
+    ).read_text()
+
+    assert re.findall(r"^from ([\w.]+) import", said, re.MULTILINE) == [now]
+
+
+def test_releasing_and_upgrading_name_what_is_there() -> None:
+    text = "".join((ROOT / "docs" / page).read_text() for page in ("releasing.md", "upgrading.md"))
+
+    assert "`sdk-js/src/envelope.ts`" in text
+    assert "aws_lambda_invocation.ensure_tables" in text
+    assert 'resource "aws_lambda_invocation" "ensure_tables"' in (ROOT / "infra" / "processor.tf").read_text()
+    views = (ROOT / "infra" / "views.tf").read_text()
+    assert "depends_on = [aws_lambda_invocation.ensure_tables]" in views  # tables first, then views
+
+
+@pytest.mark.parametrize("page", ["SECURITY.md", "CODE_OF_CONDUCT.md", "docs/glossary.md", "docs/upgrading.md"])
+def test_a_newcomer_finds_each_page(page: str) -> None:
+    linked = {
+        str((start.parent / link).resolve())
+        for start in (ROOT / "CONTRIBUTING.md", ROOT / "ARCHITECTURE.md")
+        for link in _LINK.findall(start.read_text())
+    }
+
+    assert str(ROOT / page) in linked

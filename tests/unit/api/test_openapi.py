@@ -90,3 +90,9 @@ def test_every_example_is_taken_as_it_stands(api: Api, document: dict[str, Any])
         if "example" in content:
             strict = basic("wk_shop:") | {"x-strict-mode": "1"}
             assert api.ask("POST", path, strict, json.dumps(content["example"]).encode()).status == 200, path
+
+
+def test_it_has_the_version_of_the_protocol_as_its_paths_do(document: dict[str, Any]) -> None:
+    in_paths = {found for path in ROUTES for found in re.findall(r"(?:^|/)v(\d+)(?:/|$)", path.decode())}
+
+    assert {document["info"]["version"]} == in_paths
