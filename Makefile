@@ -57,8 +57,8 @@ ministack: .venv/dev.stamp  ## a second emulated AWS, for tests of infra/, in .v
 	@$(MAKE) --no-print-directory .venv/ministack.stamp || \
 		{ echo "No ministack in .venv/ministack: the tests that need it are skipped"; test -z "$$CI"; }
 
-sdk: .venv/dev.stamp  ## what tests of the browser SDK need: its tools and a Chromium, in sdk-js/node_modules (cached)
-	@$(MAKE) --no-print-directory sdk-js/node_modules/.stamp || \
+sdk: .venv/dev.stamp  ## what tests of the browser SDK need: its tools, a Chromium and the modules, in sdk-js/node_modules and sdk-js/lib (cached)
+	@$(MAKE) --no-print-directory sdk-js/lib/index.js || \
 		{ echo "No sdk-js/node_modules: the tests of the browser SDK are skipped"; test -z "$$CI"; }
 
 release-check: .venv/dev.stamp sdk  ## build what a release publishes, into build/release, and run it in an empty environment
@@ -132,6 +132,9 @@ clean:  ## remove the set-up, what was built and the local data
 sdk-js/node_modules/.stamp: sdk-js/package-lock.json .venv/kinesis.stamp
 	@cd sdk-js && ../$(NPM) ci --no-audit --no-fund --loglevel=error >/dev/null
 	@touch $@
+
+sdk-js/lib/index.js: $(wildcard sdk-js/src/*.* sdk-js/src/*/*.*) $(addprefix sdk-js/,build.mjs tsconfig.json node_modules/.stamp)
+	@cd sdk-js && ../$(NODE)/bin/node build.mjs --modules
 
 .venv/kinesis.stamp: $(wildcard tests/kinesis/*.*) .venv/dev.stamp
 	@$(UV) pip install --quiet --require-hashes --target .venv/kinesis/node24 -r tests/kinesis/node24.lock

@@ -1,4 +1,4 @@
-// `node api.mjs [FOLDER]`: what each module of dist/ offers, as a report in api/ or that folder. The reports are committed, so
+// `node api.mjs [FOLDER]`: what each module of lib/ offers, as a report in api/ or that folder. The reports are committed, so
 // that a change of what others build on is seen in a diff.
 import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";

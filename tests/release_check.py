@@ -167,12 +167,13 @@ def _send(url: str, key: str, event: dict[str, str]) -> None:
         assert answer.status == 200
 
 
-def pack_sdk(folder: Path) -> Path:
-    """Pack the browser SDK as npm publishes it."""
+def pack_sdk(folder: Path, sdk: Path = SDK) -> Path:
+    """Pack the browser SDK as npm publishes it, which builds its modules."""
     packed = folder / "npm"
     packed.mkdir(parents=True)
     pack: list[str | Path] = [NODE, NPM, "pack", "--offline", "--loglevel=error", "--pack-destination", packed]
-    subprocess.run(pack, cwd=SDK, stdout=subprocess.DEVNULL, check=True)
+    environ = {**os.environ, "PATH": f"{NODE.parent}{os.pathsep}{os.environ['PATH']}"}
+    subprocess.run(pack, cwd=sdk, env=environ, stdout=subprocess.DEVNULL, check=True)
     [tarball] = packed.iterdir()
     return tarball
 

@@ -4,7 +4,7 @@ import type { Properties } from "./types.js";
 export type Campaign = Properties;
 
 /** The names in the address and in `context.campaign`. */
-const UTM = ["campaign", "source", "medium", "term", "content", "id"];
+const UTM = "campaign source medium term content id".split(" ");
 /** What advertisers add to their links. The first that is there stands in `clickIdName` and `clickId`. */
 const CLICK_IDS = "gclid gbraid wbraid fbclid msclkid ttclid twclid li_fat_id".split(" ");
 
@@ -12,12 +12,12 @@ const CLICK_IDS = "gclid gbraid wbraid fbclid msclkid ttclid twclid li_fat_id".s
 export function campaignOf(search: string | undefined): Campaign | undefined {
   if (!search) return undefined;
   const given = new URLSearchParams(search);
-  const campaign: { [name: string]: string } = {};
+  let campaign: Campaign | undefined;
   for (const name of UTM) {
     const value = given.get("utm_" + name);
-    if (value) campaign[name === "campaign" ? "name" : name] = value.slice(0, 200);
+    if (value) campaign = { ...campaign, [name === "campaign" ? "name" : name]: value.slice(0, 200) };
   }
   const clickIdName = CLICK_IDS.find((name) => given.get(name));
-  if (clickIdName) Object.assign(campaign, { clickIdName, clickId: given.get(clickIdName)!.slice(0, 300) });
-  return Object.keys(campaign).length ? campaign : undefined;
+  if (clickIdName) campaign = { ...campaign, clickIdName, clickId: given.get(clickIdName)!.slice(0, 300) };
+  return campaign;
 }

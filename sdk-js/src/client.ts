@@ -128,7 +128,7 @@ function harmless<Given extends unknown[], Result>(run: (...given: Given) => Res
     try {
       return run(...given);
     } catch {
-      return undefined; // losing an event is better than breaking the page
+      // Losing an event is better than breaking the page.
     }
   };
 }

@@ -7,10 +7,8 @@ import type { Consent, Options } from "./types.js";
 /** Where the person's own choice is kept: a refusal, too, since it must be remembered. */
 export const CONSENT = "mm.consent";
 
-/** What the person said here, what their browser says, what the site says: the first that there is. */
-export function consentOf(store: Store, options: Options): Consent {
-  const said = store.read(CONSENT);
-  if (said) return said as Consent;
+/** What holds until the person chooses: what their browser says, else what the site says. */
+export function defaultConsent(options: Options): Consent {
   const isPrivate = options.gpc !== false && (navigator as { globalPrivacyControl?: boolean }).globalPrivacyControl;
   return isPrivate ? "denied" : (options.consent ?? "granted");
 }

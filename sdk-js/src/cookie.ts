@@ -5,9 +5,9 @@ let site: string | undefined; // looked for once a page
 
 export function readCookie(name: string): string | undefined {
   try {
-    return new RegExp(`(?:^|; )${name}=([^;]+)`).exec(document.cookie)?.[1];
+    return `; ${document.cookie}`.split(`; ${name}=`)[1]?.split(";")[0];
   } catch {
-    return undefined;
+    // As said above.
   }
 }
 

@@ -26,20 +26,24 @@ export class Identity {
 
   /** The cookie's, which all pages of a site share; else localStorage's; else a new one. Both are made to agree. */
   get anonymousId(): string {
-    if (!this._anonymousId) {
-      const cookie = this._store.isShut ? undefined : readCookie(ANONYMOUS);
-      const known = [cookie, this._store.read(ANONYMOUS)].find((id) => id && /^[\w-]{8,64}$/.test(id));
-      this._anonymousId = known ?? uuid();
-      if (cookie !== this._anonymousId) this.keep();
-    }
-    return this._anonymousId;
+    if (!this._anonymousId && !this._find()) this.keep();
+    return this._anonymousId!;
+  }
+
+  /** Whether the cookie has it. */
+  private _find(): boolean {
+    const cookie = this._store.isShut ? undefined : readCookie(ANONYMOUS);
+    const known = [cookie, this._store.read(ANONYMOUS)].find((id) => id && /^[\w-]{8,64}$/.test(id));
+    this._anonymousId = known ?? uuid();
+    return cookie === this._anonymousId;
   }
 
   /** Writes all of it again, which makes the id last another year. */
   keep(): void {
+    if (!this._anonymousId) this._find();
     this.set({});
-    this._store.write(ANONYMOUS, this.anonymousId);
-    if (!this._store.isShut) writeCookie(ANONYMOUS, this.anonymousId);
+    this._store.write(ANONYMOUS, this._anonymousId!);
+    if (!this._store.isShut) writeCookie(ANONYMOUS, this._anonymousId!);
   }
 
   set(user: User): void {

@@ -9,16 +9,19 @@ const NUMBER = /[\da-f]{8}(-[\da-f]{4}){3}-[\da-f]{12}|\d+([^a-z\d,:/?&=#%]{1,3}
 // An e-mail address, or a telephone number with a plus, or one of the US or a social security number.
 const DATA =
   /[^\s@/?&=#:,;<>()"]{1,64}@[^\s@/?&=#:,;<>()"]+|\+\d[\d\s().+-]{6,}\d|\(?\b\d{3}\)?[\s.+-]{1,2}\d{2,3}[\s.+-]\d{4}\b/g;
+// What has no match of this needs none of the others, which take a page that starts 0.3 ms to compile.
+const SUSPECT = /[@=%]|\+\d|\d[^a-z,:/?&=#%]{9}/i;
 const CREDENTIALS = /\/\/[^/?#@]*@/;
 const SECRET =
   /((pass[wcp]|pwd|secret|token|auth(?!or)|session|mail|phone|ssn|card|cv[cv]|otp|(pass|key|\bcode)(?=[=%\]]))[^/?&#=]{0,40}=)[^&#]*/gi;
 
 export function mask(text: string): string {
-  return text.replace(NUMBER, hideCard).replace(DATA, HIDDEN);
+  return SUSPECT.test(text) ? text.replace(NUMBER, hideCard).replace(DATA, HIDDEN) : text;
 }
 
 /** An address without credentials, the values of parameters whose names promise a secret, and what `mask` hides. */
 export function maskUrl(url: string): string {
+  if (!SUSPECT.test(url)) return url;
   const hide = (text: string): string => mask(text.replace(CREDENTIALS, "//").replace(SECRET, "$1" + HIDDEN));
   return hide(
     url.replace(/[^/?&#=]+/g, (part) => {

@@ -6,7 +6,7 @@ import type { Properties } from "./types.js";
 export class Page {
   private _id!: string;
   private _path: string | undefined;
-  private _url!: string;
+  private _url: string | undefined;
   private _referrer!: string;
   private _isViewed: boolean | undefined;
 
@@ -14,7 +14,7 @@ export class Page {
   seen(isView?: boolean): Properties {
     const { href, pathname } = location;
     if (pathname !== this._path) {
-      this._referrer = this._path === undefined ? maskUrl(document.referrer) : this._url; // the page before it
+      this._referrer = this._url ?? maskUrl(document.referrer); // the page before it
       this._path = pathname;
       this._id = "";
     }

@@ -8,6 +8,7 @@
  */
 import { uuid } from "./id.js";
 import { MOST, numberOf, parse, textOf, type Store } from "./storage.js";
+import { encoder } from "./transport.js";
 import type { Properties } from "./types.js";
 
 export const MAX_EVENTS = 1_000;
@@ -17,19 +18,25 @@ export const MAX_BYTES = 1_000_000; // in UTF-8; a site's pages share five milli
 const BAD = "mm.bad";
 const BAD_LENGTH = 10_000;
 
-const encoder = new TextEncoder();
-
 interface Entry {
   /** JSON of the event, less what it shares with others. */
-  readonly e: string;
+  readonly _event: string;
   /** JSON of what it shares: `anonymousId` and most of its `context`. */
-  readonly s: string;
+  readonly _shared: string;
   /** How often it was handed over to the network. */
-  n: number;
-  /** Bytes of `e`. */
-  readonly b: number;
+  _attempts: number;
+  /** Bytes of `_event`. */
+  readonly _bytes: number;
   /** Whether it is under way in a request that outlives the page. */
-  f?: boolean;
+  _isUnderWay?: boolean;
+}
+
+/** What is stored. Older builds read and wrote it, too, so its names stay. */
+interface List {
+  readonly d: number;
+  readonly s: readonly string[];
+  /** Of each event its JSON, the place of what it shares in `s`, and how often it was handed over. */
+  readonly q: readonly (readonly (string | number)[])[];
 }
 
 /** What goes into one request. */
@@ -64,12 +71,12 @@ export class Queue {
 
   /** How many wait, and are not under way. */
   get waiting(): number {
-    return this._entries.filter(({ f }) => !f).length;
+    return this._entries.filter(({ _isUnderWay }) => !_isUnderWay).length;
   }
 
   /** Bytes that are under way in requests that outlive the page: while it goes, it may send that much less. */
   get underWay(): number {
-    return this._entries.reduce((sum, { f, b }) => (f ? sum + b : sum), 0);
+    return this._entries.reduce((sum, { _isUnderWay, _bytes }) => (_isUnderWay ? sum + _bytes : sum), 0);
   }
 
   put(event: string, shared: string): void {
@@ -84,22 +91,22 @@ export class Queue {
     const entries: Entry[] = [];
     let bytes = 0;
     for (const entry of this._entries) {
-      if (entry.f) continue;
-      bytes += entry.b + 1 + (entry.s === entries[0]?.s ? 0 : entry.s.length);
+      if (entry._isUnderWay) continue;
+      bytes += entry._bytes + 1 + (entry._shared === entries[0]?._shared ? 0 : entry._shared.length);
       if (entries.length && bytes > maxBytes) break;
       entries.push(entry);
     }
-    const shared = entries.map(({ s }) => s).sort()[entries.length >> 1]!; // what most have, where most have the same
+    const shared = entries.map(({ _shared }) => _shared).sort()[entries.length >> 1]!; // what most have, where most have the same
     const common = JSON.parse(shared) as Shared;
     const events = entries.map((entry) => whole(entry, shared, common));
-    for (const entry of entries) entry.n++;
+    for (const entry of entries) entry._attempts++;
     this.save();
     return { shared: common, events, bytes, items: entries };
   }
 
   /** Whether the batch is in a request that outlives the page. */
   mark(batch: Batch, isUnderWay: boolean): void {
-    for (const entry of batch.items) entry.f = isUnderWay;
+    for (const entry of batch.items) entry._isUnderWay = isUnderWay;
   }
 
   /** These are done with. */
@@ -116,11 +123,11 @@ export class Queue {
   /** Keeps the list as it is now. */
   save(): void {
     this._willSave = false;
-    const texts = [...new Set(this._entries.map(({ s }) => s))];
-    const list = this._entries.map(({ e, s, n }) => [e, texts.indexOf(s), n]);
+    const texts = [...new Set(this._entries.map(({ _shared }) => _shared))];
+    const rows = this._entries.map(({ _event, _shared, _attempts }) => [_event, texts.indexOf(_shared), _attempts]);
     this._isKept = (
-      list.length || this.dropped
-        ? this._store.write(this._key, JSON.stringify({ d: this.dropped, s: texts, q: list }))
+      rows.length || this.dropped
+        ? this._store.write(this._key, JSON.stringify({ d: this.dropped, s: texts, q: rows } satisfies List))
         : this._store.erase(this._key)
     ) as boolean;
   }
@@ -151,21 +158,23 @@ export class Queue {
   private _adopt(key: string): void {
     const text = this._store.read(key);
     if (!text) return; // another tab was quicker, where there are no locks
-    const { d, s, q } = (parse(text) ?? {}) as { d?: number; s?: string[]; q?: [string, number, number][] }; // or anything
+    const { d: dropped, s: texts, q } = (parse(text) ?? {}) as Partial<List>; // or anything
     const good: Entry[] = [];
     const rows = ([] as unknown[]).concat(q); // what is no list is one bad row
     for (const row of rows.slice(-MAX_EVENTS)) {
       try {
-        const [e, at, n] = row as [string, number, number];
-        const shared = s![at]!;
-        if (textOf(parse(shared, MOST)!["anonymousId"]) && parse(e)) good.push(entryOf(e, shared, n & 1023));
+        const [event, at, attempts] = row as [string, number, number];
+        const shared = texts![at]!;
+        if (textOf(parse(shared, MOST)!["anonymousId"]) && parse(event)) {
+          good.push(entryOf(event, shared, attempts & 1023));
+        }
       } catch {
         // As said above.
       }
     }
     const bad = rows.length - good.length;
     this._entries.unshift(...good);
-    this.dropped += bad + +(numberOf(d) > 0 && d!);
+    this.dropped += bad + +(numberOf(dropped) > 0 && dropped!);
     this._makeRoom();
     this.save(); // before the other list goes: a crash in between leaves both, and the server keeps one of each
     this._store.erase(key);
@@ -183,27 +192,31 @@ export class Queue {
 
   /** Drops the oldest, and counts them. */
   private _makeRoom(): void {
-    let bytes = this._entries.reduce((sum, { b }) => sum + b, 0);
+    let bytes = this._entries.reduce((sum, { _bytes }) => sum + _bytes, 0);
     while (this._entries.length > MAX_EVENTS || (bytes > MAX_BYTES && this._entries.length > 1)) {
-      bytes -= this._entries.shift()!.b;
+      bytes -= this._entries.shift()!._bytes;
       this.dropped++;
     }
   }
 }
 
-function entryOf(e: string, s: string, n: number): Entry {
-  return { e, s, n, b: encoder.encode(e).length };
+function entryOf(event: string, shared: string, attempts: number): Entry {
+  return { _event: event, _shared: shared, _attempts: attempts, _bytes: encoder.encode(event).length };
 }
 
 /** The event's JSON with what its batch does not share, and with `attempt`. */
-function whole({ e, s, n }: Entry, shared: string, common: Shared): string {
-  const isCommon = s === shared;
-  if (isCommon && !n) return e;
-  const event = JSON.parse(e) as { context: Properties };
-  const own = JSON.parse(s) as Shared;
+function whole({ _event, _shared, _attempts }: Entry, shared: string, common: Shared): string {
+  const isCommon = _shared === shared;
+  if (isCommon && !_attempts) return _event;
+  const event = JSON.parse(_event) as { context: Properties };
+  const own = JSON.parse(_shared) as Shared;
   // What the batch has and the event has not is said to be null: the API would add it.
   const absent: Record<string, null> = {};
   for (const name in common.context) absent[name] = null;
-  const context = { ...(!isCommon && { ...absent, ...own.context }), ...event.context, ...(n && { attempt: n + 1 }) };
+  const context = {
+    ...(!isCommon && { ...absent, ...own.context }),
+    ...event.context,
+    ...(_attempts && { attempt: _attempts + 1 }),
+  };
   return JSON.stringify({ ...(!isCommon && { anonymousId: own.anonymousId }), ...event, context });
 }

@@ -1,6 +1,6 @@
 /** From a call to an event in the queue: who, where, in which session, and whether the person agreed. */
 import { campaignOf } from "./campaign.js";
-import { CONSENT, consentOf, forgetAll } from "./consent.js";
+import { CONSENT, defaultConsent, forgetAll } from "./consent.js";
 import { envelope } from "./envelope.js";
 import { uuid } from "./id.js";
 import { Identity } from "./identity.js";
@@ -24,7 +24,8 @@ export class Recorder {
   private readonly _session = new Session(this._store);
   private readonly _queue: Queue;
   readonly sender: Sender;
-  private _choice: Consent;
+  private _choice!: Consent;
+  isDenied = true;
   private _pending: (() => void)[] = [];
   private _release: (() => void) | undefined;
   readonly identity = new Identity(this._store);
@@ -39,12 +40,7 @@ export class Recorder {
       if (isRefusal(outcome.status)) console.warn(`${url} refuses events (${outcome.status}): wrong write key?`);
       return outcome;
     });
-    this._choice = isBrowser ? consentOf(this._store, _options) : "denied";
-    if (isBrowser) this._decide(this._choice);
-  }
-
-  get isDenied(): boolean {
-    return !/^(granted|anonymous|pending)$/.test(this._choice);
+    if (isBrowser) this._decide((this._store.read(CONSENT) || defaultConsent(_options)) as Consent);
   }
 
   /** `page`: what stands in the event's `context.page`. */
@@ -71,7 +67,7 @@ export class Recorder {
   /** What the person says; it is remembered. */
   choose(choice: Consent): void {
     this._store.isShut = false;
-    this._store.write(CONSENT, (this._choice = choice));
+    this._store.write(CONSENT, choice);
     this._decide(choice);
     this.identity.keep(); // what it was told before
   }
@@ -104,6 +100,7 @@ export class Recorder {
     const held = this._pending;
     this._choice = choice;
     const isRefused = !/^(granted|pending)$/.test(choice); // whatever else it is
+    this.isDenied = isRefused && choice !== "anonymous";
     this._store.isShut = false;
     if (isRefused) forgetAll(this._store);
     this._store.isShut = choice !== "granted";

@@ -33,9 +33,10 @@ export class Store {
 /** What JSON text says; null where it is no object, or nested too deep, or longer. Anybody may have written it. */
 export function parse(text: unknown, most = Infinity): Kept | null {
   try {
-    const value: unknown = textOf(text)!.length > most || JSON.parse(text as string);
+    const json = textOf(text) ?? "null"; // nothing is kept on a first visit, and an exception takes 0.2 ms
+    const value: unknown = json.length > most || JSON.parse(json);
     // Throws where it is too deep to be sent.
-    if ((text as string).length > SHALLOW) JSON.stringify(value, (_key, inner: unknown) => inner);
+    if (json.length > SHALLOW) JSON.stringify(value, (_key, inner: unknown) => inner);
     return objectOf(value);
   } catch {
     return null;

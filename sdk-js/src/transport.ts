@@ -11,6 +11,8 @@ export interface Outcome {
   readonly waitMs: number;
 }
 
+export const encoder = new TextEncoder();
+
 /** A browser lets 64 KiB of a page's keepalive requests be under way at once; other code of the page has some. */
 export const KEEPALIVE_BYTES = 56_000;
 
@@ -24,7 +26,7 @@ export function isRefusal(status: number): boolean {
 
 export async function post(url: string, text: string, gzip: boolean): Promise<Outcome> {
   try {
-    const body = gzip ? await gzipped(text) : new TextEncoder().encode(text);
+    const body = gzip ? await gzipped(text) : encoder.encode(text);
     const { status, headers } = await fetch(url, {
       method: "POST",
       body,
@@ -34,16 +36,16 @@ export async function post(url: string, text: string, gzip: boolean): Promise<Ou
       redirect: "error", // one that is followed may end as a GET of some page, whose 200 says nothing
       signal: AbortSignal.timeout?.(30_000) as AbortSignal,
     });
-    return { status, waitMs: waitOf(headers.get("Retry-After") ?? "0") };
+    return { status, waitMs: waitOf(headers.get("Retry-After")) };
   } catch {
     return { status: 0, waitMs: 0 };
   }
 }
 
-/** Of seconds, or of a date. */
-function waitOf(header: string): number {
-  const seconds = +header;
-  return (seconds >= 0 ? seconds * 1000 : Date.parse(header) - Date.now()) || 0;
+/** Of seconds, or of a date; null is 0. */
+function waitOf(header: string | null): number {
+  const seconds = +header!;
+  return (seconds >= 0 ? seconds * 1000 : Date.parse(header!) - Date.now()) || 0;
 }
 
 async function gzipped(text: string): Promise<ArrayBuffer> {

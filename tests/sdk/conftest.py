@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 from typing import Any, Literal
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -27,6 +28,13 @@ KEY = "wk_sdk_page"
 BARE = b"<!doctype html><title>Nothing yet</title>"
 PAGE = """<!doctype html><title>A shop</title>
 <script defer src="/mm.js" data-key="{key}" data-host="{host}"></script><a id="leave" href="/other">leave</a>"""
+
+
+
+def built_scripts() -> dict[str, Path]:
+    """The committed scripts and the modules of the package (``make sdk``), by name."""
+    return {file.name: file for folder in ("dist", "lib") for file in (SDK / folder).glob("*.js")}
+
 
 State = Literal["open", "unavailable", "throttled", "refusing", "redirecting", "forbidding"]
 
@@ -131,7 +139,7 @@ def site(gate: Gate) -> Iterator[str]:
         "/": PAGE.format(key=KEY, host=gate.url).encode(),
         "/other": b"<!doctype html><title>Elsewhere</title>",
         "/bare": BARE,
-        **{f"/{file.name}": file.read_bytes() for file in (SDK / "dist").glob("*.js")},
+        **{f"/{name}": file.read_bytes() for name, file in built_scripts().items()},
     }
 
     class Handler(BaseHTTPRequestHandler):

@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.live_server import eventually
 from tests.local_http import read_body, serving, url_of
-from tests.sdk.conftest import KEY, SDK
+from tests.sdk.conftest import KEY, built_scripts
 
 Sent = dict[str, Any]
 TYPES = {".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -20,7 +20,7 @@ TYPES = {".js": "text/javascript", ".svg": "image/svg+xml"}
 
 @dataclass
 class Pages:
-    """Files by their paths, those of dist/ among them. ``slow``: the seconds that a path's answer takes."""
+    """Files by their paths, what was built among them. ``slow``: the seconds that a path's answer takes."""
 
     url: str = ""
     files: dict[str, str] = field(default_factory=dict)
@@ -48,7 +48,7 @@ class Pages:
 
 @contextmanager
 def pages() -> Iterator[Pages]:
-    made = Pages(files={f"/{file.name}": file.read_text() for file in (SDK / "dist").glob("*.js")})
+    made = Pages(files={f"/{name}": file.read_text() for name, file in built_scripts().items()})
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

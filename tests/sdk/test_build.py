@@ -18,6 +18,7 @@ from tests.sdk.conftest import NODE, SDK
 
 pytestmark = pytest.mark.browser
 
+PARTS = ("dist", "lib")
 # The most bytes, compressed with brotli, as servers send them: of a module with all that it imports, or of a script.
 MOST_BYTES = {
     "index.js": 5_000,
@@ -39,16 +40,19 @@ def tools() -> None:
 
 @pytest.fixture(scope="module")
 def fresh(tools: None, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: ARG001  # before it is run
-    """A build of now."""
-    folder = tmp_path_factory.mktemp("dist")
-    node("build.mjs", str(folder))
+    """A build of now: ``dist`` and ``lib``."""
+    folder = tmp_path_factory.mktemp("built")
+    node("build.mjs", "--to", str(folder))
     return folder
 
 
 @pytest.fixture(scope="module")
 def tarball(tools: None, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: ARG001  # as above
-    """What would be published."""
-    return pack_sdk(tmp_path_factory.mktemp("package"))
+    """What would be published from a fresh clone, where only the tools are installed."""
+    clone = tmp_path_factory.mktemp("clone") / "sdk-js"
+    shutil.copytree(SDK, clone, ignore=shutil.ignore_patterns("node_modules", "lib"))
+    (clone / "node_modules").symlink_to(SDK / "node_modules")
+    return pack_sdk(tmp_path_factory.mktemp("package"), clone)
 
 
 def node(*arguments: str, cwd: Path = SDK) -> str:
@@ -76,12 +80,22 @@ def with_imports(file: Path) -> set[Path]:
 
 
 def test_the_built_files_are_those_of_a_fresh_build(fresh: Path) -> None:
-    assert contents(fresh) == contents(SDK / "dist")
+    """To update them: ``node build.mjs`` in sdk-js."""
+    assert contents(fresh) == {f"{part}/{name}": text for part in PARTS for name, text in contents(SDK / part).items()}
+
+
+def test_only_the_scripts_that_a_server_serves_are_committed(fresh: Path) -> None:
+    tracked = subprocess.run(["git", "ls-files", "dist", "lib"], cwd=SDK, capture_output=True, text=True, check=True)
+
+    served = {name + end for name in ("mm.js", "mm-errors.js", "mm-web-vitals.js") for end in ("", ".map")}
+    assert {file.name for file in (fresh / "dist").iterdir()} == served
+    assert {*tracked.stdout.split()} == {f"dist/{name}" for name in served}
 
 
 @pytest.mark.parametrize("name", MOST_BYTES)
 def test_what_a_page_loads_is_small(name: str, fresh: Path) -> None:
-    files = json.dumps([str(file) for file in with_imports(fresh / name)])
+    [built] = fresh.glob(f"*/{name}")
+    files = json.dumps([str(file) for file in with_imports(built)])
     compressed = "zlib.brotliCompressSync(fs.readFileSync(file)).length"
 
     size = int(node("-p", f"{files}.reduce((sum, file) => sum + {compressed}, 0)"))
@@ -97,7 +111,7 @@ def test_the_docs_say_how_large_the_script_is(page: str) -> None:
 
 
 def test_the_source_of_what_is_built_comes_with_it(fresh: Path) -> None:
-    scripts = list(fresh.glob("*.js"))
+    scripts = list(fresh.glob("*/*.js"))
 
     assert scripts
     for script in scripts:
@@ -106,12 +120,12 @@ def test_the_source_of_what_is_built_comes_with_it(fresh: Path) -> None:
         assert f"sourceMappingURL={script.name}.map" in script.read_text()
 
 
-def test_what_is_published_is_whole_and_no_more(tarball: Path) -> None:
+def test_what_is_published_is_whole_and_no_more(tarball: Path, fresh: Path) -> None:
     with tarfile.open(tarball) as packed:
         names = {name.removeprefix("package/") for name in packed.getnames()}
 
     expected = {"README.md", "LICENSE", "package.json"}
-    expected |= {str(file.relative_to(SDK)) for part in ("dist", "docs") for file in files_in(SDK / part)}
+    expected |= contents(fresh).keys() | {f"docs/{file.name}" for file in files_in(SDK / "docs")}
     assert names == expected
     assert (SDK / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
 
@@ -201,7 +215,7 @@ def test_the_package_needs_no_other() -> None:
 
 
 def test_on_a_server_it_does_nothing() -> None:
-    code = """import { createClient } from "./dist/index.js";
+    code = """import { createClient } from "./lib/index.js";
         const client = createClient({ key: "k", host: "https://example.com" });
         client.track("A"); client.identify("u"); client.reset(); await client.flush(); console.log("fine")"""
 

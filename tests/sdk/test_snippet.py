@@ -12,7 +12,7 @@ from tests.sdk.pages import Pages, pages
 
 pytestmark = pytest.mark.browser
 
-SNIPPET = SDK / "dist" / "snippet.html"
+SNIPPET = SDK / "lib" / "snippet.html"
 EARLY = """<script>
     const later = manymetrics;
     manymetrics.identify("u-1", { plan: "pro" });

@@ -33,6 +33,11 @@ export function deadClicks(): (click: Click) => void {
     isAnswered = true;
     stop();
   };
+  const watch = (): void => {
+    listen("focus", ({ target }) => target !== window && !pressed.includes(target!) && answer());
+    listen("blur", ({ target }) => target === window && answer());
+    for (const name of ANSWERS.split(" ")) listen(name as keyof WindowEventMap, answer);
+  };
   const changes = new MutationObserver(answer);
   const requests = new PerformanceObserver((list) => {
     // Later ones are another's, or our own.
@@ -44,15 +49,13 @@ export function deadClicks(): (click: Click) => void {
   // Menus open as the button goes down, and the click that follows does nothing.
   listen("pointerdown", (event) => {
     stop();
+    if (!pressedAt) watch(); // before that, there is nothing to answer
     isAnswered = false;
     pressed = event.composedPath();
     pressedAt = event.timeStamp;
     changes.observe(document, { subtree: true, childList: true, attributes: true, characterData: true });
     end = setTimeout(answer, PRESS_MS); // a drag, or whatever a long press does
   });
-  listen("focus", ({ target }) => target !== window && !pressed.includes(target!) && answer());
-  listen("blur", ({ target }) => target === window && answer());
-  for (const name of ANSWERS.split(" ")) listen(name as keyof WindowEventMap, answer);
 
   return ({ _event, _element, _path, _tell }) => {
     clearTimeout(end);

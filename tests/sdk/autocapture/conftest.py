@@ -16,7 +16,7 @@ import pytest
 
 from tests.live_server import LiveServer, eventually
 from tests.local_http import serving, url_of
-from tests.sdk.conftest import KEY, SDK, Browser
+from tests.sdk.conftest import KEY, Browser, built_scripts
 
 START = """import {{ createClient }} from "/index.js";
 import {{ autocapture }} from "/autocapture.js";
@@ -58,8 +58,8 @@ class Site:
     change: tuple[str, str] = ("", "")
 
     def script(self, path: str) -> str | None:
-        built = SDK / "dist" / path[1:]
-        if not built.is_file():
+        built = built_scripts().get(path[1:])
+        if built is None:
             return None
         text, (old, new) = built.read_text(encoding="utf-8"), self.change
         if not old or path != "/autocapture.js":

@@ -1,6 +1,0 @@
-import { type Client } from "./client.js";
-declare global {
-    interface Window {
-        manymetrics?: Client;
-    }
-}
