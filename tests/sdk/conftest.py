@@ -30,7 +30,6 @@ PAGE = """<!doctype html><title>A shop</title>
 <script defer src="/mm.js" data-key="{key}" data-host="{host}"></script><a id="leave" href="/other">leave</a>"""
 
 
-
 def built_scripts() -> dict[str, Path]:
     """The committed scripts and the modules of the package (``make sdk``), by name."""
     return {file.name: file for folder in ("dist", "lib") for file in (SDK / folder).glob("*.js")}
