@@ -14,6 +14,7 @@ from tests.sdk.conftest import NODE, SDK
 pytestmark = pytest.mark.browser
 
 TEXTS = {
+    "call +49 30 123": "call ***",
     "Pay with 4111 1111 1111 1111 now": "Pay with *** now",
     "4111111111111111": "***",
     "4111-1111-1111-1111": "***",
