@@ -3,38 +3,21 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
 from manymetrics.tables import DEAD_LETTERS, EVENTS
-from manymetrics_processor.decode.batch import Rows, decode
 from manymetrics_processor.dedup.window import Window
 from manymetrics_processor.ingest import pipeline
 from manymetrics_processor.lake.lake import Lake, live_files
 from manymetrics_processor.lake.maintenance import stage_rewritten, swap
 from tests.contract.conftest import Store
-from tests.integration.micro_batches import STREAM, record, rows, track
+from tests.integration.micro_batches import OLDER_EVENTS, STREAM, append_as_older_processor, record, rows, track
 
-OLD = replace(EVENTS, columns=EVENTS.columns[:54])
 ADDED = ("context_device_brand", "context_group_id")
 CONTEXT = {"device": {"brand": "Acme", "model": "X1"}, "groupId": "g-1", "other": 1}
 LEFT = {"device": {"brand": "Acme"}, "groupId": "g-1", "other": 1}  # by an older processor
-SUMMARY = {"manymetrics.operation": "ingest"}
-
-
-def commit_as_an_older_processor(
-    lake: Lake, sequence: int, message_id: str, left: dict[str, Any] | None = None
-) -> None:
-    batch = decode([record(sequence, track(message_id, context={"device": {"model": "X1"}}))], STREAM)
-    data = batch.events.table.select(OLD.column_names)
-    at = data.schema.get_field_index("context")
-    data = data.set_column(at, data.schema.field(at), pa.array([json.dumps(left or LEFT)]))
-    iceberg = lake.load(EVENTS)
-    staged = lake.stage(OLD, iceberg, Rows(data, *batch.events[1:]))
-    lake._engine.append(OLD, iceberg, staged, SUMMARY, {})
 
 
 def rewrite(lake: Lake, table: Any) -> None:  # noqa: ANN401  # Table
@@ -48,9 +31,9 @@ def old_tables(store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
     """Tables as the version before the columns made them."""
     name = "older"
     with monkeypatch.context() as before:
-        before.setattr("manymetrics_processor.lake.lake.TABLES", (OLD, DEAD_LETTERS))
+        before.setattr("manymetrics_processor.lake.lake.TABLES", (OLDER_EVENTS, DEAD_LETTERS))
         lake = store.beside(name)
-    assert lake.load(EVENTS).schema().column_names == list(OLD.column_names)
+    assert lake.load(EVENTS).schema().column_names == list(OLDER_EVENTS.column_names)
     return Store(lake, lambda: store.beside(name), store.beside)
 
 
@@ -60,11 +43,11 @@ def test_the_columns_that_tables_were_made_without_are_the_last() -> None:
 
 
 def test_an_older_table_gains_the_columns_and_nothing_is_lost(old_tables: Store) -> None:
-    commit_as_an_older_processor(old_tables.lake, 1, "a")
+    append_as_older_processor(old_tables.lake, 1, "a", json.dumps(LEFT))
 
     newer = old_tables.another()
     pipeline.run([record(2, track("b", context=CONTEXT))], STREAM, newer, Window())
-    commit_as_an_older_processor(old_tables.another(), 3, "c")  # it is still running
+    append_as_older_processor(old_tables.another(), 3, "c", json.dumps(LEFT))  # it is still running
 
     found = {row["message_id"]: (*(row[name] for name in ADDED), row["context"]) for row in rows(newer)}
     old = (None, None, json.dumps(LEFT))
@@ -72,8 +55,8 @@ def test_an_older_table_gains_the_columns_and_nothing_is_lost(old_tables: Store)
 
 
 def test_files_that_are_rewritten_have_the_values_in_the_columns(old_tables: Store) -> None:
-    commit_as_an_older_processor(old_tables.lake, 1, "a")
-    commit_as_an_older_processor(old_tables.lake, 2, "b", {"device": {"brand": 7}, "groupId": ["g"]})
+    append_as_older_processor(old_tables.lake, 1, "a", json.dumps(LEFT))
+    append_as_older_processor(old_tables.lake, 2, "b", json.dumps({"device": {"brand": 7}, "groupId": ["g"]}))
     newer = old_tables.another()
     pipeline.run([record(3, track("c", context=CONTEXT))], STREAM, newer, Window())
 
@@ -88,7 +71,7 @@ def test_an_older_processor_that_rewrites_files_keeps_columns_that_it_does_not_k
     pipeline.run([record(1, track("a", context=CONTEXT)), record(2, track("b"))], STREAM, store.lake, Window())
     before = rows(store.lake)
 
-    rewrite(store.lake, OLD)
+    rewrite(store.lake, OLDER_EVENTS)
 
     assert rows(store.lake) == before
     assert before[0]["context_group_id"] == "g-1"

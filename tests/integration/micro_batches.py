@@ -5,15 +5,17 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 
 from manymetrics.books import StreamBooks
 from manymetrics.records import Stamp, pack
 from manymetrics.tables import EVENTS, NAMESPACE, Table
-from manymetrics_processor.decode.batch import StreamRecord
+from manymetrics_processor.decode.batch import Rows, StreamRecord, decode
 from manymetrics_processor.decode.row import DAY_US
 from manymetrics_processor.lake.lake import Lake, current_books, live_files, local_catalog
 from manymetrics_processor.lake.scan import read_files
@@ -95,3 +97,17 @@ def counts(kept: StreamBooks) -> Mapping[str, int]:
 def file_paths(data_dir: Path) -> set[Path]:
     """The tables' files on the disk."""
     return {path for path in (data_dir / "warehouse").rglob("*") if path.is_file()}
+
+
+OLDER_EVENTS = replace(EVENTS, columns=tuple(column for column in EVENTS.columns if not column.added))
+
+
+def append_as_older_processor(lake: Lake, sequence: int, message_id: str, context: str, *, day: int = 0) -> None:
+    """Store an event as a processor does that knows no added column: it leaves ``context`` as JSON text."""
+    batch = decode([record(sequence, track(message_id), day=day)], STREAM)
+    data = batch.events.table.select(OLDER_EVENTS.column_names)
+    at = data.schema.get_field_index("context")
+    data = data.set_column(at, data.schema.field(at), pa.array([context]))
+    iceberg = lake.load(EVENTS)
+    staged = lake.stage(OLDER_EVENTS, iceberg, Rows(data, *batch.events[1:]))
+    lake._engine.append(OLDER_EVENTS, iceberg, staged, {"manymetrics.operation": "ingest"}, {})

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from manymetrics.tables import DEAD_LETTERS, EVENTS
-from manymetrics_processor.decode.batch import Rows, decode
 from manymetrics_processor.dedup.window import Window
 from manymetrics_processor.ingest import pipeline
 from manymetrics_processor.jobs import compact as job
@@ -24,7 +21,17 @@ from manymetrics_processor.lake.lake import Lake, live_files
 from manymetrics_processor.lake.maintenance import merge_small_files
 from manymetrics_processor.lake.scan import read_files
 from tests.in_process_cluster import InProcessCluster
-from tests.integration.micro_batches import STREAM, books, make_lake, message_ids, record, rows, track
+from tests.integration.micro_batches import (
+    OLDER_EVENTS,
+    STREAM,
+    append_as_older_processor,
+    books,
+    make_lake,
+    message_ids,
+    record,
+    rows,
+    track,
+)
 
 NAMELESS = {"type": "track", "userId": "u"}
 
@@ -233,10 +240,10 @@ def test_a_file_of_an_older_processor_is_rewritten_where_it_holds_values_of_adde
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as older:
-        older.setattr("manymetrics_processor.lake.lake.TABLES", (OLD, DEAD_LETTERS))
+        older.setattr("manymetrics_processor.lake.lake.TABLES", (OLDER_EVENTS, DEAD_LETTERS))
         lake = make_lake(tmp_path)
         for number, context in enumerate(['{"groupId":"g-1"}', '{"other":1}']):
-            append_as_an_older_processor(lake, number, context)
+            append_as_older_processor(lake, number, f"m{number}", context, day=number)
     without, with_value = (file.file_path for file in live_files(lake.load(EVENTS)))
 
     run(tmp_path)
@@ -248,15 +255,3 @@ def test_a_file_of_an_older_processor_is_rewritten_where_it_holds_values_of_adde
         ("g-1", None),
         (None, '{"other":1}'),
     ]
-
-
-OLD = replace(EVENTS, columns=EVENTS.columns[:54])
-
-
-def append_as_an_older_processor(lake: Lake, number: int, context: str) -> None:
-    batch = decode([record(number, track(f"m{number}"), day=number)], STREAM)
-    data = batch.events.table.select(OLD.column_names)
-    at = data.schema.get_field_index("context")
-    data = data.set_column(at, data.schema.field(at), pa.array([context]))
-    iceberg = lake.load(EVENTS)
-    lake._engine.append(OLD, iceberg, lake.stage(OLD, iceberg, Rows(data, *batch.events[1:])), {}, {})

@@ -29,12 +29,15 @@ from tests.infra.shop import NOW_IN_SQL, shop_records
 from tests.infra.write_queries import QUERIES
 from tests.insights.portable_events import portable_records
 from tests.insights.test_portable import VITALS
-from tests.integration.micro_batches import NOW, SHARD, STREAM, Event, make_lake, packed
+from tests.integration.micro_batches import NOW, SHARD, STREAM, Event, append_as_older_processor, make_lake, packed
 from tests.trino_server import Row, Trino
 
 pytestmark = pytest.mark.jvm
 
 HOUR_US = 3_600_000_000
+
+
+LEFT = '{"device":{"brand":"Acme"},"groupId":"g-1"}'  # of an older processor, for the views to read
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +47,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lake, window = make_lake(folder), Window()
     for batch in batches():
         pipeline.run(batch, STREAM, lake, window)
+    append_as_older_processor(lake, 99_999, "older", LEFT)
     return folder
 
 
@@ -53,6 +57,7 @@ def filled(trino: Trino) -> Iterator[Lake]:
         window = Window()
         for batch in batches():
             pipeline.run(batch, STREAM, lake, window)
+        append_as_older_processor(lake, 99_999, "older", LEFT)
         glue = trino.aws.client("glue")
         for view in glue_views():
             glue.create_table(DatabaseName=NAMESPACE, TableInput=view)
