@@ -169,7 +169,7 @@ def test_kept_ids_of_before_are_not_used(lake: Lake, tmp_path: Path, monkeypatch
         return dedup_digest(project, message, "browser")
 
     with monkeypatch.context() as patched:
-        for user in ("decode", "window"):
+        for user in ("decode.batch", "dedup.window"):
             patched.setattr(f"manymetrics_processor.{user}.dedup_digest", old_digest)
         own = with_kept()
         commit(lake, own, 1, "server", "a")

@@ -31,7 +31,7 @@ def server(tmp_path: Path) -> Iterator[LiveServer]:
 def said(server: LiveServer) -> list[tuple[str, str]]:
     """Level and what follows the message, of each line about keys."""
     lines: list[dict[str, Any]] = [json.loads(line) for line in server.log.read_text().splitlines()]
-    return [(line["level"], line.get("why", "")) for line in lines if line["log"] == "manymetrics_api.keys"]
+    return [(line["level"], line.get("why", "")) for line in lines if line["log"] == "manymetrics.keys"]
 
 
 def error_of(answer: httpx.Response) -> tuple[int, str]:
