@@ -21,7 +21,7 @@ from manymetrics.limits import MAX_EVENT_BYTES, OVERSIZE_PREFIX_BYTES
 from manymetrics.outcomes import Reason
 from manymetrics.records import Cut, Stamp, UnreadableRecordError, unpack, weight
 from manymetrics.tables import DEAD_LETTERS, EVENTS, Table
-from manymetrics_processor.decode.arrow import sort_order, to_arrow, to_days
+from manymetrics_processor.decode.arrow import arrow_schema, sort_order, to_arrow, to_days
 from manymetrics_processor.decode.ids import Ids, Place, dedup_digest, place_digest, to_ids
 from manymetrics_processor.decode.row import Request, Row, make_row, read_request
 
@@ -194,8 +194,11 @@ class _RowsBuilder:
 
     def build(self) -> tuple[Rows, list[object]]:
         """The rows, and each one's digest or reason."""
-        if self._waiting or not self._parts:
+        if self._waiting:
             self._convert()
+        if not self._parts:
+            none = np.empty(0, dtype=np.int64)
+            return Rows(arrow_schema(self._table).empty_table(), none, none, none, none), []
         rows = pa.concat_tables(self._parts).combine_chunks()
         days = to_days(self._table, rows)
         order = sort_order(self._table, rows, days)
@@ -205,7 +208,7 @@ class _RowsBuilder:
 
     def _convert(self) -> None:
         waiting, self._waiting = self._waiting, []
-        rows, records, positions, notes = zip(*waiting, strict=True) if waiting else ((), (), (), ())
+        rows, records, positions, notes = zip(*waiting, strict=True)
         self._records += records
         self._positions += positions
         self._notes += notes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +25,16 @@ def dedup_digest(project_id: object, message_id: object, key_kind: object) -> by
     A browser key is public, so its ids must not meet a server key's. A project is not empty and holds no NUL: no
     browser's text begins with one. A row without a kind counts as a browser's.
     """
-    text = f"{project_id}\0{message_id}"
-    return hashlib.blake2b((f"\0{text}" if key_kind == "server" else text).encode(), digest_size=16).digest()
+    digest = _project_hash(project_id, key_kind).copy()
+    digest.update(f"{message_id}".encode())
+    return digest.digest()
+
+
+@lru_cache(maxsize=1_024)
+def _project_hash(project_id: object, key_kind: object) -> hashlib.blake2b:
+    """A hash that has read all that stands before the message id; to copy it takes half of what making one does."""
+    text = f"{project_id}\0"
+    return hashlib.blake2b((f"\0{text}" if key_kind == "server" else text).encode(), digest_size=16)
 
 
 def to_ids(digests: Iterable[bytes]) -> Ids:

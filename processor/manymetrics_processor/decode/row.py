@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable
 from datetime import UTC, datetime
-from operator import itemgetter
 from typing import NamedTuple
 
 import msgspec
 
 from manymetrics.events import NO_RAW, PLACEHOLDER_ENDS, Event, is_placeholder, mend_json, needs_mending
 from manymetrics.records import Stamp
-from manymetrics.tables import EVENTS
 from manymetrics_processor.decode.context import (
+    ADDED_COLUMNS,
     CONTEXT_COLUMNS,
     NO_BATCH_CONTEXT,
     BatchContext,
@@ -156,35 +154,33 @@ def make_row(event: Event, request: Request, place: Place) -> Row:
     columns, traits, context_rest = context_columns(event, stamp, request.context)
     if event.type == "identify" and event.traits and traits != (own := json_text(event.traits)) and own is not None:
         extra["traits"] = event.traits
-    return _in_table_order(
-        (
-            message_id,
-            stamp.project_id,
-            event.type,
-            stamp.received_at,
-            event_time,
-            (event.event if event.type == "track" else event.name) or None,
-            event.user_id or None,
-            event.anonymous_id or None,
-            event.previous_id or None,
-            event.group_id or None,
-            sent_at,
-            original,
-            json_text(event.properties),
-            traits,
-            context_rest,
-            _extra_text(extra, request) if extra else None,
-            ",".join(sorted(set(repairs))) if repairs else None,
-            stamp.key_kind,
-            stamp.request_id,
-            *place,
-            *columns,
-        )
+    return (
+        message_id,
+        stamp.project_id,
+        event.type,
+        stamp.received_at,
+        event_time,
+        (event.event if event.type == "track" else event.name) or None,
+        event.user_id or None,
+        event.anonymous_id or None,
+        event.previous_id or None,
+        event.group_id or None,
+        sent_at,
+        original,
+        *columns[:_FIRST_ADDED],
+        json_text(event.properties),
+        traits,
+        context_rest,
+        _extra_text(extra, request) if extra else None,
+        ",".join(sorted(set(repairs))) if repairs else None,
+        stamp.key_kind,
+        stamp.request_id,
+        *place,
+        *columns[_FIRST_ADDED:],
     )
 
 
-_COMPUTED = tuple(column.name for column in EVENTS.columns if not column.path)  # in the order of make_row
-_in_table_order: Callable[[Row], Row] = itemgetter(*map((*_COMPUTED, *CONTEXT_COLUMNS).index, EVENTS.column_names))
+_FIRST_ADDED = len(CONTEXT_COLUMNS) - len(ADDED_COLUMNS)  # context columns that tables were made without are the last
 
 
 # --- time -------------------------------------------------------------------------------------------------
@@ -199,6 +195,15 @@ def _times(event: Event, request: Request, extra: Raws, repairs: list[str]) -> t
     received_at; and what is made of a time without a zone, which may be local time, is never ahead of it.
     """
     received_at, sent_at, sent_as = request.stamp.received_at, request.sent_at, request.sent_at_written
+    original, given = event.original_timestamp, event.timestamp
+    if original == given:
+        given = None
+    if event.sent_at is None and (original is None or given is None) and not request.sent_at_unreadable:
+        quick = _quick_time(original or given)
+        if quick is not None and (sent_at is None or _names_zone(sent_as)):
+            time = quick if sent_at is None else received_at - (sent_at - quick)
+            if _YEAR_1 <= time <= received_at + MAX_AHEAD_US:
+                return sent_at, quick, time
     if not _is_blank(event.sent_at):
         own = _time(event.sent_at, "sentAt", extra, repairs)
         if own is not None:
@@ -206,9 +211,6 @@ def _times(event: Event, request: Request, extra: Raws, repairs: list[str]) -> t
     elif request.sent_at_unreadable:
         extra["sentAt"] = msgspec.Raw(request.sent_at_unreadable)
         repairs.append("time_unreadable")
-    original, given = event.original_timestamp, event.timestamp
-    if original == given:
-        given = None
     if original is None or (_is_blank(original) and not _is_blank(given)):
         first = _time(given, "timestamp", extra, repairs)
         original, given = given, None
@@ -226,6 +228,17 @@ def _times(event: Event, request: Request, extra: Raws, repairs: list[str]) -> t
     if first is None or sent_at is None:
         return sent_at, first, _checked(first, original, received_at, repairs)
     return sent_at, first, _checked(received_at - (sent_at - first), original, received_at, repairs, sent_as)
+
+
+def _quick_time(written: str | float | None) -> int | None:
+    """Like ``parse_time``, for text as about every client writes it, 2026-01-02T03:04:05.678Z; None for any other."""
+    if type(written) is not str or written[10:11] != "T" or written[-1:] != "Z":
+        return None
+    try:
+        since = _from_iso(written) - _EPOCH
+    except ValueError:
+        return None
+    return since.days * DAY_US + since.seconds * 1_000_000 + since.microseconds
 
 
 def _is_blank(value: str | float | None) -> bool:
