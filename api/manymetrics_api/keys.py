@@ -1,5 +1,7 @@
 """Write keys: who may send, for which project, from which pages.
 
+``intake.find_key`` decides where a request carries its key.
+
 They stand in a file, or on AWS in a parameter. Both are JSON: a list of
 {"key", "project", "kind": "browser" | "server", "origins": [...], "revoked": false}.
 They are read again every few seconds, and once more, rate-limited, before an unknown key is refused: clients drop a

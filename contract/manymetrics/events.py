@@ -136,6 +136,18 @@ class Event(msgspec.Struct, gc=False, forbid_unknown_fields=True, rename="camel"
     repairs: Repairs | None = None
 
 
+class _LongEvent(Event, gc=False, forbid_unknown_fields=True, rename="camel", kw_only=True):
+    """An event some of whose ids or names may be over their limits: their bytes are yet to be counted."""
+
+    message_id: str | None = None
+    user_id: str | None = None
+    anonymous_id: str | None = None
+    previous_id: str | None = None
+    group_id: str | None = None
+    event: str | None = None
+    name: str | None = None
+
+
 class Rejected(msgspec.Struct, gc=False, frozen=True):
     """An event that becomes a dead letter, and why. ``detail`` never quotes more than a field's name."""
 
@@ -149,6 +161,7 @@ _items_decoder = msgspec.json.Decoder(list[msgspec.Raw])
 _envelope_decoder = msgspec.json.Decoder(Envelope)
 _text_decoder = msgspec.json.Decoder(str)
 _event_decoder = msgspec.json.Decoder(Event)
+_long_event_decoder = msgspec.json.Decoder(_LongEvent)
 _object_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _raw_decoder = msgspec.json.Decoder(msgspec.Raw)
 _any_decoder = msgspec.json.Decoder()
@@ -499,9 +512,10 @@ def parse_event(raw: bytes, default_type: str | None = None, anonymous_id: bytes
     shape = raw.translate(_SHAPE)
     if shape.count(b"{") > MAX_EVENT_DEPTH and is_deeper_than(raw, MAX_EVENT_DEPTH):
         return Rejected(Reason.TOO_DEEP, f"over {MAX_EVENT_DEPTH} levels")
-    event, is_short = _parse_quickly(raw, shape), True
+    event = _parse_quickly(raw, shape)
+    is_short = type(event) is Event
     if event is None:
-        parsed, is_short = _parse_with_care(raw), False
+        parsed = _parse_with_care(raw)
         if isinstance(parsed, Rejected):
             return parsed
         event = parsed
@@ -524,10 +538,14 @@ def parse_event(raw: bytes, default_type: str | None = None, anonymous_id: bytes
 def _parse_quickly(raw: bytes, shape: bytes) -> Event | None:
     if (b"0e000" in shape or _LONG_ZEROS in shape) and may_overflow(raw):
         return None
-    try:
-        return _event_decoder.decode(raw)
-    except _PARSE_ERRORS:
-        return None
+    for decoder in (_event_decoder, _long_event_decoder):
+        try:
+            return decoder.decode(raw)
+        except msgspec.ValidationError:
+            continue
+        except _PARSE_ERRORS:
+            break
+    return None
 
 
 # How JavaScript, Python, Ruby, Objective-C, Go and SQL write that there is no value, in any case; and what a phone says
@@ -700,7 +718,7 @@ def _parse_with_care(raw: bytes) -> Event | Rejected:
     extra = Extra((name, value) for name, value in fields.items() if name not in _ATTRIBUTES)
     event = Event(extra=extra, repairs=Repairs(repairs))
     # `type` first: it decides whether a wrong `event` or `name` matters.
-    for name in sorted(fields.keys() & _ATTRIBUTES.keys(), key=lambda name: name != "type"):
+    for name in sorted(fields.keys() & _ATTRIBUTES.keys(), key=lambda name: (name != "type", name)):
         reason = _put_field(event, name, fields[name])
         if reason is not None:
             return Rejected(reason, name)

@@ -83,9 +83,7 @@ class Refusal:
 _BAD, _UNAUTHORIZED = RequestOutcome.BAD_REQUEST, RequestOutcome.UNAUTHORIZED
 _TOO_LARGE, _UNAVAILABLE = RequestOutcome.TOO_LARGE, RequestOutcome.UNAVAILABLE
 
-INVALID_JSON = Refusal(
-    400, _BAD, Code.INVALID_JSON, "the body is not JSON: it ends too early", "the body is not JSON in UTF-8"
-)
+INVALID_JSON = Refusal(400, _BAD, Code.INVALID_JSON, "the body is not valid JSON", "the body is not JSON in UTF-8")
 INVALID_ENCODING = Refusal(
     400,
     _BAD,
@@ -97,7 +95,7 @@ INVALID_EVENTS = Refusal(
     400,
     _BAD,
     Code.INVALID_EVENTS,
-    "1 of 2 events are refused, so none was taken: correct failed_records, or leave out X-Strict-Mode",
+    "some events are refused, so none was taken: correct failed_records, or leave out X-Strict-Mode",
     "strict mode, and an event is wrong; `failed_records` names the first 100",
 )
 NO_BATCH = Refusal(
@@ -189,7 +187,7 @@ CLIENT_GONE = Refusal(
     _BAD,
     Code.CLIENT_GONE,
     "the client closed the connection before the body was read: send it again",
-    "nobody reads this answer",
+    "the client disconnected before the body was read",
 )
 TOO_LARGE = Refusal(
     413,

@@ -35,13 +35,13 @@ class Settings:
     commit_interval_s: float = 2.0
     """The longest wait from event to table under load. An idle server commits at once."""
     dedup_window_days: int = DEDUP_WINDOW_DAYS
-    """How many UTC days after an event its message_id is known as a resend."""
+    """UTC days after an event within which the same message_id is a duplicate."""
     dedup_max_ids: int = 30_000_000
     """How many message_ids the processor on AWS holds, 16 bytes each, mostly in its temp folder.
 
     With more, it forgets the oldest days."""
     trusted_proxies: int = 0
-    """How many proxies stand before the server: so many hops of X-Forwarded-For, from the right, are believed."""
+    """Number of trusted reverse proxies: that many entries of X-Forwarded-For, from the right, are trusted."""
     body_timeout_s: float = 30.0
     """How long a request's body may take to arrive."""
     stream: str = ""
@@ -57,7 +57,7 @@ class Settings:
     archive: str = ""
     """Where the processor on AWS keeps the records it had, for `replay`: `s3://bucket/prefix`. Empty: nowhere."""
     metrics_token: str = ""
-    """A bearer token for /metrics from others; without it, only this machine, by its own name, through no proxy."""
+    """Bearer token for /metrics. Without it, only direct requests from this machine are answered."""
     keys_parameter: str = ""
     """The SSM parameter that holds the write keys of the API on AWS, as JSON; a SecureString is decrypted."""
 

@@ -2,7 +2,7 @@
 
 The Iceberg schema, the Spark DDL, the docs and the SQL views all derive from ``EVENTS`` and ``DEAD_LETTERS``.
 A column's ``field_id`` is its place in the tuple, from 1, for ever: add columns at the end, remove none. Existing
-tables gain a new column at the next start. A ``_context`` column needs no more than its line here.
+tables gain a new column at the next start. A new ``_context`` column is one line here, with ``added=True``.
 Timestamps are naive and UTC, in microseconds (Athena refuses zoned ones in Iceberg DDL).
 """
 

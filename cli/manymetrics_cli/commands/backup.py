@@ -63,7 +63,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="copy the data folder while the server runs",
         description=(
             "Copy the stream, the tables and the keys into an empty folder, while the server runs or is stopped. Every "
-            "event that was answered with 200 before it began is in the copy, once. What is erased later stays there."
+            "event that was answered with 200 before it began is in the copy, once. Later erasures don't reach it."
         ),
         epilog=_EXAMPLES,
         formatter_class=KeepExamples,

@@ -31,7 +31,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Register ``cost``."""
     parser = subparsers.add_parser(
         "cost",
-        help="say what a month on AWS costs, and why",
+        help="estimate the monthly AWS cost",
         description=(
             "A month's bill on AWS by component, from list prices and measured milliseconds: what dominates, what the "
             "next million events cost, where a provisioned stream beats one on demand, and what all that rests on."
@@ -47,10 +47,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("-o", "--output", choices=("table", "json"), default="table", help="(default: table)")
     for option, default, least, meaning in (
         ("--events-a-request", 20.0, 1, "servers' SDKs send 20 to 100, browsers' 2 to 20"),
-        ("--event-bytes", 1_000.0, 1, "of an event's JSON"),
+        ("--event-bytes", 1_000.0, 1, "size of an event's JSON in bytes"),
         ("--months-kept", 1.0, 0, "of data in the tables"),
         ("--peak", 4.0, 1, "how many times the mean the busiest seconds have"),
-        ("--athena-gb", 0.0, 0, "that queries scan in the month"),
+        ("--athena-gb", 0.0, 0, "GB that Athena scans in the month"),
         ("--sdk-loads", 0.0, 0, "of the browser SDK from CloudFront in the month"),
     ):
         text = f"{meaning} (default: {default:g})"

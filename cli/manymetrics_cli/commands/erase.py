@@ -31,7 +31,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="erase a person, and print a receipt",
         description=(
             "Take a person out of events and dead_letters, with the old snapshots and files that hold them, and out of "
-            "the stream's file. Anonymous events of devices whose last user they are go too. It is safe with a running "
+            "the stream's file. Anonymous events of devices that they used last go too. It is safe with a running "
             "server. It can't be undone."
         ),
         epilog=_EXAMPLES,

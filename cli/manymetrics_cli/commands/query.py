@@ -76,10 +76,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Register ``query``."""
     parser = subparsers.add_parser(
         "query",
-        help="ask the tables in SQL",
+        help="query the tables with SQL",
         description=(
-            "Ask the tables and views in SQL that runs on Athena too. It only reads; all times are UTC. Where "
-            "MANYMETRICS_WAREHOUSE is set and --data-dir is not given, it asks the tables in AWS Glue and S3."
+            "Run SQL against the tables and views; the same SQL runs on Athena. It only reads; all times are UTC. "
+            "Where MANYMETRICS_WAREHOUSE is set and --data-dir is not given, it reads the tables in AWS Glue and S3."
         ),
         epilog=_EXAMPLES,
         formatter_class=KeepExamples,

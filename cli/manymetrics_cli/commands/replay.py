@@ -29,7 +29,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Register ``replay``."""
     parser = subparsers.add_parser(
         "replay",
-        help="send dead letters again",
+        help="reprocess dead letters",
         description=(
             "Read dead letters again and store those that can be read now: those that ManyMetrics could not read or "
             "store before it was fixed. Each keeps its place, its received_at and what was known of its request. "
@@ -48,7 +48,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--reason",
         metavar="REASON",
         choices=[reason.value for reason in Reason],
-        help="only those with this reason, as unprocessable or unstorable",
+        help="only those with this reason, e.g. unstorable",
     )
     parser.add_argument("--id", dest="dead_letter_id", metavar="ID", help="only this dead_letter_id")
     parser.add_argument("--project", metavar="ID", help="only those of this project")

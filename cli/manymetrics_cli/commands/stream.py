@@ -35,21 +35,27 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description=(
             "Read the stream that MANYMETRICS_STREAM names and commit it into the tables under MANYMETRICS_WAREHOUSE, "
             "as Lambda's event source mapping and function would. It goes on from the tables' own watermark, so it "
-            "can be ended and started at any time. Run one; more change nothing but the cost."
+            "can be ended and started at any time. Run a single instance; extra ones only add cost."
         ),
         epilog=_EXAMPLES,
         formatter_class=KeepExamples,
     )
     run_parser.add_argument(
-        "--batch-size", type=whole_number(1), default=10_000, metavar="N", help="most records a batch"
+        "--batch-size", type=whole_number(1), default=10_000, metavar="N", help="maximum records per batch"
     )
-    run_parser.add_argument("--window-s", type=number(0), default=60.0, metavar="S", help="longest wait for more (60)")
+    run_parser.add_argument(
+        "--window-s",
+        type=number(0),
+        default=60.0,
+        metavar="S",
+        help="maximum seconds to wait for a full batch (default: 60)",
+    )
     run_parser.add_argument(
         "--retries",
         type=whole_number(-1),
         default=-1,
         metavar="N",
-        help="attempts before a batch is given up (-1: no limit)",
+        help="retries after the first attempt before a batch is given up (default: -1, no limit)",
     )
     run_parser.add_argument(
         "--max-record-age-s",

@@ -54,7 +54,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog=_EXAMPLES,
         formatter_class=KeepExamples,
     )
-    parser.add_argument("--bad", action="store_true", help="only what is not stored")
+    parser.add_argument("--bad", action="store_true", help="show only duplicates and dead letters")
     parser.add_argument("--event", metavar="NAME", help="only events of this name")
     parser.add_argument("--user-id", metavar="ID", help="only events of this person")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")

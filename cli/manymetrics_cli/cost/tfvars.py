@@ -6,6 +6,7 @@ Values that a bill can't be made of are errors; a variable that has no price is 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -35,11 +36,18 @@ def read_tfvars(path: Path) -> dict[str, Value]:
 
 def _read_json(path: Path, text: str) -> dict[str, Value]:
     try:
-        values = json.loads(text)
-    except ValueError as error:
+        values = json.loads(text, object_pairs_hook=_each_once)
+    except (ValueError, RecursionError) as error:  # of json, or of _each_once
         raise TfvarsError(f"{path.name} is not JSON: {error}") from error
     if not isinstance(values, dict):
         raise TfvarsError(f"{path.name} is not a JSON object of variables")
+    return values
+
+
+def _each_once(pairs: list[tuple[str, Value]]) -> dict[str, Value]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError(f"one of {', '.join(values)} is there twice")
     return values
 
 
@@ -53,7 +61,7 @@ def _read_hcl(path: Path, text: str) -> dict[str, Value]:
         ) from error
     try:
         values = hcl2.loads(f"{text}\n")
-    except (LarkError, UnicodeDecodeError) as error:
+    except (LarkError, RecursionError) as error:
         where = f", line {error.line}" if isinstance(error, UnexpectedInput) else ""
         raise TfvarsError(f"{path.name}{where}: this is not a file of variables, `name = value`") from error
     return {name: _plain(value) for name, value in values.items() if not name.startswith("__")}
@@ -70,7 +78,12 @@ def _plain(value: Any) -> Value:  # noqa: ANN401  # what python-hcl2 makes of an
             return str(json.loads(value))
         except ValueError:
             return value
+    if isinstance(value, str) and (number := _NUMBER.fullmatch(value)):  # python-hcl2 takes 1e2 for an expression
+        return float(number[1])
     return cast("Value", value)
+
+
+_NUMBER: Final = re.compile(r"\$\{(-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)\}")
 
 
 _NUMBERS: Final[Mapping[str, tuple[str, float, float]]] = {  # variable: field of the stack, least, most
@@ -114,6 +127,8 @@ def _flat(variables: Mapping[str, Value]) -> Iterator[tuple[str, Value]]:
     for name, value in variables.items():
         if name in _OBJECTS and isinstance(value, dict):
             yield from ((f"{name}.{inner}", cast("Value", of_it)) for inner, of_it in value.items())
+        elif name in _OBJECTS and value is not None:
+            raise TfvarsError(f"{name} is {value!r}, and must be an object, {name} = {{ ... }}")
         else:
             yield name, value
 
@@ -136,6 +151,6 @@ def _checked(name: str, value: Value) -> tuple[str, str | int | bool]:
         if isinstance(value, bool) or not isinstance(value, int | float) or value < 0 or value != int(value):
             raise TfvarsError(f"archive_days is {value!r}, and must be a whole number of days, or 0")
         return "archive", value > 0
-    if not isinstance(value, str):
+    if not isinstance(value, str) or value.startswith("${"):
         raise TfvarsError(f"{name} is {value!r}, and must be text")
     return "pays_for_key", not value  # a key that was there before is not of this bill

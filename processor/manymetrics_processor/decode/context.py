@@ -288,7 +288,17 @@ ADDED_COLUMNS = tuple(column for column in _COLUMNS if column.added)
 
 
 def take_added(context: str) -> tuple[dict[str, object], str | None]:
-    """The values of ADDED_COLUMNS in what an older processor left of a context, and what is left without them."""
+    """The values of ADDED_COLUMNS in what an older processor left of a context, and what is left without them.
+
+    Text that is no JSON object, as others may write it, stays as it is.
+    """
+    try:
+        return _take_added(context)
+    except (msgspec.DecodeError, RecursionError):
+        return {}, context
+
+
+def _take_added(context: str) -> tuple[dict[str, object], str | None]:
     left = read_object(context.encode())
     if left is None:
         return {}, context

@@ -2,6 +2,8 @@
 
     find duplicates -> [rewrite files on the cluster -> commit]* -> expire snapshots -> remove old files
 
+This is the Spark job; merges between commits are in ``lake.maintenance``.
+
 The processor drops every resend that it knows. What it can't know is dropped here: resends of days whose ids did not
 fit, and rows that others have written. The first that was received stays. Files of days that get no small files any
 more are left alone.

@@ -7,10 +7,12 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pyiceberg.catalog.noop import NoopCatalog
 from pyiceberg.io import FileIO
-from pyiceberg.io.pyarrow import schema_to_pyarrow
+from pyiceberg.io.pyarrow import _to_requested_schema, pyarrow_to_schema, schema_to_pyarrow  # reads by id
 from pyiceberg.manifest import DataFile, DataFileContent
+from pyiceberg.schema import Schema
 from pyiceberg.table import Table as IcebergTable
 
 from manymetrics.tables import Table
@@ -41,17 +43,16 @@ def read_files(
     processor or somebody else added to the table.
     """
     schema = _schema(table, columns)
-    if every_column:
-        schema = pa.schema([*schema, *_unknown_fields(table, iceberg)])
+    unknown = _unknown_fields(table, iceberg) if every_column else Schema()
     parts = []
     deleted = deleted_positions(iceberg)
     for file in files:
-        part = _read(iceberg.io, file.file_path, schema)
+        part = _read(iceberg.io, file.file_path, schema, unknown)
         kept = np.ones(part.num_rows, dtype=np.bool_)
         for gone in (deleted, without or {}):
             kept[gone.get(file.file_path, [])] = False
         parts.append(part if kept.all() else part.filter(pa.array(kept)))
-    return pa.concat_tables(parts) if parts else schema.empty_table()
+    return pa.concat_tables(parts) if parts else pa.schema([*schema, *_nullable(unknown)]).empty_table()
 
 
 def read_file(table: Table, io: FileIO, location: str, columns: Sequence[str] | None = None) -> pa.Table:
@@ -59,14 +60,37 @@ def read_file(table: Table, io: FileIO, location: str, columns: Sequence[str] | 
     return _read(io, location, _schema(table, columns))
 
 
-def _read(io: FileIO, location: str, schema: pa.Schema) -> pa.Table:
+def _read(io: FileIO, location: str, schema: pa.Schema, unknown: Schema = Schema()) -> pa.Table:  # noqa: B008  # immutable
+    """``unknown``: fields that the contract doesn't know, which are found by their ids, whatever they were called."""
     with open_parquet(io, location) as parquet:
         have = set(parquet.schema_arrow.names)
         rows = parquet.read(columns=[name for name in schema.names if name in have])
+        theirs = _read_by_id(parquet, unknown) if unknown.fields else None
     for at, field in enumerate(schema):
         if field.name not in have:
             rows = rows.add_column(at, field, pa.nulls(rows.num_rows, field.type))
-    return rows.select(schema.names).cast(schema)
+    rows = rows.select(schema.names).cast(schema)
+    for field in _nullable(unknown):
+        if theirs is not None and field.name in theirs.column_names:
+            rows = rows.append_column(field, theirs[field.name].cast(field.type))
+        else:
+            rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
+    return rows
+
+
+def _read_by_id(parquet: pq.ParquetFile, fields: Schema) -> pa.Table | None:
+    """Those of the fields that a file holds, as the table has them now: renamed, nested ones too, and promoted."""
+    file_schema = pyarrow_to_schema(parquet.schema_arrow)
+    held = file_schema.field_ids & fields.field_ids
+    names = [field.name for field in file_schema.fields if field.field_id in held]
+    if not names:
+        return None
+    wanted = Schema(*(field for field in fields.fields if field.field_id in held))
+    batches = parquet.read(columns=names).combine_chunks().to_batches() or [
+        pa.RecordBatch.from_pylist([], schema=pa.schema([parquet.schema_arrow.field(name) for name in names]))
+    ]
+    file_part = Schema(*(field for field in file_schema.fields if field.field_id in held))
+    return pa.Table.from_batches([_to_requested_schema(wanted, file_part, batch) for batch in batches])
 
 
 def deleted_positions(iceberg: IcebergTable) -> Positions:
@@ -95,9 +119,14 @@ def portable(iceberg: IcebergTable) -> IcebergTable:
     )
 
 
-def _unknown_fields(table: Table, iceberg: IcebergTable) -> list[pa.Field]:
+def _unknown_fields(table: Table, iceberg: IcebergTable) -> Schema:
     known = set(table.column_names)
-    return [field for field in schema_to_pyarrow(iceberg.schema()) if field.name not in known]
+    return Schema(*(field for field in iceberg.schema().fields if field.name not in known))
+
+
+def _nullable(fields: Schema) -> list[pa.Field]:
+    """As Arrow's fields; files that are older than a required one lack it."""
+    return [field.with_nullable(True) for field in schema_to_pyarrow(fields)] if fields.fields else []  # noqa: FBT003  # Arrow's signature
 
 
 def _schema(table: Table, columns: Sequence[str] | None) -> pa.Schema:

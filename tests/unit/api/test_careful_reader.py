@@ -4,13 +4,14 @@ import json
 import math
 import re
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from manymetrics import events
 from manymetrics.events import (
     MAX_BRACKET_RUNS,
     MAX_CAREFUL_FIELDS,
@@ -28,6 +29,7 @@ from manymetrics.events import (
     written_keys,
 )
 from manymetrics.limits import MAX_EVENT_BYTES
+from manymetrics.outcomes import Reason
 from manymetrics_api import intake
 from manymetrics_api.keys import KeysUnavailableError, KeyTable, WriteKey
 from tests.in_process import EVENT, KEYS, Api, basic
@@ -302,3 +304,24 @@ def test_a_number_that_no_float_holds_is_found_behind_any_number_of_texts_that_l
     assert may_overflow(b'{"a":[%b],"v":1e400}' % uuids.encode())
     assert may_overflow(b'{"a":[%b],"v":%b}' % (uuids.encode(), b"9" * 400))
     assert decoys > 10 or not may_overflow(b'{"a":[%b],"v":1e4}' % uuids.encode())
+
+
+def test_ids_and_names_up_to_their_limits_stay_on_the_fast_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    def careful(_raw: bytes) -> NoReturn:
+        raise AssertionError("the careful reader was asked")
+
+    monkeypatch.setattr(events, "_parse_with_care", careful)
+    body = {"type": "track", "event": "e" * 1_024, "userId": "\u00e9" * 512, "messageId": "m" * 512}
+
+    parsed = events.parse_event(json.dumps(body, ensure_ascii=False).encode())
+
+    assert isinstance(parsed, events.Event)
+    assert (parsed.event, parsed.message_id) == ("e" * 1_024, "m" * 512)
+    longer = json.dumps({**body, "messageId": "m" * 513}).encode()
+    assert events.parse_event(longer) == events.Rejected(Reason.ID_TOO_LONG, "messageId")
+
+
+def test_what_is_wrong_with_several_fields_has_one_reason_in_every_process() -> None:
+    raw = b'{"type":"track","event":{},"userId":[],"anonymousId":{}}'
+
+    assert events.parse_event(raw) == events.Rejected(Reason.INVALID_ID, "anonymousId")
