@@ -210,10 +210,15 @@ def test_a_page_without_the_focus_or_a_sign_of_anybody_is_not_looked_at(tab: Tab
     assert second["durationMs"] >= 3_600_000
 
 
+# A scroll's event comes with the next frame, which a busy machine may draw late.
+SCROLLED = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+
+
 def test_an_app_that_scrolls_an_element_is_measured_by_it(tab: Tab) -> None:
     tab.show("<main style='height: 100vh; overflow: auto'><div style='height: 400vh'></div></main>")
+    tab.events()  # the view has begun
     tab.run("document.querySelector('main').scrollTo(0, innerHeight)")
-    tab.events()
+    tab.run(SCROLLED)
     tab.hide()
 
     assert tab.told("Page Left")[0]["scrollDepth"] == pytest.approx(50, abs=2)
