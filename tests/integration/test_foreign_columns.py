@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pyiceberg.table import Table as IcebergTable
 from pyiceberg.types import NestedField, StringType, StructType
@@ -81,7 +82,22 @@ def they_drop_and_add(iceberg: IcebergTable) -> None:
         update.add_column("note", StringType())
 
 
-@pytest.mark.parametrize("change", [they_rename, they_use_odd_names, they_rename_a_nested_field, they_drop_and_add])
+def they_add_a_file_without_ids(iceberg: IcebergTable) -> None:
+    with iceberg.update_schema() as update:
+        update.add_column("note", StringType())
+    schema = iceberg.schema().as_arrow()
+    data = decode([record(1, track("m1"))], STREAM).events.table
+    columns = {name: data[name] for name in data.column_names} | {"note": pa.array(["keep"])}
+    plain = pa.schema([field.remove_metadata() for field in schema])
+    path = f"{iceberg.location().removeprefix('file://')}/data/theirs.parquet"
+    pq.write_table(pa.table([columns[field.name] for field in plain], schema=plain), path)
+    iceberg.add_files([f"file://{path}"])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [they_rename, they_use_odd_names, they_rename_a_nested_field, they_drop_and_add, they_add_a_file_without_ids],
+)
 def test_a_column_of_others_holds_what_it_held(lake: Lake, change: Callable[[IcebergTable], None]) -> None:
     append_as_older_processor(lake, 0, "m0", "{}")
     change(lake.load(EVENTS))

@@ -80,7 +80,10 @@ def _read(io: FileIO, location: str, schema: pa.Schema, unknown: Schema = Schema
 
 def _read_by_id(parquet: pq.ParquetFile, fields: Schema) -> pa.Table | None:
     """Those of the fields that a file holds, as the table has them now: renamed, nested ones too, and promoted."""
-    file_schema = pyarrow_to_schema(parquet.schema_arrow)
+    in_file = parquet.schema_arrow
+    if not all(b"PARQUET:field_id" in (field.metadata or {}) for field in in_file):  # then by their names
+        in_file = pa.schema([field for field in in_file if field.name in fields.column_names])
+    file_schema = pyarrow_to_schema(in_file, fields.name_mapping)
     held = file_schema.field_ids & fields.field_ids
     names = [field.name for field in file_schema.fields if field.field_id in held]
     if not names:
