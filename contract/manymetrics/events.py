@@ -536,7 +536,7 @@ def parse_event(raw: bytes, default_type: str | None = None, anonymous_id: bytes
 
 
 def _parse_quickly(raw: bytes, shape: bytes) -> Event | None:
-    if (b"0e000" in shape or _LONG_ZEROS in shape) and may_overflow(raw):
+    if _may_overflow(raw, shape):
         return None
     for decoder in (_event_decoder, _long_event_decoder):
         try:
@@ -650,7 +650,10 @@ def may_overflow(raw: bytes) -> bool:
 
     Any digit is taken for a 0, so that one search finds all. UUIDs have such places too, but no end of a number there.
     """
-    shape = raw.translate(_SHAPE)
+    return _may_overflow(raw, raw.translate(_SHAPE))
+
+
+def _may_overflow(raw: bytes, shape: bytes) -> bool:
     at = shape.find(b"0e000")
     for _ in range(_MAX_PLACES):
         if at < 0:

@@ -27,7 +27,7 @@ from sample.conformance.probe import ProbeFailedError, Run
 from sample.conformance.stack import Stack
 from sample.conformance.world import ConformanceError, World
 
-LEAST_HOURS = 12.0  # S3 tells of its storage once a day
+LEAST_HOURS = 12.0  # S3 reports its storage once a day
 MOST_RATIO, SMALL_USD = 1.25, 0.05  # by how much a line may be above the model's, and what of a month is too little
 _PERIOD_S = 3_600
 

@@ -42,7 +42,7 @@ def starts(run: Run) -> list[str]:
     ):
         inits = sorted(one.init_ms for one in found if one.init_ms is not None)
         if not inits:
-            wrong.append(f"{function}: the log tells of no start")
+            wrong.append(f"{function}: the log shows no start")
             continue
         most, limit = max(one.most_memory_mb for one in found), found[0].memory_mb
         seen.append(

@@ -42,7 +42,7 @@ def _wait_until_heard(run: Run, queue: Queue, alarm: str) -> float:
         if any(str(one.get("Subject")).startswith(f'ALARM: "{alarm}"') for one in queue.messages()):  # not that of OK
             return run.world.clock() - began
         if run.world.clock() - began > HEARD_WITHIN_S:
-            raise ProbeFailedError(f"{alarm} is set off, and {HEARD_WITHIN_S:.0f} s later the topic tells of nothing")
+            raise ProbeFailedError(f"{alarm} is set off, and {HEARD_WITHIN_S:.0f} s later the topic has no message")
         run.world.sleep(3)
 
 

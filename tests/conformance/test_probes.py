@@ -254,7 +254,7 @@ def test_alarms(emulated: Rehearsal, run: Run, monkeypatch: pytest.MonkeyPatch) 
     cloudwatch = emulated.aws.client("cloudwatch")
     monkeypatch.setattr(operations, "HEARD_WITHIN_S", 10.0)
     emulated.rings = False
-    assert "the topic tells of nothing" in seen("alarms", run)[1]
+    assert "the topic has no message" in seen("alarms", run)[1]
     emulated.rings = True
     [alarm] = cloudwatch.describe_alarms(AlarmNames=[f"{NAME}-iterator-age"])["MetricAlarms"]
     taken = set(cloudwatch.meta.service_model.operation_model("PutMetricAlarm").input_shape.members)

@@ -235,10 +235,9 @@ def _quick_time(written: str | float | None) -> int | None:
     if type(written) is not str or written[10:11] != "T" or written[-1:] != "Z":
         return None
     try:
-        since = _from_iso(written) - _EPOCH
+        return _micros(_from_iso(written))
     except ValueError:
         return None
-    return since.days * DAY_US + since.seconds * 1_000_000 + since.microseconds
 
 
 def _is_blank(value: str | float | None) -> bool:
