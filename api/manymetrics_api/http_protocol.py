@@ -37,7 +37,7 @@ from manymetrics.refusals import (
     Refusal,
 )
 from manymetrics_api.admission import MAX_SMALL_BODIES_BYTES, SMALL_BODY_BYTES
-from manymetrics_api.collect import Answer, Collector, Front, Request, refusal_answer
+from manymetrics_api.collect import OK, Answer, Collector, Front, HeaderList, Request, refusal_answer
 from manymetrics_api.routes import ROUTES, Route
 
 log = logging.getLogger("manymetrics.http")
@@ -146,12 +146,12 @@ class HttpProtocol(HttpToolsProtocol):
         self.headers.append((name, value))
 
     def _parse(self, data: bytes) -> None:
-        rest = memoryview(data)  # of many pipelined requests each may be an upgrade
+        rest: bytes | memoryview = data
         while rest:
             try:
                 self.parser.feed_data(rest)
             except httptools.HttpParserUpgrade as upgrade:
-                rest = rest[upgrade.args[0] :]
+                rest = memoryview(rest)[upgrade.args[0] :]  # of many pipelined requests each may be an upgrade
                 if not self._ignore_upgrade():
                     return
             except httptools.HttpParserError:
@@ -356,11 +356,35 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _send(self, answer: Answer, *, close: bool) -> None:
-        headers = [*self.server_state.default_headers, *answer.headers]
+        default = self.server_state.default_headers
+        if answer is OK and not close:
+            self.transport.write(_ok.response(default))
+            return
+        headers = [*default, *answer.headers]
         if close and not answer.closes:
             headers.append((b"connection", b"close"))
-        lines = (b"%b: %b\r\n" % header for header in headers)
-        self.transport.write(b"".join((STATUS_LINE[answer.status], *lines, b"\r\n", answer.body)))
+        self.transport.write(_to_bytes(answer, headers))
+
+
+class _Ok:
+    """The usual response, as bytes; made anew with the Date header, which uvicorn sets once per second."""
+
+    def __init__(self) -> None:
+        self._default: HeaderList | None = None
+        self._bytes = b""
+
+    def response(self, default: HeaderList) -> bytes:
+        if default is not self._default:
+            self._default, self._bytes = default, _to_bytes(OK, [*default, *OK.headers])
+        return self._bytes
+
+
+_ok = _Ok()
+
+
+def _to_bytes(answer: Answer, headers: HeaderList) -> bytes:
+    lines = (b"%b: %b\r\n" % header for header in headers)
+    return b"".join((STATUS_LINE[answer.status], *lines, b"\r\n", answer.body))
 
 
 def _without_upgrade(header: tuple[bytes, bytes]) -> tuple[bytes, bytes] | None:

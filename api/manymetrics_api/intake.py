@@ -154,13 +154,16 @@ def inflate_body(draft: Draft, most: int = MAX_INFLATED_BYTES) -> Refusal | None
     """Gzip or deflate, by header or by its first bytes, up to a hard cap: past it, the draft is left as it was."""
     if draft.inflated:
         return None
-    encoding, is_compressed = draft.headers.get(b"content-encoding"), _is_compressed(draft.body)
+    encoding = draft.headers.get(b"content-encoding")
+    if encoding is None and draft.body[:1] in _JSON_STARTS:
+        return None
+    is_compressed = _is_compressed(draft.body)
     if encoding is None and not is_compressed:
         return None
     encoding = (encoding or b"").strip().lower()
     if encoding not in _ENCODINGS:
         return UNSUPPORTED_ENCODING
-    if not is_compressed and (encoding in _PLAIN or draft.body[:1] in b"{ \r\n\t"):
+    if not is_compressed and (encoding in _PLAIN or draft.body[:1] in _JSON_STARTS):
         return None
     try:
         draft.body, draft.inflated = _inflate(draft.body, most), True
@@ -338,14 +341,16 @@ def check_limits(draft: Draft) -> Refusal | None:
         return TOO_LARGE.with_message(f"over {MAX_EVENTS_A_REQUEST} events in one request: send fewer at a time")
     if len(envelope.sent_at) > MAX_SENT_AT_BYTES:
         return TOO_LARGE.with_message(f"the batch's sentAt is over {MAX_SENT_AT_BYTES} bytes: send the time")
-    shared = {"context": envelope.context, "integrations": envelope.integrations, "anonymousId": envelope.anonymous_id}
-    if _weighs_too_much(draft, sum(map(len, shared.values())) + len(envelope.sent_at)):
+    size = len(envelope.context) + len(envelope.integrations) + len(envelope.anonymous_id)
+    if _weighs_too_much(draft, size + len(envelope.sent_at)):
         return TOO_LARGE.with_message(
             f"the batch's events, each of at least {MIN_EVENT_WEIGHT} bytes and with a copy of the batch's "
-            f"{', '.join(shared)}, are over {MAX_WEIGHT_BYTES} bytes: send fewer events at a time, or share less"
+            f"context, integrations, anonymousId, are over {MAX_WEIGHT_BYTES} bytes: send fewer events at a time, or "
+            "share less"
         )
-    if not envelope.context and not envelope.integrations and not envelope.anonymous_id:
+    if not size:
         return None
+    shared = {"context": envelope.context, "integrations": envelope.integrations, "anonymousId": envelope.anonymous_id}
     for name, raw in shared.items():
         if len(raw) > MAX_SHARED_BYTES:
             return TOO_LARGE.with_message(f"the batch's {name} is over {MAX_SHARED_BYTES} bytes: send less of it")
@@ -400,12 +405,13 @@ def _steps_for(draft: Draft) -> tuple[Step, ...]:
     headers = draft.headers
     if b"origin" in headers or b"content-encoding" in headers or b"x-strict-mode" in headers:
         return STEPS
-    return STEPS if _is_compressed(draft.body) else _USUAL_STEPS
+    return _USUAL_STEPS if draft.body[:1] in _JSON_STARTS else STEPS
 
 
 # --- parts ------------------------------------------------------------------------------------------------
 
 GZIP_MAGIC = b"\x1f\x8b"
+_JSON_STARTS = b"{ \r\n\t"  # of an object
 _PADDING = b"\0 \t\r\n"  # what may follow a compressed body
 _PLAIN = frozenset({b"", b"identity"})
 _ENCODINGS = _PLAIN | {b"gzip", b"x-gzip", b"deflate"}

@@ -191,7 +191,7 @@ def split_batch(body: bytes) -> BatchBody:
 
 def only_batch(body: bytes, found: BatchBody) -> BatchBody:
     """Raise NeedsCareError where the body may have another `batch`, of whose events msgspec keeps none."""
-    if not _is_whole(body, found.batch or ()):
+    if not _is_only_batch(body, found.batch or ()):
         batches = body.count(_BATCH)
         if batches > 1:
             batches -= sum(bytes(item).count(_BATCH) for item in found.batch or ())
@@ -202,18 +202,18 @@ def only_batch(body: bytes, found: BatchBody) -> BatchBody:
     return found
 
 
-def _is_whole(body: bytes, events: Sequence[msgspec.Raw]) -> bool:
-    """Whether these events, as most clients write them, are all of the first `batch`, and no other one follows.
+def _is_only_batch(body: bytes, events: Sequence[msgspec.Raw]) -> bool:
+    """Whether these events, which are those of the last `batch`, are those of the first, by their length.
 
-    To copy and compare them takes half of what a look for another name takes.
+    Events of another one have to fit in after its name: it begins no later than what is left of the body without
+    them. So that part is all that is searched.
     """
     start = _ARRAY.match(body, body.find(_BATCH) + len(_BATCH)) if events else None
     if start is None:
         return False
     at = start.end()
-    after = at + len(events[0])
-    array = body[after : after + (2 if body[after + 1 : after + 2] == b" " else 1)].join(events)
-    return body.startswith(array, at) and body.find(_BATCH, at + len(array)) < 0
+    left = len(body) - at - sum(map(len, events)) - len(events)
+    return body.find(_BATCH, at, at + left) < 0
 
 
 _ARRAY = re.compile(rb"[ \t\r\n]*+:[ \t\r\n]*+\[[ \t\r\n]*+")
@@ -350,11 +350,32 @@ def without_key(raw: bytes | msgspec.Raw) -> bytes | msgspec.Raw:
 
 
 def may_hold_text(text: bytes, key: str) -> bool:
-    """Whether JSON may hold this very key; mostly False, after one search.
+    """Whether JSON may hold this very key; mostly False, after two searches for one byte each.
 
-    From the end, which CPython does three times as quick: 0.1 ns a byte (2026-11-30).
+    A search for one byte takes 0.01 ns a byte; for many, 0.05 to 0.1 from the end, and thrice that from the start
+    (2026-11-30).
     """
-    return text.rfind(_written(key)) >= 0 or _has_escaped_letters(text)
+    written, byte, offset = _rarest(key)
+    at = text.find(byte, offset)
+    for _ in range(_FEW_BYTES):
+        if at < 0:
+            return _has_escaped_letters(text)
+        if text.startswith(written, at - offset):
+            return True
+        at = text.find(byte, at + 1)
+    return text.rfind(written) >= 0 or _has_escaped_letters(text)
+
+
+@lru_cache(maxsize=256)
+def _rarest(key: str) -> tuple[bytes, bytes, int]:
+    """The key as JSON writes it, the byte of it that JSON holds least often, and its place."""
+    written = _written(key)
+    code = min(written, key=lambda code: _RARE_BYTES.find(code) % 256)
+    return written, bytes([code]), written.index(code)
+
+
+_RARE_BYTES = b"QJYFVzjXDNHCqOPR"  # the rarest first, by a count over events of browsers and of other sources
+_FEW_BYTES = 8
 
 
 def without_text(raw: bytes | msgspec.Raw, key: str) -> bytes | msgspec.Raw:

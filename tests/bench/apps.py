@@ -4,14 +4,21 @@
     durable    the same with the durable stream of one machine
     floor      reads the body and parses nothing: what HTTP itself costs
     codec      the product's codec on bare ASGI: what the product adds to it is the product's own
+    sqlite     the codec, and a thread that stores what has come since its last commit: a durable floor
     tutorial   FastAPI with pydantic models as body parameters, as its tutorial shows
 
 Each of the others gives the product's answer, so that answering costs them the same.
 """
 
+import sqlite3
 import time
+from asyncio import wrap_future
 from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import Annotated
 
 import msgspec
@@ -25,7 +32,7 @@ from manymetrics.events import split_batch
 from manymetrics.settings import Settings
 from manymetrics_api.app import create_app
 from manymetrics_api.keys import FileKeys, WriteKey, write_keys
-from manymetrics_api.sinks import MemorySink, Sink, local_stream
+from manymetrics_api.sinks import MemorySink, Sink, lanes
 from manymetrics_api.sinks.local_stream import LocalStream
 from tests.bench.payloads import WRITE_KEY
 
@@ -52,7 +59,7 @@ def product(folder: Path) -> ASGIApp:
 
 
 def durable(folder: Path) -> ASGIApp:
-    setattr(local_stream, "MAX_ASIDE", 2**62)  # noqa: B010  # nobody commits here, so that all of a fast run waits
+    setattr(lanes, "HEAVY_OWNER", 2**62)  # noqa: B010  # the bench sends more than any one owner's usual share
     return _product(folder, LocalStream(folder / "stream.db"))
 
 
@@ -69,24 +76,56 @@ def floor(_folder: Path) -> ASGIApp:
     return app
 
 
+def _to_records(body: bytes) -> list[bytes]:
+    envelope = split_batch(body)
+    events = [msgspec.Raw(body)] if envelope.batch is None else envelope.batch
+    stamp = records.Stamp(
+        received_at=time.time_ns() // 1000,
+        request_id="bench",
+        project_id="bench",
+        key_kind="browser",
+        sent_at=bytes(envelope.sent_at),
+        context=bytes(envelope.context),
+        integrations=bytes(envelope.integrations),
+    )
+    return records.pack(stamp, events)
+
+
 def codec(_folder: Path) -> ASGIApp:
     async def app(_scope: Scope, receive: Receive, send: Send) -> None:
-        body = await _read(receive)
-        envelope = split_batch(body)
-        events = [msgspec.Raw(body)] if envelope.batch is None else envelope.batch
-        stamp = records.Stamp(
-            received_at=time.time_ns() // 1000,
-            request_id="bench",
-            project_id="bench",
-            key_kind="browser",
-            sent_at=bytes(envelope.sent_at),
-            context=bytes(envelope.context),
-            integrations=bytes(envelope.integrations),
-        )
-        records.pack(stamp, events)
+        _to_records(await _read(receive))
         await _answer(send)
 
     return app
+
+
+def sqlite(folder: Path) -> ASGIApp:
+    waiting: SimpleQueue[tuple[list[bytes], Future[None]]] = SimpleQueue()
+    Thread(target=_store, args=(folder / "floor.db", waiting), daemon=True).start()
+
+    async def app(_scope: Scope, receive: Receive, send: Send) -> None:
+        stored: Future[None] = Future()
+        waiting.put((_to_records(await _read(receive)), stored))
+        await wrap_future(stored)
+        await _answer(send)
+
+    return app
+
+
+def _store(path: Path, waiting: SimpleQueue[tuple[list[bytes], Future[None]]]) -> None:
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.executescript("pragma journal_mode=wal; pragma synchronous=full; create table records (data blob)")
+    while True:
+        puts = [waiting.get()]
+        with suppress(Empty):
+            while True:
+                puts.append(waiting.get_nowait())
+        rows = [(records.compress(record),) for record_list, _ in puts for record in record_list]
+        connection.execute("begin immediate")
+        connection.executemany("insert into records values (?)", rows)
+        connection.execute("commit")
+        for _, stored in puts:
+            stored.set_result(None)
 
 
 class _Model(BaseModel):
@@ -135,5 +174,6 @@ APPS: dict[str, Callable[[Path], ASGIApp]] = {
     "durable": durable,
     "floor": floor,
     "codec": codec,
+    "sqlite": sqlite,
     "tutorial": tutorial,
 }

@@ -34,13 +34,13 @@ DISTINCT_REQUESTS = 64
 
 REFERENCE = "codec"
 BARS: tuple[tuple[str, str, int, float, Literal["at most", "at least"]], ...] = (
-    ("product", "codec", 1, 1.6, "at most"),
-    ("product", "codec", 20, 1.25, "at most"),
-    ("product", "codec", 100, 1.25, "at most"),
-    ("product", "floor", 1, 1.5, "at most"),
-    ("product", "floor", 20, 2.8, "at most"),
+    ("product", "codec", 1, 1.05, "at most"),
+    ("product", "codec", 20, 1.05, "at most"),
+    ("product", "codec", 100, 1.05, "at most"),
+    ("product", "floor", 1, 1.2, "at most"),
+    ("product", "floor", 20, 2.0, "at most"),
     ("tutorial", "product", 20, 5.0, "at least"),
-    ("durable", "product", 20, 2.6, "at most"),
+    ("durable", "sqlite", 20, 1.25, "at most"),
 )
 
 Round = dict[tuple[str, int], float]

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from uuid import UUID
 
-WRITE_KEY = "bench-key"  # opens nothing: the servers of the bench run on 127.0.0.1 for a minute
+WRITE_KEY = "wk_OnlyForTheBenchYes12345"  # opens nothing: the servers of the bench run on 127.0.0.1 for a minute
 
 _BEGIN = datetime(2026, 1, 5, 9, tzinfo=UTC)
 _AGENTS = (

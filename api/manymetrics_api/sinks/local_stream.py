@@ -40,6 +40,7 @@ SHARD = "shard-000000000000"  # the one shard, named as Kinesis names its first
 PUT_TIMEOUT_S = 1.5  # from put to "can't store": with parsing, a request is answered within 2 s
 COMPRESS_OVER_BYTES = 4_096  # a page: what takes several costs more CPU to write than to compress (2026-11-25)
 _LOCK_WAIT_S = 1.0
+_CLOCK_TICK_NS = 20_000_000  # two writes this near may leave the same time of a file
 _LOOK_ASIDE_S = 1.0
 ADMIT_EVERY_S = 5.0  # under a backlog that has no end, what is heavy gets its share
 KEEP_COMMITTED_S = 60  # how long a committed record stays, so that `tail` can show its outcome
@@ -71,7 +72,7 @@ with recursive owners (owner) as (
 )
 select owner from owners where owner is not null
 """  # each by a look into the index: heavy may be long
-_LAST = "select coalesce((select seq from sqlite_sequence where name = 'records'), 0)"
+_GIVEN = "select incarnation, coalesce((select seq from sqlite_sequence where name = 'records'), 0) from stream"
 
 
 def open_stream(path: Path) -> sqlite3.Connection:
@@ -125,8 +126,7 @@ def _columns(connection: sqlite3.Connection, table: str) -> set[str]:
 
 def stream_name(connection: sqlite3.Connection) -> str:
     """The stream's name, with its incarnation."""
-    (incarnation,) = connection.execute("select incarnation from stream").fetchone()
-    return f"local:{incarnation}"
+    return _given_by(connection).stream
 
 
 def leave_incarnation(connection: sqlite3.Connection, watermark: int, *, given: int | None = None) -> bool:
@@ -142,7 +142,7 @@ def leave_incarnation(connection: sqlite3.Connection, watermark: int, *, given: 
     """
     connection.execute("begin immediate")
     try:
-        last = int(connection.execute(_LAST).fetchone()[0])
+        last = _given_by(connection).last
         leaves = given is not None or last < watermark
         if leaves:
             _leave(connection, watermark, max(last, watermark, given or 0))
@@ -200,7 +200,7 @@ class LocalStream:
         self._waiting: SimpleQueue[_Put | None] = SimpleQueue()  # None: no more will come
         self._thread: threading.Thread | None = None
         self._connection: sqlite3.Connection | None = None
-        self._inode = 0
+        self._inode = self._written_at = 0
         self._given: _Given | None = None
         self._lanes = Lanes()
         self._aside: dict[str, int] = {}  # by owner: what waits in `heavy`, as of a moment ago
@@ -271,10 +271,11 @@ class LocalStream:
         over = {id(put) for put in refused}
         for loop in {put.loop for put in puts}:
             for_it = [put for put in puts if put.loop is loop]
-            loop.call_soon_threadsafe(_resolve, [put for put in for_it if id(put) not in over], result)
             if over:
                 of_over = [put for put in for_it if id(put) in over]
                 loop.call_soon_threadsafe(_resolve, of_over, SinkResult.UNAVAILABLE)
+                for_it = [put for put in for_it if id(put) not in over]
+            loop.call_soon_threadsafe(_resolve, for_it, result)
 
     def _commit(self, puts: list[_Put]) -> list[_Put]:
         """Returns those that are not taken, since too much of their owner's waits aside."""
@@ -295,21 +296,21 @@ class LocalStream:
             else:
                 self._aside[load.owner] = self._aside.get(load.owner, 0) + sum(load.weights)
                 heavy += [(*row, load.owner) for row in weighed]
-        connection.execute("pragma shrink_memory")  # a file that was written over shows only where it is read again
         connection.execute("begin immediate")
         try:
-            self._check_is_the_same(_given_by(connection))
+            here = _given_by(connection)
+            self._check_is_the_same(here)
             if any(not all(put.records) for put in puts):  # somebody asks whether it can be written
                 connection.execute("update stream set probe = probe + 1")
             connection.executemany("insert into records (arrived_at, data, weight) values (?, ?, ?)", rows)
-            connection.executemany("insert into heavy (arrived_at, data, weight, owner) values (?, ?, ?, ?)", heavy)
-            given = _given_by(connection)
+            if heavy:
+                connection.executemany("insert into heavy (arrived_at, data, weight, owner) values (?, ?, ?, ?)", heavy)
             connection.execute("commit")
         except (sqlite3.Error, _ReplacedError):
             if connection.in_transaction:
                 connection.execute("rollback")
             raise
-        self._given = given
+        self._given = here._replace(last=here.last + len(rows))  # autoincrement: each is one past the last
         return refused
 
     def _look_aside(self, connection: sqlite3.Connection) -> None:
@@ -322,7 +323,9 @@ class LocalStream:
         """The open database, if it is still the file at the path: else 200 would speak of a file that is gone."""
         if self._connection is not None:
             try:
-                if os.stat(self._path).st_ino == self._inode:  # noqa: PTH116  # on every commit
+                file = os.stat(self._path)  # noqa: PTH116  # on every commit
+                if file.st_ino == self._inode:
+                    self._read_again_if_written(self._connection, file.st_mtime_ns)
                     return self._connection
             except FileNotFoundError:
                 pass
@@ -342,6 +345,12 @@ class LocalStream:
         self._connection = connection
         return connection
 
+    def _read_again_if_written(self, connection: sqlite3.Connection, written_at: int) -> None:
+        """Forget the pages that are held once the file was written to, by a checkpoint or by who put a copy over it."""
+        if written_at != self._written_at or time.time_ns() - written_at < _CLOCK_TICK_NS:
+            connection.execute("pragma shrink_memory")
+            self._written_at = written_at
+
     def _check_is_the_same(self, here: _Given) -> None:
         if self._is_other(here):
             raise _ReplacedError
@@ -357,7 +366,8 @@ class LocalStream:
 
 
 def _given_by(connection: sqlite3.Connection) -> _Given:
-    return _Given(stream_name(connection), int(connection.execute(_LAST).fetchone()[0]))
+    incarnation, last = connection.execute(_GIVEN).fetchone()
+    return _Given(f"local:{incarnation}", int(last))
 
 
 def _smaller(record: bytes) -> bytes:
@@ -565,12 +575,12 @@ class LocalSource:
 
     def last_sequence(self) -> int:
         """The highest sequence number so far; 0 before the first."""
-        return int(self._open().execute(_LAST).fetchone()[0])
+        return _given_by(self._open()).last
 
     def leave_incarnation(self, watermark: int) -> bool:
         """Begin a new incarnation where the stream is behind the tables, as leave_incarnation does."""
         connection = self._named()
-        if int(connection.execute(_LAST).fetchone()[0]) >= watermark:
+        if _given_by(connection).last >= watermark:
             return False  # without waiting for a lock
         return leave_incarnation(connection, watermark)
 

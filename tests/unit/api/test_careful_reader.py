@@ -168,6 +168,31 @@ def test_no_event_of_two_batches_is_lost(api: Api, body: bytes, properties: byte
     assert api.stored() == [one, EVENT]
 
 
+_small = st.sampled_from(
+    ["{}", "[]", "1", '"batch"', '{"batch":[]}', '{"batch":[{}]}', '{"a":[[{}]]}', '"batch":'[:-1]]
+)
+_batches = st.lists(st.lists(_small, max_size=4), min_size=1, max_size=3)
+
+
+@given(
+    _batches,
+    st.sampled_from([",", ", ", " ,\n"]),
+    st.sampled_from(["", '"a":1,', '"batch ":[{}],', '"c":{"batch":[1]},']),
+)
+def test_the_fast_reader_takes_one_batch_whole_and_no_other(items: list[list[str]], comma: str, other: str) -> None:
+    members = ",".join(f'"batch":[{comma.join(batch)}]' for batch in items)
+    bodies = (f"{{{other}{members}}}", f'{{{members},{other}"z":0}}')
+
+    for body in map(str.encode, bodies):
+        try:
+            found = split_batch(body).batch or []
+        except NeedsCareError:
+            assert len(items) > 1 or "batch" in other
+        else:
+            assert [bytes(raw).decode() for raw in found] == items[0]
+            assert len(items) == 1
+
+
 def test_two_batches_are_counted_as_one(api: Api) -> None:
     many = b",".join([EVENT] * 6_000)
 

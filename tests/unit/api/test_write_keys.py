@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from manymetrics.events import without_text
+from manymetrics.events import may_hold_text, without_text
 from manymetrics.records import unpack
 from manymetrics_api.keys import (
     FileKeys,
@@ -278,6 +278,16 @@ def test_json_without_a_key_is_json(body: str, key: str) -> None:
     left = json.loads(bytes(without_text(text.encode(), key)))
 
     assert json.dumps(left).replace('\\"' + CHOSEN, "").count(key) == 0
+
+
+@pytest.mark.parametrize("key", [MADE, CHOSEN, SHORT, "wk_QQQQ", "\u00e9\u00e9", '"Q"'])
+@pytest.mark.parametrize("before", ["", "Q", "Q" * 50, "aB3dE6gH9", "wk_QQQ" * 20, "x" * 3])
+@pytest.mark.parametrize("after", ["", "Q" * 50, "wk_"])
+def test_a_key_is_found_wherever_it_stands(key: str, before: str, after: str) -> None:
+    other = f'["{before}{after}"]'.encode()
+
+    assert may_hold_text(json.dumps([before + key + after], ensure_ascii=False).encode(), key)
+    assert may_hold_text(other, key) == (json.dumps(key)[1:-1].encode() in other)
 
 
 _pieces = st.sampled_from(
