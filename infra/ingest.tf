@@ -7,7 +7,7 @@ locals {
 
 resource "aws_lambda_function" "api" {
   function_name = "${var.name}-api"
-  description   = "ManyMetrics: takes events over HTTP and puts them into the stream"
+  description   = "ManyMetrics: receives events over HTTP and writes them to the stream"
   role          = aws_iam_role.api.arn
 
   runtime          = "python3.13"
@@ -42,7 +42,7 @@ resource "aws_lambda_function" "api" {
 
 resource "aws_lambda_alias" "live" {
   name             = "live"
-  description      = "What the gateway calls"
+  description      = "The version that the gateway invokes"
   function_name    = aws_lambda_function.api.function_name
   function_version = aws_lambda_function.api.version
 }
@@ -63,7 +63,7 @@ resource "aws_iam_role" "api" {
   lifecycle {
     precondition {
       condition     = local.partition == "aws"
-      error_message = "ManyMetrics runs in AWS's commercial regions alone: in ${local.partition} the endpoints that it signs for have other names."
+      error_message = "ManyMetrics supports only AWS's commercial regions: in ${local.partition} the endpoints that it signs requests for have other names."
     }
   }
 }

@@ -1,4 +1,4 @@
-# The tables: files in the lake's bucket, named in Glue's catalogue. The processor makes and changes them, and each has
+# The tables: files in the lake's bucket, named in Glue's catalog. The processor makes and changes them, and each has
 # its own location; Terraform has the database alone.
 
 locals {
@@ -14,7 +14,7 @@ locals {
     for pair in setproduct(local.tables, local.optimizer_types) : "${pair[0]}-${pair[1]}" => { table = pair[0], type = pair[1] }
   }
 
-  # Glue checks a table with its database and the catalogue, all three.
+  # Glue checks a table with its database and the catalog, all three.
   glue_arn           = "arn:${local.partition}:glue:${local.arn_tail}"
   glue_database_arns = ["${local.glue_arn}:catalog", "${local.glue_arn}:database/${local.database}"]
   glue_table_arns    = concat(local.glue_database_arns, [for table in local.tables : "${local.glue_arn}:table/${local.database}/${table}"])

@@ -6,8 +6,8 @@ locals {
 
   lambda_alarms = merge([
     for short, function in local.watched : {
-      "${short}-errors"    = { metric = "Errors", function = function.function_name, text = "The ${short}'s function fails" }
-      "${short}-throttles" = { metric = "Throttles", function = function.function_name, text = "The ${short}'s function is called more often than it may run at once" }
+      "${short}-errors"    = { metric = "Errors", function = function.function_name, text = "The ${short} function fails" }
+      "${short}-throttles" = { metric = "Throttles", function = function.function_name, text = "The ${short} function is throttled: it reaches its concurrency limit" }
     }
   ]...)
 
@@ -23,53 +23,53 @@ locals {
     },
     {
       iterator-age = {
-        text      = "The tables are an hour behind the stream: commits fail, or are too slow. Events are lost when it is all of its retention",
+        text      = "The tables are an hour behind the stream: commits fail, or are too slow. Events are lost once the lag exceeds the stream's retention",
         namespace = "AWS/Lambda", metric = "IteratorAge", dimensions = { FunctionName = aws_lambda_function.processor.function_name },
         statistic = "Maximum", period_s = 300, threshold = 3600000, comparison = "GreaterThanThreshold", missing = "notBreaching"
         # A delivery that fails may take 15 minutes, and tells its age once: three in an hour are enough.
         periods = 12, breaching = 3
       }
       stream-throttled = {
-        text      = "The stream takes no more: the API answers 429 and clients wait; add a shard",
+        text      = "The stream is throttled: the API returns 429 and clients retry; add a shard",
         namespace = "AWS/Kinesis", metric = "WriteProvisionedThroughputExceeded", dimensions = { StreamName = aws_kinesis_stream.this.name },
         statistic = "Sum", period_s = 300, periods = 3, threshold = 0, comparison = "GreaterThanThreshold", missing = "notBreaching"
       }
       failures-not-kept = {
-        text      = "A batch that was given up could not be written to the failures bucket: its events are gone with the stream's retention",
+        text      = "A batch that was given up could not be written to the failures bucket: its events are lost when the stream's retention ends",
         namespace = "AWS/Lambda", metric = "DestinationDeliveryErrors", dimensions = { FunctionName = aws_lambda_function.processor.function_name },
         statistic = "Sum", period_s = 300, periods = 1, threshold = 0, comparison = "GreaterThanThreshold", missing = "notBreaching"
       }
       no-events = {
-        text      = "Not one event for a day, after there were some",
+        text      = "No events for a day, after there were some",
         namespace = "AWS/Kinesis", metric = "IncomingRecords", dimensions = { StreamName = aws_kinesis_stream.this.name },
         statistic = "Sum", period_s = 3600, periods = 24, threshold = 1, comparison = "LessThanThreshold"
         # Told by INSUFFICIENT_DATA, which a new alarm is in: so it is silent until it was left, by a first event.
         missing = "missing", silence = true
       }
       dead-letters = {
-        text      = "Many events are dead letters: select reason, detail, raw from dead_letters says why",
+        text      = "Many events are dead letters; for the reasons: select reason, detail, raw from dead_letters",
         namespace = "ManyMetrics", metric = "dead_lettered", dimensions = { Database = local.database },
         statistic = "Sum", period_s = 3600, periods = 1, threshold = 1000, comparison = "GreaterThanThreshold", missing = "notBreaching"
       }
     },
     {
       encoding-lost = {
-        text      = "A gateway took compressed bodies for text and damaged them, so their events are lost: turn gzip off in the client, or see api/README.md",
+        text      = "A gateway treated compressed bodies as text and damaged them, so their events are lost: turn gzip off in the client, or see api/README.md",
         namespace = "ManyMetrics", metric = "encoding_lost", dimensions = { Database = local.database },
         statistic = "Sum", period_s = 300, periods = 1, threshold = 0, comparison = "GreaterThanThreshold", missing = "notBreaching"
       }
     },
     var.ingress == "http_api" ? {} : {
       api-5xx = {
-        text      = "The function URL answers 5xx, which are no errors of the function's: clients send again",
+        text      = "The function URL returns 5xx that are not function errors; clients retry",
         namespace = "AWS/Lambda", metric = "Url5xxCount", dimensions = { FunctionName = aws_lambda_function.api.function_name },
         statistic = "Sum", period_s = 300, periods = 3, threshold = 10, comparison = "GreaterThanThreshold", missing = "notBreaching"
       }
     },
     var.ingress != "http_api" ? {} : {
       for key, one in {
-        api-5xx  = { metric = "5xx", statistic = "Sum", threshold = 10, text = "The gateway answers 5xx: clients send again" }
-        api-slow = { metric = "Latency", statistic = "p99", threshold = 5000, text = "One request in a hundred takes over 5 s" }
+        api-5xx  = { metric = "5xx", statistic = "Sum", threshold = 10, text = "The gateway returns 5xx; clients retry" }
+        api-slow = { metric = "Latency", statistic = "p99", threshold = 5000, text = "1% of requests take over 5 s" }
         } : key => {
         text      = one.text, namespace = "AWS/ApiGateway", metric = one.metric, dimensions = { ApiId = aws_apigatewayv2_api.this["this"].id },
         statistic = one.statistic, period_s = 300, periods = 3, threshold = one.threshold, comparison = "GreaterThanThreshold", missing = "notBreaching"

@@ -1,7 +1,7 @@
 # What a user pastes.
 
 output "api_instance_url" {
-  description = "URL that SDKs send to: their host."
+  description = "URL that SDKs send to: the host in their configuration."
   value = trimsuffix(
     var.domain != null ? "https://${var.domain.name}" :
     var.ingress == "http_api" ? aws_apigatewayv2_api.this["this"].api_endpoint :
@@ -15,7 +15,7 @@ output "browser_sdk_url" {
 }
 
 output "browser_sdk_pinned_url" {
-  description = "URL of the same script under the path of its build, whose bytes never change."
+  description = "URL of the same script under the immutable path of its build."
   value       = "https://${aws_cloudfront_distribution.sdk.domain_name}/sdk/${local.sdk_build}/mm.js"
 }
 
@@ -25,12 +25,12 @@ output "browser_sdk_integrity" {
 }
 
 output "site" {
-  description = "Bucket behind CloudFront, and its URL: files that are put next to the SDK are public there."
+  description = "Bucket behind CloudFront, and its URL: files uploaded next to the SDK are public."
   value       = { bucket = aws_s3_bucket.this["sdk"].id, url = "https://${aws_cloudfront_distribution.sdk.domain_name}" }
 }
 
 output "write_key" {
-  description = "The first write key; it stays here if it is revoked. Terraform shows it only when asked for by name."
+  description = "The first write key, even after it is revoked. Sensitive: Terraform shows it only by name."
   value       = "wk_${replace(terraform_data.first_key.triggers_replace, "-", "")}"
   sensitive   = true
 }
@@ -51,7 +51,7 @@ output "athena_workgroup" {
 }
 
 output "query_to_run" {
-  description = "SQL for Athena that shows the newest events of a day."
+  description = "Athena SQL that shows the newest events of the last day."
   value       = "select * from ${aws_glue_catalog_database.this.name}.events where received_at > current_timestamp - interval '1' day order by received_at desc limit 20"
 }
 

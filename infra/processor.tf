@@ -7,7 +7,7 @@ locals {
 
 resource "aws_lambda_function" "processor" {
   function_name = "${var.name}-processor"
-  description   = "ManyMetrics: commits the stream into Iceberg tables"
+  description   = "ManyMetrics: commits the stream to Iceberg tables"
   role          = aws_iam_role.processor.arn
 
   package_type  = "Image"

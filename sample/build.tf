@@ -54,7 +54,7 @@ resource "aws_ecr_lifecycle_policy" "processor" {
   policy = jsonencode({
     rules = [{
       rulePriority = 1
-      description  = "Keep the last 10: the one that runs, and what to go back to"
+      description  = "Keep the last 10 images: the current one, and those to roll back to"
       selection    = { tagStatus = "any", countType = "imageCountMoreThan", countNumber = 10 }
       action       = { type = "expire" }
     }]

@@ -6,12 +6,12 @@ output "sample_page_url" {
 }
 
 output "who_is_told" {
-  description = "Who is notified of alarms and the budget."
+  description = "E-mail address for alarm and budget notifications."
   value       = var.alarm_email == null ? "Nobody hears of alarms and of the budget: apply again with -var alarm_email=you@example.com" : "${var.alarm_email}, once AWS's mail is confirmed"
 }
 
 output "api_instance_url" {
-  description = "URL that SDKs send to: their host."
+  description = "URL that SDKs send to: the host in their configuration."
   value       = module.manymetrics.api_instance_url
 }
 
@@ -21,7 +21,7 @@ output "browser_sdk_url" {
 }
 
 output "script_tag" {
-  description = "Script tag for the head of your pages: the SDK by its hash, with key and host."
+  description = "Script tag for the head of your pages: the SDK pinned by its hash, with key and host."
   value       = local.script_tag
   sensitive   = true
 }
@@ -43,7 +43,7 @@ output "write_keys_parameter" {
 }
 
 output "glue_database_name" {
-  description = "Glue database of the tables, for MANYMETRICS_DATABASE; goes with warehouse."
+  description = "Glue database of the tables, for MANYMETRICS_DATABASE; use it with warehouse."
   value       = module.manymetrics.glue_database_name
 }
 
@@ -58,7 +58,7 @@ output "athena_url" {
 }
 
 output "query_to_run" {
-  description = "SQL for Athena that shows the newest events."
+  description = "Athena SQL that shows the newest events."
   value       = module.manymetrics.query_to_run
 }
 

@@ -18,12 +18,12 @@ variable "engine" {
 
   validation {
     condition     = contains(["spark", "arrow"], var.engine)
-    error_message = "engine takes spark or arrow."
+    error_message = "engine must be spark or arrow."
   }
 }
 
 variable "processor" {
-  description = "The processor's function. architecture: that of the machine that builds its image needs no emulation. memory_mb null: 1792 for spark, 1024 for arrow."
+  description = "The processor's function. architecture: that of the build machine avoids emulation. memory_mb null: 1792 for spark, 1024 for arrow."
   type = object({
     architecture = optional(string, "x86_64")
     memory_mb    = optional(number)
@@ -32,7 +32,7 @@ variable "processor" {
 
   validation {
     condition     = contains(["arm64", "x86_64"], var.processor.architecture)
-    error_message = "processor.architecture takes arm64 or x86_64."
+    error_message = "processor.architecture must be arm64 or x86_64."
   }
 }
 
@@ -43,7 +43,7 @@ variable "batch_window_s" {
 }
 
 variable "alarm_email" {
-  description = "E-mail address for alarm and budget notifications, which AWS asks to confirm first."
+  description = "E-mail address for alarm and budget notifications, which must be confirmed in an e-mail from AWS."
   type        = string
   default     = null
 }

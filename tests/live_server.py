@@ -1,4 +1,4 @@
-"""`manymetrics serve` in a process of its own, on a free port of 127.0.0.1, with a data folder of its own."""
+"""`manymetrics serve` in a process of its own, on a free port of 127.0.0.1, with a data directory of its own."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _Value = TypeVar("_Value")
 
 
 class LiveServer:
-    """A running server. ``start`` and ``stop`` may be called again: the data folder stays."""
+    """A running server. ``start`` and ``stop`` may be called again: the data directory stays."""
 
     def __init__(self, data_dir: Path, **settings: str) -> None:
         self.data_dir, self.log, self.output = data_dir, data_dir.with_suffix(".log"), data_dir.with_suffix(".out")

@@ -1,6 +1,6 @@
 """Trino 476, the engine of Athena, over the Glue and S3 of ``strict_moto``.
 
-Its catalogue is named as Athena's, since a view in Glue names it. An administrator's waits are off: it expires and
+Its catalog is named as Athena's, since a view in Glue names it. An administrator's waits are off: it expires and
 removes at once what a test wants gone.
 """
 
@@ -118,7 +118,7 @@ s3.aws-secret-key={CREDENTIALS["AWS_SECRET_ACCESS_KEY"]}
 
 
 def _wait_until_ready(trino: Trino, process: subprocess.Popen[bytes], folder: Path) -> None:
-    """Only work on this very catalogue proves it: it answers on HTTP, and names itself a node, seconds before."""
+    """Only work on this very catalog proves it: it answers on HTTP, and names itself a node, seconds before."""
     from requests.exceptions import ConnectionError as RefusedError
     from trino.exceptions import Error
 

@@ -1,11 +1,11 @@
-"""Bounds on what all requests together hold: bytes of bodies, and the work on large ones.
+"""Limit the memory and work of all requests together: bytes of bodies, and parsing of large ones.
 
-    BodyBytes   bytes of bodies from the first that came to the answer, small and large bodies apart
+    BodyBytes   bytes of bodies, from arrival to response, separately for small and large bodies
     LargeBodies turns for parsing large bodies in a few threads, fair by owner
 
-An owner of bytes is an address, for no key is known yet; of turns a write key in Basic, else an address.
-Past a bound somebody is asked to come again (503 with Retry-After): of those who hold or wait, the owner of the most.
-Nothing here is shared between event loops.
+The owner of bytes is an IP address, since no key is known yet; of turns, the write key in Basic, else an IP address.
+Past a limit, one request gets 503 with Retry-After: one of the owner who holds or waits for the most.
+Not for use across event loops.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from manymetrics_api.intake import Client
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
-SMALL_BODY_BYTES = 256_000  # a body up to here, inflated, is parsed on the event loop
-MAX_SMALL_BODIES_BYTES = 32_000_000  # on the wire, of all requests whose body is that small so far
+SMALL_BODY_BYTES = 256_000  # bodies up to this size, inflated, are parsed on the event loop
+MAX_SMALL_BODIES_BYTES = 32_000_000  # on the wire, of all requests whose body is small so far
 MAX_LARGE_BODIES_BYTES = 64_000_000  # on the wire, of all others
-MAX_LARGE_AT_ONCE = 4  # large bodies, of 20 MB inflated at most, from parsing until their events are stored
+MAX_LARGE_AT_ONCE = 4  # large bodies (at most 20 MB inflated), from parsing until their events are stored
 WORKERS = 2  # threads that parse large bodies
 MAX_WAITING = 64  # large bodies that wait for a thread
-MAX_WAIT_S = 10.0  # and how long each does
+MAX_WAIT_S = 10.0  # per waiting body
 
 Owner = str | None
 T = TypeVar("T")
 
 
 class OverloadedError(Exception):
-    """The request is to come again later."""
+    """The request should be retried later."""
 
 
 class Body:
-    """The bytes that one request's body holds so far."""
+    """The bytes of one request's body so far."""
 
     __slots__ = ("_bytes", "_refused", "owner", "size", "task")
 
@@ -47,15 +47,15 @@ class Body:
         self._bytes, self.owner = pool, owner
         self.size = 0
         self._refused = False
-        self.task: asyncio.Task[object] | None = None  # while it can be refused
+        self.task: asyncio.Task[object] | None = None  # set while it can be refused
 
     def add(self, size: int) -> None:
-        """So many bytes more. Raises OverloadedError where this is who has to come again."""
+        """Add bytes. Raises OverloadedError if this request is the one to refuse."""
         self._bytes.add(self, size)
 
     @contextmanager
     def refusable(self) -> Iterator[None]:
-        """While it comes in or waits, it may be refused for another's: raises OverloadedError within then."""
+        """While open, the request may be refused in favour of another's, which raises OverloadedError inside."""
         task = self.task = asyncio.current_task()
         try:
             yield
@@ -67,7 +67,7 @@ class Body:
             self.task = None
 
     def refuse(self) -> bool:
-        """Whether it could be refused."""
+        """Refuse the request; returns whether that was possible."""
         if self.task is None:
             return False
         self._refused = True
@@ -77,22 +77,22 @@ class Body:
 
 
 class BodyBytes:
-    """Bytes of bodies, over all connections."""
+    """The bytes of bodies over all connections."""
 
     def __init__(self, most_small: int = MAX_SMALL_BODIES_BYTES, most_large: int = MAX_LARGE_BODIES_BYTES) -> None:
         self._most = {False: most_small, True: most_large}
         self._held = {False: 0, True: 0}
         self._by_owner: dict[bool, Counter[Owner]] = {False: Counter(), True: Counter()}
-        self._bodies: dict[Body, None] = {}  # in the order of their coming
+        self._bodies: dict[Body, None] = {}  # in order of arrival
 
     @property
     def held(self) -> int:
-        """All of them."""
+        """The total bytes held."""
         return sum(self._held.values())
 
     @contextmanager
     def body(self, owner: Owner) -> Iterator[Body]:
-        """Until its request is answered."""
+        """Track a body until its request is answered."""
         body = Body(self, owner)
         self._bodies[body] = None
         try:
@@ -119,13 +119,13 @@ class BodyBytes:
         return next((other for other in others if (other.size > SMALL_BODY_BYTES) is is_large), body)
 
     def _count(self, body: Body, size: int) -> None:
-        """Its bytes move from the small ones to the large once it is large."""
+        """Count a body's bytes, moving them from the small to the large ones once it is large."""
         was_large = body.size > SMALL_BODY_BYTES
         self._add(body, was_large, -body.size)
         body.size += size
         self._add(body, body.size > SMALL_BODY_BYTES, body.size)
 
-    def _add(self, body: Body, is_large: bool, size: int) -> None:  # noqa: FBT001  # which of the two
+    def _add(self, body: Body, is_large: bool, size: int) -> None:  # noqa: FBT001  # selects the counter
         self._held[is_large] += size
         by_owner = self._by_owner[is_large]
         by_owner[body.owner] += size
@@ -134,7 +134,7 @@ class BodyBytes:
 
 
 class LargeBodies:
-    """Turns for large bodies, taken in rounds over their owners."""
+    """Turns for large bodies, round-robin by owner."""
 
     def __init__(self, most_at_once: int = MAX_LARGE_AT_ONCE, most_waiting: int = MAX_WAITING) -> None:
         self._most_at_once, self._most_waiting = most_at_once, most_waiting
@@ -144,9 +144,9 @@ class LargeBodies:
 
     @asynccontextmanager
     async def turn(self, owner: Owner, client: Client | None, body: Body | None = None) -> AsyncIterator[Turn]:
-        """Wait for a turn, which lasts until what was parsed is stored. ``body``: what may be refused meanwhile.
+        """Wait for a turn, which lasts until the parsed events are stored. ``body``: may be refused while waiting.
 
-        Raises OverloadedError; and ClientGoneError where nobody waits for the answer any more.
+        Raises OverloadedError; and ClientGoneError if the client has disconnected.
         """
         with body.refusable() if body is not None else nullcontext():
             await self._wait(owner, client)
@@ -159,7 +159,7 @@ class LargeBodies:
             self._grant()
 
     async def in_thread(self, work: Callable[[], T]) -> T:
-        """Run it. For a Turn, which has a thread."""
+        """Run work in the turn's thread."""
         if self._threads is None:
             from concurrent.futures import ThreadPoolExecutor
 
@@ -190,16 +190,16 @@ class LargeBodies:
             raise
 
     def _refuse_one(self) -> None:
-        """The newest of who has most waiting."""
+        """Refuse the newest waiting body of the owner with the most."""
         self._queues[max(reversed(self._queues), key=lambda owner: len(self._queues[owner]))][-1].refuse()
 
     def _forget(self, owner: Owner, ticket: _Ticket) -> None:
         queue = self._queues.get(owner)
-        if ticket.is_granted:  # and too late or cancelled before it could begin
+        if ticket.is_granted:  # granted, but timed out or cancelled before it began
             self._working -= 1
             self._held -= 1
             self._grant()
-        elif queue is not None and ticket in queue:  # refused, too late or cancelled
+        elif queue is not None and ticket in queue:  # refused, timed out or cancelled
             queue.remove(ticket)
             self._waiting -= 1
             if not queue:
@@ -230,14 +230,14 @@ class LargeBodies:
 
 
 class Turn:
-    """A large body's turn: a thread to parse it in, and room for what that makes until it is stored."""
+    """A large body's turn: a thread for parsing, and memory for the result until it is stored."""
 
     def __init__(self, bodies: LargeBodies) -> None:
         self._bodies = bodies
         self._has_thread = True
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Do the work in the thread, once. Raises what the work raises."""
+        """Run the work in the thread, once. Raises what the work raises."""
         try:
             return await self._bodies.in_thread(work)
         finally:
@@ -251,7 +251,7 @@ class Turn:
 
 
 class _Ticket:
-    """One that waits."""
+    """A waiting body."""
 
     __slots__ = ("client", "is_granted", "turn")
 

@@ -1,4 +1,4 @@
-"""Put the API together: keys and a sink in, an ASGI app out. FastAPI stands behind the hot routes."""
+"""Assemble the API from keys and a sink to an ASGI app. FastAPI is behind the hot routes."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def create_app(
 ) -> Front:
     """``read_books`` gives /metrics the committed books; ``lifespan`` runs while the API serves.
 
-    ``see``: commands that show dead letters, to paste from the log lines about bad input.
-    ``stalled_s`` says for how many seconds records have waited without any commit; it may raise.
+    ``see``: commands that show dead letters, for the log lines about bad input.
+    ``stalled_s`` returns for how many seconds records have waited without a commit; it may raise.
 
-    ``more_routes`` adds routes of this entry point. ``clock`` gives nanoseconds since 1970, UTC.
+    ``more_routes`` adds routes of the entry point. ``clock`` returns nanoseconds since 1970, UTC.
     """
 
     @asynccontextmanager
@@ -56,7 +56,7 @@ def create_app(
         clock=clock,
         body_timeout_s=settings.body_timeout_s,
     )
-    # /docs with its script and style from here: it must show where there is no way to a public server.
+    # /docs with its script and style served from here: it must work without internet access.
     app: FastAPI = FastAPIOffline(
         title="ManyMetrics",
         summary="Product analytics events in, rows in your own Iceberg tables out.",

@@ -1,6 +1,6 @@
-"""Keep the committer's state in a file of the data folder: for `doctor`, and for the log of the server.
+"""Store the committer's state in a file of the data directory, for `doctor` and the server's log.
 
-It is there only while commits fail, or the committer waits for its lock. A process that is started meanwhile counts on.
+The file exists only while commits fail, or the committer waits for its lock. A new process continues its count.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import msgspec
 
 from manymetrics_api.private_files import write_private
 
-STALLED_S = 60.0  # records that have waited so long without any commit: nothing moves
+STALLED_S = 60.0  # records that have waited this long without a commit count as stalled
 _NAME = "committer.json"
 
 
 class CommitterState(msgspec.Struct, frozen=True):
-    """``since``: seconds since 1970. ``failures``: how many commits failed since, one after the other."""
+    """``since``: seconds since 1970. ``failures``: the number of consecutive failed commits since."""
 
     since: float
     error: str
@@ -25,7 +25,7 @@ class CommitterState(msgspec.Struct, frozen=True):
 
     @property
     def age_s(self) -> float:
-        """For how long, in seconds."""
+        """The duration of this state, in seconds."""
         return max(0.0, time.time() - self.since)
 
 
@@ -42,7 +42,7 @@ def write_state(data_dir: Path, state: CommitterState | None) -> None:
 
 
 def read_state(data_dir: Path) -> CommitterState | None:
-    """None where all is well, or nobody can tell."""
+    """Read the state; None if there is no problem, or it is unknown."""
     try:
         return msgspec.json.decode((data_dir / _NAME).read_bytes(), type=CommitterState)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):

@@ -1,4 +1,4 @@
-"""Every route, declared for /docs. What brings events is answered by the collector; the rest is answered here."""
+"""All routes, declared for /docs. The collector handles ingestion routes; the others are handled here."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def add_routes(
     read_books: BooksReader | None,
     stalled_s: Callable[[], float] | None = None,
 ) -> None:
-    """Declare all routes on ``app``. The arguments are as create_app's."""
+    """Declare all routes on ``app``. The arguments are those of create_app."""
     for path, route in ROUTES.items():
         _add_collecting(app, collector, path.decode(), route)
     _add_pixels(app, collector)
@@ -93,14 +93,14 @@ _BODIES: dict[str, tuple[type[BaseModel], dict[str, Any]]] = {
     ),
 }
 _DESCRIPTION = (
-    "200 means that every event is on the disk. An event that is wrong in itself does not fail the request: it becomes "
-    "a row of `dead_letters`. Any Content-Type is read as JSON; gzip and deflate are taken."
+    "200 means that every event is on the disk. An invalid event does not fail the request: it becomes "
+    "a row of `dead_letters`. Any Content-Type is read as JSON; gzip and deflate are accepted."
 )
 _STRICT = {
     "name": "X-Strict-Mode",
     "in": "header",
     "required": False,
-    "description": "`1`: where any event would become a dead letter, refuse the request with 400 and `failed_records`.",
+    "description": "`1`: if any event would become a dead letter, reject the request with 400 and `failed_records`.",
     "schema": {"type": "string", "enum": ["1"]},
 }
 
@@ -126,7 +126,7 @@ def _add_collecting(app: FastAPI, collector: Collector, path: str, route: Route)
     )
 
 
-_SUMMARIES = {"batch": "Send a batch of events", "discarded": "What analytics.js measures of itself: thrown away"}
+_SUMMARIES = {"batch": "Send a batch of events", "discarded": "analytics.js's metrics about itself: discarded"}
 _DISCARDED: dict[str, Any] = {"requestBody": {"content": {"application/json": {"schema": {}}}}}
 
 
@@ -148,8 +148,8 @@ _Data = Annotated[
         examples=['{"writeKey":"wk_shop","userId":"u-1","event":"Opened"}'],
     ),
 ]
-_PixelKey = Annotated[str | None, Query(alias="writeKey", description="Where the event doesn't hold it.")]
-_PixelId = Annotated[str | None, Query(alias="anonymousId", description="As every field: `properties.x` nests.")]
+_PixelKey = Annotated[str | None, Query(alias="writeKey", description="If the event doesn't contain it.")]
+_PixelId = Annotated[str | None, Query(alias="anonymousId", description="Like every field; `properties.x` nests.")]
 _PIXEL_ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/gif": {}}, "description": "Stored durably. A 1x1 GIF."},
     404: {"model": models.Refused, "description": "No such type."},
@@ -160,14 +160,14 @@ _PIXEL_ANSWERS: dict[int | str, dict[str, Any]] = {
 def _add_pixels(app: FastAPI, collector: Collector) -> None:
     @app.get("/v1/pixel/{event_type}", tags=["pixels"], response_class=Response, responses=_PIXEL_ANSWERS)
     async def segment_pixel(request: Request, event_type: _Type, data: _Data = "", _key: _PixelKey = None) -> Response:
-        """One event as `?data=`; answers a GIF once it is stored, as a row or as a dead letter."""
+        """Store one event of `?data=`, as a row or a dead letter, and return a GIF."""
         return await _put_pixel(collector, request, event_type, _pixel_json(data))
 
     @app.get("/pixel/v1/{event_type}", tags=["pixels"], response_class=Response, responses=_PIXEL_ANSWERS)
     async def rudder_pixel(
         request: Request, event_type: _Type, _key: _PixelKey = None, _id: _PixelId = None
     ) -> Response:
-        """One event as query parameters (`?writeKey=&anonymousId=&event=&properties.x=`); answers a GIF once stored."""
+        """Store one event of query parameters (`?writeKey=&anonymousId=&event=&properties.x=`), and return a GIF."""
         return await _put_pixel(collector, request, event_type, _parse_pixel(request.query_params.multi_items()))
 
 
@@ -193,16 +193,16 @@ async def _put_pixel(collector: Collector, request: Request, event_type: str, bo
 
 
 def _referring_origin(referer: bytes) -> bytes:
-    """The origin of the page that an image is in, which browsers name only by Referer; empty where it is absent.
+    """Return the origin of the page with the image, which browsers send only as Referer; empty if absent.
 
-    A key with origins takes no empty one: whoever leaves the header out would otherwise send from anywhere.
+    A key with origins rejects an empty one: otherwise, omitting the header would bypass the check.
     """
     match = _REFERRING.fullmatch(referer)
     return match[1] if match else b""
 
 
 def _pixel_json(data: str) -> bytes:
-    """JSON, or base64 in either alphabet; a plus sign that is not escaped in a query comes as a blank."""
+    """Decode JSON, or base64 in either alphabet; an unescaped plus sign in a query arrives as a blank."""
     if data.lstrip().startswith("{"):
         return data.encode("utf-8", "surrogatepass")
     text = data.strip().replace("\n", "").replace("\r", "").translate(_TO_PLAIN_BASE64).rstrip("=")
@@ -216,7 +216,7 @@ _TO_PLAIN_BASE64 = str.maketrans(" -_", "++/")
 
 
 def _parse_pixel(parameters: Sequence[tuple[str, str]]) -> bytes:
-    """Dotted names nest: `properties.price=1` is {"properties": {"price": "1"}}."""
+    """Build an event from parameters; dotted names nest: `properties.price=1` is {"properties": {"price": "1"}}."""
     event: dict[str, Any] = {}
     for name, value in parameters:
         *path, last = name.split(".", 8)
@@ -233,7 +233,7 @@ def _parse_pixel(parameters: Sequence[tuple[str, str]]) -> bytes:
 
 def _add_settings(app: FastAPI, collector: Collector) -> None:
     def is_server_key(key: str) -> bool:
-        """A page that holds one has given it away: it is refused, and not shown again."""
+        """Return whether it is a server key: in a page it is compromised, so it is refused, and not echoed."""
         try:
             found = collector.keys.find(key.strip())
         except KeysUnavailableError:
@@ -254,7 +254,7 @@ def _add_settings(app: FastAPI, collector: Collector) -> None:
         },
     )
     async def segment_settings(request: Request, key: str) -> Response:
-        """Answer what analytics.js asks for at its start, so that a page need only change its `cdnURL`."""
+        """Return the settings that analytics.js loads at startup, so that a page need only change its `cdnURL`."""
         if is_server_key(key):
             return make_response(refusal_answer(SERVER_KEY))
         target: dict[str, object] = {"apiKey": key}
@@ -271,7 +271,7 @@ def _add_settings(app: FastAPI, collector: Collector) -> None:
     )
     @app.get("/sourceConfig", tags=["client settings"], include_in_schema=False)
     async def rudder_settings(request: Request, key: Annotated[str, Query(alias="writeKey")] = "") -> Response:
-        """Answer the settings that RudderStack's browser SDK asks for at its start."""
+        """Return the settings that RudderStack's browser SDK loads at startup."""
         if is_server_key(key):
             return make_response(refusal_answer(SERVER_KEY))
         quiet = {"errors": {"enabled": False}, "metrics": {"enabled": False}}
@@ -288,14 +288,17 @@ def _add_settings(app: FastAPI, collector: Collector) -> None:
         return json_answer(request, {"source": source})
 
 
-_SERVER_KEY_ANSWER: dict[str, Any] = {"model": models.Refused, "description": "A server key: no page may hold one."}
+_SERVER_KEY_ANSWER: dict[str, Any] = {
+    "model": models.Refused,
+    "description": "A server key, which must not be used in a page.",
+}
 
 
 # --- health -----------------------------------------------------------------------------------------------
 
 
 class _Progress:
-    """Whether commits go on, looked at once in PROGRESS_AGE_S however many ask."""
+    """Whether commits succeed, checked at most once per PROGRESS_AGE_S."""
 
     def __init__(self, stalled_s: Callable[[], float] | None) -> None:
         self._stalled_s = stalled_s
@@ -313,7 +316,7 @@ class _Progress:
 
         try:
             seconds = stalled_s()
-        except (OSError, sqlite3.Error):  # that it can store was just tried
+        except (OSError, sqlite3.Error):  # storing was just tested
             return models.Health(status="ok")
         if seconds < STALLED_S:
             return models.Health(status="ok")
@@ -329,12 +332,12 @@ def _add_health(
 ) -> None:
     @app.get("/healthz", tags=["operation"], response_model_exclude_none=True)
     async def healthz() -> models.Health:
-        """Whether the server is alive."""
+        """Return whether the server is alive."""
         return models.Health(status="ok")
 
     @app.get("/readyz", tags=["operation"], response_model=models.Health, responses={503: REFUSALS[503]})
     async def readyz() -> Response:
-        """Whether an event sent now would be stored: tries it. `stalled`: it would be, but nothing is committed."""
+        """Test whether an event sent now would be stored. `stalled`: it would be, but nothing is being committed."""
         if not await collector.sink.ready():
             return make_response(refusal_answer(STREAM_UNAVAILABLE))
         try:
@@ -346,7 +349,7 @@ def _add_health(
 
     @app.get("/metrics", tags=["operation"], response_class=Response, responses=_METRICS_ANSWERS)
     async def metrics(request: Request) -> Response:
-        """Prometheus text: the committed books, and this process's requests. Loopback, or with the metrics token."""
+        """Prometheus metrics: the committed books, and this process's requests. Loopback, or with the metrics token."""
         if not _may_read_metrics(request, settings.metrics_token):
             return make_response(refusal_answer(METRICS_REFUSED))
         body, content_type = render_metrics(read_books)
@@ -354,7 +357,7 @@ def _add_health(
 
 
 _METRICS_ANSWERS: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "As Prometheus reads it."},
+    200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus text format."},
     403: {"model": models.Refused, "description": "From elsewhere, without the metrics token."},
 }
 
@@ -367,11 +370,10 @@ def _may_read_metrics(request: Request, token: str) -> bool:
 
 
 def is_from_this_machine(request: Request) -> bool:
-    """Whether the request came over loopback, by a name that is always this machine's, and through no proxy.
+    """Return whether the request came over loopback, by a name that always means this machine, and without a proxy.
 
-    Any other name may be a stranger's, whose page could then read the answer (DNS rebinding). A proxy is known by the
-    headers that proxies add, and by HTTP/1.0: nginx's `proxy_pass` sends it, with the upstream's address as Host and no
-    other header.
+    A page of any other name could read the response by DNS rebinding. Proxies are detected by the headers that they
+    add, and by HTTP/1.0: nginx's `proxy_pass` sends it, with the upstream's address as Host and no other header.
     """
     hosts = request.headers.getlist("host")
     return (
@@ -385,7 +387,7 @@ def is_from_this_machine(request: Request) -> bool:
 
 
 _OWN_HOST = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?", re.IGNORECASE)
-# What proxies, load balancers and CDNs add to a request. Names are in lower case here.
+# Headers that proxies, load balancers and CDNs add to a request, in lower case.
 _PROXY_HEADERS = frozenset(
     (
         *("forwarded", "forwarded-for", "via", "client-ip", "true-client-ip", "http-client-ip", "cdn-loop"),
@@ -407,7 +409,7 @@ _PROXY_PREFIXES = (
 async def _http_error(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     if status == HTTPStatus.NOT_FOUND:
-        if request.method == "POST":  # events sent to a wrong path, not a browser that asks for an icon
+        if request.method == "POST":  # events sent to a wrong path, not a browser requesting an icon
             telemetry.refusal_counts[NOT_FOUND.code] += 1
         return make_response(refusal_answer(NOT_FOUND))
     refusal = METHOD_NOT_ALLOWED if status == HTTPStatus.METHOD_NOT_ALLOWED else replace(BAD_REQUEST, status=status)
@@ -420,7 +422,7 @@ async def _server_error(_request: Request, _error: Exception) -> Response:
 
 
 def make_response(answer: Answer, more: Mapping[str, str] | None = None) -> Response:
-    """Convert an answer to the framework's response."""
+    """Convert a collector's response to the framework's."""
     response = Response(answer.body, status_code=answer.status, headers=more)
     response.raw_headers = [*(h for h in response.raw_headers if h[0] != b"content-length"), *answer.headers]
     return response

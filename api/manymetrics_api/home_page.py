@@ -1,4 +1,4 @@
-"""GET / and /favicon.ico: what a person sees who opens the server's address in a browser."""
+"""GET / and /favicon.ico: the home page, for browsers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _PAGE = """<!doctype html>
 </ul>
 """
 _LINKS = {
-    "/sample": "a page to click in, on this machine only: each event as it is sent, accepted and stored",
+    "/sample": "sample page, on this machine only: shows each event being sent, accepted and stored",
     "/docs": "the HTTP API, with examples to try",
     "/readyz": "whether an event sent now would be stored",
 }
@@ -40,7 +40,7 @@ _ICON = (
 
 
 def add_home_routes(app: FastAPI) -> None:
-    """Add them; the page links the routes that ``app`` has when it is asked for."""
+    """Add the routes; the page links to the routes that ``app`` has at the time of the request."""
 
     @app.get("/", include_in_schema=False)
     async def home() -> Response:

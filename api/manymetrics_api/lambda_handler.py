@@ -1,8 +1,8 @@
 """The API's entry point on AWS Lambda: ``manymetrics_api.lambda_handler.handler``.
 
-Behind an HTTP API (payload 2.0 or 1.0), a REST API or a function URL. Hot routes, preflights and unknown paths
-of ours are answered straight from the payload, without FastAPI and Mangum, which are loaded for the first request to
-any other: they take seconds of a small function.
+Works behind an HTTP API (payload 2.0 or 1.0), a REST API or a function URL. Hot routes, preflights and unknown paths
+are handled directly from the payload. FastAPI and Mangum are imported only for the first request to another route,
+since that takes seconds on a small function.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from manymetrics_api.sinks import Sink
 Payload = dict[str, Any]
 App = Callable[[Payload, object], Payload]
 
-METRIC_EVERY_S = 60.0  # at most, of one environment: a client that is wrong is wrong at each request
+METRIC_EVERY_S = 60.0  # minimum interval per environment: a misconfigured client fails at every request
 
 
 def handler(payload: Payload, context: object) -> Payload:
-    """Lambda's entry point. Raises SettingsError where a setting is missing."""
+    """Handle a Lambda invocation. Raises SettingsError if a setting is missing."""
     return _root().answer(payload, context)
 
 
@@ -48,7 +48,7 @@ def _root() -> Root:
 
 
 class Root:
-    """One environment of the function: a collector, and behind it, once it is asked for, the whole app."""
+    """One environment of the function: a collector, and the whole app, created when first needed."""
 
     def __init__(self, settings: Settings, keys: Keys, sink: Sink) -> None:
         self._settings, self._keys, self._sink = settings, keys, sink
@@ -58,13 +58,13 @@ class Root:
         self._encodings_lost, self._told_at = 0, float("-inf")
 
     def answer(self, payload: Payload, context: object) -> Payload:
-        """The response to a payload, in that payload's form."""
+        """Return the response to a payload, in the payload's format."""
         form = _V2 if payload.get("version") == "2.0" else _V1
         asked = form.read(payload)
         if asked.method == "OPTIONS" and is_preflight(asked.pairs):
             return form.write(self._collector.preflight(asked.pairs))
         route = find_route(asked.path.encode())
-        # No path of ours has an escape; Mangum would take it out.
+        # No route has a percent-encoded path; Mangum would decode it.
         if "%" in asked.path or (route is None and not is_other(asked.path)):
             return form.write(self._collector.with_cors(refusal_answer(NOT_FOUND), asked.pairs))
         try:
@@ -82,7 +82,7 @@ class Root:
         return form.write(self._loop.run_until_complete(self._collector.answer(request)))
 
     def answer_with_app(self, payload: Payload, context: object) -> Payload:
-        """The same by way of Mangum and FastAPI, which knows every route. ``payload``: as ``put`` makes it."""
+        """Answer through Mangum and FastAPI, which has all routes. ``payload``: as ``put`` makes it."""
         asyncio.set_event_loop(self._loop)
         if self._app is None:
             from mangum import Mangum
@@ -94,28 +94,28 @@ class Root:
         return self._app(payload, context)
 
     def _tell_of_lost_encoding(self) -> None:
-        """Count it in CloudWatch, at most once in METRIC_EVERY_S."""
+        """Count a damaged body in CloudWatch, at most once per METRIC_EVERY_S."""
         self._encodings_lost += 1
         if time.monotonic() - self._told_at < METRIC_EVERY_S:
             return
         values = {"encoding_lost": self._encodings_lost}
         line = embedded_metrics(self._settings.database, ["encoding_lost"], values)
-        print(line, flush=True)  # noqa: T201  # the format is a line of the output
+        print(line, flush=True)  # noqa: T201  # the format is a line on stdout
         self._encodings_lost, self._told_at = 0, time.monotonic()
 
     @property
     def has_app(self) -> bool:
-        """Whether the whole app was loaded."""
+        """Return whether the whole app was loaded."""
         return self._app is not None
 
     def close(self) -> None:
-        """Give back what it holds. Lambda never does."""
+        """Release resources. Never called on Lambda."""
         asyncio.set_event_loop(None)
         self._loop.close()
 
 
 class _Asked(NamedTuple):
-    """A request as both forms tell it. ``path`` is without the stage; ``pairs`` as collect.Request has them."""
+    """A request from either payload format. ``path`` is without the stage; ``pairs`` as in collect.Request."""
 
     method: str
     path: str
@@ -125,7 +125,7 @@ class _Asked(NamedTuple):
 
 
 class _V2:
-    """HTTP API payload 2.0, which is a function URL's too: a header that came more than once is joined with commas."""
+    """HTTP API payload 2.0, also used by function URLs: repeated headers are joined with commas."""
 
     @staticmethod
     def read(payload: Payload) -> _Asked:
@@ -157,7 +157,7 @@ class _V2:
 
 
 class _V1:
-    """Payload 1.0 and a REST API's: each value of a header has a place of its own."""
+    """Payload 1.0, also used by REST APIs: repeated headers are separate values."""
 
     @staticmethod
     def read(payload: Payload) -> _Asked:
@@ -189,14 +189,14 @@ class _V1:
 
 
 def _without_stage(path: str, stage: str | None) -> str:
-    """A stage that has a name stands before every path."""
+    """Remove the stage, which precedes every path if it has a name."""
     if stage in {None, "$default"}:
         return path
     return path.removeprefix(f"/{stage}") or "/"
 
 
 def _pairs(headers: Mapping[str, str], source_ip: str | None) -> HeaderList:
-    """The gateway adds its own sender to X-Forwarded-For; a server's collector finds only those before it there."""
+    """Return headers without the entry that the gateway appends to X-Forwarded-For, as the collector expects."""
     named = {name.lower(): value for name, value in headers.items()}
     forwarded = named.get("x-forwarded-for")
     if forwarded is not None and source_ip:
@@ -211,21 +211,21 @@ def _headers(asked: _Asked) -> dict[str, str]:
 
 
 def _is_encoding_lost(payload: Payload, pairs: HeaderList) -> bool:
-    """Whether a compressed body came as text, so that each byte that is no UTF-8 became U+FFFD.
+    """Return whether a compressed body arrived as text, with each byte that is not UTF-8 replaced by U+FFFD.
 
-    AWS's gateways take a body for text by its Content-Type alone (https://github.com/ministackorg/ministack/issues/766).
+    AWS's gateways treat a body as text only by its Content-Type (https://github.com/ministackorg/ministack/issues/766).
     """
     body: str = payload.get("body") or ""
     if payload.get("isBase64Encoded"):
         return False
-    if body.startswith("\x1f") or (body.startswith("x") and "\ufffd" in body):  # gzip, zlib: JSON begins with neither
+    if body.startswith("\x1f") or (body.startswith("x") and "\ufffd" in body):  # gzip, zlib; JSON starts with neither
         return True
     deflated = any(name == b"content-encoding" and value.strip().lower() == b"deflate" for name, value in pairs)
     return deflated and "\ufffd" in body and not body.lstrip().startswith("{")
 
 
 def _decode_body(payload: Payload) -> bytes:
-    """Raises ValueError for what is not base64 and says it is."""
+    """Decode the body. Raises ValueError if it is marked as base64 but isn't."""
     body: str = payload.get("body") or ""
     if payload.get("isBase64Encoded"):
         return base64.b64decode(body, validate=True)
@@ -240,4 +240,4 @@ def _by_name(headers: HeaderList) -> dict[str, list[str]]:
 
 
 if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
-    _root()  # while Lambda starts the environment: it has a whole core then
+    _root()  # during the environment's init, which has a whole core

@@ -16,7 +16,7 @@ from manymetrics.outcomes import RequestOutcome
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """The committed books, and what waits behind them. ``outcomes``: stored, duplicate, dead_lettered:<reason>."""
+    """The committed books, and the backlog. ``outcomes``: stored, duplicate, dead_lettered:<reason>."""
 
     received: int = 0
     outcomes: Mapping[str, int] = field(default_factory=dict)
@@ -39,7 +39,7 @@ class _Families(Collector):
             readable = books is not None and books.pending_records is not None
             yield GaugeMetricFamily(
                 "manymetrics_data_readable",
-                "1; 0 where books or stream can't be read (a full disk), whose metrics are then left out.",
+                "1; 0 if the books or the stream can't be read (e.g. a full disk), whose metrics are then left out.",
                 value=readable,
             )
             yield from _events(books) if books is not None else ()
@@ -53,7 +53,7 @@ class _Families(Collector):
 
 
 def render_metrics(read_books: BooksReader | None) -> tuple[bytes, str]:
-    """The body and its content type."""
+    """Return the body and its content type."""
     registry = CollectorRegistry()
     registry.register(_Families(read_books))
     return generate_latest(registry), CONTENT_TYPE_LATEST
@@ -61,7 +61,7 @@ def render_metrics(read_books: BooksReader | None) -> tuple[bytes, str]:
 
 def _requests() -> Metric:
     requests = CounterMetricFamily(
-        "manymetrics_requests", "Requests since this process began, by what happened to them.", labels=["outcome"]
+        "manymetrics_requests", "Requests since this process started, by outcome.", labels=["outcome"]
     )
     for outcome in RequestOutcome:
         requests.add_metric([outcome.value], telemetry.request_counts[outcome])
@@ -69,9 +69,9 @@ def _requests() -> Metric:
 
 
 def _events(books: Books) -> Iterator[Metric]:
-    yield CounterMetricFamily("manymetrics_events_received", "Events taken from the stream.", value=books.received)
+    yield CounterMetricFamily("manymetrics_events_received", "Events read from the stream.", value=books.received)
     events = CounterMetricFamily(
-        "manymetrics_events", "Events by outcome; their sum is the number received.", labels=["outcome", "reason"]
+        "manymetrics_events", "Events by outcome; they add up to the number received.", labels=["outcome", "reason"]
     )
     for name, count in books.outcomes.items():
         outcome, _, reason = name.partition(":")
@@ -87,6 +87,6 @@ def _events(books: Books) -> Iterator[Metric]:
     )
     yield GaugeMetricFamily(
         "manymetrics_committer_stalled_seconds",
-        "How long records have waited without any commit; alert at 60.",
+        "Seconds that records have waited without any commit; alert at 60.",
         value=books.stalled_seconds,
     )

@@ -1,4 +1,4 @@
-"""Models of requests and answers for /docs and /openapi.json only: no event is ever read through these."""
+"""Models of requests and responses, for /docs and /openapi.json only: events are never parsed with them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MessageId = Annotated[str, Field(max_length=512)]
 
 
 class _Request(BaseModel):
-    """Names are written in camelCase on the wire; fields that are not named here are kept."""
+    """Names are camelCase on the wire; unknown fields are kept."""
 
     model_config = ConfigDict(extra="allow", alias_generator=to_camel)
 
@@ -30,16 +30,16 @@ class _Event(_Request):
 
     message_id: Annotated[
         MessageId | None,
-        Field(description="Unique: a resend with the same id is stored once. Made where it is missing."),
+        Field(description="Unique: a resend with the same id is stored once. Generated if missing."),
     ] = None
-    user_id: Annotated[Id | None, Field(description="The person. This or `anonymousId` is needed.")] = None
+    user_id: Annotated[Id | None, Field(description="The person. This or `anonymousId` is required.")] = None
     anonymous_id: Annotated[Id | None, Field(description="The device or browser.")] = None
     timestamp: Annotated[
         datetime | None, Field(description="When it happened, by the client's clock; ISO 8601, or epoch s or ms.")
     ] = None
     sent_at: Annotated[
         datetime | None,
-        Field(description="When it was sent, by the client's clock; corrects a wrong clock."),
+        Field(description="When it was sent, by the client's clock; used to correct a wrong clock."),
     ] = None
     context: Annotated[dict[str, Any] | None, Field(description="Page, device, campaign, library and so on.")] = None
     write_key: Annotated[str | None, Field(description="Where it is not in the Authorization header.")] = None
@@ -49,17 +49,17 @@ class Track(_Event):
     """Something a person did."""
 
     event: Annotated[str, Field(min_length=1, max_length=1_024, description="Its name.", examples=["Signed Up"])]
-    properties: Annotated[dict[str, Any] | None, Field(description="Whatever tells more about it.")] = None
+    properties: Annotated[dict[str, Any] | None, Field(description="Any further data about it.")] = None
 
 
 class Identify(_Event):
     """Who a person is."""
 
-    traits: Annotated[dict[str, Any] | None, Field(description="What is known of the person.")] = None
+    traits: Annotated[dict[str, Any] | None, Field(description="The person's attributes.")] = None
 
 
 class Page(_Event):
-    """A page seen."""
+    """A page view."""
 
     name: Annotated[str | None, Field(max_length=1_024)] = None
     properties: Annotated[
@@ -68,7 +68,7 @@ class Page(_Event):
 
 
 class Screen(_Event):
-    """A screen of an app seen."""
+    """A screen view in an app."""
 
     name: Annotated[str | None, Field(max_length=1_024)] = None
     properties: dict[str, Any] | None = None
@@ -78,17 +78,17 @@ class Group(_Event):
     """The company or account a person belongs to."""
 
     group_id: Annotated[Id | None, Field(description="The company or account.")] = None
-    traits: Annotated[dict[str, Any] | None, Field(description="What is known of it.")] = None
+    traits: Annotated[dict[str, Any] | None, Field(description="Its attributes.")] = None
 
 
 class Alias(_Event):
-    """Two ids are one person."""
+    """Links two ids of one person."""
 
     previous_id: Annotated[Id | None, Field(description="The id that `userId` replaces.")] = None
 
 
 class _Item(BaseModel):
-    model_config = ConfigDict(json_schema_extra={})  # its identity may be its batch's, which says so
+    model_config = ConfigDict(json_schema_extra={})  # the identity may come from the batch
 
 
 class TrackItem(Track, _Item):
@@ -145,7 +145,7 @@ class Batch(_Request):
 
 
 class Accepted(BaseModel):
-    """Every event is stored durably. One that is wrong in itself will be a dead letter, and harms no other."""
+    """Every event is stored durably. An invalid one will be a dead letter, without affecting others."""
 
     success: Literal[True]
 
@@ -153,36 +153,36 @@ class Accepted(BaseModel):
 class FailedRecord(BaseModel):
     """Strict mode: an event that would become a dead letter."""
 
-    index: Annotated[int, Field(description="Its place in the batch, from 0.")]
+    index: Annotated[int, Field(description="Its index in the batch, from 0.")]
     reason: Annotated[str, Field(examples=["no_identity"])]
-    detail: Annotated[str, Field(description="The field that is wrong.", examples=["userId, anonymousId"])]
+    detail: Annotated[str, Field(description="The invalid field.", examples=["userId, anonymousId"])]
 
 
 class Refused(BaseModel):
-    """No event was taken."""
+    """No event was accepted."""
 
     success: Literal[False]
-    error: Annotated[str, Field(description="As `code`: some clients look here.")]
+    error: Annotated[str, Field(description="Same as `code`: some clients read this field.")]
     code: Annotated[str, Field(description="For programs.")]
-    message: Annotated[str, Field(description="For people: says the cure.")]
-    detail: Annotated[str, Field(description="As `message`: some clients look here.")]
-    failed_records: Annotated[list[FailedRecord] | None, Field(description="Strict mode: what was wrong.")] = None
+    message: Annotated[str, Field(description="For people: names the fix.")]
+    detail: Annotated[str, Field(description="Same as `message`: some clients read this field.")]
+    failed_records: Annotated[list[FailedRecord] | None, Field(description="Strict mode: the invalid events.")] = None
 
 
 class SegmentSettings(BaseModel):
-    """The settings from which analytics.js takes its target."""
+    """The settings from which analytics.js reads its target."""
 
     integrations: dict[str, dict[str, str]]
 
 
 class RudderSettings(BaseModel):
-    """The settings from which RudderStack's browser SDK takes its source."""
+    """The settings from which RudderStack's browser SDK reads its source."""
 
     source: dict[str, Any]
 
 
 class Health(BaseModel):
-    """The server is there, or can store."""
+    """The server is alive, or can store events."""
 
     status: Literal["ok", "stalled"]
     detail: str | None = None

@@ -17,7 +17,7 @@ _SCHEMES = {
     "WriteKey": {
         "type": "http",
         "scheme": "basic",
-        "description": "The write key as user name; the password is empty. It wins over the other places.",
+        "description": "The write key as user name, with an empty password. Takes precedence over the other places.",
     },
     "WriteKeyInQuery": {"type": "apiKey", "in": "query", "name": "writeKey"},
     "WriteKeyInHeader": {"type": "apiKey", "in": "header", "name": "X-Write-Key"},
@@ -27,12 +27,15 @@ SECURITY: list[dict[str, list[str]]] = [{name: []} for name in _SCHEMES]
 _TAGS = [
     {
         "name": "events",
-        "description": "What happened. The Segment protocol: its clients and RudderStack's work as they are.",
+        "description": "Ingestion. The Segment protocol: Segment's and RudderStack's clients work unmodified.",
     },
-    {"name": "pixels", "description": "Events from where no script runs: mails, mostly."},
-    {"name": "operation", "description": "Is it alive, can it store, what has it done."},
-    {"name": "client settings", "description": "What browser clients ask for at their start. It holds no secrets."},
-    {"name": "events, other spellings", "description": "The same routes as other clients write them."},
+    {"name": "pixels", "description": "Events from places without scripts, mostly e-mails."},
+    {"name": "operation", "description": "Liveness, readiness and metrics."},
+    {
+        "name": "client settings",
+        "description": "Settings that browser clients load at startup. They contain no secrets.",
+    },
+    {"name": "events, other spellings", "description": "The same routes under the paths of other clients."},
 ]
 _DESCRIPTION = """
 Send events; query them with SQL in your own Iceberg tables.
@@ -68,9 +71,9 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
         refusals.INVALID_JSON,
         refusals.NO_BATCH,
         refusals.INVALID_EVENTS.with_message(refusals.INVALID_EVENTS.message, _FAILED),
-        description="Not JSON, no batch, or strict mode and an event is wrong.",
+        description="Not JSON, no batch, or an invalid event in strict mode.",
     ),
-    401: _refusals(refusals.NO_KEY, refusals.UNKNOWN_KEY, description="No write key, or one that is not live."),
+    401: _refusals(refusals.NO_KEY, refusals.UNKNOWN_KEY, description="No write key, or an unknown or revoked one."),
     403: _refusals(refusals.ORIGIN_NOT_ALLOWED, description="The key may not be used from this page's origin."),
     408: _refusals(refusals.BODY_TIMEOUT, description="The body took over 30 s."),
     413: _refusals(refusals.TOO_LARGE, description="Body, inflated body, envelope or number of events over the limit."),
@@ -84,13 +87,13 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
         refusals.STREAM_UNAVAILABLE,
         refusals.KEYS_UNAVAILABLE,
         refusals.OVERLOADED,
-        description="The events can't be stored, the keys can't be read, or too many large requests come at once.",
+        description="The events can't be stored, the keys can't be read, or there are too many large requests.",
     ),
 }
 
 
 def describe(app: FastAPI) -> None:
-    """Make ``app`` serve the whole description; made once, when it is first asked for."""
+    """Make ``app`` serve the complete description, generated at the first request."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -115,7 +118,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
     )
     components["schemas"] |= definitions["$defs"]
     components["securitySchemes"] = _SCHEMES
-    for name in ("HTTPValidationError", "ValidationError"):  # nothing here answers FastAPI's 422
+    for name in ("HTTPValidationError", "ValidationError"):  # no route returns FastAPI's 422
         components["schemas"].pop(name, None)
     for operations in document["paths"].values():
         for operation in operations.values():

@@ -1,7 +1,7 @@
-"""Keep the data folder of one machine to its owner: no other user of the machine reads, locks or pins anything in it.
+"""Keep the data directory private to its owner: no other user of the machine can read, lock or pin anything in it.
 
-The folder's 0700 is what counts, since nobody passes it; the files' 0600 stands behind it, for a folder whose mode
-somebody loosens again or a file that is moved out of it.
+The directory's mode 0700 protects everything in it; the files' 0600 is a second line of defence, should the directory's
+mode be loosened or a file be moved out of it.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from pathlib import Path
 
 log = logging.getLogger("manymetrics.private_files")
 
-_OTHERS = 0o077  # the bits of the group and of everybody else
-# Only names of ours: who names a folder with other things in it keeps their modes.
+_OTHERS = 0o077  # the mode bits of group and others
+# Only the server's own files: other files in the directory keep their modes.
 _OURS = ("keys.json", "stream.db*", "catalog.db*", "committer.*", "server.json", "warehouse")
 
 
 def keep_private() -> None:
-    """Make all files of this process, and of those that it starts, their owner's. For the roots of one machine."""
+    """Set the umask so that files of this process and its children are private. For entry points of one machine."""
     os.umask(_OTHERS)
 
 
 def make_private(folder: Path) -> None:
-    """Make the folder with mode 0700, or close one that is there, and what of ours lies at its top.
+    """Create the directory with mode 0700, or restrict an existing one and the server's files at its top level.
 
-    What can't be closed is logged with its cure, and used as it is: it may be on a file system without modes. Raises
-    OSError where the folder can't be made.
+    What can't be restricted is logged with the fix, and used anyway: the file system may not support modes. Raises
+    OSError if the directory can't be created.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for path in _ours(folder):
         try:
             _close(path)
-        except FileNotFoundError:  # SQLite dropped it meanwhile
+        except FileNotFoundError:  # SQLite removed it meanwhile
             pass
         except OSError as error:
             why = error.strerror or type(error).__name__
@@ -44,7 +44,7 @@ def make_private(folder: Path) -> None:
 
 
 def open_to_others(path: Path) -> int:
-    """The mode bits that let others than the owner at it; 0 for none, and where it is gone."""
+    """Return the mode bits that grant access to others than the owner; 0 for none, and if the file is missing."""
     try:
         return stat.S_IMODE(path.stat().st_mode) & _OTHERS
     except FileNotFoundError:
@@ -52,27 +52,27 @@ def open_to_others(path: Path) -> int:
 
 
 def open_files(folder: Path) -> list[Path]:
-    """The folder and what of ours lies at its top, as far as others are let at it."""
+    """Return the directory and the server's files at its top level, if they are open to others."""
     return [path for path in _ours(folder) if open_to_others(path)]
 
 
 def is_ours(folder: Path, path: Path) -> bool:
-    """Whether a path is of what a server keeps in a data folder. Both are resolved."""
+    """Return whether a path belongs to a server's data in a data directory. Both are resolved."""
     if not path.is_relative_to(folder) or path == folder:
         return False
     return any(fnmatch(path.relative_to(folder).parts[0], pattern) for pattern in _OURS)
 
 
 def cure(path: Path) -> str:
-    """Say how to close a path that is open to others."""
+    """Return how to restrict a path that is open to others."""
     if path.is_dir() and path.stat().st_mode & stat.S_ISVTX:
-        return f"{path} is shared by all users: name a folder of its own with --data-dir"
+        return f"{path} is shared by all users: name a separate directory with --data-dir"
     return f"chmod {'700' if path.is_dir() else '600'} {path}, as the user that owns it"
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """Replace a file in one step that outlives a power cut. It is at no moment open to others."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # 0600, and never somebody else's file
+    """Replace a file atomically and durably. It is never open to others."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # 0600, and never an existing file
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -90,22 +90,22 @@ def write_private(path: Path, data: bytes) -> None:
 
 
 def _ours(folder: Path) -> Iterator[Path]:
-    """The folder first: once it is closed, nobody can put another file in the place of one of these."""
+    """Yield the directory first: once it is restricted, no other user can replace the files."""
     yield folder
     for pattern in _OURS:
         for path in sorted(folder.glob(pattern)):
-            if not path.is_symlink():  # it leads to a place that is for its owner to guard
+            if not path.is_symlink():  # a link's target is up to its owner
                 yield path
 
 
 def _close(path: Path) -> None:
-    """Raises OSError where it stays open to others."""
+    """Restrict a path. Raises OSError if it stays open to others."""
     found = path.stat()
     if not found.st_mode & _OTHERS:
         return
     if found.st_mode & stat.S_ISVTX:
-        raise PermissionError(0, "it is a folder shared by all users")
+        raise PermissionError(0, "it is a directory shared by all users")
     path.chmod(stat.S_IMODE(found.st_mode) & ~_OTHERS)
     if open_to_others(path):
-        raise OSError(0, "its file system keeps no modes")
-    log.info("closed to other users", extra={"facts": {"path": str(path)}})
+        raise OSError(0, "its file system does not support modes")
+    log.info("restricted to the owner", extra={"facts": {"path": str(path)}})

@@ -1,4 +1,4 @@
-"""The paths that bring events, for all that routes by them: the HTTP protocol, the Lambda handler, and FastAPI."""
+"""The paths of ingestion routes, for the HTTP protocol, the Lambda handler and FastAPI."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PATHS = {
     "/v1/alias": Route(default_type="alias"),
     "/v1/batch": _BATCH,
     "/v1/import": _BATCH,  # Segment's older server clients
-    "/beacon/v1/batch": _BATCH,  # RudderStack's browser SDK, as the page is left
+    "/beacon/v1/batch": _BATCH,  # RudderStack's browser SDK, when the page is left
     # Segment's analytics.js 1 shortens them.
     "/v1/t": Route(default_type="track"),
     "/v1/i": Route(default_type="identify"),
@@ -33,11 +33,11 @@ _PATHS = {
     "/v1/g": Route(default_type="group"),
     "/v1/a": Route(default_type="alias"),
     "/v1/b": _BATCH,
-    "/v1/m": Route(discard=True),  # what analytics.js measures of itself
+    "/v1/m": Route(discard=True),  # analytics.js's metrics about itself
 }
-# With a trailing slash too: a redirect would be taken for delivered by some clients.
+# With a trailing slash too: some clients would treat a redirect as delivered.
 ROUTES = {(path + slash).encode(): route for path, route in _PATHS.items() for slash in ("", "/")}
-# What FastAPI answers on AWS. /metrics would show one process among many; /sdk is CloudFront's.
+# FastAPI's routes on AWS. /metrics would show one process among many; CloudFront serves /sdk.
 _OTHERS = re.compile(
     r"/(?:favicon\.ico|healthz|readyz|docs|openapi\.json|static-offline-docs/.+|sourceConfig|"
     r"v1/projects/[^/]+/settings|(?:v1/pixel|pixel/v1)/[^/]+)?"
@@ -46,12 +46,12 @@ _SLASHES = re.compile("/{2,}")
 
 
 def plain_path(path: str) -> str:
-    """Take doubled slashes, and those at the end, out of a path: hosts are given with a slash at the end."""
+    """Remove doubled and trailing slashes from a path: clients are configured with hosts that end in a slash."""
     return _SLASHES.sub("/", path).rstrip("/") or "/"
 
 
 def find_route(path: bytes) -> Route | None:
-    """Look up what a POST to this path takes."""
+    """Look up the route of a POST to this path."""
     route = ROUTES.get(path)
     if route is None and b"//" in path:
         return ROUTES.get(plain_path(path.decode("latin-1")).encode("latin-1"))
@@ -59,5 +59,5 @@ def find_route(path: bytes) -> Route | None:
 
 
 def is_other(path: str) -> bool:
-    """Whether FastAPI has a route for this path on AWS, by some method."""
+    """Return whether FastAPI has a route for this path on AWS, with any method."""
     return _OTHERS.fullmatch(plain_path(path)) is not None

@@ -1,6 +1,6 @@
-"""Tell in the log what no single request tells: write keys that can't be read, and bad input, counted by reason.
+"""Log what spans requests: write keys that can't be read, and bad input, counted by reason.
 
-A line a minute at most, without payloads, addresses and keys: strangers send bad input too.
+At most one line per minute, without payloads, IP addresses or keys, since anyone can send bad input.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _NOWHERE: Final[Mapping[str, str]] = MappingProxyType({})
 async def watching(
     keys: Keys, read_outcomes: OutcomesReader | None, see: Mapping[str, str] = _NOWHERE
 ) -> AsyncIterator[None]:
-    """Look every LOOK_S seconds while the context is open; keys log by themselves what changes."""
+    """Check every LOOK_S seconds while the context is open; keys log their own changes."""
     bad_input = BadInput(read_outcomes, see=see)
-    await asyncio.to_thread(bad_input.counts)  # those of before this start are not told again
+    await asyncio.to_thread(bad_input.counts)  # don't report those from before this start
     task = asyncio.create_task(_watch(keys, bad_input))
     try:
         yield
@@ -49,16 +49,16 @@ async def _watch(keys: Keys, bad_input: BadInput) -> None:
             with suppress(KeysUnavailableError):
                 keys.origins()
             await asyncio.to_thread(bad_input.report)
-        except Exception:  # whatever it is: this goes on, and so does the server
-            log.exception("looking for bad input failed")
+        except Exception:  # any error: continue, and leave the server running
+            log.exception("checking for bad input failed")
         await asyncio.sleep(LOOK_S)
 
 
 class BadInput:
-    """Counts what was refused or became a dead letter since the last line.
+    """Counts refused requests and dead letters since the last line.
 
-    ``read_outcomes`` gives the committed books' outcomes; None where this process has none. ``see`` is what a line
-    about dead letters says of where they are: the commands that show them, by name.
+    ``read_outcomes`` returns the committed books' outcomes; None if this process has none. ``see``: the commands that
+    show dead letters, by name, for the log line.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class BadInput:
         self._is_due = False
 
     def counts(self) -> tuple[dict[str, int], dict[str, int]]:
-        """Dead letters by reason and refused requests by code since the last call."""
+        """Return dead letters by reason and refused requests by code since the last call."""
         refused, letters = telemetry.refusal_counts.copy(), self._read_letters()
         new = letters - self._letters if letters is not None and self._letters is not None else Counter[str]()
         new_refused = refused - self._refused
@@ -82,9 +82,9 @@ class BadInput:
         return dict(new), dict(new_refused)
 
     def report(self) -> None:
-        """Log a line where there was something to tell at the last call, and the last line is REPORT_S old.
+        """Log a line if there was something to report at the last call, and the last line is REPORT_S old.
 
-        Not at once, since the events of a request become dead letters seconds after it is answered.
+        Not immediately, since events become dead letters seconds after the response.
         """
         if self._clock() - self._reported_at < REPORT_S:
             return
@@ -100,16 +100,16 @@ class BadInput:
         if letters:
             facts |= self._see
         if refused:
-            facts["see_refused"] = "api/README.md, Answers; each answer's `message` says the cure"
-        log.warning("some input was refused or could not become a row", extra={"facts": facts})
+            facts["see_refused"] = "api/README.md, Answers; the `message` of each response names the fix"
+        log.warning("some input was rejected or dead-lettered", extra={"facts": facts})
 
     def _read_letters(self) -> Counter[str] | None:
-        """None where they can't be read just now."""
+        """Read the dead letter counts; None if they can't be read right now."""
         if self._read_outcomes is None:
             return Counter()
         try:
             outcomes = self._read_outcomes()
-        except Exception:  # noqa: BLE001  # a busy or damaged catalogue: /readyz and doctor tell that
+        except Exception:  # noqa: BLE001  # a busy or damaged catalog: /readyz and doctor report it
             return None
         prefix = f"{DEAD_LETTERED}:"
         return Counter({name.removeprefix(prefix): n for name, n in outcomes.items() if name.startswith(prefix)})

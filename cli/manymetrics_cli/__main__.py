@@ -1,4 +1,4 @@
-"""Where the ``manymetrics`` program begins: its first half second is imports, and Ctrl-C may come in them too."""
+"""Entry point of the ``manymetrics`` program. Its first half second is imports, so Ctrl-C is caught around them too."""
 
 from __future__ import annotations
 

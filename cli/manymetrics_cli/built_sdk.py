@@ -1,11 +1,11 @@
-"""The built browser SDK, served by one machine: under a path that names its very bytes, and under a moving one.
+"""Serve the built browser SDK on one machine: under an immutable, content-addressed path, and under a stable one.
 
-    /sdk/<version>-<hash>/mm.js   for ever the same: cached for a year, and checked by the page against its hash
-    /sdk/mm.js                    whatever this server has: cached for minutes
+    /sdk/<version>-<hash>/mm.js   immutable: cached for a year, and checked by the page against its hash
+    /sdk/mm.js                    the current version of this server: cached for minutes
 
-Each released build is served under its path, too, so that a page that pinned it works after an upgrade.
+Each released build is also served under its path, so that a page that pinned it works after an upgrade.
 
-/docs leaves both out: it describes what programs call.
+/docs leaves both out: it describes the API that programs call.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CHECKOUT = Path(__file__).parents[2] / "sdk-js"
 
 @dataclass(frozen=True, slots=True)
 class BuiltSdk:
-    """``build`` is ``<version>-<hash>``, the hash being of all scripts: it changes where any of them does.
+    """``build`` is ``<version>-<hash>``, the hash covering all scripts: it changes if any of them does.
 
     ``released``: the files of released builds, by ``<version>-<hash>/<name>``.
     """
@@ -41,7 +41,7 @@ class BuiltSdk:
     released: dict[str, StaticFile]
 
     def script_tag(self, host: str, key: str) -> str | None:
-        """The tag with which a page loads the SDK, checked by its hash (SRI); None where it is not built.
+        """Return the tag that loads the SDK into a page, checked by its hash (SRI); None if the SDK is not built.
 
         ``host``: the URL of this server, without a slash at its end.
         """
@@ -56,7 +56,7 @@ class BuiltSdk:
 
 
 def read_built_sdk(folder: Path | None = None) -> BuiltSdk:
-    """Read ``dist`` and ``released`` of the package, or of the checkout; no files where neither has any."""
+    """Read ``dist`` and ``released`` of the package, or of the checkout; no files if neither has any."""
     folder = folder or (_PACKAGED if _PACKAGED.is_dir() else _CHECKOUT)
     files = read_static_files(folder / "dist")
     build = f"{version('manymetrics')}-{hash_scripts(files)}"
@@ -70,7 +70,7 @@ def hash_scripts(files: dict[str, StaticFile]) -> str:
 
 
 def add_sdk_routes(app: FastAPI, sdk: BuiltSdk) -> None:
-    """A path is a name that is looked up, never one on the disk."""
+    """Add the routes. A path is looked up by name, never opened on the disk."""
     pinned = sdk.released | {f"{sdk.build}/{name}": file for name, file in sdk.files.items()}
 
     @app.api_route("/sdk/{path:path}", methods=["GET", "HEAD"], include_in_schema=False)

@@ -1,4 +1,4 @@
-"""Report that other processes kept committing, so that a command never got its turn."""
+"""Report that a command could not commit because other processes kept committing."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from contextlib import contextmanager
 
 
 class LostRacesError(Exception):
-    """Nothing is broken or half done: the message says what to do."""
+    """Nothing is broken or half done; the message tells the user what to do."""
 
 
 @contextmanager
 def report_commit_conflicts() -> Iterator[None]:
-    """Raises LostRacesError for what the lake raises after all its attempts."""
+    """Raise LostRacesError for what the lake raises after its last attempt."""
     from sqlalchemy.exc import OperationalError
 
     from manymetrics_processor.errors import CommitNotConfirmedError
@@ -24,6 +24,6 @@ def report_commit_conflicts() -> Iterator[None]:
         raise LostRacesError(f"{error}: run the command again") from error
     except OperationalError as error:
         why = "is in use" if "locked" in str(error.orig) else "can't be written"
-        raise LostRacesError(f"the catalogue {why} ({error.orig}): run the command again") from error
+        raise LostRacesError(f"the catalog {why} ({error.orig}): run the command again") from error
     except RolledBackError as error:
         raise LostRacesError(str(error)) from error

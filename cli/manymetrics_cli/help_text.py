@@ -1,4 +1,4 @@
-"""How the commands' ``--help`` is laid out."""
+"""Format the ``--help`` of commands."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 
 
 class KeepExamples(argparse.HelpFormatter):
-    """Fill descriptions, and keep the lines of what has lines already, as examples have."""
+    """Fill one-line descriptions; keep the line breaks of text that has some, such as examples."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return text if "\n" in text else super()._fill_text(text, width, indent)

@@ -1,4 +1,4 @@
-"""The ``manymetrics`` command: one file a subcommand. What is dear to load is imported only as a command runs."""
+"""The ``manymetrics`` command: one file per subcommand. Slow imports happen only when a command runs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ examples:
 
 
 class CommandParser(argparse.ArgumentParser):
-    """Refuses what it doesn't know by itself, so that the usage shown is that of the command it was given to."""
+    """Rejects unknown arguments itself, so that the usage shown is that of the subcommand."""
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:  # type: ignore[override]  # noqa: ANN401  # as the base class
         found, unknown = super().parse_known_args(args, namespace)
@@ -38,7 +38,7 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the parser of the command line."""
     parser = CommandParser(
         prog="manymetrics",
         description="Product analytics in your own Iceberg tables.",
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = cast("int", args.run(args))
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody reads any more; nor may Python complain as it exits
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader is gone; Python must not complain at exit
         return 1
     except KeyboardInterrupt:
         return 130
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _open_closed_streams() -> None:
-    """Give a stream that the caller closed (`>&-`) /dev/null, else the next file that is opened takes its number."""
+    """Open /dev/null for a stream that the caller closed (`>&-`), else the next file opened takes its number."""
     while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
         _closed.add(handle)
     os.close(handle)
@@ -83,19 +83,19 @@ def _open_closed_streams() -> None:
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115  # kept
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a locale may lack what an event holds
+        sys.stdout.reconfigure(errors="backslashreplace")  # an event may hold characters that the locale lacks
 
 
 _closed: set[int] = set()
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Raises SettingsError for what no command takes."""
+    """Raise SettingsError for arguments that no command accepts."""
     if 1 in _closed and getattr(args, "to", None) is None and args.run not in {serve.run, stream.run}:
         raise SettingsError("standard output is closed: redirect it to a file, or to /dev/null")
     data_dir = getattr(args, "data_dir", None)
     if data_dir is not None and data_dir.exists() and not data_dir.is_dir():
-        raise SettingsError(f"the data folder {data_dir} is a file: name a folder with --data-dir")
+        raise SettingsError(f"the data directory {data_dir} is a file: name a directory with --data-dir")
     for name, value in vars(args).items():
         for text in value if isinstance(value, list) else [value]:
             if isinstance(text, str) and not _is_unicode(text):
@@ -107,13 +107,13 @@ def _check(args: argparse.Namespace) -> None:
 def _is_unicode(text: str) -> bool:
     try:
         text.encode()
-    except UnicodeEncodeError:  # bytes of the command line that are no UTF-8
+    except UnicodeEncodeError:  # bytes of the command line that are not UTF-8
         return False
     return True
 
 
 def _message(error: Exception) -> str | None:
-    """The message for the user, with the cure; None for an error that only a bug can cause."""
+    """Return the message for the user, with the fix; None for an error that only a bug can cause."""
     if isinstance(error, SettingsError | LostRacesError):
         return str(error)
     if isinstance(error, ModuleNotFoundError):
@@ -121,5 +121,5 @@ def _message(error: Exception) -> str | None:
     if isinstance(error, OSError | sqlite3.Error):
         return f"{error}: see `manymetrics doctor`"
     if type(error).__module__.startswith("botocore."):
-        return f"{error}. See whether AWS_REGION, the credentials and the location are right"
+        return f"{error}. Check AWS_REGION, the credentials and the location"
     return None

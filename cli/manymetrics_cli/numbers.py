@@ -1,4 +1,4 @@
-"""Types of options that take a number: what lies below the least is refused with a line that names it."""
+"""Argument types for numeric options: a value below the minimum is rejected with a message that names the minimum."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 
 def whole_number(least: int) -> Callable[[str], int]:
-    """The type of an option that takes a whole number from ``least`` on."""
+    """Make the type of an option that takes a whole number, at least ``least``."""
 
     def parse(text: str) -> int:
         try:
@@ -16,14 +16,14 @@ def whole_number(least: int) -> Callable[[str], int]:
         except ValueError:
             value = least - 1
         if value < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} on")
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
         return value
 
     return parse
 
 
 def number(least: float) -> Callable[[str], float]:
-    """The type of an option that takes a finite number from ``least`` on."""
+    """Make the type of an option that takes a finite number, at least ``least``."""
 
     def parse(text: str) -> float:
         try:
@@ -31,7 +31,7 @@ def number(least: float) -> Callable[[str], float]:
         except ValueError:
             value = math.nan
         if not (math.isfinite(value) and value >= least):
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least:g} on")
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least {least:g}")
         return value
 
     return parse

@@ -1,10 +1,10 @@
-"""The entry point of one machine: the API here, the committer in a process of its own.
+"""The entry point of one machine: the API in this process, the committer in a child process.
 
     uvicorn --factory manymetrics_cli.one_machine:create_local_app     or     manymetrics serve
 
-Two processes, so that a commit never stalls a request. The committer ends when the API's end of its pipe closes,
-however that ends, and is started again when it ends by itself. A lock lets one committer work in a data folder; more
-would change nothing (the commit protocol sees to that), but for the CPU.
+There are two processes so that a commit never stalls a request. The committer exits when the API's end of its pipe
+closes, for whatever reason, and is restarted if it exits by itself. A lock admits one committer per data directory;
+more would be safe (the commit protocol ensures it), but would waste CPU.
 """
 
 from __future__ import annotations
@@ -60,22 +60,22 @@ if TYPE_CHECKING:
 log = logging.getLogger("manymetrics.local")
 _RESTART_WAIT_S = 1.0
 _STOP_WAIT_S = 8.0
-LOCK_PATIENCE_S = 10.0  # a committer that ends finishes its commit first
-SAMPLE_AGE = timedelta(days=1)  # of the oldest rows that the sample page asks for: a large table has many files
+LOCK_PATIENCE_S = 10.0  # a stopping committer finishes its commit first
+SAMPLE_AGE = timedelta(days=1)  # of the oldest rows that the sample page queries: a large table has many files
 
 
 def stream_path(data_dir: Path) -> Path:
-    """The stream's database in a data folder."""
+    """Return the path of the stream's database in a data directory."""
     return data_dir / "stream.db"
 
 
 def lock_path(data_dir: Path) -> Path:
-    """The lock that the one committer of a data folder holds."""
+    """Return the path of the lock that the one committer of a data directory holds."""
     return data_dir / "committer.lock"
 
 
 def check_data_dir(data_dir: Path) -> None:
-    """Create the folder if it is missing. Raises SettingsError if it can't be used."""
+    """Create the directory if it is missing. Raises SettingsError if it can't be used."""
     from manymetrics_insights.reader.folder import metadata_path
 
     if (why := why_unusable(data_dir) or why_unfinished(data_dir)) is not None:
@@ -87,25 +87,25 @@ def check_data_dir(data_dir: Path) -> None:
     try:
         metadata_path(data_dir, EVENTS.name)
     except sqlite3.OperationalError:
-        return  # locked, or a disk that is read-only just now: the server waits for that with 503
+        return  # locked, or a disk that is read-only for now: the server starts, and returns 503 until that ends
     except sqlite3.DatabaseError as error:
         raise SettingsError(
-            f"{data_dir / 'catalog.db'} can't be read ({error}): put a copy in its place, or run `manymetrics "
-            "recover`, which finds its tables again"
+            f"{data_dir / 'catalog.db'} can't be read ({error}): restore it from a copy, or run `manymetrics "
+            "recover`, which restores the tables"
         ) from error
     check_not_rolled_back(data_dir)
     _adopt_newer(data_dir)
 
 
 def require_writable(data_dir: Path) -> None:
-    """Raise SettingsError where this process may not write into a data folder, or its file system takes nothing."""
+    """Raise SettingsError if this process may not write to a data directory, or its file system is read-only."""
     for path in (data_dir, stream_path(data_dir), data_dir / "catalog.db", data_dir / "warehouse"):
         if path.exists() and not os.access(path, os.W_OK):
             raise SettingsError(_unwritable(path))
 
 
 def check_not_rolled_back(data_dir: Path) -> None:
-    """Raises SettingsError where the catalogue is older than what the stream, or the tables' folder, has seen of it."""
+    """Raise SettingsError if the catalog is older than the state known to the stream or to the tables' folder."""
     from manymetrics_insights.reader.folder import metadata_path
     from manymetrics_processor.lake.rollback import TableFiles
 
@@ -120,14 +120,14 @@ def check_not_rolled_back(data_dir: Path) -> None:
             return
         files = TableFiles(data_dir / "warehouse" / NAMESPACE / table.name)
         why = files.why_older(current, seen.get(table.name))
-        if why is not None and metadata_path(data_dir, table.name) == current:  # else somebody commits meanwhile
+        if why is not None and metadata_path(data_dir, table.name) == current:  # else a commit happened meanwhile
             raise SettingsError(f"{why}. Put back the newer catalog.db, or run `manymetrics recover`")
 
 
 def _adopt_newer(data_dir: Path) -> None:
-    """Take a commit for done that wrote its files and isn't in the catalogue: see recover.adopt_newer.
+    """Adopt a commit that wrote its files but isn't in the catalog: see recover.adopt_newer.
 
-    Here, since the stream must not take a number that the tables have, and asks them only as it is opened.
+    Done here, before the stream is opened: it then asks the tables which sequence numbers are taken.
     """
     from manymetrics_insights.reader.folder import metadata_path
     from manymetrics_processor.lake.rollback import TableFiles
@@ -136,15 +136,15 @@ def _adopt_newer(data_dir: Path) -> None:
     with contextlib.suppress(sqlite3.Error):
         paths = {table.name: metadata_path(data_dir, table.name) for table in TABLES}
         if any(path is not None and TableFiles(home / name).next_after(path) for name, path in paths.items()):
-            from manymetrics_processor.lake.local_catalog import open_catalog  # dear to load, and seldom asked for
+            from manymetrics_processor.lake.local_catalog import open_catalog  # slow to import, and rarely needed
             from manymetrics_processor.operations.recover import adopt_newer
 
-            with contextlib.suppress(SettingsError), hold_lock(data_dir):  # else a committer works here: it goes on
+            with contextlib.suppress(SettingsError), hold_lock(data_dir):  # else a committer is running: leave it alone
                 adopt_newer(open_catalog(data_dir), home)
 
 
 def ensure_keys(settings: Settings) -> Keys:
-    """The keys of one machine; the first start makes a key."""
+    """Load the keys of one machine; the first start creates a key."""
     path = keys_path(settings.data_dir)
     if not settings.write_keys and not path.exists():
         try:
@@ -153,19 +153,19 @@ def ensure_keys(settings: Settings) -> Keys:
             raise SettingsError(_unwritable(settings.data_dir)) from error
     keys = make_keys(settings)
     with contextlib.suppress(KeysUnavailableError):
-        keys.origins()  # logs what is wrong, before anybody sends
+        keys.origins()  # logs what is wrong before the first request
     return keys
 
 
 def _unwritable(path: Path) -> str:
     return (
-        f"{path} can't be written: mount it writable, or chown it to the user that runs this; or name another folder "
+        f"{path} can't be written: mount it writable, or chown it to the user running this; or name another directory "
         "with --data-dir"
     )
 
 
 def first_key(settings: Settings, keys: Keys, origin: str | None = None) -> WriteKey | None:
-    """A live browser key to show to whoever starts the server; with ``origin``, one that its pages may use, or None.
+    """Return an active browser key to show at startup; with ``origin``, one that its pages may use, or None.
 
     Raises KeysUnavailableError.
     """
@@ -204,12 +204,12 @@ def sample_data(settings: Settings, keys: Keys) -> SampleData:
 
 
 def query_command(settings: Settings) -> str:
-    """The command that asks this server's tables from any folder and any shell, quoted for one."""
+    """Build the command that queries this server's tables from any folder, quoted for the shell."""
     return shell_command("query", settings.data_dir)
 
 
 def shell_command(name: str, data_dir: Path) -> str:
-    """A command on a data folder, to paste into a new terminal: it has no activated environment, and no variables."""
+    """Build a command on a data directory that works in a new terminal, with no activated environment or variables."""
     program = Path(sys.executable).with_name("manymetrics")
     return shlex.join(
         [str(program) if program.exists() else "manymetrics", name, "--data-dir", str(data_dir.absolute())]
@@ -217,7 +217,7 @@ def shell_command(name: str, data_dir: Path) -> str:
 
 
 def open_lake(data_dir: Path) -> Lake:
-    """The tables of a data folder, for commands that work on them while the server runs. Raises SettingsError."""
+    """Open the tables of a data directory for a command that may run alongside the server. Raises SettingsError."""
     from manymetrics_processor.lake.lake import Lake, local_catalog
 
     private_files.keep_private()
@@ -229,7 +229,7 @@ def open_lake(data_dir: Path) -> Lake:
 
 
 def read_books(data_dir: Path) -> list[StreamBooks]:
-    """The committed books of every stream, as the table of events has them."""
+    """Read the committed books of every stream from the table of events."""
     from manymetrics.books import read_books as books_in
     from manymetrics_insights.reader.folder import Folder
     from manymetrics_insights.reader.iceberg import read_table
@@ -239,10 +239,10 @@ def read_books(data_dir: Path) -> list[StreamBooks]:
 
 
 def read_watermark(data_dir: Path, stream: str) -> int:
-    """Up to which sequence number the tables have a stream; -1 where they have none of it.
+    """Return the sequence number up to which a stream is committed to the tables; -1 for none of it.
 
-    Where the catalogue has no table, its newest metadata file counts, which the committer will adopt. Raises
-    sqlite3.Error, OSError or msgspec.MsgspecError where that can't be told.
+    If the catalog has no table, its newest metadata file counts, which the committer will adopt. Raises
+    sqlite3.Error, OSError or msgspec.MsgspecError if that can't be determined.
     """
     from manymetrics.books import parse_books
     from manymetrics_insights.reader.folder import metadata_path
@@ -261,14 +261,14 @@ class _Metadata(msgspec.Struct):
 
 
 def committed_up_to(data_dir: Path) -> int:
-    """The sequence number of the local stream up to which all is committed; -1 where nothing is."""
+    """Return the sequence number up to which the local stream is committed; -1 for none of it."""
     with closing(LocalSource(stream_path(data_dir))) as source:
         name = source.name()
     return max((books.watermark(SHARD) for books in read_books(data_dir) if books.stream == name), default=-1)
 
 
 def pending_records(data_dir: Path) -> int:
-    """How many records of the local stream are not yet committed."""
+    """Return the number of records in the local stream that are not yet committed."""
     if not stream_path(data_dir).exists():
         return 0
     with closing(LocalSource(stream_path(data_dir))) as source:
@@ -276,7 +276,7 @@ def pending_records(data_dir: Path) -> int:
 
 
 def books_for_metrics(data_dir: Path) -> Books:
-    """The books of all streams together, and what waits behind them."""
+    """Return the books of all streams together, and the backlog behind them."""
     from manymetrics_api.metrics import Books
 
     outcomes: Counter[str] = Counter()
@@ -290,14 +290,14 @@ def books_for_metrics(data_dir: Path) -> Books:
         with closing(LocalSource(stream_path(data_dir))) as source:
             pending, oldest = source.pending(committed_up_to(data_dir))
             stalled = source.stalled_s()
-    except (OSError, sqlite3.Error):  # a full disk, mostly: SQLite needs some room to read
+    except (OSError, sqlite3.Error):  # mostly a full disk: SQLite needs some space even to read
         return Books(received, outcomes, None)
     lag = max(0.0, time.time() - oldest / 1_000_000) if oldest else 0.0
     return Books(received, outcomes, pending, lag, stalled)
 
 
 def stalled_s(data_dir: Path) -> float:
-    """For how long records have waited without any commit, in seconds; 0 where none waits."""
+    """Return for how many seconds records have waited without any commit; 0 if none waits."""
     if not stream_path(data_dir).exists():
         return 0.0
     with closing(LocalSource(stream_path(data_dir))) as source:
@@ -305,7 +305,7 @@ def stalled_s(data_dir: Path) -> float:
 
 
 def create_local_app(settings: Settings | None = None, on_ready: Callable[[], None] | None = None) -> Front:
-    """The API of one machine with its committer; ``on_ready`` is called once events reach the tables."""
+    """Create the API of one machine with its committer; ``on_ready`` is called when the committer is ready."""
     from manymetrics_api.app import create_app
     from manymetrics_cli.built_sdk import add_sdk_routes, read_built_sdk
     from manymetrics_cli.sample_page import add_sample_routes
@@ -333,7 +333,7 @@ def create_local_app(settings: Settings | None = None, on_ready: Callable[[], No
 
 
 def _commands_on_dead_letters(data_dir: Path) -> dict[str, str]:
-    """Commands that show dead letters: first the one that shows those from before, too."""
+    """Build the commands that show dead letters: stored ones (`see`), and new ones (`see_live`)."""
     return {
         "see": f"{shell_command('query', data_dir)} '{_NEWEST_DEAD_LETTERS}'",
         "see_live": f"{shell_command('tail', data_dir)} --bad",
@@ -353,7 +353,7 @@ class Supervisor:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """While the context is open."""
+        """Supervise while the context is open."""
         task = asyncio.create_task(self._keep())
         try:
             yield
@@ -373,22 +373,22 @@ class Supervisor:
                     stdin=asyncio.subprocess.PIPE,
                     stdout=asyncio.subprocess.PIPE,
                 )
-            except OSError as error:  # no memory, no process: events wait in the stream
-                log.warning("the committer can't be started, and will be", exc_info=error)
+            except OSError as error:  # out of memory or processes: events wait in the stream
+                log.warning("the committer can't be started; retrying", exc_info=error)
                 await asyncio.sleep(_RESTART_WAIT_S)
                 continue
             try:
                 if process.stdout is not None and await process.stdout.readline():
                     self._on_ready()
                 await process.wait()
-                log.warning("the committer ended, and is started again", extra={"facts": {"code": process.returncode}})
+                log.warning("the committer exited; restarting it", extra={"facts": {"code": process.returncode}})
                 await asyncio.sleep(_RESTART_WAIT_S)
             finally:
                 await _end(process)
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """Close its pipe, and give it time to finish the commit that is under way."""
+    """Close the committer's pipe, and give it time to finish the current commit."""
     if process.returncode is None:
         if process.stdin is not None:
             process.stdin.close()
@@ -403,7 +403,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 
 def run_committer(settings: Settings) -> None:
-    """Carry the stream into the tables until stdin closes."""
+    """Commit the stream to the tables until stdin closes."""
     from manymetrics_processor.dedup.window import Window
     from manymetrics_processor.ingest.local_committer import LONGEST_ERROR, Committer, Failure
     from manymetrics_processor.lake.lake import Lake, local_catalog
@@ -419,7 +419,7 @@ def run_committer(settings: Settings) -> None:
             is_ready = True
             print("ready", flush=True)  # the parent waits for this line
 
-    state = read_state(data_dir)  # before the lock, which leaves one of its own
+    state = read_state(data_dir)  # before waiting for the lock, which may write another state
     failure = Failure(state.since, state.failures, state.error) if state is not None and state.failures else None
     said, begun_at, times = "", time.time(), 0
     while not stop.is_set():
@@ -433,9 +433,9 @@ def run_committer(settings: Settings) -> None:
                 committer = Committer(source, SHARD, lake, window, settings.commit_interval_s, report, failure)
                 committer.run(stop)
                 return
-        except Exception as error:  # a read-only or full disk, mostly: events wait in the stream, or are refused
+        except Exception as error:  # mostly a read-only or full disk: events wait in the stream, or are rejected
             if str(error) != said:
-                log.warning("the committer can't begin, and tries again: %s", error, exc_info=error)
+                log.warning("the committer can't start; retrying: %s", error, exc_info=error)
             said, times = str(error), times + 1
             write_state(data_dir, CommitterState(begun_at, f"{type(error).__name__}: {error}"[:LONGEST_ERROR], times))
         stop.wait(_RESTART_WAIT_S)
@@ -450,18 +450,18 @@ def _stop_at_end_of_input(stop: threading.Event) -> None:
 
 @contextlib.contextmanager
 def hold_lock(data_dir: Path) -> Iterator[None]:
-    """Keep the committer out while the tables are worked on. Raises SettingsError where one is at work."""
+    """Hold the committer's lock, for work on the tables without it. Raises SettingsError if a committer runs."""
     require_writable(data_dir)
     with lock_path(data_dir).open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise SettingsError(f"a committer works in {data_dir}: stop the server first") from None
+            raise SettingsError(f"a committer is running in {data_dir}: stop the server first") from None
         yield
 
 
 def lock_holder(data_dir: Path) -> str | None:
-    """The process that commits in a data folder, as it wrote itself down; None where none does."""
+    """Return the id of the process that commits in a data directory, as noted in the lock; None if none does."""
     try:
         with lock_path(data_dir).open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -473,20 +473,20 @@ def lock_holder(data_dir: Path) -> str | None:
 
 
 class Server(msgspec.Struct, frozen=True):
-    """The newest server of a data folder: where this machine reaches it, and its process."""
+    """The latest server of a data directory: its URL on this machine, and its process id."""
 
     url: str
     process: int
 
 
 def note_server(data_dir: Path, url: str) -> None:
-    """Keep for `doctor` where this process answers. Never raises: the disk may be read-only."""
+    """Note this process's URL for `doctor`. Never raises: the disk may be read-only."""
     with contextlib.suppress(OSError):
         private_files.write_private(_server_path(data_dir), msgspec.json.encode(Server(url, os.getpid())))
 
 
 def forget_server(data_dir: Path) -> None:
-    """Take back what note_server kept, if it is of this process."""
+    """Remove the note of note_server if this process wrote it."""
     noted = noted_server(data_dir)
     if noted is not None and noted.process == os.getpid():
         with contextlib.suppress(OSError):
@@ -494,7 +494,7 @@ def forget_server(data_dir: Path) -> None:
 
 
 def noted_server(data_dir: Path) -> Server | None:
-    """Read what note_server wrote; a process that was killed may have left it."""
+    """Read the note of note_server; it may be left from a process that was killed."""
     try:
         return msgspec.json.decode(_server_path(data_dir).read_bytes(), type=Server)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
@@ -507,7 +507,7 @@ def _server_path(data_dir: Path) -> Path:
 
 @contextlib.contextmanager
 def _lock(data_dir: Path, stop: threading.Event) -> Iterator[bool]:
-    """Wait for the lock, which goes with the process and names it; False where it is time to stop first."""
+    """Wait for the lock, which holds the process's id and ends with it; yields False if ``stop`` is set first."""
     path, begun_at, is_told = lock_path(data_dir), time.time(), False
     private_files.make_private(data_dir)
     with path.open("a+") as file:
@@ -517,7 +517,7 @@ def _lock(data_dir: Path, stop: threading.Event) -> Iterator[bool]:
             except BlockingIOError:
                 if not is_told and time.time() - begun_at > LOCK_PATIENCE_S:
                     is_told = True
-                    cure = "end that server, or name another folder with --data-dir"
+                    cure = "stop that server, or name another directory with --data-dir"
                     facts = {"path": str(path), "cure": cure}
                     log.warning(
                         "another process holds the committer's lock: events wait in the stream", extra={"facts": facts}
@@ -536,6 +536,6 @@ def _lock(data_dir: Path, stop: threading.Event) -> Iterator[bool]:
 if __name__ == "__main__":
     log_json_lines()
     private_files.keep_private()
-    for ignored in (signal.SIGINT, signal.SIGTERM):  # the pipe says when to stop, so that a commit is finished
+    for ignored in (signal.SIGINT, signal.SIGTERM):  # the pipe signals the stop, so that a commit is finished
         signal.signal(ignored, signal.SIG_IGN)
     run_committer(Settings.read(os.environ))

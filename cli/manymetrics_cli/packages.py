@@ -1,4 +1,4 @@
-"""Say how to install a package that a command needs and doesn't find."""
+"""Tell the user how to install a missing package."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from importlib import metadata
 
 
 def requirements() -> Iterator[tuple[str, str, str]]:
-    """Yield each package that this one needs, its requirement, and the extra that brings it (empty for none)."""
+    """Yield each package that this one needs, its requirement, and the extra that includes it (empty for none)."""
     for line in metadata.requires("manymetrics") or ():
         requirement, _, marker = line.partition(";")
         extra = marker.partition("==")[2].strip(" '\"")
@@ -18,12 +18,12 @@ def requirements() -> Iterator[tuple[str, str, str]]:
 
 
 def install_command(requirement: str) -> str:
-    """A shell command that installs it for the Python that runs."""
+    """Build the shell command that installs it for the running Python."""
     return shlex.join([sys.executable, "-m", "pip", "install", requirement])
 
 
 def missing_module(error: ModuleNotFoundError) -> str | None:
-    """The message for the user, with the cure; None where the module is this project's own."""
+    """Return the message for the user, with the fix; None if the module belongs to this project."""
     module = (error.name or "").partition(".")[0]
     if not module or module.startswith("manymetrics"):
         return None

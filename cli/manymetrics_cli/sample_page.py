@@ -1,7 +1,7 @@
-"""GET /sample: a page where a person clicks, and sees each event go out, be accepted and become a row of the table.
+"""GET /sample: a page that shows each event of a click being sent, accepted and stored as a row.
 
-It holds a browser key and shows rows, so it answers only a browser on this very machine, not through a proxy, and under
-a name that is always this machine's.
+It contains a browser key and shows rows, so it is served only to a browser on this machine, not through a proxy, and
+only under a host name that always means this machine.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _HEADERS = {
     "content-security-policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
 }
-# The page is hosted on AWS too, by sample/page.tf, with other words in its places.
+# sample/page.tf hosts the page on AWS too, with other values for these placeholders.
 _HERE = {"where": "here", "host": "", "athena": "", "workgroup": "", "database": "", "wait": ""}
 
 
@@ -40,9 +40,9 @@ _HERE = {"where": "here", "host": "", "athena": "", "workgroup": "", "database":
 class SampleData:
     """The functions that the sample page needs.
 
-    ``find_key``: a live browser key that pages of an origin may use, or None. ``query``: the command that asks the
-    same tables. ``commit``: names what the table is now, cheaply. ``rows``: the newest of a project and anonymous id,
-    newest first.
+    ``find_key``: an active browser key that pages of an origin may use, or None. ``query``: the command that queries
+    the same tables. ``commit``: a cheap identifier of the table's current state. ``rows``: the newest of a project and
+    anonymous id, newest first.
     """
 
     find_key: Callable[[str], WriteKey | None]
@@ -52,17 +52,19 @@ class SampleData:
 
 
 def add_sample_routes(app: FastAPI, sdk: BuiltSdk, data: SampleData, *, behind_proxies: bool) -> None:
-    """``behind_proxies``: whoever asks, it is a proxy that is seen. The page answers nobody then."""
+    """Add the routes. ``behind_proxies``: every client appears to be a proxy, so the page is served to nobody."""
     folder = _PACKAGED if _PACKAGED.is_dir() else _CHECKOUT
     files = read_static_files(folder)
     page, message = (Template((folder / name).read_text("utf-8")) for name in ("index.html", "message.html"))
     one_at_a_time = asyncio.Lock()
 
     def own_origin(request: Request) -> str | None:
-        """The server's URL as a browser on this machine names it; None for any other client."""
+        """Return the server's URL as a browser on this machine names it; None for any other client."""
         if behind_proxies or not is_from_this_machine(request):
             return None
-        if "close" in request.headers.get("connection", "").lower():  # nginx's too, with HTTP/1.1, and no browser's
+        if (
+            "close" in request.headers.get("connection", "").lower()
+        ):  # sent by nginx, also with HTTP/1.1, and by no browser
             return None
         return f"{request.url.scheme}://{request.headers['host']}"
 
@@ -75,7 +77,7 @@ def add_sample_routes(app: FastAPI, sdk: BuiltSdk, data: SampleData, *, behind_p
         return Response(body, status, headers=_HEADERS, media_type="text/html")
 
     @app.get("/sample", include_in_schema=False)
-    @app.get("/sample/about", include_in_schema=False)  # where the page goes without a load, and may be loaded again
+    @app.get("/sample/about", include_in_schema=False)  # reached by client-side navigation, and may be reloaded
     async def sample(request: Request) -> Response:
         origin = own_origin(request)
         if origin is None:
@@ -95,9 +97,9 @@ def add_sample_routes(app: FastAPI, sdk: BuiltSdk, data: SampleData, *, behind_p
         origin = own_origin(request)
         key = browser_key(origin) if origin is not None else None
         referer = request.headers.get("referer", f"{origin}/")
-        if key is None or not referer.startswith(f"{origin}/"):  # the page as a proxy shows it has another address
+        if key is None or not referer.startswith(f"{origin}/"):  # behind a proxy, the page has another address
             return make_response(refusal_answer(SAMPLE_REFUSED))
-        async with one_at_a_time:  # however many look: what they ask for must not take the machine from the events
+        async with one_at_a_time:  # limits the load of many viewers, so that events have priority
             return await asyncio.to_thread(_rows_answer, data, key.project, anonymous_id, request)
 
     @app.get("/sample/{name}", include_in_schema=False)
@@ -108,7 +110,7 @@ def add_sample_routes(app: FastAPI, sdk: BuiltSdk, data: SampleData, *, behind_p
 
 
 def _rows_answer(data: SampleData, project: str, anonymous_id: str, request: Request) -> Response:
-    """304 while nothing was committed since: who asks again and again costs a look at the catalogue."""
+    """Return the rows, or 304 if nothing was committed since: polling then costs one read of the catalog."""
     tag = f'"{data.commit()}"'
     headers = {"cache-control": "no-cache", "etag": tag, "x-content-type-options": "nosniff"}
     if has_already(tag, request.headers.get("if-none-match", "")):
@@ -119,17 +121,17 @@ def _rows_answer(data: SampleData, project: str, anonymous_id: str, request: Req
 
 # Title and text of the page that says why the sample page is unavailable.
 _ELSEWHERE = {
-    "title": "This page is for the machine that the server runs on",
-    "text": """It shows a write key and rows of the table, so it answers only a browser on this very machine, at
+    "title": "This page is only available on the machine that the server runs on",
+    "text": """It shows a write key and rows of the table, so it is served only to a browser on the same machine, at
         http://127.0.0.1 or http://localhost with the server's port, and never through a proxy
         (MANYMETRICS_TRUSTED_PROXIES must be 0).""",
 }
 _NO_KEY = {
-    "title": "There is no browser key that this page may use",
-    "text": """Add one to keys.json in the data folder, of the kind browser, without origins or with the address of this
-        page among them. It counts within five seconds: then reload.""",
+    "title": "No browser key allows this page",
+    "text": """Add one of kind browser to keys.json in the data directory, without origins or with the address of this
+        page among them. It takes effect within five seconds: then reload.""",
 }
 _NO_SDK = {
     "title": "The browser SDK is not built",
-    "text": "There is no mm.js in sdk-js/dist: run `make sdk`, `node build.mjs` in sdk-js, and start the server again.",
+    "text": "There is no mm.js in sdk-js/dist: run `make sdk`, `node build.mjs` in sdk-js, and restart the server.",
 }

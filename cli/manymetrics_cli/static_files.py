@@ -1,4 +1,4 @@
-"""Files that are read once and served from memory, each with its type and tags, and with gzip where that pays."""
+"""Static files, read once and served from memory, with their type, ETag, and gzip if it is smaller."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NOT_TAKEN = re.compile(r"q=0(\.0*)?")
 
 @dataclass(frozen=True, slots=True)
 class StaticFile:
-    """``tag`` is of the plain bytes; ``zipped`` is None where gzip would save nothing."""
+    """``tag`` is the hash of the plain bytes; ``zipped`` is None if gzip would save nothing."""
 
     body: bytes
     media_type: str
@@ -29,7 +29,7 @@ class StaticFile:
     zipped: bytes | None
 
     def answer(self, request: Request, cache_control: str) -> Response:
-        """The file, or 304 to who has it. Any page may load it, and check its hash."""
+        """Return the file, or 304 if the client has it. Any page may load it and check its hash (CORS)."""
         zipped = self.zipped if takes_gzip(request.headers.get("accept-encoding", "")) else None
         tag = f'"{self.tag}-gzip"' if zipped is not None else f'"{self.tag}"'
         headers = {
@@ -48,7 +48,7 @@ class StaticFile:
 
 
 def read_static_files(folder: Path) -> dict[str, StaticFile]:
-    """Those in it and below it that a browser loads, by their path from there; none where there is no folder."""
+    """Read the files that a browser loads in and below a folder, by relative path; empty if there is no folder."""
     paths = (path for path in sorted(folder.rglob("*")) if path.suffix in _TYPES and path.is_file())
     return {path.relative_to(folder).as_posix(): _read(path) for path in paths}
 
@@ -61,7 +61,7 @@ def _read(path: Path) -> StaticFile:
 
 
 def takes_gzip(accept_encoding: str) -> bool:
-    """Whether it is named, and not with the weight 0."""
+    """Return whether an Accept-Encoding header lists gzip with a weight above 0."""
     for part in accept_encoding.lower().split(","):
         name, _, weight = part.partition(";")
         if name.strip() == "gzip":
@@ -70,5 +70,5 @@ def takes_gzip(accept_encoding: str) -> bool:
 
 
 def has_already(tag: str, if_none_match: str) -> bool:
-    """RFC 9110, 13.1.2: compared weakly."""
+    """Return whether If-None-Match holds the tag, by weak comparison (RFC 9110, 13.1.2)."""
     return if_none_match.strip() == "*" or tag in (one.strip().removeprefix("W/") for one in if_none_match.split(","))

@@ -1,4 +1,4 @@
-"""``python -m manymetrics``: the former path of ``manymetrics_cli.__main__``, kept for one release."""
+"""``python -m manymetrics``: deprecated alias of ``manymetrics_cli.__main__``, kept for one release."""
 
 from manymetrics_cli.__main__ import main
 

@@ -1,4 +1,4 @@
-"""The former path of ``manymetrics_api.aws.app``, kept for one release."""
+"""Deprecated alias of ``manymetrics_api.aws.app``, kept for one release."""
 
 from manymetrics_api.aws.app import create_aws_app
 

@@ -1,7 +1,7 @@
-"""The books of a stream: how far it is committed, and the outcome of every event up to there.
+"""The ledger ("books") of a stream: how far it is committed, and the outcome of every event up to there.
 
-Kept as one table property a stream, and in the summary of the snapshot that moves it, in the transaction that
-commits the rows: so kill -9 changes no figure, and the books can't disagree with the table.
+Stored as one table property per stream, and in the snapshot's summary, in the transaction that commits the rows: so
+kill -9 changes no figure, and the books can't disagree with the table.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ PROPERTY_PREFIX = "manymetrics.stream."
 
 
 class StreamBooks(msgspec.Struct, frozen=True, kw_only=True):
-    """``watermarks``: the last committed sequence number of each shard, decimal text (Kinesis has 56 digits).
+    """``watermarks``: the last committed sequence number per shard, as decimal text (Kinesis's have 56 digits).
 
-    ``parts``: by shard, a record past the watermark of which the events before a position are committed. There is one
-    only while a record is committed in parts, to find an event in it that can't be stored.
+    ``parts``: by shard, a record past the watermark whose events before a position are committed. Present only while
+    a record is committed in parts, to isolate an event in it that can't be stored.
 
-    ``received`` is what the records say they hold, counted apart from the outcomes that must add up to it.
+    ``received`` is counted from the records, independently of the outcomes, which must add up to it.
     """
 
     stream: str
@@ -36,15 +36,15 @@ class StreamBooks(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def balanced(self) -> bool:
-        """Received = stored + duplicate + dead-lettered, exactly."""
+        """Return whether received = stored + duplicate + dead-lettered, exactly."""
         return self.received == self.stored + self.duplicate + sum(self.dead_lettered.values())
 
     def watermark(self, shard: str) -> int:
-        """-1 where nothing of the shard is committed."""
+        """Return a shard's watermark; -1 if nothing of it is committed."""
         return int(self.watermarks.get(shard, -1))
 
     def part(self, shard: str) -> tuple[int, int]:
-        """The record that is committed in part, and up to which position. (-1, 0) where there is none."""
+        """Return the partly committed record, and up to which position it is. (-1, 0) if there is none."""
         sequence, position = self.parts.get(shard, ("-1", 0))
         return int(sequence), position
 
@@ -58,9 +58,9 @@ class StreamBooks(msgspec.Struct, frozen=True, kw_only=True):
         duplicate: int = 0,
         dead_lettered: Mapping[str, int] | None = None,
     ) -> StreamBooks:
-        """The books after a commit. Watermarks only rise.
+        """Return the books after a commit. Watermarks only rise.
 
-        ``part``: the shard, sequence number and position up to which a last record is committed, if not whole.
+        ``part``: the shard, sequence number and position up to which the last record is committed, if only in part.
         """
         risen = {shard: str(max(at, self.watermark(shard))) for shard, at in watermarks.items()}
         marks = {**self.watermarks, **risen}
@@ -82,7 +82,7 @@ class StreamBooks(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def outcomes(self) -> dict[str, int]:
-        """``stored``, ``duplicate`` and ``dead_lettered:<reason>``, with their counts."""
+        """Return the counts by outcome: ``stored``, ``duplicate`` and ``dead_lettered:<reason>``."""
         letters = {f"{DEAD_LETTERED}:{reason}": count for reason, count in sorted(self.dead_lettered.items())}
         return {STORED: self.stored, DUPLICATE: self.duplicate, **letters}
 
@@ -92,7 +92,7 @@ _encoder = msgspec.json.Encoder()
 
 
 def property_name(stream: str) -> str:
-    """The key of a stream's books; a hash, since stream names hold colons and slashes."""
+    """Return the property name of a stream's books: a hash, since stream names contain colons and slashes."""
     return PROPERTY_PREFIX + hashlib.sha256(stream.encode()).hexdigest()[:16]
 
 
@@ -102,11 +102,11 @@ def encode(books: StreamBooks) -> str:
 
 
 def read_books(properties: Mapping[str, str]) -> list[StreamBooks]:
-    """The books of every stream that a table's properties (or a snapshot's summary) hold."""
+    """Read the books of every stream from a table's properties or a snapshot's summary."""
     return [_decoder.decode(text) for key, text in sorted(properties.items()) if key.startswith(PROPERTY_PREFIX)]
 
 
 def parse_books(stream: str, properties: Mapping[str, str]) -> StreamBooks:
-    """A stream's books; empty ones where it has none."""
+    """Parse a stream's books; empty ones if it has none."""
     text = properties.get(property_name(stream))
     return _decoder.decode(text) if text else StreamBooks(stream=stream)

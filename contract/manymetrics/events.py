@@ -1,17 +1,17 @@
-"""The contract in: what an event is, how large it may be, and how its bytes are read.
+"""The input contract: what an event is, how large it may be, and how its bytes are read.
 
 Two readers, each of which sees an event's bytes once:
 
     split_batch(body)   in the API: the request's envelope, and each event's own bytes, untouched
     parse_event(raw)    in the processor (and in strict mode): the event's fields, repaired and flagged
 
-What is wrong with one event never fails its batch: it travels on as it came and becomes a dead letter.
-Only a body that is not JSON at all, or has no batch, is refused.
+A bad event never fails its batch: it is passed on unchanged and becomes a dead letter. Only a body that is not JSON at
+all, or has no batch, is refused.
 
 Both readers have a fast path (msgspec, which is strict) and a careful one for what real clients send and
 msgspec refuses: bare NaN and Infinity, lone surrogates, nesting beyond its recursion limit.
 
-The careful reader costs a few times the fast one, whatever the body holds: all that visits each byte is C code, and
+The careful reader costs a few times as much as the fast one, whatever the body holds: only C code visits each byte, and
 what Python code visits is counted and limited (top-level fields, items of `batch`, runs of brackets).
 """
 
@@ -54,22 +54,22 @@ class Envelope(msgspec.Struct, gc=False, frozen=True, rename="camel"):
 
 
 class BatchBody(Envelope, gc=False, frozen=True, rename="camel"):
-    """The body of a batch. ``batch`` holds each event's own bytes, in order; None where there is none."""
+    """The body of a batch. ``batch`` holds each event's bytes, in order; None if absent."""
 
     batch: list[msgspec.Raw] | None = None
 
 
 class BatchEnvelope(Envelope, gc=False, frozen=True, rename="camel"):
-    """The body of a batch whose events are not taken apart yet: `batch` is its array's own bytes."""
+    """The body of a batch whose events are not split yet: `batch` is the bytes of its array."""
 
     batch: msgspec.Raw = NO_RAW
 
 
-QUICK_SPLIT_BYTES = 256_000  # a batch up to here is taken apart in one pass: its items are few enough
+QUICK_SPLIT_BYTES = 256_000  # a batch up to this size is split in one pass: it can't have too many items
 MAX_CAREFUL_FIELDS = 1_000  # top-level fields that the careful reader visits, a microsecond each
 MAX_BRACKET_RUNS = 6_000  # runs of brackets that it visits, and one more each 64 bytes; 0.2 us each
-MAX_MENDED_BYTES = 32_000  # of fields of an envelope that are no JSON before they are mended
-GONE_CHECK_ITEMS = 256  # how often it asks whether the client is still there
+MAX_MENDED_BYTES = 32_000  # of envelope fields that need repair to be valid JSON
+GONE_CHECK_ITEMS = 256  # items between checks whether the client is still connected
 
 Gone = Callable[[], bool]
 
@@ -79,15 +79,15 @@ class NeedsCareError(Exception):
 
 
 class ClientGoneError(Exception):
-    """Nobody waits for the answer any more."""
+    """The client is no longer waiting for the response."""
 
 
 class UnreadableBodyError(ValueError):
-    """The body is not JSON in UTF-8, or not the object that its route needs. The message says the cure."""
+    """The body is not JSON in UTF-8, or not the object that its route needs. The message names the fix."""
 
 
 class TooManyValuesError(UnreadableBodyError):
-    """The body holds more than is read. The message says the cure."""
+    """The body holds too many values. The message names the fix."""
 
 
 class Extra(dict[str, msgspec.Raw]):
@@ -100,7 +100,7 @@ class Repairs(tuple[str, ...]):
     __slots__ = ()
 
 
-# What surely fits: a character is at most 4 bytes. The careful reader measures longer texts.
+# Surely within the limit: a character is at most 4 bytes. The careful reader measures longer texts.
 _ShortId = Annotated[str, msgspec.Meta(max_length=min(MAX_MESSAGE_ID_BYTES, MAX_ID_BYTES) // 4)]
 _ShortName = Annotated[str, msgspec.Meta(max_length=MAX_EVENT_NAME_BYTES // 4)]
 
@@ -108,7 +108,7 @@ _ShortName = Annotated[str, msgspec.Meta(max_length=MAX_EVENT_NAME_BYTES // 4)]
 class Event(msgspec.Struct, gc=False, forbid_unknown_fields=True, rename="camel", kw_only=True):
     """An event as its client sent it. JSON values stay as their own bytes; empty bytes mean absent.
 
-    ``extra`` holds unknown top-level fields, ``repairs`` what was mended (empty mostly).
+    ``extra`` holds unknown top-level fields, ``repairs`` the repairs made (mostly none).
     """
 
     type: str | None = None
@@ -126,7 +126,7 @@ class Event(msgspec.Struct, gc=False, forbid_unknown_fields=True, rename="camel"
     properties: msgspec.Raw = NO_RAW
     traits: msgspec.Raw = NO_RAW
     context: msgspec.Raw = NO_RAW
-    # Known, without a column of their own: they end in the column `extra`, or nowhere (the key).
+    # Known fields without a column: they go to the column `extra`, or are dropped (the key).
     integrations: msgspec.Raw = NO_RAW
     category: msgspec.Raw = NO_RAW
     metadata: msgspec.Raw = msgspec.field(default=NO_RAW, name="_metadata")
@@ -137,7 +137,7 @@ class Event(msgspec.Struct, gc=False, forbid_unknown_fields=True, rename="camel"
 
 
 class _LongEvent(Event, gc=False, forbid_unknown_fields=True, rename="camel", kw_only=True):
-    """An event some of whose ids or names may be over their limits: their bytes are yet to be counted."""
+    """An event whose ids or names may be over their limits: their bytes are yet to be counted."""
 
     message_id: str | None = None
     user_id: str | None = None
@@ -149,7 +149,7 @@ class _LongEvent(Event, gc=False, forbid_unknown_fields=True, rename="camel", kw
 
 
 class Rejected(msgspec.Struct, gc=False, frozen=True):
-    """An event that becomes a dead letter, and why. ``detail`` never quotes more than a field's name."""
+    """An event that becomes a dead letter, and why. ``detail`` quotes nothing but a field's name."""
 
     reason: Reason
     detail: str
@@ -174,10 +174,10 @@ _PARSE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 def split_batch(body: bytes) -> BatchBody:
     """Find a batch's envelope and each event's bytes.
 
-    The bytes of an event are checked to be JSON but not read; invalid UTF-8 anywhere is refused, since
-    skipping would let it through.
+    The bytes of an event are checked to be JSON but not decoded; invalid UTF-8 anywhere is refused, since
+    msgspec would skip it unchecked.
 
-    Raises NeedsCareError, also where there is more than one `batch`, and TooManyValuesError.
+    Raises TooManyValuesError, and NeedsCareError, also if there is more than one `batch`.
     """
     if len(body) > QUICK_SPLIT_BYTES:
         return only_batch(body, split_items(read_batch_envelope(body)))
@@ -190,7 +190,7 @@ def split_batch(body: bytes) -> BatchBody:
 
 
 def only_batch(body: bytes, found: BatchBody) -> BatchBody:
-    """Raise NeedsCareError where the body may have another `batch`, of whose events msgspec keeps none."""
+    """Raise NeedsCareError if the body may have another `batch`, whose events msgspec would drop."""
     if not _is_only_batch(body, found.batch or ()):
         batches = body.count(_BATCH)
         if batches > 1:
@@ -203,10 +203,10 @@ def only_batch(body: bytes, found: BatchBody) -> BatchBody:
 
 
 def _is_only_batch(body: bytes, events: Sequence[msgspec.Raw]) -> bool:
-    """Whether these events, which are those of the last `batch`, are those of the first, by their length.
+    """Return whether these events, the last `batch`'s, are also the first one's, by their total length.
 
-    Events of another one have to fit in after its name: it begins no later than what is left of the body without
-    them. So that part is all that is searched.
+    The events of another `batch` would have to fit between its name and the end of the body. So its name could only be
+    in the first bytes after the array's start, as many as the body has besides the events: only these are searched.
     """
     start = _ARRAY.match(body, body.find(_BATCH) + len(_BATCH)) if events else None
     if start is None:
@@ -222,7 +222,7 @@ _ESCAPED_BATCH = re.compile(rb"\\u00(?:6[1238]|74)")  # one of its letters
 
 
 def read_batch_envelope(body: bytes) -> BatchEnvelope:
-    """Read what a batch says apart from its events, at a cost that only its bytes decide. Raises as split_batch."""
+    """Read a batch's fields other than its events, at a cost proportional to its bytes. Raises as split_batch."""
     _check_values(body)
     try:
         if not body.isascii():
@@ -233,13 +233,13 @@ def read_batch_envelope(body: bytes) -> BatchEnvelope:
 
 
 def split_items(envelope: BatchEnvelope) -> BatchBody:
-    """Take a batch's array apart. Raises as split_batch."""
+    """Split a batch's array into items. Raises as split_batch."""
     raw = bytes(envelope.batch)
     fields = {name: getattr(envelope, name) for name in Envelope.__struct_fields__}
     if raw in {b"", b"null"}:
         return BatchBody(**fields)
     if raw[:1] != b"[":
-        raise NeedsCareError  # which says what is wrong
+        raise NeedsCareError  # the careful reader then reports what is wrong
     if len(raw) > QUICK_SPLIT_BYTES and raw.count(b",") > len(raw) // 16:  # msgspec would make millions of items
         text = _Careful(raw, _shadow(raw), _never)
         return BatchBody(batch=[msgspec.Raw(raw[begin:end]) for begin, end in text.items(0)[0]], **fields)
@@ -250,7 +250,7 @@ def split_items(envelope: BatchEnvelope) -> BatchBody:
 
 
 def read_envelope(body: bytes) -> Envelope:
-    """Read what a single event's body says for the API. Checked as in split_batch, and raises the same."""
+    """Read the fields of a single event's body that the API needs. Checked as in split_batch, and raises the same."""
     _check_values(body)
     try:
         if not body.isascii():
@@ -261,9 +261,9 @@ def read_envelope(body: bytes) -> Envelope:
 
 
 def split_batch_with_care(body: bytes, gone: Gone | None = None) -> BatchBody:
-    """Do what split_batch does for a body that it refused.
+    """Do what split_batch does, for a body that it refused.
 
-    Raises UnreadableBodyError, and ClientGoneError once ``gone`` says so.
+    Raises UnreadableBodyError, and ClientGoneError once ``gone`` returns True.
     """
     text = _read_with_care(body, gone or _never)
     items, fields = text.members()
@@ -272,9 +272,9 @@ def split_batch_with_care(body: bytes, gone: Gone | None = None) -> BatchBody:
 
 
 def read_envelope_with_care(body: bytes, gone: Gone | None = None, *, key_is_known: bool = False) -> Envelope:
-    """Do what read_envelope does for a body that it refused. Raises as split_batch_with_care.
+    """Do what read_envelope does, for a body that it refused. Raises as split_batch_with_care.
 
-    Where the key is known, nothing else is needed, so that the number of fields is not limited.
+    If the key is known, nothing else is needed, so the number of fields is not limited.
     """
     text = _read_with_care(body, gone or _never)
     if key_is_known:
@@ -285,7 +285,7 @@ def read_envelope_with_care(body: bytes, gone: Gone | None = None, *, key_is_kno
 
 
 def near_key(body: bytes) -> str | None:
-    """A write key that stands near an end of a body, where clients write it."""
+    """Return a write key found near the beginning or end of a body, where clients write it."""
     at = body.find(_WRITE_KEY, -_NEAR_BYTES)
     if at < 0:
         at = body.find(_WRITE_KEY, 0, _NEAR_BYTES)
@@ -293,7 +293,7 @@ def near_key(body: bytes) -> str | None:
 
 
 def written_keys(body: bytes) -> Iterator[str]:
-    """Write keys that stand somewhere in a body, whatever else it holds: of each name the first and last few."""
+    """Return write keys found anywhere in a body, valid or not: the first and last few of each field name."""
     for name in (_WRITE_KEY, b'"api_key"'):
         for at in _places(body, name):
             text = _key_after(body, at + len(name))
@@ -302,25 +302,25 @@ def written_keys(body: bytes) -> Iterator[str]:
 
 
 def may_hold_key(text: bytes) -> bool:
-    """Whether JSON may have a field that a write key is read from, also where its name is escaped."""
+    """Return whether JSON may have a field that a write key is read from, even if its name is escaped."""
     return b"riteKey" in text or b"api_key" in text or _has_escapes(text)
 
 
 def _has_escapes(text: bytes) -> bool:
-    """A look for one byte is 20 times as quick as one for four (2026-11-30), and mostly enough."""
+    """Return whether JSON may hold a backslash escape. One byte is searched 20 times as fast as four (2026-11-30)."""
     return b"\\" in text and b"\\u00" in text
 
 
 def _digits(code: int) -> set[bytes]:
-    """The hexadecimal digits of a character's escape, in all spellings."""
+    """Return the hexadecimal digits of a character's escape, in all spellings."""
     first, last = tuple(f"{code:02x}")
     return {(one + other).encode() for one in (first, first.upper()) for other in (last, last.upper())}
 
 
 def _has_escaped_letters(text: bytes) -> bool:
-    """Whether JSON may hold escapes of what names and keys consist of: of ASCII letters, digits, `-` or `_`.
+    """Return whether JSON may hold escapes of characters of names and keys: of ASCII letters, digits, `-` or `_`.
 
-    Most bodies hold few backslashes, if any; a regular expression takes thrice as long for those.
+    Most bodies hold few backslashes, if any; a regular expression takes three times as long for those.
     """
     at = text.find(b"\\")
     for _ in range(_FEW_ESCAPES):
@@ -336,13 +336,13 @@ _FEW_ESCAPES = 64
 
 
 def without_key(raw: bytes | msgspec.Raw) -> bytes | msgspec.Raw:
-    """An event's bytes without the top-level fields that a write key is read from; as they came where it has none."""
+    """Return an event's bytes without the top-level fields that a write key is read from; unchanged if it has none."""
     text = bytes(raw)
     if not may_hold_key(text):
         return raw
     try:
         fields = _object_decoder.decode(text)
-    except _PARSE_ERRORS:  # what is not JSON is kept as it came, without what looks like a key
+    except _PARSE_ERRORS:  # invalid JSON is kept unchanged, except for what looks like a key
         return _KEY_FIELD.sub(rb"\1null", text)
     if not _KEY_FIELDS & fields.keys():
         return raw
@@ -350,10 +350,10 @@ def without_key(raw: bytes | msgspec.Raw) -> bytes | msgspec.Raw:
 
 
 def may_hold_text(text: bytes, key: str) -> bool:
-    """Whether JSON may hold this very key; mostly False, after two searches for one byte each.
+    """Return whether JSON may hold this exact key; mostly False, after two searches for one byte each.
 
-    A search for one byte takes 0.01 ns a byte; for many, 0.05 to 0.1 from the end, and thrice that from the start
-    (2026-11-30).
+    Searching for one byte takes 0.01 ns per byte; for several, 0.05 to 0.1 from the end, and three times that from the
+    start (2026-11-30).
     """
     written, byte, offset = _rarest(key)
     at = text.find(byte, offset)
@@ -368,7 +368,7 @@ def may_hold_text(text: bytes, key: str) -> bool:
 
 @lru_cache(maxsize=256)
 def _rarest(key: str) -> tuple[bytes, bytes, int]:
-    """The key as JSON writes it, the byte of it that JSON holds least often, and its place."""
+    """Return the key as JSON encodes it, its byte that is rarest in JSON, and that byte's index."""
     written = _written(key)
     code = min(written, key=lambda code: _RARE_BYTES.find(code) % 256)
     return written, bytes([code]), written.index(code)
@@ -379,18 +379,20 @@ _FEW_BYTES = 8
 
 
 def without_text(raw: bytes | msgspec.Raw, key: str) -> bytes | msgspec.Raw:
-    """JSON without this very key, wherever it is a whole text, or stands after a name that keys have.
+    """Remove this exact key from JSON, wherever it is a whole string, or follows a key's field name.
 
-    As it came where it doesn't hold it. A whole text becomes null, a name, and what is a part of a text, nothing. A key
-    as the server makes them is taken out of longer texts too. A short key may be a word of its own: it is only taken
-    after a key's name.
+    Unchanged if it doesn't hold it. A whole string becomes null; a field name, or a part of a string, becomes empty.
+    Keys as the server generates them are removed from longer strings too. A short key may be an ordinary word: it is
+    only removed after a key's field name.
     """
     text = bytes(raw)
     written = _masked(_written(key))
     plain = _masked(text)
     if b"\\u00" in plain:
         for escape, letter in _key_escapes(key):
-            if plain.rfind(escape) >= 0:  # a look from the end takes a fifth of a replacement that finds nothing
+            if (
+                plain.rfind(escape) >= 0
+            ):  # searching from the end takes a fifth of the time of a replacement that finds nothing
                 plain = plain.replace(escape, letter)
     if written not in plain:
         return raw
@@ -400,7 +402,7 @@ def without_text(raw: bytes | msgspec.Raw, key: str) -> bytes | msgspec.Raw:
         plain = patterns.value.sub(rb"\1null", plain)
     elif b" " + written in plain or written + b" " in plain:
         plain = patterns.value.sub(b"null", patterns.name.sub(b'""', plain))
-    else:  # what a regular expression does in ten times as long
+    else:  # a regular expression takes ten times as long
         has_blanks = any(quoted + blank in plain for blank in (b" ", b"\t", b"\r", b"\n"))
         plain = patterns.name.sub(b'""', plain) if has_blanks else plain.replace(quoted + b":", b'"":')
         plain = plain.replace(quoted, b"null")
@@ -413,8 +415,8 @@ def without_text(raw: bytes | msgspec.Raw, key: str) -> bytes | msgspec.Raw:
     return plain
 
 
-# An escaped backslash and an escaped quote, each as two bytes that no UTF-8 holds: then each quote that is left ends or
-# begins a text, and each backslash begins another escape.
+# An escaped backslash and an escaped quote are masked as two bytes that are never valid UTF-8: then each remaining
+# quote delimits a string, and each remaining backslash begins another escape.
 _MASKS = ((b'\\"', b"\xfe\xfe"), (b"\\\\", b"\xff\xff"))
 
 
@@ -427,7 +429,7 @@ def _masked(text: bytes) -> bytes:
 
 
 class _KeyPatterns(NamedTuple):
-    """Patterns over masked text. ``name``: the key as a field's name; None for a short key, which counts after one."""
+    """Patterns over masked text. ``name``: the key as a field's name; None for a short key, which can't be one."""
 
     name: re.Pattern[bytes] | None
     value: re.Pattern[bytes]
@@ -438,7 +440,7 @@ class _KeyPatterns(NamedTuple):
 def _key_patterns(key: str) -> _KeyPatterns:
     text = re.escape(_masked(_written(key)))
     name = b"(?:write_?[Kk]ey|api_?[Kk]ey)"
-    is_told = len(key) >= MIN_TOLD_KEY and key[0] not in " \t\r\n:,]}"  # which also follow a text's end
+    is_told = len(key) >= MIN_TOLD_KEY and key[0] not in " \t\r\n:,]}"  # these also follow the end of a string
     whole = rb'" *+%b *+"' % text
     after_name = rb'("%b"[ \t\r\n]*+:[ \t\r\n]*+)" *+%b *+"' % (name, text)
     return _KeyPatterns(
@@ -450,14 +452,14 @@ def _key_patterns(key: str) -> _KeyPatterns:
 
 @lru_cache(maxsize=256)
 def _key_escapes(key: str) -> tuple[tuple[bytes, bytes], ...]:
-    """How the key's letters may be escaped, and the letters."""
+    """Return the possible escapes of the key's letters, and the letters."""
     letters = sorted({one for one in key if one.isascii() and (one.isalnum() or one in "-_")})
     return tuple((b"\\u00" + digits, one.encode()) for one in letters for digits in sorted(_digits(ord(one))))
 
 
 @lru_cache(maxsize=256)
 def _written(key: str) -> bytes:
-    """Encode text as in JSON, without its quotes."""
+    """Encode text as a JSON string, without its quotes."""
     return _encode(key)[1:-1]
 
 
@@ -466,9 +468,9 @@ def _spellings(letter: str) -> bytes:
     return rb"(?:%b|(?<!\\)\\u(?i:%04x))" % (plain, ord(letter)) if letter.isascii() else plain
 
 
-MIN_TOLD_KEY = 8  # characters of a key that no data holds by chance
+MIN_TOLD_KEY = 8  # characters; shorter keys may occur in data by chance
 _MADE_KEY = re.compile(r"wk_[A-Za-z0-9_-]{20,}")
-# Of what names and keys consist of; not & < >, which Go escapes in every URL.
+# Characters of names and keys; not & < >, which Go escapes in every URL.
 _ESCAPED_WORD = re.compile(rb"\\u00(?:2[dD]|3[0-9]|[46][1-9a-fA-F]|[57][0-9aA]|5[fF])")
 _KEY_FIELDS = frozenset({"writeKey", "api_key"})
 _KEY_FIELD = re.compile(
@@ -503,7 +505,7 @@ def _places(body: bytes, name: bytes) -> Iterator[int]:
 
 
 def parse_text(raw: bytes | msgspec.Raw) -> str | None:
-    """The text that a JSON string holds; None where it is not a string."""
+    """Decode a JSON string; None if it is not a string."""
     try:
         return _text_decoder.decode(raw)
     except _PARSE_ERRORS:
@@ -515,18 +517,18 @@ def _never() -> bool:
 
 
 def _check_values(body: bytes) -> None:
-    """Before anything is made of them. Commas and brackets in strings count too: they are about as many at most."""
+    """Limit the number of values before decoding, by an upper bound: commas and brackets in strings count too."""
     if len(body) > MAX_VALUES_A_REQUEST and sum(map(body.count, (b",", b"[", b"{"))) > MAX_VALUES_A_REQUEST:
         raise TooManyValuesError(f"over {MAX_VALUES_A_REQUEST} JSON values in one request: send fewer at a time")
 
 
 def parse_event(raw: bytes, default_type: str | None = None, anonymous_id: bytes = b"") -> Event | Rejected:
-    """Read one event's bytes; ``default_type`` is what its route says, where it is not a batch.
+    """Read one event's bytes; ``default_type`` is the type implied by its route, if that is not a batch's.
 
-    ``anonymous_id`` is what its batch says, as split_batch found it. It is the event's where that has none of its own
-    (absent, null or empty), and read just as its own would be: a number becomes text, a wrong one makes a dead letter.
+    ``anonymous_id`` is that of its batch, as found by split_batch. It applies if the event has none (absent, null or
+    empty), and is read like the event's own: a number becomes text, an invalid one makes a dead letter.
 
-    Never raises. Ids are compared and kept as sent: no trimming, no folding, no normal form.
+    Never raises. Ids are compared and kept as sent: no trimming, case folding or Unicode normalization.
     """
     if len(raw) > MAX_EVENT_BYTES:
         return Rejected(Reason.TOO_LARGE, f"{len(raw)} bytes")
@@ -569,16 +571,16 @@ def _parse_quickly(raw: bytes, shape: bytes) -> Event | None:
     return None
 
 
-# How JavaScript, Python, Ruby, Objective-C, Go and SQL write that there is no value, in any case; and what a phone says
-# for its advertising id where its user keeps that.
+# How JavaScript, Python, Ruby, Objective-C, Go and SQL write a missing value, in any case; and the advertising id of a
+# phone whose user has disabled it.
 PLACEHOLDER_IDS = frozenset(
     (
         *("undefined", "null", "nan", "none", "nil", "(null)", "<null>", "<nil>", "[object object]", ""),
         *("00000000-0000-0000-0000-000000000000", "0" * 32),
     )
 )
-# What shows nothing: Unicode's blanks, controls, zero-width characters, direction marks and fillers.
-ID_BLANKS = "".join(  # that an id which names nobody may consist of, or have around it
+# Invisible characters: Unicode's blanks, controls, zero-width characters, direction marks and fillers.
+ID_BLANKS = "".join(  # a placeholder id may consist of these, or be surrounded by them
     chr(code)
     for first, last in (
         *((0x00, 0x20), (0x7F, 0xA0), (0xAD, 0xAD), (0x34F, 0x34F), (0x61C, 0x61C), (0x115F, 0x1160), (0x1680, 0x1680)),
@@ -587,7 +589,7 @@ ID_BLANKS = "".join(  # that an id which names nobody may consist of, or have ar
     )
     for code in range(first, last + 1)
 )
-# About every other id is told by its first or last character: stripping it costs 0.2 us.
+# About half of all ids are decided by their first or last character: stripping costs 0.2 us.
 _STARTS, PLACEHOLDER_ENDS = (
     frozenset({*ID_BLANKS, *(case(word)[end] for word in PLACEHOLDER_IDS for case in (str.lower, str.upper))})
     for end in (slice(1), slice(-1, None))
@@ -595,7 +597,7 @@ _STARTS, PLACEHOLDER_ENDS = (
 
 
 def is_placeholder(text: str) -> bool:
-    """Whether an id names nobody. Such ids are stored as they came, and never used to tell who somebody is."""
+    """Return whether an id names nobody. Such ids are stored as sent, but never used to identify a person."""
     if text[:1] not in _STARTS or text[-1:] not in PLACEHOLDER_ENDS:
         return False
     word = text.strip(ID_BLANKS).lower()
@@ -618,7 +620,7 @@ def _check_lengths(event: Event, name: str | None) -> Event | Rejected:
 
 
 def _name_of_id(event: Event, value: str) -> str:
-    """Name the id's field as clients write it."""
+    """Return the name of the id's field as clients write it."""
     ids = {"message_id": "messageId", "user_id": "userId", "anonymous_id": "anonymousId", "previous_id": "previousId"}
     return next((name for attribute, name in ids.items() if getattr(event, attribute) is value), "groupId")
 
@@ -626,22 +628,22 @@ def _name_of_id(event: Event, value: str) -> str:
 # --- depth ------------------------------------------------------------------------------------------------
 
 _ALL_BUT_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
-# Possessive here and below: what is kept for going back takes 60 bytes an escape, and none is of use.
+# Possessive here and below: backtracking state takes 60 bytes per escape, and is never needed.
 _STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 
 
 def is_deeper_than(raw: bytes, limit: int) -> bool:
-    """Whether a JSON text nests objects and arrays more than ``limit`` deep."""
+    """Return whether a JSON text nests objects and arrays more than ``limit`` deep."""
     if raw.count(b"{") + raw.count(b"[") <= limit:
         return False
     return _depth(raw, limit + 1) > limit
 
 
 def _depth(raw: bytes, enough: int) -> int:
-    """Nesting of a JSON text, counted up to ``enough``. Works on bytes, without recursion."""
+    """Return the nesting depth of a JSON text, counted up to ``enough``. Works on bytes, without recursion."""
     brackets = raw.translate(None, _ALL_BUT_BRACKETS)
     level = _peel(brackets, enough)
-    if level is None:  # brackets inside strings: take the strings out first
+    if level is None:  # brackets inside strings: remove the strings first
         level = _peel(_STRINGS.sub(b"", raw).translate(None, _ALL_BUT_BRACKETS), enough)
     return enough if level is None else level
 
@@ -656,20 +658,20 @@ def _peel(brackets: bytes, enough: int) -> int | None:
     return level
 
 
-# --- the careful way --------------------------------------------------------------------------------------
+# --- the careful reader --------------------------------------------------------------------------------------
 
 _HIGH, _LOW = r"u[dD][89abAB][0-9a-fA-F]{2}", r"u[dD][c-fC-F][0-9a-fA-F]{2}"
 _LONE = re.compile(rf"\\(?={_HIGH}(?!\\{_LOW}))|(?<!\\{_HIGH})\\(?={_LOW})")
-# No text that came as UTF-8 holds a lone surrogate, so these stand for what is put back at the end.
+# Decoded UTF-8 never holds a lone surrogate, so these are used as placeholders and replaced at the end.
 _BACKSLASHES, _QUOTE = "\udc80\udc80", "\udc81"
 _NUMBER = re.compile(r"-?[0-9]++(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?")
-_HUGE = re.compile(r"[eE]\+?[0-9]{3}|[0-9]{200}")  # one of them is in any number over 1.8e308
+_HUGE = re.compile(r"[eE]\+?[0-9]{3}|[0-9]{200}")  # any number over 1.8e308 matches
 
 
 def may_overflow(raw: bytes) -> bool:
-    """Whether JSON may hold a number that no float holds; mostly False, and always where it holds one.
+    """Return whether JSON may hold a number too large for a float. No false negatives; mostly False.
 
-    Any digit is taken for a 0, so that one search finds all. UUIDs have such places too, but no end of a number there.
+    Every digit is mapped to 0, so that one search finds all. UUIDs match too, but no number ends there.
     """
     return _may_overflow(raw, raw.translate(_SHAPE))
 
@@ -689,11 +691,11 @@ def _may_overflow(raw: bytes, shape: bytes) -> bool:
 _SHAPE = bytes.maketrans(b"123456789E+[", b"000000000e0{")  # digits, exponents and brackets alike
 _AFTER_NUMBERS = frozenset({b",", b"}", b"]", b" ", b"\t", b"\r", b"\n", b""})
 _LONG_ZEROS = b"0" * 200
-_MAX_PLACES = 50  # that are looked at, a microsecond each
+_MAX_PLACES = 50  # matches that are examined, a microsecond each
 
 
 def needs_mending(raw: bytes) -> bool:
-    """Whether JSON may hold what mend_json mends; mostly False, and always True where it does."""
+    """Return whether JSON may need mend_json. No false negatives; mostly False."""
     return _has_faults(raw) or may_overflow(raw)
 
 
@@ -705,12 +707,12 @@ _FAULTS = (b"NaN", b"Infinity", b"\\ud", b"\\uD")
 
 
 def mend_json(text: str, mark: str = "") -> tuple[str, tuple[str, ...]]:
-    """Make JSON of what clients send for JSON; returns the text and what was mended.
+    """Make valid JSON of what clients send as JSON; returns the text and the repairs made.
 
-    Bare NaN and Infinity (Python's json writes them), and numbers that no float holds, become null. A lone surrogate
-    becomes its own escape text, so that two ids that differ in it stay two. What is not JSON stays so.
+    Bare NaN and Infinity (Python's json writes them), and numbers too large for a float, become null. A lone surrogate
+    becomes the text of its escape, so that ids that differ in it stay distinct. Other invalid JSON stays invalid.
 
-    ``mark``: a digit that takes the place of each null, and stands in each escape text: it shows where they are.
+    ``mark``: a digit that replaces each such null, and is put into each escape's text, to show where they are.
     """
     nothing = mark or "null"
     repairs = []
@@ -755,7 +757,7 @@ def _put_field(event: Event, name: str, raw: msgspec.Raw) -> Reason | None:
         setattr(event, attribute, raw)
     elif first == b'"':
         setattr(event, attribute, _any_decoder.decode(raw))
-    elif first == b"n":  # null: as if absent
+    elif first == b"n":  # null counts as absent
         pass
     elif attribute in _TIME_ATTRIBUTES:
         _put_time(event, name, raw)
@@ -765,7 +767,7 @@ def _put_field(event: Event, name: str, raw: msgspec.Raw) -> Reason | None:
     elif attribute == "type":
         return Reason.UNKNOWN_TYPE
     elif attribute in {"channel", "name" if event.type == "track" else "event"}:
-        _keep(event, name, raw)  # decides nothing here, so it is kept as an unknown field would be
+        _keep(event, name, raw)  # irrelevant here, so it is kept as an unknown field
     else:
         return Reason.INVALID_EVENT_NAME if attribute in {"event", "name"} else Reason.INVALID_ID
     return None
@@ -783,7 +785,7 @@ def _put_shared_id(event: Event, raw: bytes) -> Reason | None:
 def _put_time(event: Event, name: str, raw: msgspec.Raw) -> None:
     try:
         value = _any_decoder.decode(raw)
-    except msgspec.ValidationError:  # a number that no machine type holds
+    except msgspec.ValidationError:  # a number too large for any machine type
         value = None
     if isinstance(value, int | float) and not isinstance(value, bool):
         setattr(event, _ATTRIBUTES[name], value)
@@ -808,7 +810,7 @@ _TIME_ATTRIBUTES = frozenset({"timestamp", "original_timestamp", "sent_at"})
 _NUMBER_STARTS = frozenset(bytes([digit]) for digit in b"-0123456789")
 
 
-# --- a body that the fast way refused ---------------------------------------------------------------------
+# --- a body that the fast reader refused ---------------------------------------------------------------------
 
 Span = tuple[int, int]
 
@@ -816,10 +818,10 @@ _SPACE = b" \t\r\n"
 _NAME = re.compile(rb'"([^"]*+)"[ \t\r\n]*+:[ \t\r\n]*+')
 _SCALAR = re.compile(rb'"[^"]*+"|[^ \t\r\n,\]}"\[{:]++')
 _GAP = re.compile(rb"[ \t\r\n]*+")
-# What lies before the next run of brackets, and that run; or the end, or a string that has none. Always matches.
+# The text before the next run of brackets, and that run; or to the end, or a string without brackets. Always matches.
 _RUN = re.compile(rb'[^"{}\[\]]*+(?:"[^"]*+"[^"{}\[\]]*+)*+([\[{]++|[\]}]++|"|\Z)')
 _TRAILING = re.compile(r"trailing characters \(byte (\d+)\)")
-_LONGEST_NAME = 200  # bytes, of a field that the API knows, with each letter an escape
+_LONGEST_NAME = 200  # bytes: a field name known to the API, with every letter escaped
 
 
 def _read_with_care(body: bytes, gone: Gone) -> _Careful:
@@ -828,7 +830,7 @@ def _read_with_care(body: bytes, gone: Gone) -> _Careful:
             body.decode()
     except UnicodeDecodeError as error:
         raise UnreadableBodyError(f"the body is not UTF-8 at byte {error.start}: send JSON in UTF-8") from None
-    if body[:100].lstrip(_SPACE)[:1] not in {b"", b"{"}:  # so that nothing costly is done first
+    if body[:100].lstrip(_SPACE)[:1] not in {b"", b"{"}:  # fail before any costly work
         raise _not_an_object()
     text = _Careful(body, _shadow(body), gone)
     text.check()
@@ -844,21 +846,21 @@ def _not_an_object() -> UnreadableBodyError:
 
 
 def _shadow(body: bytes) -> bytes:
-    """A text of the same length, where each value lies where it does in the body, and that msgspec takes.
+    """Make a text of the same length that msgspec accepts, with each value at its position in the body.
 
-    It has no escaped quotes, so that a string ends at the next quote. What it holds is never kept.
+    It has no escaped quotes, so a string ends at the next quote. Its values are never used.
     """
     if b"\\" in body:
         body = body.replace(b"\\\\", b"__").replace(b'\\"', b"__")
         if b"\\u" in body:
             body = body.replace(b"\\ud", b"\\u0").replace(b"\\uD", b"\\u0")
-    if b"Infinity" in body:  # an array, which no character before it can make a part of a number
+    if b"Infinity" in body:  # becomes an array, which no preceding character can turn into part of a number
         body = body.replace(b"-Infinity", b"[5555555]").replace(b"Infinity", b"[555555]")
     return body.replace(b"NaN", b"[5]")
 
 
 def _envelope_fields(body: bytes, spans: dict[str, Span]) -> dict[str, msgspec.Raw]:
-    """Take the fields as they came: the reader repairs them, and can tell then which events show it."""
+    """Return the fields unrepaired: parse_event repairs them, and can then flag the affected events."""
     values = {_ENVELOPE_FIELDS[name]: body[begin:end] for name, (begin, end) in spans.items()}
     if sum(len(value) for value in values.values() if _has_faults(value)) > MAX_MENDED_BYTES:
         raise TooManyValuesError(
@@ -868,7 +870,7 @@ def _envelope_fields(body: bytes, spans: dict[str, Span]) -> dict[str, msgspec.R
 
 
 class _Careful:
-    """Finds where the values of a body are, by its shadow."""
+    """Locates the values of a body by its shadow."""
 
     def __init__(self, body: bytes, shadow: bytes, gone: Gone) -> None:
         self._body, self._text, self._gone = body, shadow, gone
@@ -877,7 +879,7 @@ class _Careful:
         self._runs = MAX_BRACKET_RUNS + len(body) // 64
 
     def check(self) -> None:
-        """Raise UnreadableBodyError where it is not JSON; what is too deep for msgspec is checked as it is visited."""
+        """Raise UnreadableBodyError if it is not JSON; what is too deep for msgspec is checked when visited."""
         try:
             _raw_decoder.decode(self._text)
             self._is_checked = True
@@ -888,13 +890,13 @@ class _Careful:
         self._ask_client()
 
     def check_object(self) -> None:
-        """Raise UnreadableBodyError where it is no object."""
+        """Raise UnreadableBodyError if it is not an object."""
         begin = self._begin()
         if not self._is_checked:
             self._check_end(self._value_end(begin))
 
     def members(self) -> tuple[list[Span] | None, dict[str, Span]]:
-        """Where the items of each `batch` are, and the fields that the API knows; of two of a name, the last counts."""
+        """Locate the items of each `batch`, and the fields known to the API; of duplicate names, the last counts."""
         items: list[Span] | None = None
         fields: dict[str, Span] = {}
         at = self._gap(self._begin() + 1)
@@ -928,7 +930,7 @@ class _Careful:
         )
 
     def items(self, begin: int) -> tuple[list[Span], int]:
-        """Where the items of the array that begins there are, and where it ends."""
+        """Locate the items of the array that begins at a position, and its end."""
         spans: list[Span] = []
         at = self._gap(begin + 1)
         if self._text[at : at + 1] == b"]":
@@ -966,19 +968,19 @@ class _Careful:
             raise UnreadableBodyError(f"the body is not JSON: more follows its end at byte {at}")
 
     def _gap(self, at: int) -> int:
-        """Where the next character is that is no space."""
+        """Return the position of the next non-space character."""
         if self._text[at : at + 1] not in _SPACES:
             return at
         match = _GAP.match(self._text, at)
         return match.end() if match else at
 
     def _name(self, begin: int, end: int) -> str:
-        """A field's name; for one that the API can't know, any other."""
+        """Return a field's name; an arbitrary one if it is too long to be known to the API."""
         raw = self._body[begin:end] if end - begin <= _LONGEST_NAME else b""
         return raw.decode() if b"\\" not in raw else parse_text(b'"%b"' % raw) or ""
 
     def _value_end(self, at: int) -> int:
-        """Where the value ends that begins there. Checks it, unless all was checked at the start."""
+        """Return the end of the value that begins at a position. Checks it, unless all was checked at the start."""
         if self._text[at : at + 1] not in _OPENERS:
             match = _SCALAR.match(self._text, at)
             if match is None:
@@ -994,7 +996,7 @@ class _Careful:
             trailing = _TRAILING.search(str(error))
             if trailing is None:
                 raise UnreadableBodyError(f"the body is not JSON: from byte {at}: {error}") from None
-            return at + len(self._text[at : at + int(trailing[1]) - 1].rstrip(_SPACE))  # it counts from 1
+            return at + len(self._text[at : at + int(trailing[1]) - 1].rstrip(_SPACE))  # msgspec counts bytes from 1
         return len(self._text.rstrip(_SPACE))
 
     def _check_scalar(self, begin: int, end: int) -> None:
@@ -1004,7 +1006,7 @@ class _Careful:
             raise UnreadableBodyError(f"the body is not JSON: at byte {begin}: {error}") from None
 
     def _deep_end(self, at: int) -> int:
-        """By its brackets, of which only the number is looked at: what is nested so deep becomes a dead letter."""
+        """Find the end by counting brackets, without checking them: an event nested so deep becomes a dead letter."""
         depth = 0
         for match in _RUN.finditer(self._text, at):
             run = match[1]

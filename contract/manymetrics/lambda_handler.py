@@ -1,4 +1,4 @@
-"""The former path of ``manymetrics_api.lambda_handler``, kept for one release: deployed stacks name it."""
+"""Deprecated alias of ``manymetrics_api.lambda_handler``, kept for one release: deployed stacks refer to it."""
 
 from manymetrics_api.lambda_handler import handler
 

@@ -1,4 +1,4 @@
-"""The former path of ``manymetrics_cli.one_machine``, kept for one release."""
+"""Deprecated alias of ``manymetrics_cli.one_machine``, kept for one release."""
 
 from manymetrics_cli.one_machine import create_local_app
 

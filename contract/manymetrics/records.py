@@ -1,7 +1,7 @@
-"""The stream record: many events and what only the API knew of them, in one blob under 1,000,000 bytes.
+"""The stream record: many events, and the request data known only to the API, in one blob under 1,000,000 bytes.
 
-What a record costs after the API goes by its weight, in bytes: each event's length, at least MIN_EVENT_WEIGHT, and
-once more for each event what its batch says for all of them, since each row and dead letter holds its own copy.
+A record's weight, in bytes, estimates its cost downstream: the sum over its events of the event's length, at least
+MIN_EVENT_WEIGHT, plus the length of its batch's shared fields, since each row and dead letter holds a copy of them.
 
     byte 0      format: 0x01 plain, 0x02 zstd (what follows byte 8 is compressed)
     bytes 1-4   number of events, big-endian: readable even where the rest is damaged
@@ -25,10 +25,10 @@ import zstandard
 from manymetrics.events import Rejected, parse_event
 from manymetrics.limits import MAX_EVENT_BYTES, MIN_EVENT_WEIGHT, OVERSIZE_PREFIX_BYTES
 
-MAX_RECORD_BYTES = 1_000_000  # ours; Kinesis takes 1 MiB with the partition key
-MAX_RECORD_WEIGHT = 8_000_000  # of what pack makes, unless it is one event: what is taken apart at once stays small
+MAX_RECORD_BYTES = 1_000_000  # our limit; Kinesis accepts 1 MiB including the partition key
+MAX_RECORD_WEIGHT = 8_000_000  # of a packed record with several events: bounds the memory to process one
 PLAIN, ZSTD = 0x01, 0x02
-ZSTD_LEVEL = 1  # level 3 was no smaller on real events, and dearer (2026-11-23)
+ZSTD_LEVEL = 1  # level 3 was no smaller on real events, and slower (2026-11-23)
 _PREFIX = 9
 _HEADER_BYTES = (
     4_000  # more than a header takes without its envelope and lengths: 1,024 of user agent are 2,048 in UTF-8
@@ -36,9 +36,9 @@ _HEADER_BYTES = (
 
 
 class Stamp(msgspec.Struct, gc=False, array_like=True, frozen=True):
-    """The facts that only the API knows of a request; the same for each of its events.
+    """The request data that only the API knows; the same for each of its events.
 
-    ``sent_at`` and what follows are the envelope's own JSON bytes, empty where absent.
+    ``sent_at`` and the fields after it are the envelope's JSON bytes, empty if absent.
     """
 
     received_at: int  # microseconds since 1970, UTC
@@ -47,18 +47,18 @@ class Stamp(msgspec.Struct, gc=False, array_like=True, frozen=True):
     key_kind: str  # browser | server
     ip: str | None = None
     user_agent: str | None = None
-    default_type: str | None = None  # what the route says an event without `type` is
+    default_type: str | None = None  # the type implied by the route, for an event without `type`
     sent_at: bytes = b""
     context: bytes = b""
     integrations: bytes = b""
-    anonymous_id: bytes = b""  # last: a record from before it was there ends earlier
+    anonymous_id: bytes = b""  # last, since older records end before it
 
 
 class Cut(msgspec.Struct, gc=False, array_like=True, frozen=True):
-    """An event over the limit: only its first 64 kB travel."""
+    """An event over the limit: only its first 64 kB are in the record."""
 
     position: int
-    length: int  # bytes, of the whole event
+    length: int  # bytes of the whole event
     sha256: str
 
 
@@ -77,14 +77,14 @@ class Record(msgspec.Struct, gc=False, frozen=True):
 
 
 class _OfThread(threading.local):
-    """A compressor must not work for two threads at once."""
+    """Per-thread compressors, since one must not be used by two threads at once."""
 
     def __init__(self) -> None:
         self.compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL)
 
 
 class UnreadableRecordError(ValueError):
-    """The bytes are no record of ours."""
+    """The bytes are not a ManyMetrics record."""
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -94,9 +94,9 @@ _decompressor = zstandard.ZstdDecompressor()
 
 
 def pack(stamp: Stamp, events: Sequence[bytes | msgspec.Raw]) -> list[bytes]:
-    """Plain records that hold the events in order; none for no events.
+    """Pack events, in order, into uncompressed records; no records for no events.
 
-    Each is under MAX_RECORD_BYTES, and weighs no more than MAX_RECORD_WEIGHT where it holds more than one event.
+    Each is under MAX_RECORD_BYTES, and weighs at most MAX_RECORD_WEIGHT if it holds more than one event.
     """
     lengths = list(map(len, events))
     size, shared = sum(lengths), _shared_bytes(stamp)
@@ -110,7 +110,7 @@ def pack(stamp: Stamp, events: Sequence[bytes | msgspec.Raw]) -> list[bytes]:
 
 
 def compress(record: bytes) -> bytes:
-    """The same record in fewer bytes, where that can be. Lets other threads run meanwhile."""
+    """Compress a record, if that makes it smaller. Releases the GIL."""
     if record[:1] != b"\x01":
         return record
     packed = b"\x02" + record[1:_PREFIX] + _of_thread.compressor.compress(memoryview(record)[_PREFIX:])
@@ -118,7 +118,7 @@ def compress(record: bytes) -> bytes:
 
 
 def unpack(data: bytes) -> Record:
-    """Raises UnreadableRecordError."""
+    """Decode a record. Raises UnreadableRecordError."""
     try:
         body = data[_PREFIX:] if data[0] == PLAIN else _inflate(data)
         end = _header_bytes(data)
@@ -133,9 +133,9 @@ def unpack(data: bytes) -> Record:
 
 
 def without(data: bytes, gone: Collection[int]) -> bytes:
-    """The record with the events at these positions emptied; the others keep theirs.
+    """Return the record with the events at these positions emptied; the others keep their positions.
 
-    What the API knew of the request goes too where none is left, and the anonymous id where none left takes it.
+    Also removes the request data if no event is left, and the batch's anonymous id if no remaining event uses it.
     Raises UnreadableRecordError.
     """
     record = unpack(data)
@@ -155,19 +155,19 @@ def _takes_shared_id(raw: bytes) -> bool:
 
 
 def count_events(data: bytes) -> int:
-    """The number of events that a record says it holds; 1 for what is no record (it becomes one dead letter)."""
+    """Return the number of events by a record's prefix; 1 for bytes that are no record: they become one dead letter."""
     if len(data) < _PREFIX or data[0] not in {PLAIN, ZSTD}:
         return 1
     return int.from_bytes(data[1:5], "big")
 
 
 def weight(data: bytes) -> int:
-    """Weigh a record without inflating its events. Bytes that are no record weigh their length: one dead letter."""
+    """Return a record's weight without inflating its events; bytes that are no record weigh their length."""
     return owner_and_weight(data)[1]
 
 
 def owner_and_weight(data: bytes) -> tuple[str, int]:
-    """Like ``weight``, with the record's project and kind of key before it: empty for bytes that are no record."""
+    """Return the owner (project and kind of key; empty for bytes that are no record), and the weight as ``weight``."""
     if len(data) < _PREFIX or data[0] not in {PLAIN, ZSTD}:
         return "", MIN_EVENT_WEIGHT + len(data)
     try:
@@ -179,8 +179,8 @@ def owner_and_weight(data: bytes) -> tuple[str, int]:
 
 
 def sum_weights(lengths: Collection[int], shared: int) -> int:
-    """Sum what events of these lengths weigh, each of which gets ``shared`` bytes of its batch."""
-    is_usual = min(lengths, default=0) >= MIN_EVENT_WEIGHT  # a fifth of the time for most
+    """Return the weight of events of these lengths, each with ``shared`` bytes of its batch."""
+    is_usual = min(lengths, default=0) >= MIN_EVENT_WEIGHT  # takes a fifth of the time
     of_events = sum(lengths) if is_usual else sum(map(max, lengths, repeat(MIN_EVENT_WEIGHT)))
     return of_events + shared * len(lengths)
 
@@ -190,7 +190,7 @@ def _header_bytes(data: bytes) -> int:
 
 
 def _first_bytes(data: bytes, length: int) -> bytes:
-    """Inflate the first bytes of what follows the prefix."""
+    """Inflate only the first bytes after the prefix."""
     if data[0] == PLAIN:
         return data[_PREFIX : _PREFIX + length]
     with _decompressor.stream_reader(memoryview(data)[_PREFIX:]) as reader:
@@ -201,8 +201,10 @@ def _inflate(data: bytes) -> bytes:
     if data[0] != ZSTD:
         raise UnreadableRecordError(f"unknown format {data[0]:#04x}")
     frame = data[_PREFIX:]
-    if zstandard.frame_content_size(frame) > 2 * MAX_RECORD_BYTES:  # it would be believed, whatever the limit below
-        raise UnreadableRecordError("the inflated size is beyond that of a record")
+    if (
+        zstandard.frame_content_size(frame) > 2 * MAX_RECORD_BYTES
+    ):  # zstandard would trust this size, whatever the limit below
+        raise UnreadableRecordError("the inflated size is over that of a record")
     return _decompressor.decompress(frame, max_output_size=2 * MAX_RECORD_BYTES)
 
 

@@ -1,8 +1,8 @@
-"""Every refusal of a request: a closed set. A new way to refuse is one entry here.
+"""Every refusal of a request: a closed set. A new kind of refusal is one entry here.
 
     code -> status, outcome, message, Retry-After
 
-api/README.md's table of answers and /openapi.json are made from it. A refused request received no event.
+api/README.md's table of responses and /openapi.json are generated from it. No event of a refused request is received.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Final
 from manymetrics.limits import MAX_BODY_BYTES, MAX_INFLATED_BYTES
 from manymetrics.outcomes import RequestOutcome
 
-RETRY_AFTER_S: Final = 1  # what a client is asked to wait after 429 and 503
-RETRIED: Final = frozenset({408, 429, 503})  # the statuses after which clients send again
+RETRY_AFTER_S: Final = 1  # how long a client is asked to wait after 429 and 503
+RETRIED: Final = frozenset({408, 429, 503})  # the statuses after which clients retry
 MAX_HEAD_BYTES = 256_000  # of the request line and headers
 MAX_HEADERS = 200  # of a request; a browser sends 20, and proxies add a few
-MAX_QUERY_FIELDS = 500  # of a query; a field costs a microsecond before any key is looked at
+MAX_QUERY_FIELDS = 500  # of a query; a field costs a microsecond before any key is checked
 
 
 class Code(StrEnum):
-    """The ``code`` of an answer, for programs."""
+    """The ``code`` of a response, for programs."""
 
     INVALID_JSON = "invalid_json"
     INVALID_ENCODING = "invalid_encoding"
@@ -57,9 +57,9 @@ class Code(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a request received no event. ``message`` is for people and says the cure; ``when`` is for the docs.
+    """A refusal of a request. ``message`` is for people and names the fix; ``when`` is for the docs.
 
-    ``closes``: whether the connection is closed, since what was sent was not read to its end.
+    ``closes``: whether the connection is closed, since the request was not read to its end.
     """
 
     status: int
@@ -72,11 +72,11 @@ class Refusal:
 
     @property
     def retry_after_s(self) -> int | None:
-        """Seconds; set where the same request may be taken later."""
+        """Seconds; set if the same request may be accepted later."""
         return RETRY_AFTER_S if self.status in {429, 503} else None
 
     def with_message(self, message: str, failed_records: tuple[Mapping[str, object], ...] = ()) -> Refusal:
-        """The same refusal with a message that names what this request got wrong."""
+        """Return the same refusal with a message specific to this request."""
         return replace(self, message=message, failed_records=failed_records)
 
 
@@ -89,24 +89,28 @@ INVALID_ENCODING = Refusal(
     _BAD,
     Code.INVALID_ENCODING,
     "the body can't be inflated: send whole gzip or deflate data, once compressed",
-    "the body is not the gzip or deflate data that it is said to be",
+    "the body is not valid gzip or deflate data, as Content-Encoding declares",
 )
 INVALID_EVENTS = Refusal(
     400,
     _BAD,
     Code.INVALID_EVENTS,
-    "some events are refused, so none was taken: correct failed_records, or leave out X-Strict-Mode",
-    "strict mode, and an event is wrong; `failed_records` names the first 100",
+    "some events are invalid, so none was accepted: correct failed_records, or leave out X-Strict-Mode",
+    "strict mode, and an event is invalid; `failed_records` lists the first 100",
 )
 NO_BATCH = Refusal(
     400,
     _BAD,
     Code.NO_BATCH,
     '`batch` is missing: send {"batch": [...]}, or one event to /v1/track',
-    "a batch's route, and no `batch` in the body",
+    "a batch route, but no `batch` in the body",
 )
 TOO_DEEP = Refusal(
-    400, _BAD, Code.TOO_DEEP, "the batch's context is nested too deep", "what a batch shares is nested over 63 deep"
+    400,
+    _BAD,
+    Code.TOO_DEEP,
+    "the batch's context is nested too deep",
+    "the shared fields of a batch are nested over 63 deep",
 )
 TOO_MANY_PIECES = Refusal(
     400,
@@ -119,20 +123,20 @@ NOT_HTTP = Refusal(400, _BAD, Code.NOT_HTTP, "this is not HTTP/1.1: see RFC 9112
 BAD_REQUEST = Refusal(
     400, _BAD, Code.BAD_REQUEST, "this request can't be read: see /docs", "a request that can't be read"
 )
-# One code, so that programs see no difference; and none between a key that was revoked and one that never was.
+# One code, so that clients can't distinguish a revoked key from one that never existed.
 NO_KEY = Refusal(
     401,
     _UNAUTHORIZED,
     Code.INVALID_WRITE_KEY,
-    "no write key was sent: send it as Basic user name, `writeKey` in the body, ?writeKey= or X-Write-Key",
+    "no write key was sent: send it as Basic user name, as `writeKey` in the body, as ?writeKey= or as X-Write-Key",
     "no write key",
 )
 UNKNOWN_KEY = Refusal(
     401,
     _UNAUTHORIZED,
     Code.INVALID_WRITE_KEY,
-    "the write key that was sent is not one of this server's live keys: see keys.json, or the SSM parameter on AWS",
-    "a write key that is not live",
+    "the write key is unknown or revoked: see keys.json, or the SSM parameter on AWS",
+    "an unknown or revoked write key",
 )
 ORIGIN_NOT_ALLOWED = Refusal(
     403,
@@ -146,26 +150,30 @@ SERVER_KEY = Refusal(
     403,
     _UNAUTHORIZED,
     Code.SERVER_KEY,
-    "this is a server key, which no page may hold: revoke it, and give the page a browser key",
-    "a server key asks for a browser client's settings",
+    "this is a server key, which must not be used in a page: revoke it, and give the page a browser key",
+    "a browser client's settings requested with a server key",
 )
 METRICS_REFUSED = Refusal(
     403,
     _UNAUTHORIZED,
     Code.METRICS_REFUSED,
-    "only this machine, by its own name and through no proxy, or a bearer of MANYMETRICS_METRICS_TOKEN, reads this",
+    "only this machine, without a proxy, or a client with the bearer token MANYMETRICS_METRICS_TOKEN may read this",
     "`/metrics` from elsewhere, without the token",
 )
 SAMPLE_REFUSED = Refusal(
     403,
     _UNAUTHORIZED,
     Code.SAMPLE_REFUSED,
-    "only a browser on this very machine reads this",
+    "only a browser on the server's machine may read this",
     "the sample page from elsewhere",
 )
 NOT_FOUND = Refusal(404, _BAD, Code.NOT_FOUND, "there is no such route: see /docs", "no such route")
 METHOD_NOT_ALLOWED = Refusal(
-    405, _BAD, Code.METHOD_NOT_ALLOWED, "this route takes another method: see /docs", "another method"
+    405,
+    _BAD,
+    Code.METHOD_NOT_ALLOWED,
+    "this route does not support the method: see /docs",
+    "a method that the route does not support",
 )
 BODY_TIMEOUT = Refusal(
     408,
@@ -211,22 +219,22 @@ ENCODING_LOST = Refusal(
     415,
     RequestOutcome.ENCODING_LOST,
     Code.ENCODING_LOST,
-    "the gateway took the compressed body for text and damaged it: turn gzip off in this client, or put a REST API "
+    "the gateway treated the compressed body as text and damaged it: turn gzip off in this client, or put a REST API "
     "with binary media types, or a load balancer, before the function",
-    "on AWS: the gateway took a compressed body for text, which can't be undone ([below](#behind-a-gateway-of-aws))",
+    "on AWS: the gateway treated a compressed body as text and damaged it ([below](#behind-a-gateway-of-aws))",
 )
 THROTTLED = Refusal(
     429,
     RequestOutcome.THROTTLED,
     Code.THROTTLED,
-    "too many events just now: send them again later",
+    "too many events right now: retry later",
     "the stream is throttled (never on one machine)",
 )
 HEAD_TOO_LARGE = Refusal(
     431,
     _TOO_LARGE,
     Code.HEAD_TOO_LARGE,
-    f"the request line and headers are over {MAX_HEAD_BYTES} bytes, or over {MAX_HEADERS} headers: send less of them",
+    f"the request line and headers are over {MAX_HEAD_BYTES} bytes, or over {MAX_HEADERS} headers: send fewer",
     f"request line and headers over {MAX_HEAD_BYTES:,} bytes, or over {MAX_HEADERS} headers",
 )
 QUERY_TOO_LONG = Refusal(
@@ -241,22 +249,22 @@ STREAM_UNAVAILABLE = Refusal(
     503,
     _UNAVAILABLE,
     Code.STREAM_UNAVAILABLE,
-    "the events can't be stored just now: send them again later",
+    "the events can't be stored right now: retry later",
     "the events can't be stored",
 )
 KEYS_UNAVAILABLE = Refusal(
     503,
     _UNAVAILABLE,
     Code.KEYS_UNAVAILABLE,
-    "the write keys can't be read just now: send it again later",
+    "the write keys can't be read right now: retry later",
     "the write keys can't be read",
 )
 OVERLOADED = Refusal(
     503,
     _UNAVAILABLE,
     Code.OVERLOADED,
-    "too many large requests just now: send it again later",
-    "too much comes at once ([below](#load))",
+    "too many large requests right now: retry later",
+    "overload ([below](#load))",
     closes=True,
 )
 
@@ -264,9 +272,9 @@ REFUSALS: Final = tuple(one for one in list(globals().values()) if isinstance(on
 
 
 def markdown() -> str:
-    """All refusals as a Markdown table, in the order of status."""
+    """Return all refusals as a Markdown table, by status."""
     head = ("| status | code | outcome | when | what an SDK does |", "|---|---|---|---|---|")
-    rows = ["| 200 | | `ok` | stored | goes on |", *map(_markdown_row, sorted(REFUSALS, key=lambda one: one.status))]
+    rows = ["| 200 | | `ok` | stored | continues |", *map(_markdown_row, sorted(REFUSALS, key=lambda one: one.status))]
     return "\n".join((*head, *dict.fromkeys(rows), ""))
 
 

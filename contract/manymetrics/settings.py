@@ -1,4 +1,4 @@
-"""All settings, read once at the entry point and passed on as one frozen value. docs/settings.md lists each."""
+"""All settings, read once at the entry point and passed on as one frozen object. docs/settings.md lists each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DATABASE = re.compile(r"[a-z][a-z0-9_]{0,62}")  # Glue folds case; more would n
 
 
 class SettingsError(ValueError):
-    """A setting can't be read; the message names it and says what it takes."""
+    """A setting is invalid; the message names it and the values it accepts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Settings:
     """Each field is the setting ``MANYMETRICS_<NAME>``."""
 
     data_dir: Path = Path(".manymetrics")
-    """Where one machine keeps its stream, tables, catalogue and keys."""
+    """Where one machine keeps its stream, tables, catalog and keys."""
     host: str = "127.0.0.1"
     """The address that `serve` listens on."""
     port: int = 8000
@@ -63,7 +63,7 @@ class Settings:
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> Settings:
-        """From environment variables. Raises SettingsError."""
+        """Read from environment variables. Raises SettingsError."""
         known = {PREFIX + field.name.upper(): field.name for field in fields(cls)}
         unknown = sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
         if unknown:
@@ -88,7 +88,7 @@ def _parse(variable: str, name: str, text: str) -> Any:  # noqa: ANN401  # what 
     if name == "database" and not _DATABASE.fullmatch(value):
         raise SettingsError(
             f"{variable} takes 1 to 63 lower-case letters, digits and underscores, beginning with a letter, not "
-            f"{text!r}: the Glue database of the tables, as Terraform's output glue_database_name says it"
+            f"{text!r}: the Glue database of the tables, which is Terraform's output glue_database_name"
         )
     if kind in {int, float} and not 0 <= value <= _LARGEST[name]:
         raise SettingsError(f"{variable} takes {_KINDS[kind]} from 0 to {_LARGEST[name]}, not {text}")

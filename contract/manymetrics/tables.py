@@ -1,8 +1,8 @@
-"""The contract out: the tables as plain data.
+"""The output contract: the tables as plain data.
 
 The Iceberg schema, the Spark DDL, the docs and the SQL views all derive from ``EVENTS`` and ``DEAD_LETTERS``.
-A column's ``field_id`` is its place in the tuple, from 1, for ever: add columns at the end, remove none. Existing
-tables gain a new column at the next start. A new ``_context`` column is one line here, with ``added=True``.
+A column's ``field_id`` is its position in the tuple, from 1, and must never change: add columns at the end, remove
+none. Existing tables gain a new column at the next start. A new ``_context`` column is one line here, ``added=True``.
 Timestamps are naive and UTC, in microseconds (Athena refuses zoned ones in Iceberg DDL).
 """
 
@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 ColumnType = Literal["string", "timestamp", "int", "long"]
-NAMESPACE = "manymetrics"  # Iceberg's, which is a database of Glue's; on AWS, a setting may name another
+NAMESPACE = "manymetrics"  # Iceberg namespace = Glue database; on AWS, a setting may name another
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column. ``doc`` reaches the catalogue, so it is written for the analyst.
+    """One column. ``doc`` is stored in the catalog, so it is written for analysts.
 
     ``path``: where in an event's context its value is read from, ``context.device.model``; the processor derives its
     decoding from that. Empty for a column that the processor computes. ``added``: tables were made without it, and an
@@ -46,7 +46,7 @@ class Table:
 
     @property
     def column_names(self) -> tuple[str, ...]:
-        """In table order, which is the order of ``field_id``."""
+        """Column names in table order, which is the order of ``field_id``."""
         return tuple(column.name for column in self.columns)
 
 
@@ -66,7 +66,7 @@ def _context(
     type: ColumnType = "string",  # noqa: A002  # as Column's
     added: bool = False,
 ) -> Column:
-    """A column that is read from the context at ``path``."""
+    """Make a column that is read from the context at ``path``."""
     default = _CAPITAL.sub("_", path).replace(".", "_").lower()
     return Column(name or default, type, doc or path, path=path, added=added)
 
@@ -86,17 +86,17 @@ EVENTS = Table(
     columns=(
         _text(
             "message_id",
-            "The client's id of the event; made from its place in the stream where it had none.",
+            "The client's id of the event; derived from its position in the stream if it had none.",
             required=True,
         ),
         _text("project_id", "The project that the write key belongs to.", required=True),
         _text("type", "track, identify, page, screen, group or alias.", required=True),
-        _time("received_at", "When the API had the request. UTC.", required=True),
+        _time("received_at", "When the API received the request. UTC.", required=True),
         _time(
             "event_time",
             "When it happened, on the server's clock: received_at - (sent_at - original_timestamp) where both are "
             "known, else original_timestamp, else received_at; but a timestamp that differs from the event's "
-            "originalTimestamp, as it stands. UTC.",
+            "originalTimestamp is used as sent. UTC.",
             required=True,
         ),
         _text("event", "The track event's name, or the page's or screen's."),
@@ -106,7 +106,7 @@ EVENTS = Table(
         _text("group_id", "group: the company or account."),
         _time("sent_at", "When the client sent it, on the client's clock. UTC."),
         _time("original_timestamp", "When it happened, on the client's clock. UTC."),
-        _context("context.ip", "The sender's address; what a server key says in context.ip wins."),
+        _context("context.ip", "The sender's IP address; context.ip takes precedence for server keys."),
         _context("context.userAgent", "context.userAgent, else the browser's own header."),
         _context("context.locale"),
         _context("context.timezone"),
@@ -137,29 +137,31 @@ EVENTS = Table(
         _context("context.sessionId", "context.sessionId, as our browser SDK sends it.", name="session_id"),
         _context(
             "context.sessionSequence",
-            "context.sessionSequence: counts a session's events from 1; a gap is a loss.",
+            "context.sessionSequence: counts a session's events from 1; a gap means a lost event.",
             name="session_sequence",
             type="long",
         ),
         _context(
             "context.attempt",
-            "context.attempt: on which try it came, from 2; null for the first try, and for clients that don't say.",
+            "context.attempt: the attempt's number, from 2; null for the first, and for clients that don't send it.",
             name="attempt",
             type="int",
         ),
         _json("properties", "The event's properties, as sent."),
         _json("traits", "The person's or group's traits, as sent."),
-        _json("context", "What of the context has no column."),
-        _json("extra", "Top-level fields that have no column."),
-        _text("repairs", "Repairs that were made, comma-separated; mostly null."),
-        _text("key_kind", "browser or server: what sort of write key sent it."),
-        _text("request_id", "The request that brought it."),
+        _json("context", "The part of the context without a column."),
+        _json("extra", "Top-level fields without a column."),
+        _text("repairs", "Repairs made to the event, comma-separated; mostly null."),
+        _text("key_kind", "browser or server: the kind of write key that sent it."),
+        _text("request_id", "The id of the request that contained it."),
         _text("_stream", "Lineage: the stream, with its incarnation.", required=True),
         _text("_shard", "Lineage: the shard.", required=True),
         _text("_sequence", "Lineage: the record's sequence number, decimal.", required=True),
-        Column("_position", "int", "Lineage: the event's place in its record, from 0.", required=True),
+        Column("_position", "int", "Lineage: the event's position in its record, from 0.", required=True),
         _context("context.device.brand", added=True),
-        _context("context.groupId", "context.groupId: the company or account, as our browser SDK says it.", added=True),
+        _context(
+            "context.groupId", "context.groupId: the company or account, as our browser SDK sends it.", added=True
+        ),
     ),
 )
 
@@ -169,20 +171,20 @@ DEAD_LETTERS = Table(
     partition_day_of="received_at",
     sort=("project_id", "reason", "received_at"),
     columns=(
-        _text("dead_letter_id", "Made from stream, shard, sequence and position.", required=True),
-        _time("received_at", "When the API had the request. UTC.", required=True),
-        _text("stage", "event: refused by the processor; replayed: sent again by `replay`.", required=True),
-        _text("reason", "Why; see the outcomes.", required=True),
-        _text("detail", "The field that was wrong, or the length and sha256 of what was cut."),
-        _text("project_id", "The project that the write key belongs to; null where the record was unreadable."),
-        Column("raw", "string", "The event as it came. base64 where it is not UTF-8 (raw_encoding says so)."),
+        _text("dead_letter_id", "Derived from stream, shard, sequence and position.", required=True),
+        _time("received_at", "When the API received the request. UTC.", required=True),
+        _text("stage", "event: rejected by the processor; replayed: reprocessed by `replay`.", required=True),
+        _text("reason", "The reason; see the outcomes.", required=True),
+        _text("detail", "The invalid field, or the length and sha256 of an event that was cut."),
+        _text("project_id", "The project that the write key belongs to; null if the record was unreadable."),
+        Column("raw", "string", "The event as received; base64 if it is not UTF-8 (see raw_encoding)."),
         _text("raw_encoding", "utf-8 or base64.", required=True),
-        Column("replayable", "int", "1 where raw is whole, so that `replay` can send it again; else 0.", required=True),
-        _json("stamp", "What the API knew of the request: a replay keeps received_at, ip and the envelope."),
+        Column("replayable", "int", "1 if raw is complete, so that `replay` can reprocess it; else 0.", required=True),
+        _json("stamp", "The request's data as known to the API: a replay keeps received_at, ip and the envelope."),
         _text("_stream", "Lineage: the stream, with its incarnation.", required=True),
         _text("_shard", "Lineage: the shard.", required=True),
         _text("_sequence", "Lineage: the record's sequence number, decimal.", required=True),
-        Column("_position", "int", "Lineage: the event's place in its record, from 0.", required=True),
+        Column("_position", "int", "Lineage: the event's position in its record, from 0.", required=True),
     ),
 )
 
@@ -192,7 +194,7 @@ _SPARK_TYPES: dict[ColumnType, str] = {"string": "STRING", "timestamp": "TIMESTA
 
 
 def spark_ddl(table: Table) -> str:
-    """The table's columns as Spark SQL, for ``CREATE TABLE name (...)``."""
+    """Return the table's columns as Spark SQL, for ``CREATE TABLE name (...)``."""
     return ",\n".join(map(_spark_column, table.columns))
 
 
@@ -202,7 +204,7 @@ def _spark_column(column: Column) -> str:
 
 
 def markdown(table: Table) -> str:
-    """The table's columns as a Markdown table, for the docs."""
+    """Return the table's columns as a Markdown table, for the docs."""
     return "\n".join(("| column | type | what |", "|---|---|---|", *map(_markdown_row, table.columns), ""))
 
 

@@ -1,7 +1,7 @@
-"""Counts, and log lines: one JSON object a line. Never a payload, an address, a key or a stack trace's values in them.
+"""Counters, and JSON log lines, which never contain payloads, IP addresses, keys or the values of a traceback.
 
-The outcomes of events are not counted here but in the committed books (the processor's ledger), so that kill -9 changes
-no figure; these counters hold the outcomes of requests since this process began.
+Outcomes of events are counted in the committed books (the processor's ledger) instead, so that kill -9 changes no
+figure; these counters hold the outcomes of requests since the process started.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ _CUT_TO = 400
 request_counts: Counter[RequestOutcome] = Counter()
 
 
-refusal_counts: Counter[str] = Counter()  # by code, which is ours and never a client's
+refusal_counts: Counter[str] = Counter()  # by code, which never comes from a client
 
 
 def count_request(outcome: RequestOutcome, code: str = "") -> None:
-    """One more request with this outcome; ``code`` is that of its refusal."""
+    """Count one request by outcome; ``code`` is that of its refusal."""
     request_counts[outcome] += 1
     if code:
         refusal_counts[code] += 1
 
 
 def embedded_metrics(database: str, names: Sequence[str], values: Mapping[str, int]) -> str:
-    """A line in CloudWatch's embedded metric format: counts by the database, which no two stacks share.
+    """Return a line in CloudWatch's embedded metric format, with the database, unique per stack, as dimension.
 
-    Each of ``names`` is a metric, at $0.30 a month; Logs Insights finds the other values.
+    Each of ``names`` is a metric, at $0.30 per month; Logs Insights finds the other values.
     """
     metrics = [{"Name": name, "Unit": "Count"} for name in names]
     directive = {"Namespace": "ManyMetrics", "Dimensions": [["Database"]], "Metrics": metrics}
@@ -43,7 +43,7 @@ def embedded_metrics(database: str, names: Sequence[str], values: Mapping[str, i
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line, whatever a message holds; what was given as ``extra={"facts": {...}}`` next to it."""
+    """Format a record as one JSON line, whatever its message holds, with the fields of ``extra={"facts": {...}}``."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Like ``logging.Formatter.format``."""

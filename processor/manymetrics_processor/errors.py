@@ -1,10 +1,10 @@
-"""Errors that say how to go on after a commit, or instead of one."""
+"""Errors of commits, by how the caller should continue."""
 
 from __future__ import annotations
 
 
 class RetryableError(Exception):
-    """Nothing that the events themselves cause: the same batch can be delivered again."""
+    """Not caused by the events themselves: the same batch can be retried."""
 
 
 class StoredDataError(RetryableError):
@@ -12,12 +12,12 @@ class StoredDataError(RetryableError):
 
 
 class CommitNotConfirmedError(RetryableError):
-    """A commit was refused, or its answer was lost: load the table again, which tells."""
+    """A commit was rejected, or its response was lost: reload the table to find out."""
 
 
 class ConflictError(CommitNotConfirmedError):
-    """Somebody else committed first: nothing of this commit landed."""
+    """Another process committed first: nothing of this commit landed."""
 
 
 class CommitStateUnknownError(CommitNotConfirmedError):
-    """The answer was lost: the commit may have landed."""
+    """The response was lost: the commit may have landed."""

@@ -1,4 +1,4 @@
-"""The former path of ``manymetrics_processor.ingest.lambda_handler``, kept for one release: deployed images name it."""
+"""Deprecated alias of ``manymetrics_processor.ingest.lambda_handler``, kept for one release for deployed images."""
 
 from manymetrics_processor.ingest.lambda_handler import handler
 

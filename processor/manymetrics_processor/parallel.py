@@ -1,4 +1,4 @@
-"""Map a function over many files: in this process, one after the other, or on a cluster, many at once."""
+"""Map a function over many files: sequentially in this process, or in parallel on a cluster."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ R = TypeVar("R")
 
 
 class Spread(Protocol):
-    """The builtin ``map``, or a cluster's: the results come in the order of the items."""
+    """The builtin ``map``, or a cluster's equivalent: results are in the order of the items."""
 
     def __call__(self, function: Callable[[T], R], items: Iterable[T], /) -> Iterable[R]: ...
 
 
 def in_groups(items: Iterable[T], size_of: Callable[[T], int], most: int) -> Iterator[list[T]]:
-    """The items in order, in groups of no more than ``most``, but for one that is larger by itself."""
+    """Group the items, in order, up to a sum of ``most``; a single larger item is a group of its own."""
     group: list[T] = []
     size = 0
     for item in items:

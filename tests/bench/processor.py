@@ -5,7 +5,7 @@
     window    the same commit with up to a million ids to compare with, and the rate at which those were taken in
 
 It is the committer that `manymetrics serve` runs: the clock is on while it reads the stream, commits, and tidies up.
-Nothing is mocked: stream, Parquet files, manifests and catalogue are on the disk.
+Nothing is mocked: stream, Parquet files, manifests and catalog are on the disk.
 """
 
 import asyncio

@@ -111,7 +111,7 @@ def test_a_day_that_is_as_the_model_says_has_no_line_above_it() -> None:
 
     assert [line.component for line in lines if line.is_above] == []
     assert {line.component for line in lines if line.measured is None} == {
-        *("answers to the internet", "S3 requests", "Glue catalogue", "CloudWatch metrics", "CloudWatch dashboard"),
+        *("data out to the internet", "S3 requests", "Glue catalog", "CloudWatch metrics", "CloudWatch dashboard"),
         *("KMS", "ECR"),
     }
     by_name = {line.component: line for line in lines}

@@ -1,4 +1,4 @@
-"""The same tables, made by each catalogue and engine: what a test of the contract says holds for all."""
+"""The same tables, made by each catalog and engine: what a test of the contract says holds for all."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Store:
     lake: Lake
     another: Callable[[], Lake]
     beside: Callable[[str], Lake]
-    """Those of another database in the same catalogue."""
+    """Those of another database in the same catalog."""
 
 
 @pytest.fixture(params=STORES)

@@ -108,7 +108,7 @@ def lake(store: Store) -> Lake:
 
 @cache
 def corpus(size: int) -> list[bytes]:
-    """The same events for every catalogue and engine."""
+    """The same events for every catalog and engine."""
     made: list[bytes] = []
 
     @settings(

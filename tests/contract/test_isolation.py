@@ -78,7 +78,7 @@ def break_stage(patch: pytest.MonkeyPatch, lake: Lake) -> None:
 
 
 def break_append(patch: pytest.MonkeyPatch, lake: Lake) -> None:
-    """The catalogue, which nothing but a commit finds out."""
+    """The catalog, which nothing but a commit finds out."""
     engine: Any = lake._engine
     stage, append, poisoned = engine.stage, engine.append, list[str]()
 

@@ -1,4 +1,4 @@
-"""What every catalogue and engine does alike, from one micro-batch to what the tables and the books say."""
+"""What every catalog and engine does alike, from one micro-batch to what the tables and the books say."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def lake(store: Store) -> Lake:
     return store.lake
 
 
-def test_two_databases_of_a_catalogue_see_nothing_of_each_other(store: Store) -> None:
+def test_two_databases_of_a_catalog_see_nothing_of_each_other(store: Store) -> None:
     one, other = store.lake, store.beside("shop_eu")
     pipeline.run([record(1, track("a"), track("b"), BAD)], STREAM, one, Window())
 
@@ -452,7 +452,7 @@ def test_a_batch_that_loses_every_race_is_untouched_and_can_be_delivered_again(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def lose(*_arguments: object) -> int:
-        raise ConflictError("somebody else committed first")
+        raise ConflictError("another process committed first")
 
     with monkeypatch.context() as patched:
         patched.setattr(lake._engine, "append", lose)

@@ -240,7 +240,7 @@ def test_its_jvm_maps_the_class_archive_and_says_where_it_does_without_as_a_jar_
         return "/classes.jsa" in Path(f"/proc/{java}/maps").read_text()
 
     with_its_jars = maps_it(1)
-    silent = "does without its class archive" not in function.runtime.log
+    silent = "does not use its class archive" not in function.runtime.log
     os.utime(jar, ns=(told.st_atime_ns, told.st_mtime_ns + 500_000))  # as where a layer keeps whole seconds
     with_its_second = maps_it(2)
     os.utime(jar, (told.st_atime, told.st_mtime + 60))  # to the JVM, another one
@@ -248,7 +248,7 @@ def test_its_jvm_maps_the_class_archive_and_says_where_it_does_without_as_a_jar_
     os.utime(jar, ns=(told.st_atime_ns, told.st_mtime_ns))
 
     assert (with_its_jars, silent, with_its_second, with_another) == (True, True, True, False)
-    assert "does without its class archive" in function.runtime.log
+    assert "does not use its class archive" in function.runtime.log
 
 
 def descendants(pid: int) -> list[int]:

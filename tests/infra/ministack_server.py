@@ -110,7 +110,7 @@ def _run_functions(functions: Functions) -> None:
 
 
 def _judge_glue_by_all_it_names() -> None:
-    """A call of Glue's needs its permission for the catalogue, the database and the table, each by its ARN.
+    """A call of Glue's needs its permission for the catalog, the database and the table, each by its ARN.
 
     ministack asks for one, and takes GetDatabase's Name for a table's.
     https://docs.aws.amazon.com/glue/latest/dg/glue-specifying-resource-arns.html

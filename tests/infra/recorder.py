@@ -100,7 +100,7 @@ class Recorder:
             yield from self._of_key(parameter, "Decrypt", "ssm", region)
 
     def _of_glue(self, action: str, asked: Mapping[str, Any], region: str) -> Iterator[Need]:
-        """A table is checked with its database and the catalogue, all three.
+        """A table is checked with its database and the catalog, all three.
 
         https://docs.aws.amazon.com/glue/latest/dg/glue-specifying-resource-arns.html
         """

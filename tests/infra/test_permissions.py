@@ -170,7 +170,7 @@ def dangers(stack: Stack) -> list[Need]:
     """What no role of these may do."""
     lake, stream, key = stack.bucket("lake")["arn"], stack.one("aws_kinesis_stream.this")["arn"], stack.keys
     own, group = stack.one("aws_ssm_parameter.keys")["arn"], f"arn:aws:logs:{ARN}:log-group:/aws/lambda"
-    kms, catalogue, failures = key[lake], f"arn:aws:glue:{ARN}", stack.bucket("failures")["arn"]
+    kms, catalog, failures = key[lake], f"arn:aws:glue:{ARN}", stack.bucket("failures")["arn"]
     function = f"arn:aws:lambda:{ARN}:function:{NAME}-api"
     return [
         *(
@@ -186,10 +186,10 @@ def dangers(stack: Stack) -> list[Need]:
         *(Need(f"s3:{one}", "arn:aws:s3:::other/tables/a") for one in ("GetObject", "PutObject", "DeleteObject")),
         Need("s3:ListBucket", "arn:aws:s3:::other"),
         Need("s3:PutObject", f"{stack.bucket('sdk')['arn']}/sdk/mm.js"),
-        *(Need(f"glue:{one}", f"{catalogue}:database/shop") for one in ("CreateDatabase", "DeleteDatabase")),
-        *(Need(f"glue:{one}", f"{catalogue}:table/shop/events") for one in ("DeleteTable", "BatchDeleteTable")),
-        *(Need(f"glue:{one}", f"{catalogue}:table/shop/users") for one in ("GetTable", "UpdateTable")),
-        *(Need(f"glue:{one}", f"{catalogue}:table/other/events") for one in ("GetTable", "UpdateTable")),
+        *(Need(f"glue:{one}", f"{catalog}:database/shop") for one in ("CreateDatabase", "DeleteDatabase")),
+        *(Need(f"glue:{one}", f"{catalog}:table/shop/events") for one in ("DeleteTable", "BatchDeleteTable")),
+        *(Need(f"glue:{one}", f"{catalog}:table/shop/users") for one in ("GetTable", "UpdateTable")),
+        *(Need(f"glue:{one}", f"{catalog}:table/other/events") for one in ("GetTable", "UpdateTable")),
         *(Need(f"kms:{one}", kms) for one in ("ScheduleKeyDeletion", "PutKeyPolicy", "CreateGrant", "Encrypt")),
         *(Need(f"kms:{one}", kms) for one in ("Decrypt", "GenerateDataKey")),  # through no service
         *(Need("kms:Decrypt", kms, f"{one}.{REGION}.amazonaws.com") for one in ("secretsmanager", "sns", "athena")),

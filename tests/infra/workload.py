@@ -75,7 +75,7 @@ def run_api(stack: Stack, folder: Path) -> Recorder:
 
 
 def run_processor(stack: Stack, engine: str, folder: Path) -> Recorder:
-    """From an empty catalogue to maintenance, with the archive on, a lost race, and an upload that fails halfway."""
+    """From an empty catalog to maintenance, with the archive on, a lost race, and an upload that fails halfway."""
     with (
         applied(stack) as aws,
         recorded(aws, stack) as (recorder, faulty, behind),

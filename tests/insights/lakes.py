@@ -76,7 +76,7 @@ class Lake:
 
 
 def make_lake(data_dir: Path, catalog: Catalog | None = None) -> Lake:
-    """Both tables, empty, in a catalogue of the folder or in another one."""
+    """Both tables, empty, in a catalog of the folder or in another one."""
     if catalog is None:
         (data_dir / "warehouse").mkdir(parents=True)
         uri, warehouse = f"sqlite:///{quote(str(data_dir))}/catalog.db", f"file://{data_dir}/warehouse"

@@ -145,7 +145,7 @@ def test_a_table_that_nothing_has_made_yet_is_none_and_reads_as_empty(tmp_path: 
     assert [row[:2] for row in described] == [(column.name, types[column.type]) for column in EVENTS.columns]
 
 
-def test_a_catalogue_of_other_tables_has_none_of_ours(lake: Lake) -> None:
+def test_a_catalog_of_other_tables_has_none_of_ours(lake: Lake) -> None:
     lake.catalog.drop_table((NAMESPACE, TARGET))
 
     assert read_table(Folder(lake.data_dir), TARGET) is None

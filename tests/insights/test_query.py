@@ -104,7 +104,7 @@ def test_a_format_that_the_ending_of_the_file_contradicts_is_refused(
 ) -> None:
     status, out, err = query("SELECT 1 AS a", "-o", output, "--to", str(tmp_path / name))
 
-    assert (status, out, f"-o says {output}" in err) == (1, "", True)
+    assert (status, out, f"-o is {output}" in err) == (1, "", True)
     assert not (tmp_path / name).exists()
 
 
@@ -164,8 +164,8 @@ def test_a_file_keeps_its_mode_and_a_link_its_target(query: Query, tmp_path: Pat
 @pytest.mark.parametrize(
     ("to", "said"),
     [
-        ("", "names no file"),
-        ("folder/", "names no file: add a name, as in folder/rows.csv"),
+        ("", "is not a file name"),
+        ("folder/", "is not a file name: add one, as in folder/rows.csv"),
         ("folder", "folder is a folder: name a file in it, as in --to folder/rows.csv"),
         (".", "is a folder"),
         ("link-to-folder", "is a folder"),
@@ -222,7 +222,7 @@ def test_each_statement_of_a_file_runs_until_one_fails_which_is_named_by_its_lin
 
     status, out, err = query("--file", str(write(lake, SEVERAL)), "-o", "ndjson")
     assert (status, out) == (1, '{"a":1}\n{"b":"x;y"}\n')
-    assert err.startswith("manymetrics query: the statement of line 6: Binder Error")
+    assert err.startswith("manymetrics query: statement at line 6: Binder Error")
     assert query("--file", str(write(lake, SEVERAL)), "--to", str(rows))[0] == 1
     assert rows.read_text().startswith('{"a":1}')
     piped = run_command(lake, "-", "-o", "ndjson", input=b"SELECT 1 AS a; SELECT 2 AS b")
@@ -280,7 +280,7 @@ def test_several_statements_are_refused_where_their_results_make_no_whole_file(
     for more in (["--to", str(rows)], ["-o", output]):
         status, out, err = query("--file", str(file), *more)
 
-        assert (status, out, "holds one result, and there are 2 statements" in err) == (1, "", True)
+        assert (status, out, "holds one result, but there are 2 statements" in err) == (1, "", True)
     assert not rows.exists()
 
 
@@ -494,7 +494,7 @@ def test_a_lost_file_of_one_table_stops_only_what_needs_that_table(lake: Lake, q
     assert query("SELECT 1 AS a", "-o", "csv") == (0, "a\r\n1\r\n", "")
     assert query("SELECT COUNT(*) AS n FROM users", "-o", "csv")[0] == 0
     status, out, err = query("SELECT reason FROM dead_letters")
-    assert (status, out, "is gone" in err, "manymetrics doctor" in err) == (1, "", True, True)
+    assert (status, out, "is missing" in err, "manymetrics doctor" in err) == (1, "", True, True)
 
 
 def compact(lake: Lake) -> None:

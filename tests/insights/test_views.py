@@ -60,7 +60,7 @@ def test_pages_are_the_page_events_by_the_names_of_the_web(lake: Lake, rows_of: 
     ]
 
 
-def test_the_catalogue_counts_each_kind_of_event_its_last_30_days_and_its_persons(lake: Lake, rows_of: Ask) -> None:
+def test_the_catalog_counts_each_kind_of_event_its_last_30_days_and_its_persons(lake: Lake, rows_of: Ask) -> None:
     now = datetime.now(UTC).replace(tzinfo=None)
     days_ago = [now - timedelta(days=29, hours=23), now - timedelta(days=30, hours=1)]
     lake.append_events(

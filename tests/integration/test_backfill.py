@@ -50,7 +50,7 @@ def lake(tmp_path: Path) -> Lake:
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     """Where what is to be backfilled lies."""
-    folder = tmp_path / "warehouse" / "export"  # a local catalogue opens files of its folder alone
+    folder = tmp_path / "warehouse" / "export"  # a local catalog opens files of its folder alone
     folder.mkdir(parents=True)
     return folder
 
@@ -199,7 +199,7 @@ def test_an_object_that_was_mended_is_backfilled_by_its_own_location(lake: Lake,
     [damaged] = run(home, source=None).damaged
     first.write_bytes(whole)
 
-    assert "by this very location" in damaged
+    assert "by exactly this location" in damaged
     assert run(first, at=home.parent.parent, source=None).stored == 1
     assert message_ids(lake) == ["a", "b"]
 

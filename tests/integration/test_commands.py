@@ -144,7 +144,7 @@ def test_a_second_server_says_that_it_waits_for_the_first_and_why(tmp_path: Path
         said = eventually(lambda: second.log.read_text() or None)
         same_port = started("serve", "--port", str(first.port), MANYMETRICS_DATA_DIR=str(first.data_dir))
 
-        assert re.match(rf"manymetrics: a server commits in {first.data_dir} already \(process \d+\): ", said)
+        assert re.match(rf"manymetrics: another server already commits in {first.data_dir} \(process \d+\): ", said)
         assert "--data-dir" in said
         assert "is ready" not in second.output.read_text()
         assert (same_port.returncode, "already" in same_port.stderr, "can't listen" in same_port.stderr) == (
@@ -169,7 +169,7 @@ def test_a_race_that_is_lost_for_good_is_said_in_a_line(
     arguments: list[str], command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def lost(*_arguments: object) -> None:
-        raise ConflictError("events: a file was replaced by somebody else")
+        raise ConflictError("events: a file was replaced by another commit")
 
     monkeypatch.setattr("manymetrics_processor.lake.maintenance.merge_small_files", lost)
     monkeypatch.setattr("manymetrics_processor.operations.erase_tables._erase_from", lost)
@@ -177,7 +177,7 @@ def test_a_race_that_is_lost_for_good_is_said_in_a_line(
     status, out, err = command(*arguments)
 
     assert (status, out) == (1, "")
-    assert err == "manymetrics: events: a file was replaced by somebody else: run the command again\n"
+    assert err == "manymetrics: events: a file was replaced by another commit: run the command again\n"
 
 
 @pytest.mark.parametrize(
@@ -202,16 +202,16 @@ def test_an_option_that_a_command_does_not_have_is_answered_with_its_own_usage(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ("maintain --keep-snapshots 0", "'0' is not a whole number from 1 on"),
-        ("maintain --keep-snapshots=-5", "'-5' is not a whole number from 1 on"),
-        ("maintain --keep-snapshots 1.5", "'1.5' is not a whole number from 1 on"),
-        ("stream run --batch-size 0", "'0' is not a whole number from 1 on"),
-        ("stream run --window-s=-1", "'-1' is not a number from 0 on"),
-        ("stream run --window-s nan", "'nan' is not a number from 0 on"),
-        ("stream run --retries=-2", "'-2' is not a whole number from -1 on"),
-        ("stream run --max-record-age-s inf", "'inf' is not a number from 0 on"),
-        ("cost --events 1M --peak 0", "'0' is not a number from 1 on"),
-        ("cost --events 1M --peak much", "'much' is not a number from 1 on"),
+        ("maintain --keep-snapshots 0", "'0' is not a whole number of at least 1"),
+        ("maintain --keep-snapshots=-5", "'-5' is not a whole number of at least 1"),
+        ("maintain --keep-snapshots 1.5", "'1.5' is not a whole number of at least 1"),
+        ("stream run --batch-size 0", "'0' is not a whole number of at least 1"),
+        ("stream run --window-s=-1", "'-1' is not a number of at least 0"),
+        ("stream run --window-s nan", "'nan' is not a number of at least 0"),
+        ("stream run --retries=-2", "'-2' is not a whole number of at least -1"),
+        ("stream run --max-record-age-s inf", "'inf' is not a number of at least 0"),
+        ("cost --events 1M --peak 0", "'0' is not a number of at least 1"),
+        ("cost --events 1M --peak much", "'much' is not a number of at least 1"),
     ],
 )
 def test_a_number_below_the_least_is_refused(arguments: str, said: str, capfd: pytest.CaptureFixture[str]) -> None:
@@ -229,7 +229,7 @@ def test_a_job_refuses_to_work_on_no_megabytes(
     with pytest.raises(SystemExit) as ended:
         main([f"{option}={text}", *(["s3://bucket/archive"] if option == "--commit-mb" else [])])
 
-    said = f"{text!r} is not a whole number of megabytes from 1 on"
+    said = f"{text!r} is not a whole number of megabytes of at least 1"
     assert (ended.value.code, said in capfd.readouterr().err) == (2, True)
 
 
@@ -338,9 +338,9 @@ def test_a_replay_of_what_is_not_there_says_so(lake: Lake, command: Command) -> 
     assert (status, json.loads(out)["stored"]) == (0, 0)
     assert err == "There is no dead letter with reason=unstorable project_id=nope.\n"
     assert command("replay", "--project", "other")[2] == ""
-    assert command("replay", "--project", "other")[2] == "What matches was replayed before.\n"
+    assert command("replay", "--project", "other")[2] == "All matching dead letters were replayed before.\n"
     [mended] = [one["dead_letter_id"] for one in rows(lake, DEAD_LETTERS) if one["stage"] == "replayed"]
-    assert command("replay", "--id", mended)[::2] == (0, "What matches was replayed before.\n")
+    assert command("replay", "--id", mended)[::2] == (0, "All matching dead letters were replayed before.\n")
 
 
 @pytest.mark.usefixtures("lake")
@@ -352,7 +352,7 @@ def test_a_replay_without_any_dead_letter_says_so(command: Command) -> None:
 def test_what_a_replay_from_s3_would_ignore_is_refused(command: Command, more: list[str]) -> None:
     status, out, err = command("replay", "s3://bucket/prefix", *more)
 
-    assert (status, out, "--dry-run are for dead letters" in err) == (2, "", True)
+    assert (status, out, "--dry-run apply to dead letters" in err) == (2, "", True)
 
 
 # --- erase ------------------------------------------------------------------------------------------------
@@ -466,7 +466,7 @@ def test_what_the_banner_prints_works_in_a_new_terminal(tmp_path: Path, folder: 
     )
     try:
         assert server.stdout is not None
-        text = "".join(iter(server.stdout.readline, "See what comes in, and what is wrong with it:\n"))
+        text = "".join(iter(server.stdout.readline, "Watch events arrive, with any errors:\n"))
         server.stdout.readline()
         tail = server.stdout.readline()
 

@@ -159,7 +159,7 @@ def test_a_decoder_that_is_killed_in_a_backlog_loses_nothing(
 
     assert len(killed) == 2
     assert_backlog_is_committed(side, 60, 100)
-    assert {one.getMessage() for one in caplog.records} <= {"a commit failed and will be tried again"}
+    assert {one.getMessage() for one in caplog.records} <= {"a commit failed; retrying"}
 
 
 def test_a_backlog_is_committed_while_the_decoders_start(side: Side, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""What stands where the data should be: nothing usable, another folder's tables, or tables whose catalogue is gone."""
+"""What stands where the data should be: nothing usable, another folder's tables, or tables whose catalog is gone."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def logs_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A data folder with one event."""
+    """A data directory with one event."""
     home = tmp_path / "home"
     lake = Lake(local_catalog(home))
     lake.ensure_tables()
@@ -50,7 +50,7 @@ def _message_ids(lake: Lake) -> list[str]:
     return sorted(rows["message_id"].to_pylist())
 
 
-def test_tables_outlive_their_catalogue(home: Path) -> None:
+def test_tables_outlive_their_catalog(home: Path) -> None:
     (home / "catalog.db").unlink()
 
     lake = Lake(local_catalog(home))
@@ -63,11 +63,11 @@ def test_tables_outlive_their_catalogue(home: Path) -> None:
     assert _message_ids(lake) == ["m-1", "m-2"]
 
 
-def test_a_catalogue_that_is_no_database_is_said_with_its_cure(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_catalog_that_is_no_database_is_said_with_its_cure(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (home / "catalog.db").write_bytes(b"not a database" * 100)
 
     assert main(["serve", "--data-dir", str(home)]) == 2
-    assert "catalog.db can't be read (file is not a database): put a copy" in capsys.readouterr().err
+    assert "catalog.db can't be read (file is not a database): restore it from a copy" in capsys.readouterr().err
     assert main(["query", "--data-dir", str(home), "select 1"]) == 1
     assert capsys.readouterr().err.count("\n") == 1
 
@@ -76,7 +76,7 @@ def test_a_file_in_place_of_the_folder_is_said(tmp_path: Path, capsys: pytest.Ca
     (tmp_path / "file").write_text("")
 
     assert main(["serve", "--data-dir", str(tmp_path / "file")]) == 2
-    assert "is a file: name a folder" in capsys.readouterr().err
+    assert "is a file: name a directory" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_a_folder_whose_name_cannot_be_used_is_refused_before_anything_is_stored
     assert main(["serve", "--data-dir", str(tmp_path / name)]) == 2
     said = capsys.readouterr().err
     assert said.startswith("manymetrics: ")
-    assert said.endswith("can't be in the path of a data folder: name another one with --data-dir\n")
+    assert said.endswith("is not allowed in the path of a data directory: name another one with --data-dir\n")
     assert said[:-1].isprintable()
     assert not (tmp_path / name).exists()
 
@@ -149,10 +149,10 @@ def test_every_command_ends_alike_where_there_is_no_data(
 
     said = "".join(capsys.readouterr())
     if there == "a file":
-        assert f"{named} is a file: name a folder with --data-dir" in said
+        assert f"{named} is a file: name a directory with --data-dir" in said
     else:
-        assert f"there is no data in {named}" in said or f"there is no data folder at {named}" in said
-        assert "start the server (make run, or manymetrics serve), or name the right folder with --data-dir" in said
+        assert f"there is no data in {named}" in said or f"there is no data directory at {named}" in said
+        assert "start the server (make run, or manymetrics serve), or name the right directory with --data-dir" in said
     assert sorted(tmp_path.rglob("*")) == before
 
 

@@ -40,7 +40,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def read_only(disk: Path) -> Path:
-    """A data folder with one event, on a disk that takes nothing any more."""
+    """A data directory with one event, on a disk that takes nothing any more."""
     with live_server(disk / "data") as server:
         assert server.post("/v1/track", _EVENT % 1).status_code == 200
         server.rows_once(1)
@@ -70,14 +70,14 @@ def test_a_full_disk_is_told_once_and_with_its_cure_and_events_go_on_after_it(
         assert 'manymetrics_events_total{outcome="stored",reason=""} 1.0' in metrics.text
         assert "manymetrics_stream_pending_records" not in metrics.text
         assert main(["doctor", "--data-dir", str(server.data_dir)]) == 1
-        assert "make room" in capfd.readouterr().out
+        assert "free some space" in capfd.readouterr().out
         assert server.log.read_text().count("the stream can't store: database or disk is full") == 1
 
         (disk / "fill").unlink()
         assert eventually(lambda: server.post("/v1/track", _EVENT % 2).status_code == 200 or None)
         assert {row["message_id"] for row in server.rows_once(2)} == {"m-1", "m-2"}
         assert "manymetrics_data_readable 1.0" in server.client.get("/metrics").text
-        assert "the stream stores again" in server.log.read_text()
+        assert "the stream can store again" in server.log.read_text()
         assert "Traceback" not in server.log.read_text()
 
 
@@ -111,14 +111,14 @@ def test_a_server_on_a_read_only_disk_says_so_once_and_takes_events_when_it_can_
     server.launch()
     try:
         eventually(lambda: server.alive() or None)
-        eventually(lambda: "the committer can't begin" in server.log.read_text() or None)
+        eventually(lambda: "the committer can't start" in server.log.read_text() or None)
         assert {server.post("/v1/track", _EVENT % 2).status_code for _ in range(3)} == {503}
         assert server.client.get("/readyz").status_code == 503
         assert server.client.get("/metrics").status_code == 200
         said = server.log.read_text()
-        assert [said.count(one) for one in ("the committer can't begin", "the stream can't store")] == [1, 1]
+        assert [said.count(one) for one in ("the committer can't start", "the stream can't store")] == [1, 1]
         assert said.startswith(f"manymetrics: {read_only} can't be written: mount it writable")
-        assert "Until then every event is answered 503" in said.splitlines()[0]
+        assert "Until then every event is rejected with 503" in said.splitlines()[0]
         assert "Traceback" not in said
         subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
         assert eventually(lambda: server.post("/v1/track", _EVENT % 2).status_code == 200 or None)
@@ -136,7 +136,7 @@ def test_a_server_that_starts_on_a_full_disk_says_so_first(disk: Path) -> None:
     server.launch()
     try:
         eventually(lambda: server.alive() or None)
-        assert "data is full: make room. Until then every event is answered 503" in server.log.read_text()
+        assert "data is full: free some space. Until then every event is rejected with 503" in server.log.read_text()
         assert server.post("/v1/track", _EVENT % 1).status_code == 503
     finally:
         server.stop()
@@ -155,10 +155,10 @@ def test_a_committer_waits_for_a_read_only_disk_and_says_so_once(read_only: Path
             stderr=stderr,
         ) as committer,
     ):
-        eventually(lambda: "the committer can't begin" in log.read_text() or None)
+        eventually(lambda: "the committer can't start" in log.read_text() or None)
         time.sleep(3)
         said = log.read_text()
-        assert said.count("the committer can't begin") == 1
+        assert said.count("the committer can't start") == 1
         assert "Read-only file system" in said
         assert "Traceback" not in said
         subprocess.run(["mount", "-o", "remount,rw", disk], check=True)

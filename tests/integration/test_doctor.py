@@ -190,7 +190,7 @@ def answering(port: int, status: int) -> Iterator[None]:
 
 @pytest.mark.parametrize(
     ("status", "state", "said"),
-    [(200, "ok", "ready at"), (503, "fail", "it can't store"), (404, "fail", "doesn't answer")],
+    [(200, "ok", "ready at"), (503, "fail", "it can't store"), (404, "fail", "doesn't respond")],
 )
 def test_what_the_server_of_the_folder_answers_is_told(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, status: int, state: str, said: str
@@ -218,7 +218,7 @@ def test_no_server_of_the_folder_is_a_warning_whoever_else_answers(settings: Set
         finding = only(doctor.check_port(settings))
 
     assert (finding.state, finding.message.partition(";")[0]) == ("warn", not_running)
-    assert "another folder's" in finding.message
+    assert "of another data directory" in finding.message
     assert finding.cure.endswith("--port N")
 
 
@@ -250,8 +250,8 @@ def unreadable(path: Path) -> None:
     [
         (no_file, "warn", "no keys file at"),
         (unreadable, "fail", "can't be read"),
-        (lambda path: write_keys(path, [REVOKED]), "fail", "no live key: every event is answered 401"),
-        (lambda path: write_keys(path, [LIVE, REVOKED]), "ok", "1 live of 2"),
+        (lambda path: write_keys(path, [REVOKED]), "fail", "no active key: every event is rejected with 401"),
+        (lambda path: write_keys(path, [LIVE, REVOKED]), "ok", "1 of 2 active"),
     ],
     ids=["no file", "unreadable", "none live", "one live"],
 )
@@ -270,7 +270,7 @@ def test_a_key_that_is_there_twice_is_named_by_its_place(settings: Settings) -> 
     found = [(finding.state, finding.message) for finding in doctor.check_keys(settings)]
 
     assert [state for state, _ in found] == ["warn", "fail"]
-    assert "number 2 and 3 and 4 in" in found[0][1]
+    assert "entries 2 and 3 and 4 in" in found[0][1]
     assert "revoked" in found[0][1]
     assert "wk_" not in str(found)
 
@@ -282,7 +282,7 @@ def test_an_origin_that_no_page_has_is_named(settings: Settings) -> None:
     [warning, verdict] = doctor.check_keys(settings)
 
     assert warning.state == "warn"
-    assert warning.message.endswith("has an origin that no page has: shop.example, https://*.shop.example, *")
+    assert warning.message.endswith("has an invalid origin: shop.example, https://*.shop.example, *")
     assert verdict.state == "ok"
 
 
@@ -315,7 +315,7 @@ def test_records_that_wait_too_long_are_a_warning(settings: Settings, age_s: int
     finding = next(doctor.check_stream(settings))
 
     assert (finding.check, finding.state) == ("stream", state)
-    assert finding.message.startswith("1 records wait, the oldest for ")
+    assert finding.message.startswith("1 records are waiting, the oldest for ")
 
 
 def test_a_stream_that_is_all_committed_is_fine(settings: Settings, lake: Lake) -> None:
@@ -403,7 +403,7 @@ def test_erased_rows_are_told_and_are_no_failure(settings: Settings, lake: Lake)
 
     finding = only(doctor.check_tables(settings))
 
-    assert (finding.state, finding.message) == ("ok", "2 received, 2 stored, 1 of them erased since, in 1 files")
+    assert (finding.state, finding.message) == ("ok", "2 received, 2 stored (1 erased since), in 1 files")
 
 
 def test_rows_that_the_books_know_nothing_of_are_a_warning(settings: Settings, lake: Lake) -> None:
@@ -413,7 +413,7 @@ def test_rows_that_the_books_know_nothing_of_are_a_warning(settings: Settings, l
 
     finding = only(doctor.check_tables(settings))
 
-    assert (finding.state, finding.message) == ("warn", "2 rows, but the books say 1")
+    assert (finding.state, finding.message) == ("warn", "2 rows, but the books count 1")
 
 
 def test_books_that_do_not_balance_are_a_failure(settings: Settings, lake: Lake) -> None:
@@ -425,7 +425,7 @@ def test_books_that_do_not_balance_are_a_failure(settings: Settings, lake: Lake)
     assert only(doctor.check_tables(settings)).state == "fail"
 
 
-def test_a_lost_catalogue_is_no_empty_folder(settings: Settings, lake: Lake) -> None:
+def test_a_lost_catalog_is_no_empty_folder(settings: Settings, lake: Lake) -> None:
     pipeline.run([record(1, track("a"))], STREAM, lake, Window())
     (settings.data_dir / "catalog.db").unlink()
 

@@ -36,7 +36,7 @@ def lake(tmp_path: Path) -> Lake:
 
 @pytest.fixture
 def home(tmp_path: Path) -> str:
-    return f"file://{tmp_path}/warehouse/objects"  # a local catalogue opens files of its folder alone
+    return f"file://{tmp_path}/warehouse/objects"  # a local catalog opens files of its folder alone
 
 
 def put_archive(lake: Lake, home: str, *records: StreamRecord) -> None:

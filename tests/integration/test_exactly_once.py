@@ -1,7 +1,7 @@
 """Invariant 3: stream to table exactly once, under races, redelivery, re-slicing and a crash at every step.
 
 A schedule is a seeded play: a few processors deliver slices of one stream, and at each step of the commit protocol a
-processor may crash (before or after the commit landed) or be overtaken by another one. The real lake, catalogue and
+processor may crash (before or after the commit landed) or be overtaken by another one. The real lake, catalog and
 files; only the moments of crash and overtaking are chosen by the seed. Then the same plays with one rule broken: they
 must be caught, or they would prove nothing.
 """

@@ -72,7 +72,7 @@ def test_the_environment_that_it_is_given_says_where_glue_is_and_an_empty_word_s
     )
 
 
-def test_tables_outlive_their_catalogue(aws_lake: tuple[Aws, str], lake: Lake) -> None:
+def test_tables_outlive_their_catalog(aws_lake: tuple[Aws, str], lake: Lake) -> None:
     aws, warehouse = aws_lake
     pipeline.run([record(1, track("a"))], STREAM, lake, Window())
     aws.client("glue").delete_database(Name="manymetrics")

@@ -67,14 +67,14 @@ def test_a_server_that_starts_with_unreadable_keys_says_so_and_goes_on_once_they
     banner = eventually(lambda: server.output.read_text() or None)
 
     assert "is ready" not in banner
-    assert all(part in banner for part in (str(path), "cure", why))
+    assert all(part in banner for part in (str(path), "fix", why))
     assert statuses(server) == (503, 503, 200)
     assert error_of(server.client.get("/readyz")) == (503, "keys_unavailable")
     statuses(server)
     [(level, logged)] = said(server)
     assert (level, str(path) in logged, "wk_shop" in server.log.read_text() + banner) == ("ERROR", True, False)
     main(["doctor", "--data-dir", str(server.data_dir)])
-    assert f"can't be read, so every event is answered 503: {path}" in capfd.readouterr().out
+    assert f"can't be read, so every event is rejected with 503: {path}" in capfd.readouterr().out
 
     if path.is_dir():
         path.rmdir()

@@ -78,7 +78,7 @@ def file_count(lake: Lake, table: Table) -> int:
 
 
 def needed(lake: Lake) -> set[Path]:
-    """All files that a snapshot or the catalogue refers to."""
+    """All files that a snapshot or the catalog refers to."""
     paths = set()
     for table in TABLES:
         iceberg = lake.load(table)
@@ -186,7 +186,7 @@ def test_a_failure_of_maintenance_is_logged_and_stops_no_commit(
 
     Maintenance(lake).after_commit()
 
-    assert [one.getMessage() for one in caplog.records] == ["maintenance failed and will be tried again"]
+    assert [one.getMessage() for one in caplog.records] == ["maintenance failed; it will be retried"]
 
 
 def test_maintenance_of_empty_tables_does_nothing(lake: Lake, tmp_path: Path) -> None:

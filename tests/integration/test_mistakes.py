@@ -26,7 +26,7 @@ def data_dir(tmp_path: Path) -> Path:
 
 
 def shell(line: str, data_dir: Path, stdin: bytes = b"") -> tuple[int, str, str]:
-    """A line as typed, where $M is the command and $D the data folder: exit status, output and errors."""
+    """A line as typed, where $M is the command and $D the data directory: exit status, output and errors."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MANYMETRICS_")}
     environ = clean | {"M": str(MANYMETRICS), "D": str(data_dir)}
     ended = subprocess.run(["bash", "-c", line], env=environ, input=stdin, capture_output=True, check=False, timeout=60)
@@ -45,9 +45,9 @@ def shell(line: str, data_dir: Path, stdin: bytes = b"") -> tuple[int, str, str]
         ('$M erase --data-dir $D --user-id "$(cat latin1.sql)"', 2, "user_id is not UTF-8"),
         ("$M query --data-dir $D --file none.sql", 1, "none.sql can't be read"),
         ("$M query --data-dir $D --file $D", 1, "Is a directory"),
-        ("$M query --data-dir $D ''", 1, "no statement"),
-        ("$M query --data-dir $D ' ; -- x'", 1, "no statement"),
-        ("$M query --data-dir $D - <&-", 1, "no statement"),
+        ("$M query --data-dir $D ''", 1, "No statement found"),
+        ("$M query --data-dir $D ' ; -- x'", 1, "No statement found"),
+        ("$M query --data-dir $D - <&-", 1, "No statement found"),
         ("$M query --data-dir $D 'select usr_id from events'", 1, '"user_id"'),
         ("$M query --data-dir $D 'select * from event'", 1, "Did you mean events?"),
         ("$M query --data-dir $D 'select * from purchases'", 1, "There are: events, dead_letters"),
@@ -58,29 +58,29 @@ def shell(line: str, data_dir: Path, stdin: bytes = b"") -> tuple[int, str, str]
         ("$M doctor --data-dir $D >&-", 2, "standard output is closed"),
         ("$M query --data-dir $D 'select 1' --to rows.csv -o csv >&-", 0, ""),
         ("$M query --data-dir $D 'from range(100000)' 2>&- | head -1", 0, ""),
-        ("$M doctor --data-dir ''", 2, "--data-dir: it is empty: name a folder (`.` is the current one)"),
-        ("$M serve --data-dir '' --port 0", 2, "it is empty: name a folder"),
-        ("$M backup --data-dir $D ''", 2, "it is empty: name a folder"),
-        ("$M backup --data-dir $D 'a*b'", 2, "can't be in the path of a data folder: name another one\n"),
+        ("$M doctor --data-dir ''", 2, "--data-dir: it is empty: name a directory (`.` is the current one)"),
+        ("$M serve --data-dir '' --port 0", 2, "it is empty: name a directory"),
+        ("$M backup --data-dir $D ''", 2, "it is empty: name a directory"),
+        ("$M backup --data-dir $D 'a*b'", 2, "is not allowed in the path of a data directory: name another one\n"),
         ("$M backup --data-dir $D /proc/none", 2, "/proc/none can't be written"),
-        ("MANYMETRICS_DATA_DIR= $M query 'select 1'", 2, "no data folder at .manymetrics"),
+        ("MANYMETRICS_DATA_DIR= $M query 'select 1'", 2, "no data directory at .manymetrics"),
         (
             "$M serve --data-dir $D --port 99999",
             2,
-            "it takes a whole number from 0 (any that is free) to 65535",
+            "it must be a whole number from 0 (any free port) to 65535",
         ),
         ("$M serve --data-dir $D --host nope.invalid", 1, "there is no such host: name an address of this machine"),
         ("$M serve --data-dir $D --host 192.0.2.1", 1, "this machine has no such address"),
         (
             "$M query --data-dir $D 'select 1' > /dev/full",
             1,
-            "The disk that the rows are written to is full: make room",
+            "The disk that the rows are written to is full: free some space",
         ),
-        ("$M query --data-dir $D 'select 1' --to $D/catalog.db", 1, "is a file that the server keeps"),
-        ("cd $D && $M query --data-dir . 'select 1' --to ./keys.json", 1, "is a file that the server keeps"),
-        ("$M query --data-dir $D 'select 1' --to $D/warehouse/a.csv", 1, "is a file that the server keeps"),
+        ("$M query --data-dir $D 'select 1' --to $D/catalog.db", 1, "belongs to the server's data"),
+        ("cd $D && $M query --data-dir . 'select 1' --to ./keys.json", 1, "belongs to the server's data"),
+        ("$M query --data-dir $D 'select 1' --to $D/warehouse/a.csv", 1, "belongs to the server's data"),
         ("$M query --data-dir $D 'select 1' --to $D/rows.csv", 0, ""),
-        ("$M replay --data-dir $D ''", 2, "the location is empty: name one"),
+        ("$M replay --data-dir $D ''", 2, "the location is empty: pass"),
         ("LC_ALL=C PYTHONIOENCODING=ascii $M query --data-dir $D \"select 'é'\"", 0, ""),
     ],
 )
@@ -107,7 +107,7 @@ def test_a_data_folder_that_is_a_file_is_told(tmp_path: Path, words: str) -> Non
     assert shell(f"$M {words} --data-dir $D", file) == (
         2,
         "",
-        f"manymetrics: the data folder {file} is a file: name a folder with --data-dir\n",
+        f"manymetrics: the data directory {file} is a file: name a directory with --data-dir\n",
     )
 
 

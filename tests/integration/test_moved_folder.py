@@ -1,4 +1,4 @@
-"""A data folder that was moved or copied works where it is, and nothing outside of it is read or written."""
+"""A data directory that was moved or copied works where it is, and nothing outside of it is read or written."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _SQL = "select string_agg(message_id, ',' order by message_id) as ids from event
 
 @pytest.fixture
 def original(tmp_path: Path) -> Path:
-    """A data folder with one event of one person."""
+    """A data directory with one event of one person."""
     home = tmp_path / "original"
     commit(home, 1, "a")
     return home
@@ -149,7 +149,7 @@ def test_maintenance_and_erasure_of_a_moved_folder_keep_what_is_live(
     assert everything(original) == before
 
 
-def test_the_tables_of_a_moved_folder_outlive_their_catalogue(
+def test_the_tables_of_a_moved_folder_outlive_their_catalog(
     original: Path, tmp_path: Path, asked: Callable[[Path], str]
 ) -> None:
     moved = original.rename(tmp_path / "moved")
@@ -164,7 +164,7 @@ def test_the_tables_of_a_moved_folder_outlive_their_catalogue(
     assert stored(moved) == ["a", "b"]
 
 
-def test_a_commit_that_ended_before_its_catalogue_named_it_is_taken_for_done_in_a_moved_folder(
+def test_a_commit_that_ended_before_its_catalog_named_it_is_taken_for_done_in_a_moved_folder(
     original: Path, tmp_path: Path, asked: Callable[[Path], str]
 ) -> None:
     older = (original / "catalog.db").read_bytes()
@@ -215,7 +215,7 @@ def test_nothing_outside_of_the_folder_is_opened_or_removed_whatever_metadata_na
     io = Lake(catalog).io
 
     for touch in (io.new_input, io.new_output, io.delete):
-        with pytest.raises(ValueError, match="is not of the tables in"):
+        with pytest.raises(ValueError, match="does not belong to the tables in"):
             touch(location)
 
 

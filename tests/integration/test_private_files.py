@@ -1,4 +1,4 @@
-"""No other user of the machine reads, locks or pins anything of a data folder, new or landed."""
+"""No other user of the machine reads, locks or pins anything of a data directory, new or landed."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def test_a_folder_that_all_users_share_is_left_as_it_is(tmp_path: Path, caplog: 
     check_data_dir(tmp_path)
 
     assert tmp_path.stat().st_mode & 0o7777 == 0o1777
-    assert "name a folder of its own" in vars(caplog.records[0])["facts"]["cure"]
+    assert "name a separate directory" in vars(caplog.records[0])["facts"]["cure"]
 
 
 # --- the keys file ----------------------------------------------------------------------------------------

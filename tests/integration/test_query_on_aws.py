@@ -335,7 +335,7 @@ def test_a_table_of_another_kind_is_no_table_of_ours(moto_server: Aws, warehouse
 
     status, _, err = query(COUNT)
 
-    assert (status, "no Iceberg table" in err) == (1, True)
+    assert (status, "not an Iceberg table" in err) == (1, True)
 
 
 def test_a_query_on_aws_imports_neither_pyarrow_nor_pyiceberg(lake: Lake) -> None:
@@ -357,7 +357,7 @@ def test_a_query_on_aws_imports_neither_pyarrow_nor_pyiceberg(lake: Lake) -> Non
 def test_the_file_system_opens_planned_files_alone_and_only_to_read(path: str, mode: str) -> None:
     planned = PlannedFiles({"s3://lake/a.parquet": 3}, lambda _location, _bytes: b"abc")
 
-    with pytest.raises(PermissionError, match="no file that a query may open"):
+    with pytest.raises(PermissionError, match="not a file that a query may open"):
         planned.open(path, mode)
 
     assert planned.open("s3://lake/a.parquet").read() == b"abc"

@@ -157,7 +157,7 @@ def lose(home: Path, like: Path | None = None) -> Path:
     return loser
 
 
-@pytest.mark.parametrize("how", ["seen", "catalogue", "log", "rows"])
+@pytest.mark.parametrize("how", ["seen", "catalog", "log", "rows"])
 def test_the_winner_of_a_race_is_taken(home: Path, capsys: pytest.CaptureFixture[str], how: str) -> None:
     commit(home, "a", "b")
     winner = current(home)
@@ -165,7 +165,7 @@ def test_the_winner_of_a_race_is_taken(home: Path, capsys: pytest.CaptureFixture
     if how == "log":
         commit(home, "c")
         newest_file(home).unlink()
-    if how != "catalogue":
+    if how != "catalog":
         (home / "catalog.db").unlink()
     if how != "seen":
         with closing(LocalSource(local.stream_path(home))) as source:
@@ -176,7 +176,7 @@ def test_the_winner_of_a_race_is_taken(home: Path, capsys: pytest.CaptureFixture
     assert path_of(events["is_at"]).name == winner.name
 
 
-def test_a_start_without_a_catalogue_takes_the_winner_of_a_race(home: Path) -> None:
+def test_a_start_without_a_catalog_takes_the_winner_of_a_race(home: Path) -> None:
     commit(home, "a", "b")
     winner = current(home)
     lose(home, winner)
@@ -201,7 +201,7 @@ def test_another_state_of_the_same_number_is_refused(home: Path) -> None:
     lake.see(EVENTS, Version("another", -1, "x")._replace(table_uuid=seen.table_uuid))
 
 
-def test_a_catalogue_of_another_history_is_refused(home: Path) -> None:
+def test_a_catalog_of_another_history_is_refused(home: Path) -> None:
     commit(home, "a", "b")
     loser = lose(home)
     with closing(sqlite3.connect(home / "catalog.db")) as database, database:
@@ -212,10 +212,10 @@ def test_a_catalogue_of_another_history_is_refused(home: Path) -> None:
         local.check_data_dir(home)
 
 
-# --- one commit ahead of the catalogue --------------------------------------------------------------------
+# --- one commit ahead of the catalog --------------------------------------------------------------------
 
 
-def test_a_commit_that_ended_before_the_catalogue_named_it_is_taken_once(
+def test_a_commit_that_ended_before_the_catalog_named_it_is_taken_once(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commit(home, "a")
@@ -285,14 +285,12 @@ def test_a_newer_commit_whose_file_is_missing_is_not_taken(
     assert stored(home) == ["a", "b"]
 
 
-# --- a damaged catalogue ----------------------------------------------------------------------------------
+# --- a damaged catalog ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["no database", "first page", "zeroed", "empty", "absent"])
 @pytest.mark.parametrize("dry", [True, False])
-def test_a_catalogue_that_is_damaged_anyhow(
-    home: Path, capsys: pytest.CaptureFixture[str], kind: str, dry: bool
-) -> None:
+def test_a_catalog_that_is_damaged_anyhow(home: Path, capsys: pytest.CaptureFixture[str], kind: str, dry: bool) -> None:
     commit(home, "a")
     path = home / "catalog.db"
     whole = path.read_bytes()
@@ -317,7 +315,7 @@ def test_a_catalogue_that_is_damaged_anyhow(
         assert kind == "empty" or not path.stat().st_mode & 0o077  # that file was the test's own
 
 
-def test_a_catalogue_is_found_whatever_its_folder_is_called(tmp_path: Path) -> None:
+def test_a_catalog_is_found_whatever_its_folder_is_called(tmp_path: Path) -> None:
     path = tmp_path / "a?b#c%20d" / "catalog.db"
     path.parent.mkdir()
     with closing(sqlite3.connect(path)) as database:
@@ -326,14 +324,14 @@ def test_a_catalogue_is_found_whatever_its_folder_is_called(tmp_path: Path) -> N
     assert not _is_damaged(path)
 
 
-def test_a_catalogue_that_is_locked_is_not_taken_for_a_damaged_one(
+def test_a_catalog_that_is_locked_is_not_taken_for_a_damaged_one(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     commit(home, "a")
     with closing(sqlite3.connect(home / "catalog.db", isolation_level=None)) as other:
         other.execute("begin exclusive")
         assert main(["recover", "--data-dir", str(home)]) == 2
-    assert "end whatever holds it" in capsys.readouterr().err
+    assert "stop the program that uses it" in capsys.readouterr().err
 
 
 # --- doctor -----------------------------------------------------------------------------------------------
@@ -356,7 +354,7 @@ def test_doctor_fails_where_a_file_is_missing_or_cut(home: Path, harm: Callable[
     assert (state, said.partition(":")[0]) == ("fail", "1 of 2 files of events are missing or damaged")
 
 
-def test_doctor_fails_where_the_catalogue_is_older(home: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_doctor_fails_where_the_catalog_is_older(home: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     copy = tmp_path_factory.mktemp("copy") / "catalog.db"
     commit(home, "a")
     shutil.copy(home / "catalog.db", copy)
@@ -384,7 +382,7 @@ def test_doctor_says_the_first_line_of_an_error(home: Path) -> None:
 
     [finding] = doctor.check_progress(Settings(data_dir=home))
 
-    assert finding.message.endswith(f"3 failed: {'x' * 200}")
+    assert finding.message.endswith(f"3 attempts failed: {'x' * 200}")
 
 
 # --- how old an orphan must be ----------------------------------------------------------------------------

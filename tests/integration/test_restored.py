@@ -78,7 +78,7 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
-# --- a reader of the catalogue ----------------------------------------------------------------------------
+# --- a reader of the catalog ----------------------------------------------------------------------------
 
 
 @contextmanager
@@ -96,7 +96,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_reader_of_the_catalogue_costs_no_event_and_nothing_is_trimmed_before_it_is_there(home: Path) -> None:
+def test_a_reader_of_the_catalog_costs_no_event_and_nothing_is_trimmed_before_it_is_there(home: Path) -> None:
     commit(home, "a")
     with reading(home / "catalog.db"), committer(home) as made:
         put(home, "b", "c")
@@ -173,18 +173,18 @@ def test_a_lock_at_any_statement_costs_no_event(
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_command_says_that_the_catalogue_is_in_use(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_command_says_that_the_catalog_is_in_use(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     commit(home, "a")
     with closing(sqlite3.connect(home / "catalog.db", isolation_level=None)) as other:
         other.execute("begin exclusive")
         assert main(["maintain", "--data-dir", str(home)]) == 1
-    assert "the catalogue is in use (database is locked): run the command again" in capsys.readouterr().err
+    assert "the catalog is in use (database is locked): run the command again" in capsys.readouterr().err
 
 
 # --- an older copy ----------------------------------------------------------------------------------------
 
 
-def test_an_older_catalogue_is_refused_and_recovered_without_a_loss(
+def test_an_older_catalog_is_refused_and_recovered_without_a_loss(
     home: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
 ) -> None:
     commit(home, "a", "b")
@@ -195,7 +195,7 @@ def test_an_older_catalogue_is_refused_and_recovered_without_a_loss(
     put(home, "d")
     shutil.copy(older, home / "catalog.db")
 
-    with pytest.raises(SettingsError, match=r"the catalogue is older than .* run `manymetrics recover`"):
+    with pytest.raises(SettingsError, match=r"the catalog is older than .* run `manymetrics recover`"):
         local.check_data_dir(home)
     assert main(["serve", "--data-dir", str(home)]) == 2
     with committer(home) as made, pytest.raises(RolledBackError, match="manymetrics recover"):
@@ -217,7 +217,7 @@ def test_an_older_catalogue_is_refused_and_recovered_without_a_loss(
     assert counts(books(Lake(local_catalog(home)), _name(home))) == {"received": 4, "stored": 4}
 
 
-def test_an_older_catalogue_is_known_by_the_files_where_the_stream_tells_nothing(
+def test_an_older_catalog_is_known_by_the_files_where_the_stream_tells_nothing(
     home: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     commit(home, "a")
@@ -228,7 +228,7 @@ def test_an_older_catalogue_is_known_by_the_files_where_the_stream_tells_nothing
     with closing(LocalSource(local.stream_path(home))) as source:
         source.forget_seen()
 
-    with pytest.raises(SettingsError, match="the catalogue is older than its tables"):
+    with pytest.raises(SettingsError, match="the catalog is older than its tables"):
         local.check_data_dir(home)
 
 
@@ -247,7 +247,7 @@ def test_what_a_newer_metadata_file_names_is_no_orphan(home: Path, tmp_path_fact
     assert stored(home) == ["a", "b", "c"]
 
 
-def test_an_older_catalogue_under_a_running_committer_stops_it_and_costs_nothing(
+def test_an_older_catalog_under_a_running_committer_stops_it_and_costs_nothing(
     home: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     commit(home, "a")
@@ -279,7 +279,7 @@ def test_tables_that_are_gone_are_refused_until_recover_takes_them_as_they_are(
     (home / "catalog.db").unlink()
     shutil.rmtree(home / "warehouse")
 
-    with pytest.raises(SettingsError, match=r"the tables are gone.* run `manymetrics recover`"):
+    with pytest.raises(SettingsError, match=r"the tables are missing.* run `manymetrics recover`"):
         local.check_data_dir(home)
     assert main(["recover", "--data-dir", str(home)]) == 1
     [*_, said] = capsys.readouterr().out.splitlines()
@@ -290,7 +290,7 @@ def test_tables_that_are_gone_are_refused_until_recover_takes_them_as_they_are(
     assert stored(home) == ["c"]
 
 
-def test_a_damaged_catalogue_is_set_aside_by_recover(home: Path) -> None:
+def test_a_damaged_catalog_is_set_aside_by_recover(home: Path) -> None:
     commit(home, "a")
     (home / "catalog.db").write_bytes(b"not a database" * 100)
 
@@ -376,7 +376,7 @@ def _raise_locked(*_: object) -> int:
 
 @contextmanager
 def power(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
-    """At each commit of the catalogue, keep the folder as a power cut would leave it just then.
+    """At each commit of the catalog, keep the folder as a power cut would leave it just then.
 
     A file that was not synced is empty, and one whose folder was not synced since it was made is not there.
     """
@@ -419,7 +419,7 @@ def _after(real: Callable[..., object], then: Callable[[], None]) -> Callable[..
     return call
 
 
-def test_a_power_cut_after_any_commit_leaves_every_row_that_the_catalogue_names(
+def test_a_power_cut_after_any_commit_leaves_every_row_that_the_catalog_names(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commit(home, "a")
@@ -481,7 +481,7 @@ def test_a_committer_that_makes_no_progress_is_told_by_doctor_and_metrics(
         write_state(home, CommitterState(real(), "OSError: [Errno 28] No space left on device", 7))
         main(["doctor", "--data-dir", str(home)])
         said = capfd.readouterr().out
-        assert re.search(r"FAIL +progress .*no commit for 9\d s, 7 failed: OSError: .*No space left", said)
+        assert re.search(r"FAIL +progress .*no commit for 9\d s, 7 attempts failed: OSError: .*No space left", said)
     with committer(home) as made:
         while not made.step():
             pass
@@ -549,7 +549,7 @@ def put_in_place(home: Path, older: Path) -> None:
     older.replace(local.stream_path(home))
 
 
-def test_an_older_stream_loses_no_event_where_the_catalogue_is_gone_too(
+def test_an_older_stream_loses_no_event_where_the_catalog_is_gone_too(
     home: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     commit(home, "a", "b")

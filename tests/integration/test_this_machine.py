@@ -140,4 +140,4 @@ def test_with_server_keys_alone_the_banner_says_where_they_are(tmp_path: Path) -
 
     assert SERVER.key not in text
     assert "-u WRITE_KEY: -d '" in text
-    assert f"write key   none for browsers: those of servers stand in {tmp_path}/keys.json\n" in text
+    assert f"write key   none for browsers: server keys are in {tmp_path}/keys.json\n" in text

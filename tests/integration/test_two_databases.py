@@ -91,7 +91,7 @@ def test_a_query_in_a_database_without_tables_says_which_settings_to_look_at(
 
     said = capsys.readouterr().err
     assert "has no test.events" in said
-    assert "another database (MANYMETRICS_DATABASE), region (AWS_REGION) or account (AWS_PROFILE)" in said
+    assert "check the database (MANYMETRICS_DATABASE), region (AWS_REGION) and account (AWS_PROFILE)" in said
 
 
 @pytest.mark.parametrize("by", ["replay", "backfill"])

@@ -42,7 +42,7 @@ LEFT = '{"device":{"brand":"Acme"},"groupId":"g-1"}'  # of an older processor, f
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder that holds the same batches."""
+    """A data directory that holds the same batches."""
     folder = tmp_path_factory.mktemp("local") / "data"
     lake, window = make_lake(folder), Window()
     for batch in batches():
@@ -168,7 +168,7 @@ def test_sql_of_the_docs_answers_in_athenas_engine_as_on_one_machine(trino: Trin
 
 
 @pytest.mark.usefixtures("filled")
-def test_the_catalogue_tells_every_column_of_tables_and_views(trino: Trino) -> None:
+def test_the_catalog_tells_every_column_of_tables_and_views(trino: Trino) -> None:
     told = trino.ask(
         f"SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = '{NAMESPACE}'"
     )

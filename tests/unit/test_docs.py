@@ -213,7 +213,7 @@ def test_every_former_path_that_is_kept_is_in_upgrading() -> None:
         file.relative_to(folder).with_suffix("")
         for folder in (ROOT / "contract", ROOT / "processor")
         for file in folder.rglob("*.py")
-        if "he former path of" in file.read_text()
+        if "eprecated alias of" in file.read_text()
     ]
 
     assert {".".join(file.parts) for file in files} == {former for former, _ in FORMER}

@@ -78,7 +78,7 @@ def test_books_are_read_as_they_were_written_beside_other_properties() -> None:
     assert parse_books("another", properties) == StreamBooks(stream="another")
 
 
-def test_a_streams_property_has_a_name_that_any_catalogue_takes() -> None:
+def test_a_streams_property_has_a_name_that_any_catalog_takes() -> None:
     name = property_name(ARN)
 
     assert name.removeprefix(PROPERTY_PREFIX).isalnum()

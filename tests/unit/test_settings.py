@@ -85,7 +85,7 @@ def test_a_database_that_glue_or_sql_would_not_take_as_it_is_is_refused_with_whe
 
     assert str(error.value) == (
         "MANYMETRICS_DATABASE takes 1 to 63 lower-case letters, digits and underscores, beginning with a letter, not "
-        f"{text!r}: the Glue database of the tables, as Terraform's output glue_database_name says it"
+        f"{text!r}: the Glue database of the tables, which is Terraform's output glue_database_name"
     )
 
 

@@ -1,8 +1,8 @@
-"""The API's entry point on AWS, on a server or in a container: events go into Kinesis.
+"""The API's entry point for AWS on a server or in a container: writes events to Kinesis.
 
     uvicorn --factory manymetrics_api.aws.app:create_aws_app
 
-Region and credentials are found as every AWS tool finds them; MANYMETRICS_STREAM names the stream, and
+Region and credentials follow the standard AWS configuration; MANYMETRICS_STREAM names the stream, and
 MANYMETRICS_KEYS_PARAMETER the SSM parameter with the write keys.
 """
 
@@ -22,14 +22,14 @@ from manymetrics_api.sinks.kinesis import LINGER_S, KinesisSink
 
 
 def create_aws_app(environ: Mapping[str, str] = os.environ) -> Front:
-    """The API with Kinesis behind it. Raises SettingsError, which says the cure."""
+    """Create the API with a Kinesis sink. Raises SettingsError, which names the fix."""
     from manymetrics_api.app import create_app
 
     settings = Settings.read(environ)
     sink = make_sink(settings, environ)
     keys = make_keys(settings, environ, wait_s=0)
     if isinstance(keys, WatchedKeys):
-        keys.wait(READ_TIMEOUT_S)  # else the first requests would be asked to come again
+        keys.wait(READ_TIMEOUT_S)  # else the first requests would get 503
     return create_app(settings=settings, keys=keys, sink=sink, lifespan=partial(_closing, keys))
 
 
@@ -41,16 +41,16 @@ async def _closing(keys: Keys) -> AsyncIterator[None]:
 
 
 def make_sink(settings: Settings, environ: Mapping[str, str], *, linger_s: float = LINGER_S) -> KinesisSink:
-    """The stream that the settings name. Raises SettingsError."""
+    """Open the stream that the settings name. Raises SettingsError."""
     if not settings.stream:
         raise SettingsError("MANYMETRICS_STREAM is missing: name the Kinesis stream that events go into")
     return KinesisSink(settings.stream, _find_place("kinesis", environ), linger_s=linger_s)
 
 
 def make_keys(settings: Settings, environ: Mapping[str, str], *, wait_s: float) -> Keys:
-    """From the setting, else from the parameter that the settings name, else from the keys file. Raises SettingsError.
+    """Read the keys from the setting, else from the SSM parameter, else from the keys file. Raises SettingsError.
 
-    ``wait_s`` is as WatchedKeys takes it.
+    ``wait_s``: as in WatchedKeys.
     """
     if settings.write_keys:
         return parse_key_list(settings.write_keys)

@@ -1,4 +1,4 @@
-"""An HTTP/1.1 connection to a service that answers in JSON, one exchange at a time, in the event loop's own thread."""
+"""An asyncio HTTP/1.1 client connection to a JSON service, one exchange at a time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ MAX_ANSWER_BYTES = 10_000_000
 
 
 class Answer(NamedTuple):
-    """An HTTP answer; ``keeps``: whether its connection may carry another."""
+    """An HTTP response; ``keeps``: whether its connection can be reused."""
 
     status: int
     body: bytes
@@ -22,12 +22,12 @@ class Connection(asyncio.Protocol):
     _transport: asyncio.Transport
 
     def __init__(self) -> None:
-        self.closed = self.heard = False  # heard: whether any of the answer has come
+        self.closed = self.heard = False  # heard: whether part of the response has arrived
         self._received = b""
         self._answer: asyncio.Future[Answer] | None = None
 
     async def exchange(self, request: bytes) -> Answer:
-        """Raises ConnectionError where it closes before the answer is complete, or is not HTTP."""
+        """Send a request and return the response. Raises ConnectionError if it is incomplete, or not HTTP."""
         if self.closed:
             raise ConnectionResetError
         self.heard, self._received = False, b""
@@ -36,7 +36,7 @@ class Connection(asyncio.Protocol):
         return await self._answer
 
     def close(self) -> None:
-        """Close it, whatever is under way."""
+        """Close the connection immediately."""
         self.closed = True
         self._transport.abort()
 
@@ -68,16 +68,16 @@ class Connection(asyncio.Protocol):
 
 
 def parse_answer(received: bytes) -> Answer | None:
-    """None while it is not whole. Raises ValueError for what is no answer, or too large."""
+    """Parse a response; None while incomplete. Raises ValueError if it is invalid or too large."""
     if len(received) > MAX_ANSWER_BYTES:
-        raise ValueError("an answer that is too large")
+        raise ValueError("response too large")
     head, end, rest = received.partition(b"\r\n\r\n")
     if not end:
         return None
     first, *lines = head.split(b"\r\n")
     version, _, status = first.partition(b" ")
     if not version.startswith(b"HTTP/1."):
-        raise ValueError("an answer that is no HTTP/1")
+        raise ValueError("not an HTTP/1 response")
     named = {name.strip().lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines)}
     keeps = version == b"HTTP/1.1" and named.get(b"connection", b"").lower() != b"close"
     if named.get(b"transfer-encoding", b"").lower() == b"chunked":
@@ -85,7 +85,7 @@ def parse_answer(received: bytes) -> Answer | None:
     else:
         length = int(named[b"content-length"]) if b"content-length" in named else -1
         if length < 0:
-            raise ValueError("an answer without an end")
+            raise ValueError("response without a length")
         body = rest[:length] if len(rest) >= length else None
     return None if body is None else Answer(int(status[:3]), body, keeps)
 
@@ -98,7 +98,7 @@ def _of_chunks(rest: bytes) -> bytes | None:
             return None
         size = int(line.partition(b";")[0], 16)
         if size < 0:
-            raise ValueError("a chunk that is smaller than nothing")
+            raise ValueError("negative chunk size")
         if not size:
             return b"".join(parts) if rest.endswith(b"\r\n") else None
         if len(rest) < size + 2:

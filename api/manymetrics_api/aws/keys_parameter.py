@@ -1,6 +1,6 @@
-"""Write keys from a parameter of AWS Systems Manager (SSM), as a keys file has them.
+"""Read write keys, in the format of the keys file, from a parameter of AWS Systems Manager (SSM).
 
-A SecureString is decrypted; a parameter named /aws/reference/secretsmanager/<name> is that secret.
+A SecureString is decrypted; a parameter named /aws/reference/secretsmanager/<name> refers to that secret.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from manymetrics_api.aws.signed_calls import CallError, Place, SignedClient
 from manymetrics_api.keys import KeysUnavailableError, WriteKey, parse_keys
 
 CALL_TIMEOUT_S = 1.5
-CALLS = 2  # what is lost on the way, or to a freeze of Lambda's, is asked once more
+CALLS = 2  # one retry, for calls lost in transit or in a freeze of Lambda
 READ_TIMEOUT_S = CALLS * CALL_TIMEOUT_S
-# SSM takes 40 reads a second of an account, and hundreds of functions may start at once: each asks again after a pause
-# of its own, while there is time.
+# SSM allows 40 reads per second and account, and hundreds of functions may start at once: each retries after a random
+# pause, while there is time.
 THROTTLED = frozenset({"ThrottlingException", "TooManyUpdates", "RequestLimitExceeded"})
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
-_REFERENCES = "/aws/reference/"  # to what other services hold: they have no version, and come decrypted or not at all
-_FINAL = frozenset({"AccessDeniedException", "ParameterNotFound"})  # the next says the same
+_REFERENCES = "/aws/reference/"  # values of other services: they have no version, and are always decrypted
+_FINAL = frozenset({"AccessDeniedException", "ParameterNotFound"})  # not worth a retry
 
 
 class _Parameter(msgspec.Struct, frozen=True):
     value: str = msgspec.field(name="Value")
     version: int = msgspec.field(default=0, name="Version")
-    # A parameter that is recreated begins at version 1 again.
+    # A recreated parameter starts at version 1 again.
     modified_at: float = msgspec.field(default=0.0, name="LastModifiedDate")
 
 
@@ -37,10 +37,10 @@ class _Answer(msgspec.Struct):
 
 
 class KeysParameter:
-    """``read`` blocks for READ_TIMEOUT_S at most; where the keys have changed, for twice that.
+    """``read`` blocks for at most READ_TIMEOUT_S; twice that if the keys have changed.
 
-    KMS takes money for each decryption. So what was decrypted is kept, and from then on the parameter is asked for as
-    it is stored, until its version is another.
+    KMS charges for each decryption. So the decrypted value is cached, and the parameter is then read encrypted until
+    its version changes.
     """
 
     def __init__(self, name: str, place: Place) -> None:
@@ -48,17 +48,17 @@ class KeysParameter:
         self._held: _Parameter | None = None
 
     def read(self) -> list[WriteKey]:
-        """Raises KeysUnavailableError, which says why without a key."""
+        """Read the keys. Raises KeysUnavailableError, whose message contains no key."""
         try:
             held = self._held = asyncio.run(self._newest())
         except CallError as error:
             raise KeysUnavailableError(f"SSM parameter {self._name}: {error.code}") from error
         except msgspec.MsgspecError:
-            raise KeysUnavailableError(f"SSM parameter {self._name}: an answer that can't be read") from None
+            raise KeysUnavailableError(f"SSM parameter {self._name}: unreadable response") from None
         return parse_keys(held.value, f"SSM parameter {self._name}")
 
     async def _newest(self) -> _Parameter:
-        """Over a connection a read: it comes seldom, and one that is kept would mostly be closed by then."""
+        """Read the newest version, over a new connection: reads are rare, so a kept one would mostly be closed."""
         client = SignedClient("ssm", "AmazonSSM.", self._place)
         try:
             held = self._held

@@ -1,4 +1,4 @@
-"""AWS Signature Version 4, of what signed_calls sends."""
+"""AWS Signature Version 4, for signed_calls."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class Credentials(NamedTuple):
-    """Who calls. Never logged."""
+    """The caller's credentials. Never logged."""
 
     key_id: str
     secret: str
@@ -18,9 +18,9 @@ class Credentials(NamedTuple):
 
 
 def authorization(headers: Mapping[str, str], body: bytes, credentials: Credentials, region: str, service: str) -> str:
-    """The header that signs ``POST /`` with these headers, all of them, and the body: AWS Signature Version 4.
+    """Return the Authorization header that signs ``POST /`` with all of these headers and the body.
 
-    Names are in lower case, and x-amz-date is among them.
+    Header names are in lower case, and include x-amz-date.
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
     """
     names = sorted(headers)
@@ -33,7 +33,7 @@ def authorization(headers: Mapping[str, str], body: bytes, credentials: Credenti
     return f"AWS4-HMAC-SHA256 Credential={credentials.key_id}/{scope}, SignedHeaders={signed}, Signature={signature}"
 
 
-@lru_cache(4)  # a day's, of each service
+@lru_cache(4)  # per day and service
 def _signing_key(secret: str, scope: str) -> bytes:
     key = f"AWS4{secret}".encode()
     for part in scope.split("/"):

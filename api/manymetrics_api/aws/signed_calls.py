@@ -1,8 +1,8 @@
-"""Signed JSON calls of AWS's services, without boto3, whose loading takes a Lambda's cold start four times over.
+"""Signed JSON calls to AWS services, without boto3, whose import takes four times a Lambda cold start.
 
-Credentials are those in the environment, as Lambda gives them; anywhere else AWS's own C runtime (awscrt) finds them,
-and is loaded only then: its random numbers alone take 30 ms of CPU to set up. A call goes over asyncio, in the thread
-that waits for it: awscrt's own HTTP hands every call to a thread and back, twice the CPU (2026-11-25).
+Credentials come from the environment, as on Lambda; otherwise AWS's C runtime (awscrt) finds them, and is imported only
+then: setting up its random numbers takes 30 ms of CPU. Calls use asyncio, in the calling thread: awscrt's own HTTP
+hands every call to a thread and back, twice the CPU (2026-11-25).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _TYPE = "application/x-amz-json-1.1"
 
 
 class CallError(Exception):
-    """A call was not answered 200. ``code``: the service's name for the error, or what went wrong on the way."""
+    """A call did not return 200. ``code``: the service's error code, or the network error."""
 
     def __init__(self, code: str) -> None:
         super().__init__(code)
@@ -40,7 +40,7 @@ class _Error(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where AWS is: ``endpoint`` stands for the service's own, ``ca_bundle`` (PEM) for the system's trust store."""
+    """The AWS endpoint: ``endpoint`` replaces the service's default, ``ca_bundle`` (PEM) the system's trust store."""
 
     region: str
     endpoint: str | None = None
@@ -48,9 +48,9 @@ class Place:
 
 
 class SignedClient:
-    """Calls of one service over connections that are kept. A connection carries one call at a time.
+    """Calls to one service over pooled connections. A connection carries one call at a time.
 
-    ``targets`` is what stands before an action in X-Amz-Target. Used from one event loop.
+    ``targets``: the prefix of actions in X-Amz-Target. For use from one event loop.
     """
 
     def __init__(self, service: str, targets: str, place: Place) -> None:
@@ -64,13 +64,13 @@ class SignedClient:
         self._idle: list[Connection] = []
 
     async def call(self, action: str, content: dict[str, Any], timeout_s: float) -> bytes:
-        """The body of a 200. Raises CallError."""
+        """Call an action; returns the body of a 200. Raises CallError."""
         body = msgspec.json.encode(content)
         try:
             async with asyncio.timeout(timeout_s):
                 request = self._request(action, body, await _credentials())
                 status, answer = await self._exchange(request)
-        except OSError as error:  # a timeout, a failed handshake and a refused connection, too
+        except OSError as error:  # includes timeouts, failed handshakes and refused connections
             raise CallError(type(error).__name__) from error
         if status != 200:
             raise CallError(_error_code(status, answer))
@@ -83,7 +83,7 @@ class SignedClient:
         self._idle.clear()
 
     async def _exchange(self, request: bytes) -> tuple[int, bytes]:
-        """Over a connection that is kept; where it was closed meanwhile, as during a freeze, over a new one."""
+        """Exchange over a pooled connection; if it was closed meanwhile, as during a freeze, over a new one."""
         while self._idle:
             connection = self._idle.pop()
             try:
@@ -98,7 +98,7 @@ class SignedClient:
     async def _exchange_over(self, connection: Connection, request: bytes) -> tuple[int, bytes]:
         try:
             answer = await connection.exchange(request)
-        except BaseException:  # given up, too: an answer that comes now must not be taken for the next one's
+        except BaseException:  # includes cancellation: a late response must not be read as the next one's
             connection.close()
             raise
         if answer.keeps and not connection.closed:
@@ -123,7 +123,7 @@ class SignedClient:
 
 
 async def _credentials() -> Credentials:
-    """Find credentials as every AWS tool does: environment, else profiles, the container, the machine."""
+    """Find credentials in the standard order: environment, profiles, container, instance."""
     key_id, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
     if key_id and secret:
         return Credentials(key_id, secret, os.environ.get("AWS_SESSION_TOKEN"))
@@ -138,7 +138,7 @@ async def _credentials() -> Credentials:
 
 @cache
 def _chain() -> Any:  # noqa: ANN401  # awscrt has no types
-    """It keeps those that expire, and fetches others in time."""
+    """Return awscrt's provider chain, which caches and refreshes credentials."""
     from awscrt import auth, io
 
     return auth.AwsCredentialsProvider.new_default_chain(io.ClientBootstrap.get_or_create_static_default())
@@ -150,11 +150,11 @@ def _make_tls(ca_bundle: str | None) -> ssl.SSLContext:
 
 
 async def _outcome(future: concurrent.futures.Future[Any]) -> Any:  # noqa: ANN401  # awscrt has no types
-    """Wait for what awscrt does. Giving up leaves its future alone: it would still set it, and fail.
+    """Wait for awscrt's future. Cancellation leaves it uncancelled: awscrt would still set it, and fail.
 
     asyncio.wrap_future and shield do the same with three futures, and a sixth of a call's CPU (2026-11-25).
     """
-    if not future.done():  # they are there at once where they were found before
+    if not future.done():  # already done if they are cached
         loop = asyncio.get_running_loop()
         done = loop.create_future()
         future.add_done_callback(lambda _: _wake(loop, done))
@@ -163,7 +163,7 @@ async def _outcome(future: concurrent.futures.Future[Any]) -> Any:  # noqa: ANN4
 
 
 def _wake(loop: asyncio.AbstractEventLoop, done: asyncio.Future[None]) -> None:
-    """From awscrt's thread; a loop that is closed meanwhile has nobody who waits."""
+    """Wake the waiter from awscrt's thread; a closed loop has no waiter."""
     with suppress(RuntimeError):
         loop.call_soon_threadsafe(_set, done)
 

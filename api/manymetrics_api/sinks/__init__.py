@@ -1,4 +1,4 @@
-"""Where accepted records go. A record is durable when its sink says STORED, and only then is a request answered 200."""
+"""The sinks for accepted records. A record is durable if its sink returns STORED; only then is 200 returned."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ class SinkResult(Enum):
 
 
 class Sink(Protocol):
-    """One result per record, same order; never raises for one record."""
+    """Stores records. One result per record, in the same order; never raises for single records."""
 
     async def put(self, records: Sequence[bytes]) -> list[SinkResult]:
-        """Durable where it says STORED."""
+        """Store records, durable if the result is STORED."""
 
     async def ready(self) -> bool:
-        """Whether a put would be stored now; tries it."""
+        """Test whether a put would be stored now."""
 
     async def close(self) -> None:
-        """Wait for what is under way."""
+        """Wait for pending puts."""
 
 
 class MemorySink:
-    """Keeps records in a list, or nothing at all: for tests and for measuring all but the store."""
+    """Keeps records in a list, or discards them: for tests, and for measuring everything but the store."""
 
     def __init__(self, *, keep: bool = True) -> None:
         self.records: list[bytes] = []
@@ -47,4 +47,4 @@ class MemorySink:
         return self.result is SinkResult.STORED
 
     async def close(self) -> None:
-        """Nothing to wait for."""
+        """Do nothing."""

@@ -1,7 +1,7 @@
-"""The durable stream on AWS: records into Kinesis, each known to have landed before its request is answered.
+"""The durable stream on AWS: writes records to Kinesis, each confirmed before its request is answered.
 
-A record a request, compressed. On a server, records that come within a few milliseconds share one PutRecords call. Only
-what Kinesis did not take is sent again, until the request's time is over.
+One compressed record per request. On a server, records that arrive within a few milliseconds share a PutRecords call.
+Only records that Kinesis did not accept are retried, until the request times out.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from manymetrics_api.sinks import SinkResult
 
 log = logging.getLogger("manymetrics.kinesis")
 
-MAX_RECORDS_A_CALL = 500  # Kinesis's own
-MAX_BYTES_A_CALL = 4_500_000  # it takes 5 MiB, partition keys counted
+MAX_RECORDS_A_CALL = 500  # Kinesis's limit
+MAX_BYTES_A_CALL = 4_500_000  # Kinesis's limit is 5 MiB, including partition keys
 LINGER_S = 0.005  # how long a record on a server waits for others, to share a call
 PUT_TIMEOUT_S = 5.0  # from put to "can't store"
-CALL_TIMEOUT_S = 2.0  # one call, its connection included: what takes longer is sent again over another
+CALL_TIMEOUT_S = 2.0  # one call, including connecting: slower ones are retried over another connection
 BACKOFF_S, MAX_BACKOFF_S = 0.05, 1.0
 _THROTTLED = frozenset(
     {
@@ -40,7 +40,7 @@ _THROTTLED = frozenset(
 )
 
 
-UNREADABLE = "an answer that can't be read"
+UNREADABLE = "unreadable response"
 
 
 class _Result(msgspec.Struct):
@@ -61,7 +61,7 @@ class _Summary(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Waiting:
-    """A record on its way, and who waits for it."""
+    """A pending record, and its waiter."""
 
     data: bytes
     future: asyncio.Future[SinkResult]
@@ -69,10 +69,10 @@ class _Waiting:
 
 
 class KinesisSink:
-    """A stream of Kinesis as a sink.
+    """A Kinesis stream as a sink.
 
-    ``linger_s`` is how long a record waits for others to share its call: 0 where one request comes at a time.
-    Used from one event loop.
+    ``linger_s``: how long a record waits for others to share its call: 0 if requests come one at a time.
+    For use from one event loop.
     """
 
     def __init__(self, stream: str, place: Place, *, linger_s: float = LINGER_S) -> None:
@@ -83,7 +83,7 @@ class KinesisSink:
         self._calls: set[asyncio.Task[None]] = set()
 
     async def put(self, records: Sequence[bytes]) -> list[SinkResult]:
-        """Like ``Sink.put``. Answers within PUT_TIMEOUT_S."""
+        """Like ``Sink.put``. Returns within PUT_TIMEOUT_S."""
         loop, until = asyncio.get_running_loop(), time.monotonic() + PUT_TIMEOUT_S
         waiting = [_Waiting(compress(record), loop.create_future(), until) for record in records]
         self._waiting += waiting
@@ -94,7 +94,7 @@ class KinesisSink:
         return [await record.future for record in waiting]
 
     async def ready(self) -> bool:
-        """Like ``Sink.ready``: whether the stream is there and takes records."""
+        """Like ``Sink.ready``: whether the stream exists and accepts records."""
         try:
             answer = await self._client.call("DescribeStreamSummary", {"StreamName": self._stream}, CALL_TIMEOUT_S)
             status = msgspec.json.decode(answer, type=_Summary).stream.status
@@ -109,7 +109,7 @@ class KinesisSink:
         self._client.close()
 
     def _flush(self) -> None:
-        """Start a call for what waits: several where one can't hold it."""
+        """Start a call for the waiting records: several if one can't hold them."""
         if self._flush_soon is not None:
             self._flush_soon.cancel()
             self._flush_soon = None
@@ -126,7 +126,7 @@ class KinesisSink:
             call.add_done_callback(self._calls.discard)
 
     async def _store(self, records: list[_Waiting]) -> None:
-        """Send until all have landed, or the time of the oldest is over."""
+        """Send until all are stored, or the oldest times out."""
         until, backoff_s = min(record.until for record in records), BACKOFF_S
         result = SinkResult.UNAVAILABLE
         try:
@@ -135,21 +135,21 @@ class KinesisSink:
                 for record in set(records).difference(failed):
                     _answer(record, SinkResult.STORED)
                 records = failed
-                wait_s = backoff_s * random.uniform(0.5, 1)  # noqa: S311  # spreads senders, and hides nothing
+                wait_s = backoff_s * random.uniform(0.5, 1)  # noqa: S311  # jitter, not security
                 if not records or time.monotonic() + wait_s >= until:
                     return
                 await asyncio.sleep(wait_s)
                 backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
-        except Exception:  # whatever it is: these are waited for
-            log.exception("a call of Kinesis failed")
+        except Exception:  # any error: the records have waiters
+            log.exception("a Kinesis call failed")
         finally:
             for record in records:
                 _answer(record, result)
 
     async def _send(self, records: list[_Waiting], until: float) -> tuple[list[_Waiting], SinkResult]:
-        """One PutRecords. Those that did not land, and what is to be said of them."""
+        """Send one PutRecords; returns the records that were not stored, and their result."""
         entries = [
-            # A random key each: order is kept within a record, and shards are filled alike.
+            # A random key each: order is kept within a record, and shards are filled evenly.
             {"Data": base64.b64encode(record.data).decode(), "PartitionKey": secrets.token_hex(8)}
             for record in records
         ]
@@ -167,7 +167,7 @@ class KinesisSink:
         failed = [record for record, code in zip(records, codes, strict=True) if code is not None]
         if failed:
             facts = {"failed": len(failed), "of": len(records), "codes": sorted({code for code in codes if code})}
-            log.warning("Kinesis did not take every record", extra={"facts": facts})
+            log.warning("Kinesis did not accept every record", extra={"facts": facts})
         throttled = any(code in _THROTTLED for code in codes)
         return failed, SinkResult.THROTTLED if throttled else SinkResult.UNAVAILABLE
 

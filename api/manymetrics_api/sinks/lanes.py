@@ -1,10 +1,10 @@
-"""Which requests wait aside, so that the events of others don't wait behind them.
+"""Divert heavy requests to a second lane, so that the events of others don't wait behind them.
 
-A request is heavy that weighs over HEAVY_REQUEST (records.weight), or whose owner has sent more than HEAVY_OWNER within
-WINDOW_S. It is as durable as any; its records join the stream once there is nothing else to commit.
+A request is heavy if it weighs over HEAVY_REQUEST (records.weight), or its owner has sent more than HEAVY_OWNER within
+WINDOW_S. It is as durable as others; its records join the stream once there is nothing else to commit.
 
-The owner is a project and a kind of key: who floods with the key that is in a page holds up no event of the project's
-servers. A record does not tell one key of a kind from another.
+The owner is a project and a kind of key, so flooding with a page's browser key doesn't delay events of the project's
+servers. Records don't distinguish keys of the same kind.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import NamedTuple
 from manymetrics.records import owner_and_weight
 
 HEAVY_REQUEST = 1_000_000
-HEAVY_OWNER = 32_000_000  # 30,000 usual events: about what is committed in a second
+HEAVY_OWNER = 32_000_000  # 30,000 typical events: about what is committed per second
 WINDOW_S = 2.0
-MAX_ASIDE = 512_000_000  # of one owner's; half a minute of commits. Past it, its heavy requests are not taken
+MAX_ASIDE = 512_000_000  # per owner: half a minute of commits. Past it, the owner's heavy requests are rejected
 
 
 class Load(NamedTuple):
-    """A request's: whose it is, what each of its records weighs, and whether it is to wait aside."""
+    """A request's owner, the weight of each of its records, and whether it is diverted."""
 
     owner: str
     weights: list[int]
@@ -31,7 +31,7 @@ class Load(NamedTuple):
 
 
 class Lanes:
-    """Remembers what each owner has sent of late. For one thread."""
+    """Tracks how much each owner has sent recently. Not thread-safe."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -39,7 +39,7 @@ class Lanes:
         self._until = 0.0
 
     def judge(self, records: Sequence[bytes]) -> Load:
-        """Weigh a request's records, and decide whether they wait aside."""
+        """Weigh a request's records, and decide whether to divert them."""
         now = self._clock()
         if now >= self._until:
             self._sent.clear()

@@ -1,17 +1,17 @@
-"""The durable stream of one machine: SQLite, with the (shard, sequence) contract of Kinesis. Both of its ends.
+"""The durable stream of one machine: SQLite, with the (shard, sequence) contract of Kinesis; writer and reader.
 
-    LocalStream   the API's end: a sink whose 200 means on the disk
-    LocalSource   the committer's end: reads in order, notes outcomes for `tail`, drops what is long committed
+    LocalStream   for the API: a sink that returns STORED once a record is on the disk
+    LocalSource   for the committer: reads in order, notes outcomes for `tail`, drops records some time after commit
 
-What is heavy (lanes) waits in a table of its own, without a sequence number, until the committer has read all else.
+Heavy records (lanes) wait in a separate table, without a sequence number, until the committer has read all others.
 
-A sequence number is never used twice, and numbers are committed in order, since SQLite has one writer. The file holds
-an incarnation of its own: one that is deleted and made again is another stream, whose numbers start again.
+Sequence numbers are never reused, and become visible in order, since SQLite has one writer. Each file has its own
+incarnation: a recreated file is another stream, whose numbers start again.
 
-An older copy of the file that was put back would give numbers again that were committed already. So who opens it to
-write asks the tables how far they are; a stream that is behind them gets a new incarnation. So does every file that was
-put in place of another under a server, or written over it: the committer may still read the other one. The file also
-notes which state of the tables it was committed to last, by which an older copy of the catalogue is known.
+An older copy of the file would reuse numbers that were committed already. So the writer asks the tables for their
+watermark when it opens the file; a stream behind it gets a new incarnation. So does every file that replaced or
+overwrote another while a server runs, since the committer may still read the other one. The file also notes the last
+state of the tables that it was committed to, which reveals an older copy of the catalog.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from manymetrics_api.sinks.lanes import MAX_ASIDE, Lanes
 
 log = logging.getLogger("manymetrics.stream")
 
-SHARD = "shard-000000000000"  # the one shard, named as Kinesis names its first
+SHARD = "shard-000000000000"  # the only shard, named like Kinesis's first
 PUT_TIMEOUT_S = 1.5  # from put to "can't store": with parsing, a request is answered within 2 s
-COMPRESS_OVER_BYTES = 4_096  # a page: what takes several costs more CPU to write than to compress (2026-11-25)
+COMPRESS_OVER_BYTES = 4_096  # a page: writing several pages costs more CPU than compressing (2026-11-25)
 _LOCK_WAIT_S = 1.0
 _CLOCK_TICK_NS = 20_000_000  # two writes this near may leave the same time of a file
 _LOOK_ASIDE_S = 1.0
-ADMIT_EVERY_S = 5.0  # under a backlog that has no end, what is heavy gets its share
-KEEP_COMMITTED_S = 60  # how long a committed record stays, so that `tail` can show its outcome
+ADMIT_EVERY_S = 5.0  # under a permanent backlog, heavy records get their share
+KEEP_COMMITTED_S = 60  # how long a committed record is kept, so that `tail` can show its outcome
 
 _SCHEMA = """
 create table if not exists stream (
@@ -71,16 +71,16 @@ with recursive owners (owner) as (
     select (select min(owner) from heavy where heavy.owner > owners.owner) from owners where owner is not null
 )
 select owner from owners where owner is not null
-"""  # each by a look into the index: heavy may be long
+"""  # each by an index lookup: heavy may be long
 _GIVEN = "select incarnation, coalesce((select seq from sqlite_sequence where name = 'records'), 0) from stream"
 
 
 def open_stream(path: Path) -> sqlite3.Connection:
-    """Open the stream's database, or make it, with an incarnation of its own.
+    """Open the stream's database, or create it with a new incarnation.
 
     ``synchronous=FULL``: a commit returns after the log is on the disk.
     """
-    # A whole path: SQLite may take a relative one that begins with `file:` for a URI.
+    # An absolute path: SQLite may read a relative one that begins with `file:` as a URI.
     connection = sqlite3.connect(path.absolute(), timeout=_LOCK_WAIT_S, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("pragma auto_vacuum=incremental")
@@ -103,7 +103,7 @@ def _is_made(connection: sqlite3.Connection) -> bool:
 
 
 def _make(connection: sqlite3.Connection) -> None:
-    """Make what isn't there; an older version made a part of it."""
+    """Create what is missing; an older version created a part of it."""
     for statement in filter(str.strip, _SCHEMA.split(";")):
         connection.execute(statement)
     if "begins_after" not in _columns(connection, "stream"):
@@ -125,20 +125,20 @@ def _columns(connection: sqlite3.Connection, table: str) -> set[str]:
 
 
 def stream_name(connection: sqlite3.Connection) -> str:
-    """The stream's name, with its incarnation."""
+    """Return the stream's name, with its incarnation."""
     return _given_by(connection).stream
 
 
 def leave_incarnation(connection: sqlite3.Connection, watermark: int, *, given: int | None = None) -> bool:
-    """Begin a new incarnation where the stream is behind ``watermark``, up to which the tables have it.
+    """Start a new incarnation if the stream is behind ``watermark``, up to which the tables have it.
 
-    ``given``: the file was put in place of another, whose numbers went so far. Then it begins one in any case, since
-    the other is still being read, maybe, under the same name.
+    ``given``: the file replaced another, whose numbers went so far. Then it always starts one, since the other may
+    still be read under the same name.
 
-    What was committed is dropped. The records that wait get new numbers, past all that the old name ever had, so that
-    nothing which is noted of the old ones is taken for theirs. Those that the committer read under the old name too
-    are duplicates, known by their message ids; so are heavy ones, of which nobody can tell whether they were committed.
-    An event without a message id has its place for one: it is stored twice then. Returns whether that was so.
+    Committed records are dropped. Waiting records get new numbers, past all numbers of the old name, so that notes on
+    the old ones don't apply to them. Those that the committer also read under the old name are duplicates, detected by
+    their message ids; so are heavy ones, of which it is unknown whether they were committed. An event without a message
+    id is identified by its position, so it is stored twice then. Returns whether a new incarnation was started.
     """
     connection.execute("begin immediate")
     try:
@@ -167,11 +167,11 @@ def _leave(connection: sqlite3.Connection, watermark: int, past: int) -> None:
 
 
 class _ReplacedError(Exception):
-    """The database is not as this process left it."""
+    """The database was changed or replaced by another process."""
 
 
 class _Given(NamedTuple):
-    """Up to which number a stream's records were stored here, and its name."""
+    """The last number stored by this process, and the stream's name."""
 
     stream: str
     last: int
@@ -187,28 +187,27 @@ class _Put(NamedTuple):
 class LocalStream:
     """The durable stream of one machine: SQLite, with the (shard, sequence) contract of Kinesis.
 
-    Puts of many requests share one commit: a thread takes what has come since its last, and each request waits for
-    the commit that holds its records. After an error the database is opened again, so a full disk that has room again,
-    or a file that was replaced, needs no restart.
+    Group commit: a thread stores all puts since its last commit, and each request waits for the commit of its records.
+    After an error the database is reopened, so no restart is needed after a full disk or a replaced file.
 
-    ``watermark``: up to which sequence number the tables have a stream, by its name; -1 where they have none of it.
-    It is asked when the file is opened, and may raise: then nothing is stored until it can be told.
+    ``watermark``: returns up to which sequence number the tables have a stream, by its name; -1 for none of it. Called
+    when the file is opened; it may raise: then nothing is stored until it succeeds.
     """
 
     def __init__(self, path: Path, watermark: Callable[[str], int] = lambda _name: -1) -> None:
         self._path, self._watermark = path, watermark
-        self._waiting: SimpleQueue[_Put | None] = SimpleQueue()  # None: no more will come
+        self._waiting: SimpleQueue[_Put | None] = SimpleQueue()  # None: closed
         self._thread: threading.Thread | None = None
         self._connection: sqlite3.Connection | None = None
         self._inode = self._written_at = 0
         self._given: _Given | None = None
         self._lanes = Lanes()
-        self._aside: dict[str, int] = {}  # by owner: what waits in `heavy`, as of a moment ago
+        self._aside: dict[str, int] = {}  # weight in `heavy` by owner, slightly outdated
         self._aside_until = 0.0
-        self._trouble = ""  # what was logged last, while nothing can be stored
+        self._trouble = ""  # the last logged error, while nothing can be stored
 
     async def put(self, records: Sequence[bytes]) -> list[SinkResult]:
-        """Like ``Sink.put``. Answers within PUT_TIMEOUT_S; what it then still finds waiting is never stored."""
+        """Like ``Sink.put``. Returns within PUT_TIMEOUT_S; records still waiting then are never stored."""
         if self._thread is None:
             self._start()
         loop = asyncio.get_running_loop()
@@ -260,10 +259,10 @@ class LocalStream:
                 refused = self._commit(puts)
             result = SinkResult.STORED
             if self._trouble:
-                log.info("the stream stores again")
+                log.info("the stream can store again")
                 self._trouble = ""
-        except Exception as error:  # whatever it is: this thread must live, and these be told
-            if str(error) != self._trouble:  # not for each request
+        except Exception as error:  # any error: the thread must survive, and the waiters be notified
+            if str(error) != self._trouble:  # once, not per request
                 log.warning("the stream can't store: %s", error, exc_info=error)
                 self._trouble = str(error)
             self._drop_connection()
@@ -278,7 +277,7 @@ class LocalStream:
             loop.call_soon_threadsafe(_resolve, for_it, result)
 
     def _commit(self, puts: list[_Put]) -> list[_Put]:
-        """Returns those that are not taken, since too much of their owner's waits aside."""
+        """Commit puts; returns those rejected because too much of their owner's is waiting in `heavy`."""
         connection = self._live_connection()
         self._look_aside(connection)
         now = time.time_ns() // 1_000
@@ -300,7 +299,7 @@ class LocalStream:
         try:
             here = _given_by(connection)
             self._check_is_the_same(here)
-            if any(not all(put.records) for put in puts):  # somebody asks whether it can be written
+            if any(not all(put.records) for put in puts):  # a readiness probe
                 connection.execute("update stream set probe = probe + 1")
             connection.executemany("insert into records (arrived_at, data, weight) values (?, ?, ?)", rows)
             if heavy:
@@ -320,7 +319,7 @@ class LocalStream:
             self._aside_until = now + _LOOK_ASIDE_S
 
     def _live_connection(self) -> sqlite3.Connection:
-        """The open database, if it is still the file at the path: else 200 would speak of a file that is gone."""
+        """Return the open database, if it is still the file at the path: else 200 would refer to a deleted file."""
         if self._connection is not None:
             try:
                 file = os.stat(self._path)  # noqa: PTH116  # on every commit
@@ -337,7 +336,7 @@ class LocalStream:
             before = self._given if inode != self._inode or self._is_other(here) else None
             given = before.last if before is not None else None
             if leave_incarnation(connection, self._watermark(here.stream), given=given):
-                log.warning("the stream is another file, or an older copy, and gets a new name: the committer goes on")
+                log.warning("the stream was replaced, or is an older copy; starting a new incarnation")
             self._inode, self._given = inode, _given_by(connection)
         except BaseException:
             connection.close()
@@ -356,7 +355,7 @@ class LocalStream:
             raise _ReplacedError
 
     def _is_other(self, here: _Given) -> bool:
-        """Whether what is here can't be what this process left: the committer only adds numbers, for heavy records."""
+        """Return whether the content isn't what this process left: the committer only adds heavy records."""
         return self._given is not None and (here.stream != self._given.stream or here.last < self._given.last)
 
     def _drop_connection(self) -> None:
@@ -386,7 +385,7 @@ def _resolve(puts: list[_Put], result: SinkResult) -> None:
 
 
 class SeenTable(NamedTuple):
-    """Which state of a table the stream was committed to."""
+    """The state of a table that the stream was committed to."""
 
     table_name: str
     table_uuid: str
@@ -403,14 +402,14 @@ class LocalRecord(NamedTuple):
 
 
 class LocalSource:
-    """The committer's end. Opened per call where it writes, so that it never holds a lock the API waits for.
+    """The reader, for the committer. Opens the database per write, so that it never holds a lock the API waits for.
 
-    ``admits``: a read puts heavy records into the stream, behind all others, as far as it has room for more. So an
-    event waits for no more of them than one read takes.
+    ``admits``: a read moves heavy records to the end of the stream, as far as it has room. So an event waits for at
+    most one read's worth of them.
 
-    ``read``, ``put_outcomes`` and ``drop_committed`` are about the stream that ``name`` last named. When its file was
-    deleted and made again, ``name`` names the old one, which is still open here, until a ``read`` that came after found
-    no more in it: what it still held had been acknowledged.
+    ``read``, ``put_outcomes`` and ``drop_committed`` refer to the stream that ``name`` last returned. After its file
+    was recreated, ``name`` returns the old one, which is still open here, until a later ``read`` found no more in it:
+    its records had been acknowledged.
     """
 
     def __init__(self, path: Path, *, admits: bool = True) -> None:
@@ -421,7 +420,7 @@ class LocalSource:
         self._admitted_at = float("-inf")
 
     def name(self) -> str:
-        """The stream's name, with its incarnation. Raises sqlite3.Error or OSError."""
+        """Return the stream's name, with its incarnation. Raises sqlite3.Error or OSError."""
         if self._emptied:
             self.close()
         name = stream_name(self._named())
@@ -429,7 +428,7 @@ class LocalSource:
         return name
 
     def read(self, after: int, max_events: int, max_bytes: int) -> list[LocalRecord]:
-        """Records past a sequence number, in order, up to about so many events and bytes.
+        """Read records past a sequence number, in order, up to about so many events and bytes.
 
         Raises sqlite3.Error or OSError.
         """
@@ -439,7 +438,7 @@ class LocalSource:
         if self._admits and room > 0 and self._admit(room, max_events):
             records += self._read(records[-1].sequence if records else after, max_events, room)
         elif self._admits and room <= 0 and time.monotonic() - self._admitted_at > ADMIT_EVERY_S:
-            self._admit(MAX_RECORD_WEIGHT, max_events)  # behind what waits already
+            self._admit(MAX_RECORD_WEIGHT, max_events)  # behind the waiting records
         self._emptied = self._replaced and not records
         return records
 
@@ -458,9 +457,9 @@ class LocalSource:
         return records
 
     def _admit(self, max_bytes: int, max_events: int) -> bool:
-        """Move heavy records to the end of the stream. Whether there were any.
+        """Move heavy records to the end of the stream; returns whether there were any.
 
-        The next is of the owner of whose least was moved, and of its records the one that came first.
+        Picks the owner with the least moved so far, and of its records the oldest.
         """
         connection = self._named()
         owners = [owner for (owner,) in connection.execute(_OWNERS)]
@@ -491,7 +490,7 @@ class LocalSource:
         return True
 
     def outcomes(self, after: int) -> list[tuple[int, bytes]]:
-        """Sequence number and, for each event, its outcome; in order. Raises sqlite3.Error or OSError."""
+        """Return sequence numbers with the outcome of each event, in order. Raises sqlite3.Error or OSError."""
         return (
             self._open()
             .execute("select sequence, outcomes from outcomes where sequence > ? order by sequence", (after,))
@@ -499,7 +498,7 @@ class LocalSource:
         )
 
     def pending(self, after: int) -> tuple[int, int | None]:
-        """How many records wait past a sequence number, and when the oldest arrived (microseconds since 1970)."""
+        """Return how many records wait past a sequence number, and the oldest's arrival (microseconds since 1970)."""
         row = (
             self._open()
             .execute(
@@ -512,7 +511,7 @@ class LocalSource:
         return row[0], row[1]
 
     def stalled_s(self) -> float:
-        """For how long records have waited without any commit; 0 where none waits. Seconds.
+        """Return for how many seconds records have waited without any commit; 0 if none waits.
 
         Raises sqlite3.Error or OSError.
         """
@@ -530,37 +529,37 @@ class LocalSource:
         return float(max(0.0, time.time() - max(min(firsts)[0] / 1_000_000, committed_at or 0)))
 
     def seen(self) -> list[SeenTable]:
-        """The state of each table that the stream was committed to last. Raises sqlite3.Error or OSError."""
+        """Return the state of each table that the stream was last committed to. Raises sqlite3.Error or OSError."""
         query = "select table_name, table_uuid, metadata_location from seen order by table_name"
         return [SeenTable(*row) for row in self._named().execute(query)]
 
     def missing(self, after: int) -> int:
-        """How many records past a sequence number were dropped. Raises sqlite3.Error or OSError."""
+        """Return how many records past a sequence number were dropped. Raises sqlite3.Error or OSError."""
         (kept,) = self._open().execute("select count(*) from records where sequence > ?", (after,)).fetchone()
         (begins_after,) = self._open().execute("select begins_after from stream").fetchone()
         return int(max(0, self.last_sequence() - max(after, begins_after)) - kept)
 
     def forget_seen(self) -> None:
-        """Take the tables as they are from now on. Raises sqlite3.Error or OSError."""
+        """Accept the tables' current state from now on. Raises sqlite3.Error or OSError."""
         self._open().execute("delete from seen")
 
     def put_outcomes(self, outcomes: Iterable[tuple[int, bytes]], seen: Iterable[tuple[str, str, str]] = ()) -> None:
-        """Note the results of committed records, for `tail`, and the state of the tables that has them."""
+        """Note the outcomes of committed records, for `tail`, and the state of the tables with them."""
         now = int(time.time())
         rows = [(sequence, now, marks) for sequence, marks in outcomes]
         connection = self._named()
         with connection:
-            connection.execute("begin immediate")  # so that the disk is waited for once, and not for each record
+            connection.execute("begin immediate")  # so that the disk is synced once, not per record
             connection.executemany("insert or replace into outcomes values (?, ?, ?)", rows)
             connection.executemany("insert or replace into seen values (?, ?, ?)", seen)
 
     def mark_committed(self, up_to: int) -> None:
-        """Note that the tables have what is up to here, where nothing was noted of it: it is not a commit of now."""
+        """Note a watermark of earlier commits whose outcomes were not noted."""
         mark = "insert or ignore into outcomes values (?, ?, x'')"
         self._named().execute(mark, (up_to, int(time.time())))
 
     def drop_committed(self, up_to: int, *, keep_s: float = KEEP_COMMITTED_S) -> int:
-        """Drop records that were committed so long ago, and give their room back. Returns how many."""
+        """Drop records committed at least so long ago, and free their space. Returns how many."""
         connection = self._named()
         before = int(time.time() - keep_s)
         last = connection.execute(
@@ -570,22 +569,22 @@ class LocalSource:
             return 0
         connection.execute("delete from outcomes where sequence <= ?", (last,))
         dropped = connection.execute("delete from records where sequence <= ?", (last,)).rowcount
-        connection.executescript("pragma incremental_vacuum")  # `execute` takes but one step of it, which frees a page
+        connection.executescript("pragma incremental_vacuum")  # `execute` runs only one step, which frees one page
         return dropped
 
     def last_sequence(self) -> int:
-        """The highest sequence number so far; 0 before the first."""
+        """Return the highest sequence number so far; 0 before the first."""
         return _given_by(self._open()).last
 
     def leave_incarnation(self, watermark: int) -> bool:
-        """Begin a new incarnation where the stream is behind the tables, as leave_incarnation does."""
+        """Start a new incarnation if the stream is behind the tables, as leave_incarnation does."""
         connection = self._named()
         if _given_by(connection).last >= watermark:
             return False  # without waiting for a lock
         return leave_incarnation(connection, watermark)
 
     def scrub(self, up_to: int) -> None:
-        """Drop committed records now, and write over what they left in the file. Raises sqlite3.Error where busy."""
+        """Drop committed records now, and overwrite their bytes in the file. Raises sqlite3.Error if busy."""
         connection = self._open()
         connection.execute("pragma secure_delete=on")
         connection.execute("delete from outcomes where sequence <= ?", (up_to,))

@@ -1,11 +1,11 @@
-"""`manymetrics backup`: copy a data folder while its server runs and writes.
+"""`manymetrics backup`: copy a data directory while its server runs and writes.
 
-    catalogue -> stream -> the files that the copied catalogue names -> look at all of it
+    catalog -> stream -> the files that the copied catalog names -> verify the copy
 
-In this order nothing acknowledged is missing or twice: what the copied catalogue lacks is in the copied stream, past
-its watermark, since committed records stay there for a while. Where something went meanwhile, another round begins with
-a newer catalogue: a table's files never change, so it only copies what is new. Until the last look is over, a file in
-the copy makes every command refuse it.
+In this order no acknowledged event is missing or duplicated: what the copied catalog lacks is in the copied stream,
+past its watermark, since committed records stay there for a while. If files are removed meanwhile, another round
+starts with a newer catalog: a table's files never change, so it copies only new ones. Until the copy is verified, a
+marker file in it makes every command refuse it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PROGRESS_EVERY_S = 2.0
 _LOCK_WAIT_S = 30.0
 
 _EXAMPLES = """\
-The copy is a data folder like any other. To restore it, serve it, there or wherever you copy it to:
+The copy is a data directory like any other. To restore it, serve it, from there or from wherever you copy it to:
 
   manymetrics serve --data-dir TO
 
@@ -49,51 +49,51 @@ examples:
 
 
 class BackupError(Exception):
-    """The copy is not whole. The message names the cure."""
+    """The copy is incomplete. The message names the fix."""
 
 
 class _RecordsGoneError(Exception):
-    """Records between the copied tables and the copied stream were dropped meanwhile."""
+    """Records between the copied tables and the copied stream were dropped during the copy."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register ``backup``."""
     parser = subparsers.add_parser(
         "backup",
-        help="copy the data folder while the server runs",
+        help="copy the data directory while the server runs",
         description=(
-            "Copy the stream, the tables and the keys into an empty folder, while the server runs or is stopped. Every "
-            "event that was answered with 200 before it began is in the copy, once. Later erasures don't reach it."
+            "Copy the stream, the tables and the keys into an empty directory, whether or not the server runs. Every "
+            "event that was acknowledged with 200 before the start is in the copy, once. Later erasures don't reach it."
         ),
         epilog=_EXAMPLES,
         formatter_class=KeepExamples,
     )
-    parser.add_argument("to", type=folder, metavar="TO", help="a new or empty folder, outside of the data folder")
+    parser.add_argument("to", type=folder, metavar="TO", help="a new or empty directory, outside the data directory")
     add_data_dir(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what the copy holds, as JSON. 1 where it could not be made whole."""
+    """Print what the copy holds, as JSON. Returns 1 if it could not be completed."""
     data_dir, to = args.data_dir.resolve(), args.to.resolve()
     require_tables(data_dir)
     if (why := why_unusable(to, "name another one")) is not None:
         raise SettingsError(why)
     if to.is_relative_to(data_dir):
-        raise SettingsError(f"{to} is within the data folder {data_dir}: name a folder outside of it")
+        raise SettingsError(f"{to} is within the data directory {data_dir}: name a directory outside it")
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
-        raise SettingsError(f"{to} is not an empty folder: name a new one")
+        raise SettingsError(f"{to} is not an empty directory: name a new one")
     private_files.keep_private()
     os.nice(NICENESS)
     try:
         private_files.make_private(to)
         private_files.write_private(to / UNFINISHED, b"")
     except OSError as error:
-        raise SettingsError(f"{to} can't be written ({error.strerror}): name a folder that can") from error
+        raise SettingsError(f"{to} can't be written ({error.strerror}): name a writable directory") from error
     try:
         held = back_up(data_dir, to)
     except (BackupError, SettingsError, OSError, sqlite3.Error) as error:
-        print(f"manymetrics: {error}. {to} is not whole: remove it, then run this again", file=sys.stderr)
+        print(f"manymetrics: {error}. {to} is incomplete: remove it, then run this again", file=sys.stderr)
         return 1
     (to / UNFINISHED).unlink()
     _sync([to])
@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def back_up(data_dir: Path, to: Path) -> dict[str, object]:
-    """Copy a data folder into an empty one. Returns what the copy holds. Raises BackupError."""
+    """Copy a data directory into an empty one. Returns what the copy holds. Raises BackupError."""
     import duckdb
     from pyiceberg.exceptions import NoSuchTableError, ValidationError
 
@@ -114,14 +114,14 @@ def back_up(data_dir: Path, to: Path) -> dict[str, object]:
         try:
             files = _copy_once(data_dir, to)
             break
-        except (FileNotFoundError, _RecordsGoneError) as error:  # maintenance or an erasure was faster
+        except (FileNotFoundError, _RecordsGoneError) as error:  # removed by maintenance or an erasure
             if isinstance(error, FileNotFoundError) and _states(data_dir) == before:
                 gone = error.filename or error
                 raise BackupError(f"{gone} is gone, and the tables name it: see `manymetrics doctor`") from error
-            print("the tables changed meanwhile: copying what is new", file=sys.stderr)
+            print("the tables changed during the copy: copying what is new", file=sys.stderr)
         except SettingsError:
             raise
-        except (NoSuchTableError, ValidationError, ValueError) as error:  # ValueError: of a damaged manifest
+        except (NoSuchTableError, ValidationError, ValueError) as error:  # ValueError: from a damaged manifest
             said = str(error).splitlines()[0]
             raise BackupError(f"the tables can't be read ({said}): see `manymetrics doctor`") from error
     else:
@@ -130,7 +130,7 @@ def back_up(data_dir: Path, to: Path) -> dict[str, object]:
     if keys.exists():
         private_files.write_private(to / keys.name, keys.read_bytes())
     for path in (to / "warehouse").rglob("*"):
-        if path.is_file() and path not in files:  # of an earlier round
+        if path.is_file() and path not in files:  # from an earlier round
             path.unlink()
     _sync([to / "stream.db", to / "catalog.db", *(path for path in to.rglob("*") if path.is_dir()), to, to.parent])
     try:
@@ -141,7 +141,7 @@ def back_up(data_dir: Path, to: Path) -> dict[str, object]:
 
 
 def _states(data_dir: Path) -> list[str | None]:
-    """The file that says what each table is now."""
+    """Return the current metadata file of each table."""
     from manymetrics_insights.reader.folder import metadata_path
 
     paths = (metadata_path(data_dir, table.name) for table in TABLES)
@@ -149,7 +149,10 @@ def _states(data_dir: Path) -> list[str | None]:
 
 
 def _copy_once(data_dir: Path, to: Path) -> set[Path]:
-    """Returns the files of the tables in the copy. Raises FileNotFoundError, _RecordsGoneError where some went."""
+    """Copy everything once; returns the tables' files in the copy.
+
+    Raises FileNotFoundError or _RecordsGoneError if files or records were removed meanwhile.
+    """
     from manymetrics_processor.lake.lake import Lake
     from manymetrics_processor.lake.local_catalog import open_catalog
     from manymetrics_processor.lake.maintenance import reachable_files
@@ -163,12 +166,12 @@ def _copy_once(data_dir: Path, to: Path) -> set[Path]:
     for table in tables.values():
         named |= reachable_files(table, {}) | {table.metadata_location}
         older |= {entry.metadata_file for entry in table.metadata.metadata_log}
-    # Small ones first: they are removed soonest.
+    # Small files first: maintenance removes them soonest.
     paths = sorted(named, key=lambda location: (not location.endswith((".json", ".avro")), location))
     pairs = [(Path(path_in(str(data_dir), one)), Path(path_in(str(to), one))) for one in paths]
     _copy_files(pairs)
     copied = {target for _, target in pairs}
-    for location in older:  # earlier states, for `recover`: the tables do without
+    for location in older:  # earlier states, for `recover` only: not part of the tables
         source, target = Path(path_in(str(data_dir), location)), Path(path_in(str(to), location))
         with suppress(FileNotFoundError):
             _copy_files([(source, target)])
@@ -177,7 +180,7 @@ def _copy_once(data_dir: Path, to: Path) -> set[Path]:
 
 
 def _copy_database(source: Path, target: Path) -> None:
-    """One state of it, whoever writes meanwhile."""
+    """Copy one consistent state of a database, even while others write to it."""
     if not source.exists():
         return
     for suffix in ("", "-wal", "-shm", "-journal"):
@@ -187,7 +190,7 @@ def _copy_database(source: Path, target: Path) -> None:
 
 
 def _open(source: Path) -> sqlite3.Connection:
-    """Where nobody can write, as on a mounted backup, SQLite could not make the files that a write-ahead log takes."""
+    """Open a database, also in a read-only folder, where SQLite can't create the files of a write-ahead log."""
     from manymetrics_insights.reader.folder import open_read_only
 
     if os.access(source, os.W_OK) and os.access(source.parent, os.W_OK):
@@ -199,9 +202,9 @@ def _open(source: Path) -> sqlite3.Connection:
 
 
 def _note_tables(stream: Path, tables: dict[str, IcebergTable]) -> None:
-    """Make the copied stream the one that was committed to the copied tables: it is a moment younger than they are.
+    """Note the copied tables in the copied stream as its last commit: it is slightly newer than they are.
 
-    Raises _RecordsGoneError where records between the two are gone, which only an erasure does.
+    Raises _RecordsGoneError if records between the two are gone, which only an erasure causes.
     """
     from manymetrics_api.sinks.local_stream import SHARD, LocalSource
     from manymetrics_processor.lake.lake import current_books
@@ -218,7 +221,7 @@ def _note_tables(stream: Path, tables: dict[str, IcebergTable]) -> None:
 
 
 def _copy_files(pairs: Iterable[tuple[Path, Path]]) -> None:
-    """Those that aren't there yet, each whole or under another name. Raises FileNotFoundError."""
+    """Copy the missing files; each appears under its name only when complete. Raises FileNotFoundError."""
     sizes = [(source, target, source.stat().st_size) for source, target in pairs]
     total, done, said_at = sum(size for _, _, size in sizes), 0, time.monotonic()
     for number, (source, target, size) in enumerate(sizes, 1):
@@ -238,7 +241,7 @@ def _copy_files(pairs: Iterable[tuple[Path, Path]]) -> None:
 
 
 def _look(to: Path) -> dict[str, object]:
-    """Open the copy, and count its rows against its books. Raises BackupError."""
+    """Open the copy, and compare its row counts with its books. Raises BackupError."""
     from manymetrics.books import read_books
     from manymetrics_api.sinks.local_stream import SHARD, LocalSource
     from manymetrics_cli.one_machine import check_not_rolled_back

@@ -1,4 +1,4 @@
-"""``manymetrics cost``: what a month on AWS costs, by component, and what that rests on."""
+"""``manymetrics cost``: estimate the monthly AWS cost, by component, with its assumptions."""
 
 from __future__ import annotations
 
@@ -33,25 +33,25 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "cost",
         help="estimate the monthly AWS cost",
         description=(
-            "A month's bill on AWS by component, from list prices and measured milliseconds: what dominates, what the "
-            "next million events cost, where a provisioned stream beats one on demand, and what all that rests on."
+            "Print a month's AWS bill by component, from list prices and measured milliseconds: the largest component, "
+            "the marginal cost per million events, when a provisioned stream beats on-demand, and all assumptions."
         ),
         epilog=_EPILOG,
         formatter_class=KeepExamples,
     )
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--events", type=_events, metavar="N", help="events a month: 50000000, 50e6 or 50M")
+    what.add_argument("--events", type=_events, metavar="N", help="events per month: 50000000, 50e6 or 50M")
     what.add_argument("--markdown", action="store_true", help="the table of docs/cost.md: 1M, 10M, 100M and 1B events")
-    parser.add_argument("--tfvars", type=Path, metavar="FILE", help=".tfvars or .tfvars.json of the deployment")
-    parser.add_argument("--measured", type=Path, metavar="FILE", help="what `make bench` wrote: build/bench.json")
+    parser.add_argument("--tfvars", type=Path, metavar="FILE", help="the deployment's .tfvars or .tfvars.json")
+    parser.add_argument("--measured", type=Path, metavar="FILE", help="the output of `make bench`: build/bench.json")
     parser.add_argument("-o", "--output", choices=("table", "json"), default="table", help="(default: table)")
     for option, default, least, meaning in (
         ("--events-a-request", 20.0, 1, "servers' SDKs send 20 to 100, browsers' 2 to 20"),
         ("--event-bytes", 1_000.0, 1, "size of an event's JSON in bytes"),
-        ("--months-kept", 1.0, 0, "of data in the tables"),
-        ("--peak", 4.0, 1, "how many times the mean the busiest seconds have"),
-        ("--athena-gb", 0.0, 0, "GB that Athena scans in the month"),
-        ("--sdk-loads", 0.0, 0, "of the browser SDK from CloudFront in the month"),
+        ("--months-kept", 1.0, 0, "of data kept in the tables"),
+        ("--peak", 4.0, 1, "ratio of the peak rate to the mean"),
+        ("--athena-gb", 0.0, 0, "GB scanned by Athena per month"),
+        ("--sdk-loads", 0.0, 0, "downloads of the browser SDK from CloudFront per month"),
     ):
         text = f"{meaning} (default: {default:g})"
         parser.add_argument(option, type=number(least), default=default, metavar="N", help=text)
@@ -59,7 +59,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the bill. 2 where a file can't be used."""
+    """Print the bill. Returns 2 if a file can't be used."""
     from manymetrics_cli.cost.measured import MeasuredError, read_measured
     from manymetrics_cli.cost.prices import read_prices
     from manymetrics_cli.cost.report import Report, as_markdown, as_object, as_text
@@ -94,5 +94,5 @@ def _events(text: str) -> float:
     match = re.fullmatch(r"([0-9][0-9_,]*(?:\.[0-9]+)?(?:[eE]\+?[0-9]{1,2})?)([kKmMbB]?)", text)
     events = float(re.sub("[_,]", "", match[1])) * _UNITS[match[2].lower()] if match else 0.0
     if not 1 <= events <= 1e15:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of events: write 50000000, 50e6 or 50M")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of events: write 50000000, 50e6 or 50M")
     return events

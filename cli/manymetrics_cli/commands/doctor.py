@@ -1,4 +1,4 @@
-"""`manymetrics doctor`: look at everything that must be right, and say the cure of what isn't."""
+"""`manymetrics doctor`: check everything the server depends on, and print how to fix what is wrong."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
 
 LOW_DISK_BYTES = 1_000_000_000
 LATE_S = 60
-_PID_CHARACTERS, _MAX_PID = 20, 2**31 - 1  # of what a process writes down of itself
-_ANSWER_BYTES = 1_000  # of what a server says
-_LOOKS = 5  # at a table whose files go while they are looked at
-_ERROR_CHARACTERS = 200  # of what the committer says: the rest is in the log
+_PID_CHARACTERS, _MAX_PID = 20, 2**31 - 1  # of a process id as noted in a file
+_ANSWER_BYTES = 1_000  # of a server's response that are read
+_LOOKS = 5  # attempts at a table whose files are replaced during the check
+_ERROR_CHARACTERS = 200  # of the committer's error: the rest is in the log
 _MARKS = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of one check; ``cure`` is empty where all is well."""
+    """The result of one check; ``cure``, the fix, is empty if the state is ok."""
 
     check: str
     state: Literal["ok", "warn", "fail"]
@@ -66,18 +66,18 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "doctor",
         help="check versions, disk, permissions, port, keys, stream, tables and lag",
-        description="Check the data folder, its server and its settings, and print how to fix what is wrong. "
+        description="Check the data directory, its server and its settings, and print how to fix what is wrong. "
         "Changes nothing.",
         epilog=_EXAMPLES,
         formatter_class=KeepExamples,
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object a finding")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per finding")
     add_data_dir(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """1 where something fails, 2 where there is no data."""
+    """Print the findings. Returns 1 if a check fails, 2 if there is no data."""
     from dataclasses import replace
 
     from manymetrics_insights.reader.formats import escape_controls, escape_json
@@ -97,20 +97,20 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _safely(check: Check, settings: Settings) -> list[Finding]:
-    """A check that itself fails is a finding too."""
+    """Run a check; an exception in it becomes a finding too."""
     name = check.__name__.removeprefix("check_")
     findings: list[Finding] = []
     try:
         findings.extend(check(settings))
-    except Exception as error:  # noqa: BLE001  # said, not hidden
+    except Exception as error:  # noqa: BLE001  # reported, not hidden
         is_full = "disk is full" in str(error) or "No space left" in str(error)
-        cure = "make room on its disk" if is_full else "see whether the data folder is whole, readable and writable"
+        cure = "free some space" if is_full else "check that the data directory is complete, readable and writable"
         findings.append(Finding(name, "fail", f"{type(error).__name__}: {error}", cure))
     return findings
 
 
 def check_versions(_settings: Settings) -> Iterator[Finding]:
-    """Python, and the packages of the installed extras, as this version of ManyMetrics pins them."""
+    """Check Python and the packages of the installed extras against the versions that ManyMetrics pins."""
     version = ".".join(map(str, sys.version_info[:3]))
     yield Finding("versions", "ok", f"Python {version}, manymetrics {metadata.version('manymetrics')}")
     for name, requirement in installed_requirements().items():
@@ -125,7 +125,7 @@ def check_versions(_settings: Settings) -> Iterator[Finding]:
 def installed_requirements() -> dict[str, str]:
     """Map each package that ManyMetrics needs to its requirement, such as `uvicorn[standard]==0.54.0`.
 
-    With those of the extras that are whole: pip records no extras.
+    Extras count if all of their packages are installed, since pip doesn't record extras.
     """
     extras: dict[str, dict[str, str]] = {"": {}}
     for name, requirement, extra in requirements():
@@ -145,7 +145,7 @@ def _version(package: str) -> str | None:
 
 
 def check_data(settings: Settings) -> Iterator[Finding]:
-    """Whether there is a server's data at all. Says nothing where there is."""
+    """Check that there is a server's data. Yields nothing if there is."""
     try:
         require_data(settings.data_dir)
     except SettingsError as error:
@@ -154,7 +154,7 @@ def check_data(settings: Settings) -> Iterator[Finding]:
 
 
 def check_disk(settings: Settings) -> Iterator[Finding]:
-    """Whether the data folder can be written, and how much room is left."""
+    """Check that the data directory is writable, and its free space."""
     folder = settings.data_dir
     if not folder.is_dir():
         return
@@ -169,13 +169,18 @@ def check_disk(settings: Settings) -> Iterator[Finding]:
     free = shutil.disk_usage(folder).free
     if free < LOW_DISK_BYTES:
         state: Literal["warn", "fail"] = "fail" if free < NO_DISK_BYTES else "warn"
-        yield Finding("disk", state, f"{free // 1_000_000} MB free", "make room: without it, events are answered 503")
+        yield Finding(
+            "disk",
+            state,
+            f"{free // 1_000_000} MB free",
+            "free some space: without it, events are rejected with 503",
+        )
     else:
         yield Finding("disk", "ok", f"{folder.resolve()}, {free // 1_000_000_000} GB free")
 
 
 def check_modes(settings: Settings) -> Iterator[Finding]:
-    """Whether other users of this machine are kept out of the data folder."""
+    """Check that other users of this machine have no access to the data directory."""
     from manymetrics_api.private_files import cure, open_files
 
     if not settings.data_dir.is_dir():
@@ -184,14 +189,14 @@ def check_modes(settings: Settings) -> Iterator[Finding]:
     for path in found:
         is_folder = path == settings.data_dir
         state: Literal["warn", "fail"] = "fail" if is_folder or path.name == "keys.json" else "warn"
-        what = "hold its data" if is_folder else "read it"
+        what = "access its data" if is_folder else "read it"
         yield Finding("modes", state, f"{path} is open: other users may {what}", cure(path))
     if not found:
-        yield Finding("modes", "ok", "only the owner reads the data folder")
+        yield Finding("modes", "ok", "only the owner can read the data directory")
 
 
 def check_port(settings: Settings) -> Iterator[Finding]:
-    """Whether the server of this data folder answers, or the port is free for it."""
+    """Check that the server of this data directory responds, or else whether its port is free."""
     from manymetrics_cli.one_machine import noted_server
 
     noted = noted_server(settings.data_dir)
@@ -204,20 +209,20 @@ def check_port(settings: Settings) -> Iterator[Finding]:
     except (OSError, HTTPException) as error:
         if isinstance(error, HTTPError) and error.code == HTTPStatus.SERVICE_UNAVAILABLE:
             if b"keys_unavailable" in error.read(_ANSWER_BYTES):
-                said, cure = "it can't read the write keys", "see keys here"
+                said, cure = "it can't read the write keys", "see `keys` in this report"
             else:
-                said, cure = "it can't store", "see disk and stream here, and the server's log"
-            yield Finding("server", "fail", f"{noted.url}/readyz answers 503: {said}", cure)
+                said, cure = "it can't store events", "see `disk` and `stream` in this report, and the server's log"
+            yield Finding("server", "fail", f"{noted.url}/readyz returns 503: {said}", cure)
             return
-        said = f"process {noted.process} is there, and {noted.url} doesn't answer: {error}"
-        yield Finding("server", "fail", said, "see whether it is stopped, and its log")
+        said = f"process {noted.process} exists, but {noted.url} doesn't respond: {error}"
+        yield Finding("server", "fail", said, "check whether the process is suspended, and its log")
 
 
 def _no_server(settings: Settings) -> Finding:
     cure = _serve(settings.data_dir)
     try:
         with socket.create_connection((settings.host, settings.port), timeout=3):
-            taken = f"; port {settings.port} is another program's, or another folder's server's"
+            taken = f"; port {settings.port} is in use by another program, or by the server of another data directory"
             cure += " --port N"
     except OSError:
         taken = f"; port {settings.port} is free"
@@ -225,14 +230,14 @@ def _no_server(settings: Settings) -> Finding:
 
 
 def _serve(data_dir: Path) -> str:
-    """The command that starts a server of this folder."""
+    """Return the command that starts a server of this directory."""
     from manymetrics_cli.one_machine import shell_command
 
     return shell_command("serve", data_dir)
 
 
 def check_keys(settings: Settings) -> Iterator[Finding]:
-    """Whether there is a live write key."""
+    """Check that there is an active write key."""
     from manymetrics_api.keys import (
         KeysUnavailableError,
         is_browser_origin,
@@ -244,59 +249,66 @@ def check_keys(settings: Settings) -> Iterator[Finding]:
 
     if settings.write_keys:
         yield Finding(
-            "keys", "warn", "from MANYMETRICS_WRITE_KEYS: they can't be revoked", "for more than trying, use keys.json"
+            "keys",
+            "warn",
+            "from MANYMETRICS_WRITE_KEYS: they can't be revoked",
+            "use keys.json for anything but a trial",
         )
         return
     path = keys_path(settings.data_dir)
     if not path.exists():
-        yield Finding("keys", "warn", f"no keys file at {path}", "the first start of the server makes one")
+        yield Finding("keys", "warn", f"no keys file at {path}", "the server creates one at its first start")
         return
     try:
         keys = read_keys(path)
     except KeysUnavailableError as error:
-        yield Finding("keys", "fail", f"can't be read, so every event is answered 503: {error}", error.cure)
+        yield Finding("keys", "fail", f"can't be read, so every event is rejected with 503: {error}", error.cure)
         return
     for places in repeated_keys(keys):
         named = " and ".join(map(str, places))
         is_revoked = any(keys[place - 1].revoked for place in places)
-        result = "it counts as revoked" if is_revoked else "the last counts"
-        yield Finding("keys", "warn", f"number {named} in {path} are one key: {result}", "leave one of them")
+        result = "it is treated as revoked" if is_revoked else "the last one applies"
+        yield Finding("keys", "warn", f"entries {named} in {path} are the same key: {result}", "keep only one of them")
     for place, key in enumerate(keys, 1):
         odd = [origin for origin in key.origins if not is_browser_origin(origin)]
         if odd:
-            said = f"number {place} in {path} has an origin that no page has: {', '.join(odd)}"
-            cure = "write it as https://www.example.com, each host by itself; without any origins, every page may send"
+            said = f"entry {place} in {path} has an invalid origin: {', '.join(odd)}"
+            cure = "write origins as https://www.example.com, one entry per host; without origins, every page may send"
             yield Finding("keys", "warn", said, cure)
     live = len({key.key for key in live_keys(keys)})
     if not live:
-        yield Finding("keys", "fail", "no live key: every event is answered 401", f"add one to {path}")
+        yield Finding("keys", "fail", "no active key: every event is rejected with 401", f"add one to {path}")
     else:
-        yield Finding("keys", "ok", f"{live} live of {len(keys)}")
+        yield Finding("keys", "ok", f"{live} of {len(keys)} active")
 
 
 def check_stream(settings: Settings) -> Iterator[Finding]:
-    """Whether the stream can be written, and how far the committer is behind it."""
+    """Check that the stream is writable, and how far the committer lags behind it."""
     from manymetrics_api.sinks.local_stream import LocalSource
     from manymetrics_cli.one_machine import committed_up_to, stream_path
 
     path = stream_path(settings.data_dir)
     if not path.exists():
-        yield Finding("stream", "warn", "not made yet", "the first start of the server makes it")
+        yield Finding("stream", "warn", "not created yet", "the server creates it at its first start")
         return
     with closing(sqlite3.connect(path.absolute(), timeout=2)) as database:
         try:
             database.execute("begin immediate")
             database.execute("rollback")
         except sqlite3.OperationalError as error:
-            yield Finding("stream", "fail", f"can't be written: {error}", "end whatever else holds the file; see disk")
+            yield Finding(
+                "stream", "fail", f"can't be written: {error}", "stop the program that locks the file; see `disk`"
+            )
             yield _committer(settings.data_dir)
             return
     with closing(LocalSource(path)) as source:
         pending, oldest = source.pending(committed_up_to(settings.data_dir))
     lag = time.time() - oldest / 1_000_000 if oldest else 0.0
-    said = f"{pending} records wait, the oldest for {lag:.0f} s" if pending else "all records are committed"
+    said = f"{pending} records are waiting, the oldest for {lag:.0f} s" if pending else "all records are committed"
     late = pending and lag > LATE_S
-    yield Finding("stream", "warn" if late else "ok", said, "see whether the server runs, and its log" if late else "")
+    yield Finding(
+        "stream", "warn" if late else "ok", said, "check whether the server is running, and its log" if late else ""
+    )
     yield _committer(settings.data_dir)
 
 
@@ -310,13 +322,13 @@ def _committer(data_dir: Path) -> Finding:
                 holder = file.read(_PID_CHARACTERS).strip()
                 if _is_ours(holder):
                     return Finding("committer", "ok", f"running, process {holder}")
-                cure = f"see who holds it (`fuser -v {path}` or `lsof {path}`) and end that: events wait in the stream"
+                cure = f"find the process (`fuser -v {path}` or `lsof {path}`) and stop it: events wait in the stream"
                 return Finding("committer", "fail", "committer.lock is held by another program", cure)
     return Finding("committer", "warn", "not running: events wait in the stream", _serve(data_dir))
 
 
 def check_progress(settings: Settings) -> Iterator[Finding]:
-    """Whether commits go on. Says nothing where they do, or where no committer runs, which `committer` says."""
+    """Check that commits succeed. Yields nothing if they do, or if no committer runs (see `committer`)."""
     from manymetrics_api.committer_state import STALLED_S, read_state
     from manymetrics_cli.one_machine import stalled_s
 
@@ -324,16 +336,16 @@ def check_progress(settings: Settings) -> Iterator[Finding]:
     if state is not None:
         is_long = max(stalled, state.age_s) >= STALLED_S
         error = next(iter(state.error.splitlines()), "")[:_ERROR_CHARACTERS]
-        said = f"no commit for {max(stalled, state.age_s):.0f} s, {state.failures} failed: {error}"
-        cure = "fix what it names; nothing is lost meanwhile, events wait in the stream"
+        said = f"no commit for {max(stalled, state.age_s):.0f} s, {state.failures} attempts failed: {error}"
+        cure = "fix the cause; nothing is lost meanwhile, events wait in the stream"
         yield Finding("progress", "fail" if is_long else "warn", said, cure)
     elif stalled >= STALLED_S and _committer(settings.data_dir).state == "ok":
-        said = f"the committer runs, and records have waited for {stalled:.0f} s without any commit"
-        yield Finding("progress", "fail", said, "see whether its process is stopped, and the server's log")
+        said = f"the committer is running, but records have waited for {stalled:.0f} s without a commit"
+        yield Finding("progress", "fail", said, "check whether its process is suspended, and the server's log")
 
 
 def _is_ours(pid: str) -> bool:
-    """Whether the process that wrote itself down is there, and of this product."""
+    """Return whether a noted process exists, and belongs to ManyMetrics."""
     if not (pid.isascii() and pid.isdecimal() and 0 < int(pid) <= _MAX_PID):
         return False
     try:
@@ -350,7 +362,7 @@ def _is_ours(pid: str) -> bool:
 
 
 def check_tables(settings: Settings) -> Iterator[Finding]:
-    """Whether the tables are the newest, all their files are there, and the books balance and agree with them."""
+    """Check that the tables are current and complete, and that the books balance and match them."""
     from manymetrics.tables import EVENTS, NAMESPACE, TABLES
     from manymetrics_cli.one_machine import check_not_rolled_back, read_books
     from manymetrics_insights.reader.folder import Folder
@@ -368,10 +380,10 @@ def check_tables(settings: Settings) -> Iterator[Finding]:
     state = read_table(Folder(settings.data_dir), EVENTS.name)
     if state is None:
         if TableFiles(settings.data_dir / "warehouse" / NAMESPACE / EVENTS.name).newest() is not None:
-            said = "the files are there, but catalog.db doesn't name them: it is new, or lost"
-            yield Finding("tables", "fail", said, f"{_serve(settings.data_dir)}, which finds them again")
+            said = "the files exist, but catalog.db doesn't reference them: it is new, or was lost"
+            yield Finding("tables", "fail", said, f"{_serve(settings.data_dir)}, which restores them")
             return
-        yield Finding("tables", "warn", "not made yet", "the first start of the server makes them")
+        yield Finding("tables", "warn", "not created yet", "the server creates them at its first start")
         return
     for table in TABLES:
         yield from _bad_files(settings.data_dir, table.name)
@@ -379,12 +391,14 @@ def check_tables(settings: Settings) -> Iterator[Finding]:
     unbalanced = [one.stream for one in books if not one.balanced]
     stored, rows = sum(one.stored for one in books), sum(file.record_count for file in state.files)
     if unbalanced:
-        yield Finding("tables", "fail", f"the books of {unbalanced[0]} don't balance", "report it with this output")
+        yield Finding(
+            "tables", "fail", f"the books of {unbalanced[0]} don't balance", "report this as a bug, with this output"
+        )
     elif rows > stored:
-        cure = "somebody else wrote to the table; see its snapshots"
-        yield Finding("tables", "warn", f"{rows} rows, but the books say {stored}", cure)
+        cure = "another program wrote to the table; see its snapshots"
+        yield Finding("tables", "warn", f"{rows} rows, but the books count {stored}", cure)
     else:
-        erased = f", {stored - rows} of them erased since" if rows < stored else ""
+        erased = f" ({stored - rows} erased since)" if rows < stored else ""
         received = sum(one.received for one in books)
         yield Finding("tables", "ok", f"{received} received, {stored} stored{erased}, in {len(state.files)} files")
     unstorable = sum(one.dead_lettered.get(Reason.UNSTORABLE.value, 0) for one in books)
@@ -395,7 +409,7 @@ def check_tables(settings: Settings) -> Iterator[Finding]:
 
 
 def _most_are_unstorable(books: Sequence[StreamBooks], snapshots: Sequence[Snapshot]) -> bool:
-    """Whether that happened to over half of the last events: of those since the oldest commit that is kept."""
+    """Return whether over half of recent events were unstorable: of those since the oldest retained snapshot."""
     from manymetrics.books import StreamBooks, parse_books, property_name
 
     received = lost = 0
@@ -403,14 +417,14 @@ def _most_are_unstorable(books: Sequence[StreamBooks], snapshots: Sequence[Snaps
         known = (parse_books(now.stream, one.summary) for one in snapshots if property_name(now.stream) in one.summary)
         then = next(known, now)
         if then.received == now.received:
-            then = StreamBooks(stream=now.stream)  # of one commit, all of it
+            then = StreamBooks(stream=now.stream)  # a single commit: count all of it
         received += now.received - then.received
         lost += sum(sign * one.dead_lettered.get(Reason.UNSTORABLE.value, 0) for sign, one in ((1, now), (-1, then)))
     return 2 * lost > received
 
 
 def _bad_files(data_dir: Path, table: str) -> Iterator[Finding]:
-    """A table's live files that are gone, or not as they were written. Those of a state that was replaced may go."""
+    """Report a table's current files that are missing or have another size. Files of a replaced state may be gone."""
     from manymetrics_insights.reader.folder import Folder
     from manymetrics_insights.reader.iceberg import read_table
 
@@ -423,7 +437,7 @@ def _bad_files(data_dir: Path, table: str) -> Iterator[Finding]:
             return
         if Folder(data_dir).metadata_location(table) == state.metadata_location:
             said = f"{len(bad)} of {len(state.files)} files of {table} are missing or damaged: {bad[0]}"
-            cure = "put them back; or stop the server, and see `manymetrics recover --dry-run` for an earlier state"
+            cure = "restore them; or stop the server, and check `manymetrics recover --dry-run` for an earlier state"
             yield Finding("tables", "fail", said, cure)
             return
 

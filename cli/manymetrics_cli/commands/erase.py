@@ -1,4 +1,4 @@
-"""`manymetrics erase`: take a person out, and print a receipt."""
+"""`manymetrics erase`: erase a person, and print a receipt."""
 
 from __future__ import annotations
 
@@ -30,23 +30,25 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "erase",
         help="erase a person, and print a receipt",
         description=(
-            "Take a person out of events and dead_letters, with the old snapshots and files that hold them, and out of "
-            "the stream's file. Anonymous events of devices that they used last go too. It is safe with a running "
-            "server. It can't be undone."
+            "Erase a person from events and dead_letters, from old snapshots and files, and from the stream's file. "
+            "Also erases anonymous events of devices that this person was the last to use. Safe to run while the "
+            "server runs. Can't be undone."
         ),
         epilog=_EXAMPLES,
         formatter_class=KeepExamples,
     )
-    parser.add_argument("--user-id", metavar="ID", help="the person")
-    parser.add_argument("--anonymous-id", metavar="ID", action="append", default=[], help="a device; may be repeated")
-    parser.add_argument("--project", metavar="ID", help="only in this project (default: in all)")
+    parser.add_argument("--user-id", metavar="ID", help="the person's user id")
+    parser.add_argument(
+        "--anonymous-id", metavar="ID", action="append", default=[], help="an anonymous id (device); may be repeated"
+    )
+    parser.add_argument("--project", metavar="ID", help="erase only in this project (default: all projects)")
     parser.add_argument("--yes", action="store_true", help="erase; without it, show what would be erased")
     add_data_dir(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the receipt as JSON. 1 where something could not be reached."""
+    """Print the receipt as JSON. Returns 1 if something could not be reached."""
     from manymetrics_cli.one_machine import open_lake
     from manymetrics_processor.operations.erase_tables import Person, count, erase, with_linked_ids
 
@@ -74,8 +76,8 @@ def run(args: argparse.Namespace) -> int:
     left = sum(one.files_left for one in receipts)
     if left:
         not_reached.append(
-            f"{left} files that are no longer part of the tables but that a commit or a query may still use: in ten "
-            "minutes, run manymetrics maintain"
+            f"{left} files that the tables no longer reference, but a commit or a query may still use: run "
+            "manymetrics maintain in ten minutes"
         )
     receipt = {
         "user_id": args.user_id,
@@ -88,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def wait_until_committed(data_dir: Path) -> int:
-    """Wait for the records that are in the stream to reach the tables; returns how many did not."""
+    """Wait until the records in the stream are committed; returns how many are not."""
     from manymetrics_cli.one_machine import pending_records
 
     until = time.monotonic() + DRAIN_WAIT_S
@@ -100,12 +102,12 @@ def wait_until_committed(data_dir: Path) -> int:
             print(f"{last} records to commit first ...", file=sys.stderr)
             progress, until = last, time.monotonic() + DRAIN_WAIT_S
         elif time.monotonic() > until - DRAIN_WAIT_S + 5 and last == progress:
-            break  # nobody commits: no server runs
+            break  # no progress: no server runs
     return last
 
 
 def scrub_stream(data_dir: Path) -> bool:
-    """Drop committed records from the stream's file, with their bytes. False where it is busy."""
+    """Drop committed records from the stream's file, overwriting their bytes. Returns False if the file is busy."""
     import sqlite3
 
     from manymetrics_api.sinks.local_stream import LocalSource

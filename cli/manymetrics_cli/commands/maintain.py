@@ -1,4 +1,4 @@
-"""`manymetrics maintain`: merge small files, expire old snapshots, remove what nothing refers to."""
+"""`manymetrics maintain`: merge small files, expire old snapshots, remove orphan files."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Register ``maintain``."""
     parser = subparsers.add_parser(
         "maintain",
-        help="merge small files, expire old snapshots, remove dead files",
-        description="Merge small files, expire old snapshots and remove orphans, all at once. The server "
-        "does it bit by bit between commits; it is safe while the server runs.",
+        help="merge small files, expire old snapshots, remove orphan files",
+        description="Merge small files, expire old snapshots and remove orphan files, all at once. The server "
+        "does this incrementally between commits. Safe to run while the server runs.",
         epilog=_EXAMPLES,
         formatter_class=KeepExamples,
     )
     parser.add_argument(
-        "--keep-snapshots", type=whole_number(1), default=10, metavar="N", help="how many to keep (default: 10)"
+        "--keep-snapshots", type=whole_number(1), default=10, metavar="N", help="snapshots to keep (default: 10)"
     )
     add_data_dir(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print a JSON line a table."""
+    """Print one JSON line per table."""
     from manymetrics_cli.one_machine import open_lake
     from manymetrics_processor.lake.maintenance import maintain
 

@@ -1,9 +1,9 @@
-"""``manymetrics query``: SQL over the tables of one machine, with or without the server, or of AWS.
+"""``manymetrics query``: run SQL on the tables of one machine, with or without the server, or on AWS.
 
     SQL -> session over the newest snapshot -> check that it only reads -> rows -> text or Parquet
 
-Starting must feel instant, so nothing heavy is imported before it is needed, and PyIceberg never in the normal way.
-Where maintenance deletes a planned file before any row is out, the query starts again over the newer snapshot.
+Startup must feel instant, so heavy modules are imported only when needed, and PyIceberg normally not at all.
+If maintenance deletes a planned file before the first row is output, the query restarts on the newer snapshot.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ FORMAT_OF_ENDING: Final = {
     ".jsonl": "ndjson",
     ".parquet": "parquet",
 }
-_ONE_RESULT: Final = {"csv": "CSV", "json": "JSON", "parquet": "Parquet"}  # formats that several would break
-ATTEMPTS: Final = 3  # sessions opened for one query, each over a newer snapshot
+_ONE_RESULT: Final = {"csv": "CSV", "json": "JSON", "parquet": "Parquet"}  # formats that hold a single result
+ATTEMPTS: Final = 3  # sessions opened for one query, each on a newer snapshot
 ROWS_A_FETCH: Final = 100  # an event may be half a megabyte
 _PLAN_COLUMNS: Final = ["explain_key", "explain_value"]
 _BINARY: Final = "Parquet is binary: redirect it to a file (> rows.parquet), or add --to rows.parquet."
@@ -69,7 +69,7 @@ examples:
 
 
 class QueryError(Exception):
-    """The question, or the target of its answer, is wrong. The message says the cure."""
+    """The query or the output file is wrong. The message names the fix."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -78,14 +78,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "query",
         help="query the tables with SQL",
         description=(
-            "Run SQL against the tables and views; the same SQL runs on Athena. It only reads; all times are UTC. "
-            "Where MANYMETRICS_WAREHOUSE is set and --data-dir is not given, it reads the tables in AWS Glue and S3."
+            "Run SQL against the tables and views; the same SQL runs on Athena. Read-only; all times are UTC. "
+            "If MANYMETRICS_WAREHOUSE is set and --data-dir is not given, it reads the tables in AWS Glue and S3."
         ),
         epilog=_EXAMPLES,
         formatter_class=KeepExamples,
     )
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("sql", nargs="?", metavar="SQL", help="one statement; - reads from standard input")
+    what.add_argument("sql", nargs="?", metavar="SQL", help="one statement; - reads standard input")
     what.add_argument("--file", type=Path, metavar="FILE", help="run each statement of a file")
     what.add_argument("--tables", action="store_true", help="list the tables and views")
     what.add_argument("--describe", metavar="NAME", help="describe the columns of a table or view")
@@ -93,29 +93,29 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "-o",
         "--output",
         choices=FORMATS,
-        help="format of the rows (default: what the ending of --to says, as .csv or .parquet; else table)",
+        help="format of the rows (default: by the extension of --to, such as .csv or .parquet; else table)",
     )
     parser.add_argument("--to", type=_file_name, metavar="FILE", help="write the rows to a file")
     add_data_dir(parser)
-    parser.set_defaults(run=run, data_dir=None)  # None: not said, so the setting of the warehouse goes first
+    parser.set_defaults(run=run, data_dir=None)  # None: not given, so MANYMETRICS_WAREHOUSE takes precedence
 
 
 def _file_name(text: str) -> Path:
     if not text or text.endswith(os.sep):
-        raise argparse.ArgumentTypeError(f"{text!r} names no file: add a name, as in {text}rows.csv")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a file name: add one, as in {text}rows.csv")
     return Path(text)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Answer one question. 0 when answered; 1 when it could not be, with one message on standard error.
+    """Run one query. Returns 0, or 1 with one message on standard error if it failed.
 
-    Raises SettingsError where there are no tables.
+    Raises SettingsError if there are no tables.
     """
     try:
         _answer(args)
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains as it exits
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python reports an error at exit
     except KeyboardInterrupt:
         return 130
     except Exception as error:
@@ -128,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _message(error: Exception) -> str | None:
-    """The message for the user; None for an error that only a bug can cause."""
+    """Return the message for the user; None for an error that only a bug can cause."""
     import duckdb
 
     from manymetrics_insights.reader.formats import escape_controls
@@ -136,7 +136,7 @@ def _message(error: Exception) -> str | None:
     from manymetrics_insights.reader.readonly import RefusedSqlError
 
     if isinstance(error, sqlite3.Error):
-        return f"The catalogue can't be read: {error}. See `manymetrics doctor`."
+        return f"The catalog can't be read: {error}. See `manymetrics doctor`."
     if isinstance(error, duckdb.CatalogException) and "Table with name" in str(error):
         first, *rest = [line for line in str(error).splitlines() if not line.startswith("Did you mean")]
         found = re.search(r'Table with name "?(?:[\w.]*\.)?(\w+)', first)
@@ -144,7 +144,7 @@ def _message(error: Exception) -> str | None:
         hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(names)}."
         return escape_controls("\n".join([first, hint, *rest]), keep="\n")
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return "The disk that the rows are written to is full: make room, or name another file with --to."
+        return "The disk that the rows are written to is full: free some space, or name another file with --to."
     if isinstance(error, PermissionError):
         return f"{error.filename or 'A file'} can't be read: run this as the user that runs the server."
     if isinstance(error, QueryError | LakeError | RefusedSqlError | duckdb.Error | OSError):
@@ -165,7 +165,7 @@ def _answer(args: argparse.Namespace) -> None:
         _check_target(args.to, args.data_dir)
     args.output = _format(args.output, args.to)
     if args.output == "parquet" and sql is None:
-        raise QueryError("--tables and --describe come as table, csv, json or ndjson.")
+        raise QueryError("--tables and --describe support table, csv, json and ndjson.")
     if args.output == "parquet" and args.to is None and sys.stdout.isatty():
         raise QueryError(_BINARY)
     if sql is None:
@@ -178,7 +178,7 @@ def _answer(args: argparse.Namespace) -> None:
     statements = _statements(args, sql)
     if len(statements) > 1 and args.output in _ONE_RESULT:
         raise QueryError(
-            f"{_ONE_RESULT[args.output]} holds one result, and there are {len(statements)} statements: "
+            f"{_ONE_RESULT[args.output]} holds one result, but there are {len(statements)} statements: "
             "run one at a time, or choose -o ndjson or table."
         )
     if args.output == "parquet":
@@ -199,18 +199,18 @@ def _answer(args: argparse.Namespace) -> None:
 
 
 def _format(output: str | None, to: Path | None) -> str:
-    """The format that was asked for, else that of the file's ending, else a table. Raises QueryError where both differ.
+    """Return the requested format, else that of the file's extension, else table. Raises QueryError if the two differ.
 
-    An ending that names no format says nothing.
+    An unknown extension is ignored.
     """
     named = FORMAT_OF_ENDING.get(to.suffix.lower()) if to is not None else None
     if output is not None and named is not None and output != named:
-        raise QueryError(f"The name {to} says {named}, but -o says {output}: leave out -o, or name another file.")
+        raise QueryError(f"{to} has the extension of {named}, but -o is {output}: leave out -o, or name another file.")
     return output or named or "table"
 
 
 class Statement(NamedTuple):
-    """One of several. ``line``: the one it begins on, from 1. ``comment``: the lines of comment directly above it."""
+    """One of several statements. ``line``: its first line, from 1. ``comment``: the comment lines directly above it."""
 
     line: int
     comment: str
@@ -218,7 +218,7 @@ class Statement(NamedTuple):
 
 
 def _heading(number: int, statement: Statement) -> str:
-    """The header above the result of one of several statements; it is a comment in SQL, too."""
+    """Return the header above the result of one of several statements, as an SQL comment."""
     from manymetrics_insights.reader.formats import escape_controls
 
     comment = statement.comment or f"-- statement {number}, line {statement.line}"
@@ -226,7 +226,7 @@ def _heading(number: int, statement: Statement) -> str:
 
 
 def _retried(ask: Callable[[], T]) -> T:
-    """Run a read again over a newer snapshot where maintenance deleted files that were planned."""
+    """Retry a read on a newer snapshot if maintenance deleted planned files."""
     for _ in range(ATTEMPTS - 1):
         with suppress(FileNotFoundError):
             return ask()
@@ -234,7 +234,7 @@ def _retried(ask: Callable[[], T]) -> T:
 
 
 def _statements(args: argparse.Namespace, sql: str) -> list[Statement]:
-    """Each statement. Several come only from a file or standard input."""
+    """Split SQL into statements. Several are allowed only from a file or standard input."""
     import duckdb
 
     from manymetrics_insights.reader.readonly import RefusedSqlError
@@ -244,7 +244,7 @@ def _statements(args: argparse.Namespace, sql: str) -> list[Statement]:
         return [Statement(1, "", sql)]
     if args.file is None and args.sql != "-":
         raise RefusedSqlError(
-            f"One statement at a time, please; this is {len(texts)}. A file may hold several: --file."
+            f"Only one statement is allowed here, found {len(texts)}. Put several into a file: --file."
         )
     found, end = list[Statement](), 0
     for text in texts:
@@ -264,30 +264,30 @@ _COMMENT_ABOVE: Final = re.compile(r"^[ \t]*(?:(?:--[^\n]*|/\*.*?\*/[ \t\r]*)\n[
 
 @contextmanager
 def _naming_line(line: int) -> Iterator[None]:
-    """Say which of several statements failed; 0 for a single one."""
+    """Name the failed statement in the error, by its line; 0 for a single one."""
     try:
         yield
     except Exception as error:
         message = _message(error) if line and not isinstance(error, BrokenPipeError) else None
         if message is None:
             raise
-        raise QueryError(f"the statement of line {line}: {message}") from error
+        raise QueryError(f"statement at line {line}: {message}") from error
 
 
 def _sql(args: argparse.Namespace) -> str | None:
-    """The statement's text, or None for --tables and --describe."""
+    """Return the SQL text, or None for --tables and --describe."""
     if args.file is not None:
         try:
             return _decoded(args.file.read_bytes(), str(args.file))
         except OSError as error:
-            raise QueryError(f"{args.file} can't be read: {error.strerror}. Name a file that holds SQL.") from error
+            raise QueryError(f"{args.file} can't be read: {error.strerror}. Name an SQL file.") from error
     if args.sql == "-":
         return _decoded(sys.stdin.buffer.read(), "standard input")
     return None if args.sql is None else str(args.sql)
 
 
 def _decoded(text: bytes, where: str) -> str:
-    """The text, without a byte order mark."""
+    """Decode UTF-8, without a byte order mark. Raises QueryError."""
     try:
         return text.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -306,7 +306,7 @@ def _open(args: argparse.Namespace, writable: Path | None = None) -> Session:
 
 
 def _source(data_dir: Path | None) -> Source:
-    """Which tables to ask: those of the folder that was named, else of the warehouse, else of the usual folder."""
+    """Return the tables to query: those of --data-dir, else of the warehouse, else of the default data directory."""
     warehouse = os.environ.get(WAREHOUSE_VARIABLE)
     if data_dir is not None or not warehouse:
         from manymetrics_insights.reader.folder import Folder
@@ -326,7 +326,7 @@ def _source(data_dir: Path | None) -> Source:
 
 
 def _rows(session: Session, sql: str) -> tuple[list[str], Iterator[Sequence[object]]]:
-    """The answer, its first rows read already: up to here the query may be run again."""
+    """Run a query and fetch its first rows; up to then the query may be retried."""
     from manymetrics_insights.reader.readonly import reading_statement
 
     connection = session.connection
@@ -346,7 +346,7 @@ def _rest(session: Session) -> Iterator[Sequence[object]]:
         failure = session.failure()
         if failure is None:
             raise
-        raise QueryError(f"The answer is cut short: {failure}") from error
+        raise QueryError(f"The result is incomplete: {failure}") from error
 
 
 @contextmanager
@@ -360,7 +360,7 @@ def _noticing_failed_files(session: Session) -> Iterator[None]:
 
 
 def _known(args: argparse.Namespace) -> tuple[list[str], list[Sequence[object]]]:
-    """--tables and --describe. They need no data."""
+    """Return the rows of --tables or --describe. They need no data."""
     from manymetrics.tables import TABLES
     from manymetrics_insights.views import read_views
 
@@ -371,7 +371,7 @@ def _known(args: argparse.Namespace) -> tuple[list[str], list[Sequence[object]]]
     docs = {table.name: {column.name: column.doc for column in table.columns} for table in TABLES}
     docs |= {view.name: view.columns for view in views}
     if args.describe not in docs:
-        raise QueryError(f"There is no {args.describe!r}. There are: {', '.join(docs)}.")
+        raise QueryError(f"There is no table or view {args.describe!r}. There are: {', '.join(docs)}.")
     return ["column", "what"], list(docs[args.describe].items())
 
 
@@ -398,7 +398,7 @@ def _write(args: argparse.Namespace, target: IO[str], columns: Sequence[str], ro
 
 
 def _write_plan(_columns: Sequence[str], rows: Rows) -> Iterator[str]:
-    """EXPLAIN's answer is a drawing, so its lines stay lines."""
+    """Write EXPLAIN's output, a drawing, line by line."""
     yield from (f"{plan}\n" for _, plan in rows)
 
 
@@ -421,13 +421,13 @@ def _for_terminal(text: str) -> str:
 
 
 def _check_target(to: Path, data_dir: Path | None) -> None:
-    """Raises QueryError where a file can't be written, before anything is asked."""
+    """Raise QueryError before the query runs if the file can't be written."""
     with _naming(to):
         if to.is_dir():
             raise QueryError(f"{to} is a folder: name a file in it, as in --to {to / 'rows.csv'}.")
         _writes_through(to)
         if is_ours((data_dir or default_data_dir()).resolve(), to.resolve()):
-            raise QueryError(f"{to} is a file that the server keeps: name another one with --to.")
+            raise QueryError(f"{to} belongs to the server's data: name another file with --to.")
         folder = to.resolve().parent
         if not folder.is_dir():
             raise QueryError(f"There is no folder {folder} to write {to.name} to: make it, or name another with --to.")
@@ -437,7 +437,7 @@ def _check_target(to: Path, data_dir: Path | None) -> None:
 
 @contextmanager
 def _naming(to: Path) -> Iterator[None]:
-    """Raises QueryError in place of an OSError about the file."""
+    """Turn an OSError about the file into a QueryError."""
     try:
         yield
     except BrokenPipeError:
@@ -447,7 +447,7 @@ def _naming(to: Path) -> Iterator[None]:
 
 
 def _writes_through(to: Path) -> bool:
-    """Whether to write into what is there, since it is a device or a pipe, or its folder takes no new file."""
+    """Return whether to write in place: to a device or a pipe, or in a folder where no file can be created."""
     try:
         mode = to.stat().st_mode
     except FileNotFoundError:
@@ -458,7 +458,7 @@ def _writes_through(to: Path) -> bool:
 
 @contextmanager
 def _target(to: Path | None, data_dir: Path | None) -> Iterator[IO[str]]:
-    """Standard output, or a file that is whole or isn't there. UTF-8, and line ends as they are written."""
+    """Yield standard output, or a file that appears only when complete. UTF-8, line ends unchanged."""
     if to is None:
         sys.stdout.reconfigure(encoding="utf-8", newline="", errors="backslashreplace")  # type: ignore[union-attr]
         yield sys.stdout
@@ -475,9 +475,9 @@ def _target(to: Path | None, data_dir: Path | None) -> Iterator[IO[str]]:
 
 @contextmanager
 def _whole_file(to: Path, data_dir: Path | None) -> Iterator[Path]:
-    """Replace a plain file, or what a link leads to, with its mode; a new one's is the umask's.
+    """Replace a regular file, or a link's target, keeping its mode; a new file gets the umask's.
 
-    Within the data folder it is 0600.
+    Within the data directory it is 0600.
     """
     to = to.resolve()
     is_private = to.is_relative_to((data_dir or default_data_dir()).resolve())
@@ -531,7 +531,7 @@ def _copy_parquet(args: argparse.Namespace, sql: str, path: Path) -> None:
 
 
 def _execute(connection: duckdb.DuckDBPyConnection, statement: str) -> None:
-    """In a thread: DuckDB does not look for Ctrl-C while it executes."""
+    """Execute in a thread, since DuckDB ignores Ctrl-C while it executes."""
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(connection.execute, statement)
         try:

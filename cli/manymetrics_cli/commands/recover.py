@@ -1,4 +1,4 @@
-"""`manymetrics recover`: bring back the tables after catalog.db was damaged, lost or replaced by an older copy."""
+"""`manymetrics recover`: restore the tables after catalog.db was damaged, lost or replaced by an older copy."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from manymetrics_processor.lake.lake import Version
 
-# Of SQLite's errors, those that say nothing about what the file holds.
+# SQLite errors that tell nothing about the content of the file.
 _IN_THE_WAY = (
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_LOCKED,
@@ -47,10 +47,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Register ``recover``."""
     parser = subparsers.add_parser(
         "recover",
-        help="bring back the tables after catalog.db was damaged, lost or replaced by an older copy",
+        help="restore the tables after catalog.db was damaged, lost or replaced by an older copy",
         description=(
-            "Make the catalogue name the newest state of each table whose files are all there, and rename "
-            "newer ones to *.set-aside. Deletes nothing. What the stream still holds past that state is committed at "
+            "Point the catalog at the newest state of each table whose files are all there, and rename the metadata of "
+            "newer states to *.set-aside. Deletes nothing. Records in the stream past that state are committed at "
             "the server's next start. Stop the server first."
         ),
         epilog=_EXAMPLES,
@@ -62,7 +62,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print a JSON line a table, and one for the stream. 1 where rows or records are no longer there."""
+    """Print one JSON line per table, and one for the stream. Returns 1 if rows or records are lost."""
     from manymetrics_cli.one_machine import hold_lock, stream_path
     from manymetrics_processor.lake.lake import ForeignTableError
     from manymetrics_processor.operations.recover import recover
@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
 
 @contextmanager
 def _catalog(data_dir: Path, *, dry_run: bool) -> Iterator[SqlCatalog]:
-    """The catalogue; in a dry run a copy of it that is thrown away, or a new one where it is gone or damaged."""
+    """Open the catalog; in a dry run a temporary copy of it, or a new one if it is missing or damaged."""
     from manymetrics_insights.reader.folder import open_read_only
     from manymetrics_processor.lake.local_catalog import open_catalog
 
@@ -111,7 +111,7 @@ def _catalog(data_dir: Path, *, dry_run: bool) -> Iterator[SqlCatalog]:
 
 
 def _seen(path: Path) -> dict[str, Version]:
-    """Which states of the tables the stream was committed to, by table. None where it can't tell."""
+    """Return the state of each table that the stream was last committed to, by table; empty if unknown."""
     from manymetrics_api.sinks.local_stream import LocalSource
     from manymetrics_processor.lake.lake import Version
     from manymetrics_processor.lake.rollback import metadata_number
@@ -139,7 +139,7 @@ def _look_at_stream(path: Path, events: StaticTable | None, *, dry_run: bool) ->
 
 
 def _is_damaged(path: Path) -> bool:
-    """Whether a file is no catalogue. Raises SettingsError where that can't be told."""
+    """Return whether the catalog's file is damaged. Raises SettingsError if it can't be opened."""
     from manymetrics_insights.reader.folder import open_read_only
 
     if not path.exists():
@@ -152,13 +152,15 @@ def _is_damaged(path: Path) -> bool:
                 database.execute("select metadata_location, previous_metadata_location from iceberg_tables").fetchall()
     except sqlite3.DatabaseError as error:
         if getattr(error, "sqlite_errorcode", 0) & 0xFF in _IN_THE_WAY:
-            raise SettingsError(f"{path} can't be opened ({error}): end whatever holds it, and try again") from error
+            raise SettingsError(
+                f"{path} can't be opened ({error}): stop the program that uses it, and try again"
+            ) from error
         return True
     return False
 
 
 def _set_aside(path: Path) -> None:
-    """A file that is no catalogue is kept under another name, so that a new one can be made; its journal with it."""
+    """Rename a damaged catalog, with its journal, so that a new one can be created."""
     for suffix in ("-journal", "-wal", "-shm", ""):
         one = path.with_name(path.name + suffix)
         if one.exists():

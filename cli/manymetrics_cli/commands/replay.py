@@ -1,4 +1,4 @@
-"""`manymetrics replay`: send dead letters again, after a fix."""
+"""`manymetrics replay`: reprocess dead letters after a fix."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "replay",
         help="reprocess dead letters",
         description=(
-            "Read dead letters again and store those that can be read now: those that ManyMetrics could not read or "
-            "store before it was fixed. Each keeps its place, its received_at and what was known of its request. "
-            "Doing it twice changes nothing. What a client sent wrongly stays a dead letter: query its `raw`, "
+            "Reprocess dead letters, and store those that this version of ManyMetrics can read and store. "
+            "Each keeps its position, its received_at and the data of its request. "
+            "Idempotent. An event that a client sent wrongly stays a dead letter: query its `raw`, "
             "correct it and send it again."
         ),
         epilog=_EXAMPLES,
@@ -42,31 +42,31 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "location",
         nargs="?",
-        help="s3://bucket/prefix: bring back batches that were given up, or the raw archive, instead of dead letters",
+        help="s3://bucket/prefix: replay batches that were given up, or the raw archive, instead of dead letters",
     )
     parser.add_argument(
         "--reason",
         metavar="REASON",
         choices=[reason.value for reason in Reason],
-        help="only those with this reason, e.g. unstorable",
+        help="replay only those with this reason, e.g. unstorable",
     )
-    parser.add_argument("--id", dest="dead_letter_id", metavar="ID", help="only this dead_letter_id")
-    parser.add_argument("--project", metavar="ID", help="only those of this project")
+    parser.add_argument("--id", dest="dead_letter_id", metavar="ID", help="replay only this dead_letter_id")
+    parser.add_argument("--project", metavar="ID", help="replay only those of this project")
     parser.add_argument("--dry-run", action="store_true", help="show what would be stored, without storing it")
     add_data_dir(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the outcomes as JSON. Returns 1 where no dead letter has the given id."""
+    """Print the outcomes as JSON. Returns 1 if no dead letter has the given id."""
     wanted = {"reason": args.reason, "dead_letter_id": args.dead_letter_id, "project_id": args.project}
     if args.location is not None:
         if not args.location.strip():
-            raise SettingsError("the location is empty: name one, as s3://bucket/prefix, or none for dead letters")
-        if args.dry_run or any(value is not None for value in wanted.values()):
             raise SettingsError(
-                "--reason, --id, --project and --dry-run are for dead letters, not for a location in S3"
+                "the location is empty: pass s3://bucket/prefix, or leave it out to replay dead letters"
             )
+        if args.dry_run or any(value is not None for value in wanted.values()):
+            raise SettingsError("--reason, --id, --project and --dry-run apply to dead letters, not to an S3 location")
         return _run_objects(args.location)
     from manymetrics_cli.one_machine import open_lake
     from manymetrics_processor.dedup.window import Window
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     if not matched:
         print(f"There is no dead letter with {given}." if given else "There are no dead letters.", file=sys.stderr)
     elif report == Report():
-        print("What matches was replayed before.", file=sys.stderr)
+        print("All matching dead letters were replayed before.", file=sys.stderr)
     return 0
 
 

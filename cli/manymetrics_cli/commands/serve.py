@@ -1,4 +1,4 @@
-"""`manymetrics serve`: everything on one machine."""
+"""`manymetrics serve`: run everything on one machine."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ examples:
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Declare the command."""
+    """Register ``serve``."""
     parser = commands.add_parser(
         "serve",
         help="start the API, the stream and the committer on this machine",
-        description="Serve until interrupted: take events, and commit them into the tables of the data folder.",
+        description="Receive events and commit them to the tables in the data directory, until interrupted.",
         epilog=_EXAMPLES,
         formatter_class=KeepExamples,
     )
@@ -42,7 +42,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def _port(text: str) -> str:
     if not (text.isascii() and text.isdecimal() and int(text) <= MAX_PORT):
-        raise argparse.ArgumentTypeError(f"it takes a whole number from 0 (any that is free) to {MAX_PORT}")
+        raise argparse.ArgumentTypeError(f"it must be a whole number from 0 (any free port) to {MAX_PORT}")
     return text
 
 
@@ -60,12 +60,12 @@ def run(args: argparse.Namespace) -> int:
     settings = Settings.read({**os.environ, VARIABLE: str(args.data_dir), **given})
     log_json_lines()
     if (holder := lock_holder(settings.data_dir)) is not None:
-        said = f"a server commits in {settings.data_dir.absolute()} already (process {holder})"
-        waits = "this one takes events, and commits once that one has ended"
-        cure = "End it, or name another folder with --data-dir, and another port with --port"
+        said = f"another server already commits in {settings.data_dir.absolute()} (process {holder})"
+        waits = "this one accepts events, and commits once that one has stopped"
+        cure = "Stop it, or choose another directory with --data-dir and another port with --port"
         print(f"manymetrics: {said}: {waits}. {cure}.", file=sys.stderr, flush=True)
     if (why := _why_nothing_is_stored(settings.data_dir)) is not None:
-        print(f"manymetrics: {why}. Until then every event is answered 503.", file=sys.stderr, flush=True)
+        print(f"manymetrics: {why}. Until then every event is rejected with 503.", file=sys.stderr, flush=True)
     if sys.stdout.isatty():
         print("Starting ...", end="\r", flush=True)
 
@@ -83,20 +83,20 @@ def run(args: argparse.Namespace) -> int:
             loop="uvloop",
             http=HttpProtocol,
             log_config=None,
-            log_level="error",  # a stranger must not be able to fill the log
+            log_level="error",  # clients must not be able to fill the log
             access_log=False,
             server_header=False,
-            proxy_headers=False,  # whom to believe is MANYMETRICS_TRUSTED_PROXIES' to say
+            proxy_headers=False,  # MANYMETRICS_TRUSTED_PROXIES decides which proxies to trust
             ws="none",
             backlog=BACKLOG,
             timeout_graceful_shutdown=8,
         )
     )
-    # Ctrl-C twice leaves connections open; what uvicorn logs of that is its own traceback.
+    # Ctrl-C twice leaves connections open, for which uvicorn logs a traceback of its own.
     logging.getLogger("uvicorn.error").addFilter(lambda record: "KeyboardInterrupt" not in record.getMessage())
     try:
         server.run()
-    except SystemExit:  # uvicorn, which has logged why
+    except SystemExit:  # from uvicorn, which has logged the reason
         why = _why_no_listening(settings.host, settings.port)
         print(f"manymetrics: can't listen on {settings.host}:{settings.port}: {why}", file=sys.stderr)
     finally:
@@ -105,23 +105,23 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _why_nothing_is_stored(data_dir: Path) -> str | None:
-    """The reason, with the cure, why a data folder can't take events, as far as a start can see."""
+    """Return why a data directory can't store events, with the fix, as far as can be seen at startup; else None."""
     import shutil
 
     from manymetrics_cli.one_machine import require_writable
 
     if not data_dir.is_dir():
-        return None  # a start makes it, or says why not
+        return None  # startup creates it, or reports why it can't
     try:
         require_writable(data_dir)
     except SettingsError as error:
         return str(error)
     is_full = shutil.disk_usage(data_dir).free < NO_DISK_BYTES
-    return f"the disk of {data_dir.absolute()} is full: make room" if is_full else None
+    return f"the disk of {data_dir.absolute()} is full: free some space" if is_full else None
 
 
 def _why_no_listening(host: str, port: int) -> str:
-    """The reason why a server can't listen on an address, with the cure."""
+    """Return why a server can't listen on an address, with the fix."""
     import errno
     import socket
 
@@ -133,14 +133,14 @@ def _why_no_listening(host: str, port: int) -> str:
         return "there is no such host: name an address of this machine with --host"
     except OSError as error:
         if error.errno == errno.EADDRNOTAVAIL:
-            return "this machine has no such address: name one of its own with --host, or 0.0.0.0 for all"
+            return "this machine has no such address: name one that it has with --host, or 0.0.0.0 for all"
         if error.errno == errno.EACCES:
-            return f"this user may not listen on port {port}: serve on one from 1024 on: manymetrics serve --port N"
-    return "end what listens there, or serve on another: manymetrics serve --port N"
+            return f"this user may not listen on port {port}: use a port of 1024 or above: manymetrics serve --port N"
+    return "stop the program that listens there, or use another port: manymetrics serve --port N"
 
 
 def banner(settings: Settings) -> str:
-    """The lines to try first."""
+    """Return the text printed at startup: the key, the URLs, and the first commands to try."""
     from manymetrics_cli.one_machine import first_key, shell_command
 
     url = f"http://{local_name(settings.host)}:{settings.port}"
@@ -148,14 +148,14 @@ def banner(settings: Settings) -> str:
         first = first_key(settings, make_keys(settings))
     except KeysUnavailableError as error:
         return f"""\
-ManyMetrics runs, but answers every event 503: it can't read the write keys.
+ManyMetrics is running, but rejects every event with 503: it can't read the write keys.
 
-  why         {error}
-  cure        {error.cure}
+  reason      {error}
+  fix         {error.cure}
   health      {url}/readyz
 """
     key = first.key if first else "WRITE_KEY"
-    shown = key if first else f"none for browsers: those of servers stand in {keys_path(settings.data_dir)}"
+    shown = key if first else f"none for browsers: server keys are in {keys_path(settings.data_dir)}"
     return f"""\
 ManyMetrics is ready.
 
@@ -163,31 +163,31 @@ ManyMetrics is ready.
   docs        {url}/docs
   health      {url}/healthz
 
-See events become rows, in a page:
+Watch events become rows, on a sample page:
 
   {url}/sample
 
-Or send one:
+Or send an event:
 
   curl {shlex.quote(url + "/v1/track")} -u {shlex.quote(key + ":")} -d '{_EVENT}'
 
-See it as a row:
+Query it as a row:
 
   {shell_command("query", settings.data_dir)} "select event, user_id, event_time from events"
 
-See what comes in, and what is wrong with it:
+Watch events arrive, with any errors:
 
   {shell_command("tail", settings.data_dir)}
-"""  # noqa: S608  # nothing is asked here
+"""  # noqa: S608  # printed, not run
 
 
 _EVENT = '{"userId": "u-1", "event": "Signed Up", "properties": {"plan": "pro"}}'
 
 
 def local_name(host: str) -> str:
-    """The name by which this machine reaches an address that is listened on, as a URL has it."""
-    if host == "::":  # uvicorn takes no IPv4 there
+    """Return the host, as written in a URL, by which this machine reaches a listening address."""
+    if host == "::":  # uvicorn accepts no IPv4 there
         return "[::1]"
-    if host in {"", "0.0.0.0"}:  # noqa: S104  # it is no address here
+    if host in {"", "0.0.0.0"}:  # noqa: S104  # compared, not bound
         return "127.0.0.1"
     return f"[{host}]" if ":" in host else host

@@ -1,4 +1,4 @@
-"""`manymetrics stream run`: the processor on a server or in a container, without Lambda."""
+"""`manymetrics stream run`: run the processor on a server or in a container, without Lambda."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Register ``stream``."""
     parser = subparsers.add_parser(
         "stream",
-        help="commit a Kinesis stream into the tables, without Lambda",
+        help="commit a Kinesis stream to the tables, without Lambda",
         epilog=_EXAMPLES,
         formatter_class=KeepExamples,
     )
@@ -33,9 +33,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "run",
         help="read the stream and commit it, until interrupted",
         description=(
-            "Read the stream that MANYMETRICS_STREAM names and commit it into the tables under MANYMETRICS_WAREHOUSE, "
-            "as Lambda's event source mapping and function would. It goes on from the tables' own watermark, so it "
-            "can be ended and started at any time. Run a single instance; extra ones only add cost."
+            "Read the stream that MANYMETRICS_STREAM names and commit it to the tables under MANYMETRICS_WAREHOUSE, "
+            "as Lambda's event source mapping and function would. It resumes from the watermark in the tables, so it "
+            "can be stopped and started at any time. Run a single instance; extra ones only add cost."
         ),
         epilog=_EXAMPLES,
         formatter_class=KeepExamples,
@@ -55,23 +55,25 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         type=whole_number(-1),
         default=-1,
         metavar="N",
-        help="retries after the first attempt before a batch is given up (default: -1, no limit)",
+        help="retries before a failing batch is given up (default: -1, no limit)",
     )
     run_parser.add_argument(
         "--max-record-age-s",
         type=number(0),
         default=20 * 3_600.0,
         metavar="S",
-        help="age at which a batch that fails is given up; keep it below the stream's retention (20 hours)",
+        help="age at which a failing batch is given up; keep it below the stream's retention (default: 20 hours)",
     )
     run_parser.add_argument(
-        "--failures", metavar="S3", help="where such a batch is kept, s3://bucket/prefix (default: next to the tables)"
+        "--failures",
+        metavar="S3",
+        help="where to keep batches that were given up, s3://bucket/prefix (default: next to the tables)",
     )
     run_parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Until SIGTERM or SIGINT."""
+    """Run until SIGTERM or SIGINT."""
     settings = Settings.read(os.environ)
     if not settings.stream:
         raise SettingsError("MANYMETRICS_STREAM is missing: name the Kinesis stream to read")

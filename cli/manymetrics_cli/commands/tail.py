@@ -1,4 +1,4 @@
-"""`manymetrics tail`: see events as they come in, and what becomes of them."""
+"""`manymetrics tail`: show events as they arrive, and their outcomes."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from manymetrics_processor.decode.row import Request
 
 POLL_S = 0.02
-MOST_OPEN = 10_000  # records that wait for their outcome
-RAW_CHARACTERS = 200  # of a dead letter, in JSON; the whole of it is in the table
+MOST_OPEN = 10_000  # records waiting for their outcome
+RAW_CHARACTERS = 200  # of a dead letter, in JSON; the table has all of it
 RAW_CHARACTERS_OF_A_LINE = 80
-TYPE_CHARACTERS = 60  # of a `type` that is unknown
+TYPE_CHARACTERS = 60  # of an unknown `type`
 _OUTCOMES = {ord("s"): "stored", ord("d"): "duplicate"}
 _REPAIRS = EVENTS.column_names.index("repairs")
 
@@ -45,26 +45,28 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Register ``tail``."""
     parser = subparsers.add_parser(
         "tail",
-        help="see events as they come in, and what becomes of them",
+        help="show events as they arrive, and their outcomes",
         description=(
-            "A line for each event as the server takes it, and one for its outcome once it is committed: stored, "
-            "duplicate, or dead-lettered, why, and how it begins. It shows what comes from now on; what came before "
-            "is in the tables: manymetrics query 'select * from dead_letters'."
+            "Print a line for each event when the server accepts it, and one for its outcome once it is committed: "
+            "stored, duplicate, or dead-lettered with the reason and its first bytes. Only new events are shown; "
+            "earlier ones are in the tables: manymetrics query 'select * from dead_letters'."
         ),
         epilog=_EXAMPLES,
         formatter_class=KeepExamples,
     )
     parser.add_argument("--bad", action="store_true", help="show only duplicates and dead letters")
-    parser.add_argument("--event", metavar="NAME", help="only events of this name")
-    parser.add_argument("--user-id", metavar="ID", help="only events of this person")
-    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
-    parser.add_argument("--since-start", action="store_true", help="begin with the records that the stream still holds")
+    parser.add_argument("--event", metavar="NAME", help="show only events with this name")
+    parser.add_argument("--user-id", metavar="ID", help="show only events of this person")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line")
+    parser.add_argument(
+        "--since-start", action="store_true", help="start with the records that are still in the stream"
+    )
     add_data_dir(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Until interrupted."""
+    """Print lines until interrupted."""
     from manymetrics_api.sinks.local_stream import LocalSource
     from manymetrics_cli.one_machine import require_writable, stream_path
 
@@ -85,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def lines(source: Any, *, follow: bool, from_start: bool = False) -> Iterator[dict[str, Any]]:  # noqa: ANN401
-    """An object for each event as it comes, and one as it is committed. Ends when caught up, unless it follows."""
+    """Yield an object for each event as it arrives and as it is committed. Ends when caught up, unless ``follow``."""
     from manymetrics_api.sinks.local_stream import SHARD
     from manymetrics_processor.decode.ids import place_digest
 
@@ -94,7 +96,7 @@ def lines(source: Any, *, follow: bool, from_start: bool = False) -> Iterator[di
     open_records: dict[int, list[dict[str, Any]]] = {}
     while True:
         try:
-            if (name := source.name()) != stream:  # made again: its numbers start again
+            if (name := source.name()) != stream:  # recreated: its sequence numbers start again
                 stream, seen, judged = name, 0, 0
                 open_records.clear()
             records, outcomes = source.read(seen, 1_000, 1_000_000), source.outcomes(judged)
@@ -102,7 +104,7 @@ def lines(source: Any, *, follow: bool, from_start: bool = False) -> Iterator[di
             records, outcomes = [], []  # busy, or being recreated: look again
         for record in records:
             seen = record.sequence
-            if len(open_records) >= MOST_OPEN:  # nobody commits: their outcomes will not be shown
+            if len(open_records) >= MOST_OPEN:  # no committer runs: their outcomes will not be shown
                 del open_records[next(iter(open_records))]
             open_records[seen] = describe(record.data, (stream, SHARD, str(seen)))
             for event in open_records[seen]:
@@ -126,16 +128,16 @@ def lines(source: Any, *, follow: bool, from_start: bool = False) -> Iterator[di
 
 
 def _reader_is_gone() -> bool:
-    """Whether what standard output leads to was closed, as by `| head -1`: else it shows only at the next line."""
+    """Return whether the reader of standard output is gone, as with `| head -1`, without waiting for a failed write."""
     gone = select.poll()
     gone.register(1, 0)
     return bool(gone.poll(0))
 
 
 def describe(data: bytes, place: tuple[str, str, str]) -> list[dict[str, Any]]:
-    """Describe a record's events; ``place`` is its stream, shard and sequence number.
+    """Describe a record's events; ``place`` is (stream, shard, sequence number).
 
-    ``reason`` says why one will be a dead letter, or is null; ``raw`` is how its bytes begin.
+    ``reason`` is why an event will be a dead letter, or None; ``raw`` is the beginning of its bytes.
     """
     from manymetrics_processor.decode.row import read_request
 
@@ -155,7 +157,7 @@ def _without_raw(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def _beginning(raw: bytes, characters: int) -> str:
-    """The first characters of the bytes, with an ellipsis where there are more."""
+    """Return the first characters of the bytes, with an ellipsis if there are more."""
     text = raw[: 4 * characters + 4].decode(errors="backslashreplace")
     return _cut(text, characters)
 
@@ -189,7 +191,7 @@ def _describe_event(
 
 
 def _sent_type(raw: bytes) -> str | None:
-    """An event's `type` as its client sent it: the text, or other JSON as written, shortened; None where absent."""
+    """Return an event's `type` as its client sent it: the text, or other JSON as written, shortened; None if absent."""
     fields = msgspec.json.decode(mend_json(raw.decode(errors="replace"))[0], type=dict[str, msgspec.Raw])
     value = bytes(fields.get("type", b"null"))
     if value == b"null":
@@ -199,12 +201,12 @@ def _sent_type(raw: bytes) -> str | None:
 
 
 def _repairs(event: Event, request: Request, place: tuple[str, str, str, int]) -> str | None:
-    """The value of the column `repairs` in the event's row; None also where there will be no row."""
+    """Return the value of the column `repairs` in the event's row; None also if there will be no row."""
     from manymetrics_processor.decode.row import make_row
 
     try:
         repairs = make_row(event, request, place)[_REPAIRS]
-    except Exception:  # noqa: BLE001  # the processor makes a dead letter of it, and its outcome says so
+    except Exception:  # noqa: BLE001  # the processor dead-letters it, and its outcome will say so
         return None
     return repairs if isinstance(repairs, str) else None
 

@@ -1,7 +1,7 @@
-"""A month's bill, by component: events -> requests -> records -> micro-batches, each priced where it costs.
+"""Compute a month's bill by component: events -> requests -> records -> micro-batches, each priced.
 
-List prices, no free tier. GB are 2**30 bytes. What is neither a price nor measured is a constant here, in capitals,
-and ``assumptions`` prints it with each bill.
+List prices, no free tier. GB are 2**30 bytes. Figures that are neither prices nor measured are constants here, and
+``assumptions`` prints them with each bill.
 """
 
 from __future__ import annotations
@@ -21,47 +21,47 @@ SECONDS: Final = HOURS * 3_600
 GB: Final = 2**30
 
 FULL_CORE_MB: Final = 1_769  # below it a function has a share of a core (AWS Lambda developer guide, "memory")
-CORE_FACTOR: Final = 1.5  # assumed: how many times slower a core of Lambda is than the one that was measured
-PUT_WAIT_MS: Final = 5.0  # assumed: an answer of Kinesis, from Lambda
-COMMIT_WAIT_MS: Final = 500.0  # assumed: the answers of Glue and S3 that a commit waits for, about 15
-ENVIRONMENT_HOURS: Final = 2.0  # assumed: how long Lambda keeps one that is in use
-ANSWER_BYTES: Final = 400  # assumed: headers and body of an answer
-COMMIT_LOG_BYTES: Final = 1_000  # assumed: its metrics' line and what Lambda logs; no request is logged
-REQUEST_LOG_BYTES: Final = 4_400  # of a plain tracker: 3.4 kB measured of its own, 1 kB of Lambda's assumed
-DATA_KEY_S: Final = 300.0  # Kinesis uses a data key so long; S3 a bucket's key, assumed: AWS says "time-limited"
-KMS_A_DATA_KEY: Final = 2.0  # calls of KMS: it is made, and it is decrypted
+CORE_FACTOR: Final = 1.5  # assumed: how many times slower Lambda's core is than the measured one
+PUT_WAIT_MS: Final = 5.0  # assumed: a response from Kinesis to Lambda
+COMMIT_WAIT_MS: Final = 500.0  # assumed: the responses of Glue and S3 that a commit waits for, about 15
+ENVIRONMENT_HOURS: Final = 2.0  # assumed: how long Lambda keeps an environment in use
+ANSWER_BYTES: Final = 400  # assumed: headers and body of a response
+COMMIT_LOG_BYTES: Final = 1_000  # assumed: the line with its metrics and Lambda's own lines; requests are not logged
+REQUEST_LOG_BYTES: Final = 4_400  # of a plain tracker: 3.4 kB of its own (measured), 1 kB of Lambda's (assumed)
+DATA_KEY_S: Final = 300.0  # Kinesis reuses a data key this long; for S3's bucket key assumed: AWS says "time-limited"
+KMS_A_DATA_KEY: Final = 2.0  # KMS calls: one generates it, one decrypts it
 DAYS: Final = HOURS / 24
-MAINTENANCE_RUNS: Final = HOURS + DAYS  # one an hour, and one a day that looks for orphans: infra/processor.tf
-KEPT_SNAPSHOTS, EXPIRED_AT_ONCE = 100, 50  # the latter at least: handler.py
-RUN_WAIT_MS: Final = 2_000.0  # assumed: of a run of maintenance, for Glue and S3
-REWRITES: Final = 2.0  # assumed: how often a byte of the tables is written, and then replaced by a merge
-METADATA_BYTES: Final = 150_000.0  # assumed: of a commit, with what it replaces
-STRANGERS: Final = 50_000.0  # assumed: requests a month of whoever looks for open doors; each is answered 404 or 401
+MAINTENANCE_RUNS: Final = HOURS + DAYS  # one per hour, and one per day that looks for orphans: infra/processor.tf
+KEPT_SNAPSHOTS, EXPIRED_AT_ONCE = 100, 50  # the latter is a minimum: handler.py
+RUN_WAIT_MS: Final = 2_000.0  # assumed: a maintenance run's wait for Glue and S3
+REWRITES: Final = 2.0  # assumed: how often a byte of the tables is rewritten by merges
+METADATA_BYTES: Final = 150_000.0  # assumed: per commit, including what it replaces
+STRANGERS: Final = 50_000.0  # assumed: scanners' requests per month; each gets 404 or 401
 STRANGER_MS: Final = 5.0  # assumed
-KEY_ROTATIONS: Final = 2  # of a key that are billed, each as one more key: after a year, and after two
-IMAGES_KEPT: Final = 2  # the one that runs and one to go back to
+KEY_ROTATIONS: Final = 2  # billed rotations of a key, each as one more key: after one year, and after two
+IMAGES_KEPT: Final = 2  # the current one and one to roll back to
 IMAGE_GB: Final = {"spark": 0.8, "arrow": 0.4}  # assumed: compressed, as ECR bills it
 
-GATEWAY_BYTES: Final = 512 * 1024  # what one request of an HTTP API is metered by
-GATEWAY_TIER: Final = 300e6  # requests a month at its first price
+GATEWAY_BYTES: Final = 512 * 1024  # the unit in which an HTTP API meters a request
+GATEWAY_TIER: Final = 300e6  # requests per month at the first price
 PUT_UNIT_BYTES: Final = 25 * 1024
 SHARD_BYTES_A_S: Final = 2**20
 SHARD_RECORDS_A_S: Final = 1_000
-ON_DEMAND_SHARDS: Final = 4  # that a stream on demand has from its start
+ON_DEMAND_SHARDS: Final = 4  # initial shards of an on-demand stream
 INVOCATION_RECORDS: Final = 10_000
-INVOCATION_BYTES: Final = 6_000_000  # of an event source mapping; a record is in it as base64
+INVOCATION_BYTES: Final = 6_000_000  # of an event source mapping; records are base64 in it
 SDK_BYTES: Final = 8_500  # compressed, sdk-js/README.md
 RECORD_FRAME_BYTES: Final = 500  # of the JSON around a record
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """``usd`` a month; ``why`` says how it came about."""
+    """One line of the bill: ``usd`` per month; ``why`` explains the amount."""
 
     component: str
     usd: float
     why: str
-    ingests: bool = False  # a part of taking an event in: edge, function, stream
+    ingests: bool = False  # part of ingestion: edge, function, stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +72,8 @@ class Bill:
     shards: int
     api_ms: int
     processor_ms: int
-    key_rotations_usd: float  # a part of it that begins after a year, and is whole after two
-    cold_usd: float  # more, if Lambda kept no processor from one window to the next
+    key_rotations_usd: float  # the part of it that starts after one year and is complete after two
+    cold_usd: float  # extra cost if every window met a cold start of the processor
 
     @property
     def usd(self) -> float:
@@ -90,7 +90,7 @@ class Bill:
 
 @dataclass(frozen=True, slots=True)
 class _Flow:
-    """How much of everything a month has."""
+    """The volumes of a month."""
 
     requests: float
     record_bytes: float
@@ -106,7 +106,7 @@ class _Flow:
 
 
 def make_bill(stack: Stack, traffic: Traffic, prices: Prices, measured: Measured) -> Bill:
-    """The month's bill."""
+    """Compute the month's bill."""
     flow = _flow(stack, traffic, measured)
     lines = [
         _edge(stack, traffic, flow, prices),
@@ -137,16 +137,16 @@ def make_bill(stack: Stack, traffic: Traffic, prices: Prices, measured: Measured
 
 
 def marginal(stack: Stack, traffic: Traffic, prices: Prices, measured: Measured) -> tuple[float, float]:
-    """US dollars that the next million events add: to the bill, and to its ingestion (edge, function, stream) alone."""
+    """Return what the next million events add, in USD: to the bill, and to ingestion (edge, function, stream)."""
     now = make_bill(stack, traffic, prices, measured)
     then = make_bill(stack, replace(traffic, events=traffic.events + 1e6), prices, measured)
     return then.usd - now.usd, then.ingestion_usd - now.ingestion_usd
 
 
 def break_evens(stack: Stack, traffic: Traffic, prices: Prices, measured: Measured) -> tuple[bool, list[float]]:
-    """Whether provisioned is the cheaper one for few events, and from how many a month on the other one is, and so on.
+    """Return whether provisioned is cheaper at low volume, and the monthly volumes at which the cheaper mode changes.
 
-    Both whole bills, from a thousand events to a trillion; a provisioned stream gets the shards that its peak needs.
+    Compares the whole bills, from a thousand events to a trillion; a provisioned stream gets the shards its peak needs.
     """
 
     def provisioned_saves(events: float) -> bool:
@@ -166,7 +166,7 @@ def break_evens(stack: Stack, traffic: Traffic, prices: Prices, measured: Measur
 
 
 def _turn(low: float, high: float, test: Callable[[float], bool]) -> float:
-    """Where the test's answer changes, to a part in ten thousand."""
+    """Return where the test's result changes, to within 1 in 10,000."""
     before = test(low)
     while high / low > 1.0001:
         middle = (low * high) ** 0.5
@@ -175,7 +175,7 @@ def _turn(low: float, high: float, test: Callable[[float], bool]) -> float:
 
 
 def billed_ms(cpu_ms: float, wall_ms: float, wait_ms: float, memory_mb: int) -> int:
-    """Convert seconds that were measured on a whole core to those that Lambda bills."""
+    """Convert seconds measured on a whole core to the milliseconds that Lambda bills."""
     return ceil(CORE_FACTOR * max(wall_ms, cpu_ms * FULL_CORE_MB / memory_mb) + wait_ms)
 
 
@@ -214,7 +214,7 @@ def _shards(stack: Stack, traffic: Traffic, records: float, record_bytes: float)
 
 
 def _commits(stack: Stack, records: float, record_bytes: float, shards: int) -> float:
-    """A window that has a record is an invocation of its shard; a full invocation doesn't wait for its window."""
+    """Estimate commits: one invocation per shard and window with a record; a full one doesn't wait for its window."""
     full = min(INVOCATION_RECORDS, INVOCATION_BYTES / (record_bytes * 4 / 3 + RECORD_FRAME_BYTES))
     windows = SECONDS / max(stack.window_seconds, 1) * shards
     return max(min(windows, records), records / full)
@@ -222,7 +222,7 @@ def _commits(stack: Stack, records: float, record_bytes: float, shards: int) -> 
 
 def _edge(stack: Stack, traffic: Traffic, flow: _Flow, prices: Prices) -> Line:
     if stack.ingress == "function_url":
-        return Line("function URL", 0.0, "no charge of its own", ingests=True)
+        return Line("function URL", 0.0, "no separate charge", ingests=True)
     metered = _strangers(stack) + flow.requests * ceil(traffic.events_a_request * traffic.event_bytes / GATEWAY_BYTES)
     usd = prices.http_api_first_300m.of(min(metered, GATEWAY_TIER))
     usd += prices.http_api_above.of(max(0.0, metered - GATEWAY_TIER))
@@ -249,7 +249,7 @@ def _starts(environments: float, invocations: float) -> float:
 
 def _data_out(flow: _Flow, prices: Prices) -> Line:
     gb = flow.requests * ANSWER_BYTES / GB
-    return Line("answers to the internet", prices.data_out.of(gb), f"{gb:,.2f} GB")
+    return Line("data out to the internet", prices.data_out.of(gb), f"{gb:,.2f} GB")
 
 
 def _stream(stack: Stack, traffic: Traffic, flow: _Flow, prices: Prices) -> Line:
@@ -263,7 +263,7 @@ def _stream(stack: Stack, traffic: Traffic, flow: _Flow, prices: Prices) -> Line
     usd = prices.kinesis_shard.of(HOURS * flow.shards) + prices.kinesis_put_unit.of(units)
     if stack.stream_retention_hours > 24:
         usd += prices.kinesis_long_retention.of(HOURS * flow.shards)
-    needs = "" if flow.shards == stack.shard_count else f", as a peak of {traffic.peak:g}x the mean needs"
+    needs = "" if flow.shards == stack.shard_count else f", for a peak of {traffic.peak:g}x the mean"
     return Line(
         "Kinesis",
         usd,
@@ -287,9 +287,9 @@ def _cold_ms(stack: Stack, measured: Measured) -> int:
 
 
 def _maintenance(stack: Stack, traffic: Traffic, flow: _Flow, prices: Prices, measured: Measured) -> Line:
-    """With Arrow under either engine, in the processor that commits: what a commit leaves, and what each run takes.
+    """Price maintenance: with Arrow under either engine, in the committing processor, by commits and by runs.
 
-    A run finds that one at work, or none at all, as often as a start is assumed of any.
+    Cold starts of runs are assumed as often as those of any environment.
     """
     of, runs = measured.maintenance, MAINTENANCE_RUNS
     cpu_ms = flow.commits * (of.file_ms + of.snapshot_ms) + traffic.events * of.event_us / 1e3
@@ -301,7 +301,7 @@ def _maintenance(stack: Stack, traffic: Traffic, flow: _Flow, prices: Prices, me
 
 
 def _lambda_usd(prices: Prices, architecture: Architecture, memory_mb: int, invocations: float, ms: float) -> float:
-    """``ms``: of all of them together."""
+    """Price a function; ``ms``: of all invocations together."""
     second = prices.lambda_arm if architecture == "arm64" else prices.lambda_x86
     return prices.lambda_request.of(invocations) + second.of(ms / 1e3 * memory_mb / 1024)
 
@@ -311,14 +311,14 @@ def _storage(stack: Stack, traffic: Traffic, flow: _Flow, prices: Prices, measur
     gb = traffic.months_kept * traffic.events * traffic.event_bytes * measured.table_ratio / GB
     of = measured.maintenance
     writes = flow.commits * engine.s3_writes
-    reads = flow.commits * (engine.s3_reads + 1 + of.snapshot_reads)  # once more to merge
+    reads = flow.commits * (engine.s3_reads + 1 + of.snapshot_reads)  # plus one for the merge
     reads += _runs_that_read_all(flow) * KEPT_SNAPSHOTS * of.kept_snapshot_reads
     reads += MAINTENANCE_RUNS * of.run_reads + DAYS * of.orphans_reads
     archived = ""
     if stack.archive:
         gb += traffic.months_kept * flow.records * flow.record_bytes / GB
         writes += flow.commits
-        archived = ", the raw archive with it"
+        archived = ", with the raw archive"
     kept = f"{gb:,.2f} GB: {traffic.months_kept:g} x the month's data{archived}"
     if stack.lake_version_days and not stack.is_plain_tracker:
         month = traffic.events * traffic.event_bytes * measured.table_ratio + flow.commits * METADATA_BYTES
@@ -328,13 +328,13 @@ def _storage(stack: Stack, traffic: Traffic, flow: _Flow, prices: Prices, measur
     usd = prices.s3_write.of(writes) + prices.s3_read.of(reads)
     yield Line("S3 requests", usd, f"{_count(writes)} PUT and LIST, {_count(reads)} GET and HEAD")
     requests = flow.commits * engine.glue_requests
-    yield Line("Glue catalogue", prices.glue_request.of(requests), f"{_count(requests)} requests")
+    yield Line("Glue catalog", prices.glue_request.of(requests), f"{_count(requests)} requests")
     gb = IMAGES_KEPT * IMAGE_GB[stack.engine]
     yield Line("ECR", prices.ecr_stored.of(gb), f"{gb:,.2f} GB: {IMAGES_KEPT} images of the processor")
 
 
 def _runs_that_read_all(flow: _Flow) -> float:
-    """Runs that expire snapshots, in a process that has not read yet what is kept."""
+    """Return the runs that expire snapshots in a process that has yet to read the kept ones."""
     commits_an_hour = flow.commits / HOURS
     hours_between = max(1.0, EXPIRED_AT_ONCE / commits_an_hour)
     return HOURS / hours_between * min(1.0, hours_between / ENVIRONMENT_HOURS)
@@ -351,9 +351,9 @@ def _watching(stack: Stack, flow: _Flow, prices: Prices) -> Iterator[Line]:
 
 
 def _keys(stack: Stack, flow: _Flow, prices: Prices) -> Line:
-    """The write keys are decrypted by an environment that starts: keys_parameter.py.
+    """Price KMS. Each starting environment decrypts the write keys: keys_parameter.py.
 
-    Each environment has credentials of its own, and with them a data key of its own for what it puts into the stream.
+    Each environment has its own credentials, and with them its own data key for writing to the stream.
     """
     requests = 0.0
     if not stack.is_plain_tracker:
@@ -374,7 +374,7 @@ def _own_keys(stack: Stack) -> int:
 def _sdk(traffic: Traffic, prices: Prices) -> Line:
     gb = traffic.sdk_loads * SDK_BYTES / GB
     usd = prices.cloudfront_request.of(traffic.sdk_loads) + prices.cloudfront_out.of(gb)
-    return Line("CloudFront", usd, f"{_count(traffic.sdk_loads)} loads of the SDK that no browser's cache had")
+    return Line("CloudFront", usd, f"{_count(traffic.sdk_loads)} SDK downloads not served from browser caches")
 
 
 def _count(number: float) -> str:

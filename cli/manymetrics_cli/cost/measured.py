@@ -1,4 +1,4 @@
-"""Measured figures: those that came with the package, and over them those of a build/bench.json of one's own.
+"""Read measured figures: those shipped with the package, overridden by those of your own build/bench.json.
 
 Both files have the shape that ``make bench`` writes: {"commit", "figures": {part: {name: number}}}.
 """
@@ -14,8 +14,8 @@ from typing import Final
 import msgspec
 
 MEASURED_FILE: Final = Path(__file__).with_name("measured.json")
-API_SIZES: Final = (1, 20, 100)  # events a request, as the bench measures
-RECORD_SIZES: Final = (1, 3, 20)  # events a stream record, as real events were packed
+API_SIZES: Final = (1, 20, 100)  # events per request, as measured by the bench
+RECORD_SIZES: Final = (1, 3, 20)  # events per stream record, as real events were packed
 BATCHES: Final = (1_000, 10_000, 20_000)  # events of the batches that the bench gives each engine
 _COLD_BATCH: Final = 10_000
 
@@ -29,7 +29,7 @@ Figures = Mapping[str, Mapping[str, float]]
 
 
 class MeasuredError(Exception):
-    """A file of measurements that can't be used. The message says the cure."""
+    """A file of measurements can't be used. The message names the fix."""
 
 
 class _File(msgspec.Struct, frozen=True):
@@ -40,7 +40,7 @@ class _File(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class EngineFigures:
-    """One engine's: of a warm process's batch of each size in BATCHES, of its first batch, and of any commit."""
+    """Figures of one engine: of a warm process by batch size (BATCHES), of its first batch, and of any commit."""
 
     warm_cpu_ms: Sequence[float]
     warm_wall_ms: Sequence[float]
@@ -51,7 +51,7 @@ class EngineFigures:
     glue_requests: float
 
     def commit_ms(self, events: float) -> tuple[float, float]:
-        """CPU and wall of a warm commit: on the lines through the sizes that were measured; the least for fewer."""
+        """CPU and wall time of a warm commit: interpolated between the measured sizes; constant below the smallest."""
         return _on_lines(self.warm_cpu_ms, events), _on_lines(self.warm_wall_ms, events)
 
 
@@ -63,7 +63,7 @@ def _on_lines(ms: Sequence[float], events: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class MaintenanceFigures:
-    """CPU: of merging, a file that a commit wrote and an event in it. And S3 reads: of an expired snapshot; of runs.
+    """CPU of merging, per file of a commit and per event; S3 reads, per expired snapshot and per run.
 
     A new process also reads each kept snapshot once.
     """
@@ -81,31 +81,31 @@ class MaintenanceFigures:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """``name`` says when, where and of which commit, for people."""
+    """All measured figures. ``name``: when, where and on which commit they were measured, for display."""
 
     name: str
-    api_cpu_ms: Mapping[int, float]  # a request, by its events
+    api_cpu_ms: Mapping[int, float]  # per request, by its number of events
     api_start_ms: float
-    plain_tracker_cpu_ms: float  # a request of one event
+    plain_tracker_cpu_ms: float  # per request of one event
     engines: Mapping[str, EngineFigures]
     maintenance: MaintenanceFigures
-    stream_ratio: Mapping[int, float]  # bytes in the stream a byte received, by the events of a record
+    stream_ratio: Mapping[int, float]  # bytes in the stream per byte received, by events per record
     table_ratio: float
 
     def api_request_cpu_ms(self, events: float) -> float:
-        """Between the sizes that were measured, and past the last one, on the line through the two next to it."""
+        """Interpolate between the measured sizes, and extrapolate past the last one from the two nearest."""
         low, high = (1, 20) if events <= 20 else (20, 100)
         slope = (self.api_cpu_ms[high] - self.api_cpu_ms[low]) / (high - low)
         return self.api_cpu_ms[low] + slope * (events - low)
 
     def stream_bytes(self, events: float, event_bytes: float) -> float:
-        """The bytes of a record, packed at the largest measured size that it reaches: small records compress badly."""
+        """Return a record's bytes, at the ratio of the largest measured size it reaches: small ones compress less."""
         reached = max(size for size in RECORD_SIZES if size <= max(1, events))
         return events * event_bytes * self.stream_ratio[reached]
 
 
 def read_measured(path: Path | None = None) -> Measured:
-    """The package's figures; where a file is named, its figures over them. Raises MeasuredError."""
+    """Read the package's figures, overridden by those of a file if one is named. Raises MeasuredError."""
     shipped = _read(MEASURED_FILE)
     name = f"measured {shipped.measured_on}, commit {shipped.commit[:7]}"
     figures: Figures = shipped.figures
@@ -113,10 +113,12 @@ def read_measured(path: Path | None = None) -> Measured:
         own = _read(path)
         taken = [part for part in shipped.figures if shipped.figures[part].keys() & own.figures.get(part, {}).keys()]
         if not taken:
-            raise MeasuredError(f"{path} has none of the figures that a bill needs: write it with `make bench`")
+            raise MeasuredError(f"{path} has none of the figures that a bill needs: create it with `make bench`")
         figures = {part: {**values, **own.figures.get(part, {})} for part, values in shipped.figures.items()}
         rest = [part for part in shipped.figures if part not in taken]
-        name = f"{path}, commit {own.commit or 'unknown'}" + (f"; not in it, so {name}: {'; '.join(rest)}" * bool(rest))
+        name = f"{path}, commit {own.commit or 'unknown'}" + (
+            f"; missing there, so taken from {name}: {'; '.join(rest)}" * bool(rest)
+        )
     return _measured(name, figures)
 
 

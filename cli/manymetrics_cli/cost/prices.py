@@ -1,4 +1,4 @@
-"""List prices, each with where it was read. A name that is not in the file, or only in the file, stops the reading."""
+"""List prices, each with its source. A missing or an unknown name in the file is an error."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PRICES_FILE = Path(__file__).with_name("prices.json")
 
 
 class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``usd`` for so many (``per``) of a unit. ``source`` is None for a price that is remembered, not read."""
+    """``usd`` per ``per`` units. ``source`` is None for a price from memory, without a source."""
 
     usd: float
     per: float
@@ -18,7 +18,7 @@ class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     source: str | None
 
     def of(self, units: float) -> float:
-        """US dollars for so many units."""
+        """Return the US dollars for a number of units."""
         return units / self.per * self.usd
 
 
@@ -55,11 +55,11 @@ class Prices(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cloudfront_out: Price
 
     def by_name(self) -> dict[str, Price]:
-        """Every price."""
+        """Map each price to its name."""
         every = {name: getattr(self, name) for name in self.__struct_fields__}
         return {name: price for name, price in every.items() if isinstance(price, Price)}
 
 
 def read_prices(path: Path = PRICES_FILE) -> Prices:
-    """The file's prices. Raises msgspec.ValidationError where one is missing or unknown."""
+    """Read the file's prices. Raises msgspec.ValidationError if one is missing or unknown."""
     return msgspec.json.decode(path.read_bytes(), type=Prices)

@@ -1,4 +1,4 @@
-"""A bill as people and programs read it: a text, JSON, and the table of the README."""
+"""Format a bill as text, as JSON, and as the README's Markdown table."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from manymetrics_cli.cost.stack import PLAIN_TRACKER, Ingress, Stack, Traffic
 
 MILLION: Final = 1e6
 VOLUMES: Final = (1e6, 10e6, 100e6, 1e9)
-PARTLY_FIXED: Final = 720 * 0.015  # a plain tracker, where only a shard, the gateway and its loader are counted
+PARTLY_FIXED: Final = 720 * 0.015  # a plain tracker, counting only a shard, the gateway and its loader
 PARTLY_A_MILLION: Final = 1.00 + 0.10
 NOT_IN_IT: Final = (
     "taxes, free tiers, discounts, other regions",
-    "the storage of logs",
-    "a domain, a firewall, a budget's actions, e-mail of alarms",
+    "log storage",
+    "domain, firewall, budget actions, alarm e-mails",
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The question, and all that the answer is made of."""
+    """The inputs of an estimate, and everything computed from them."""
 
     stack: Stack
     traffic: Traffic
@@ -40,29 +40,29 @@ class Report:
         return marginal(self.stack, self.traffic, self.prices, self.measured)
 
     def provisioned(self) -> str:
-        """Where a provisioned stream beats one on demand."""
+        """Tell at which volumes a provisioned stream beats an on-demand one."""
         at_first, turns = break_evens(self.stack, self.traffic, self.prices, self.measured)
         peak = f"a peak of {self.traffic.peak:g}x the mean"
-        shards = f"{_several(self.stack.shard_count, 'shard')} (more where the peak needs them) and {peak}"
+        shards = f"{_several(self.stack.shard_count, 'shard')} (more if the peak needs them) and {peak}"
         if not turns:
             better = "provisioned" if at_first else "on demand"
-            return f"{better} is the cheaper one at any volume, with {shards}"
+            return f"{better} is cheaper at any volume, with {shards}"
         names = ("on demand", "provisioned")
-        parts = [f"{names[at_first]} is the cheaper one below {_events(turns[0])} events a month"]
+        parts = [f"{names[at_first]} is cheaper below {_events(turns[0])} events a month"]
         parts += [
             f"{names[(number + at_first) % 2]} from {_events(turn)}" for number, turn in enumerate(turns, start=1)
         ]
         return f"{', '.join(parts)}, with {shards}"
 
     def assumptions(self) -> list[str]:
-        """Each with its unit; those of AWS's side that nobody measured say so."""
+        """List the assumptions, each with its unit; unmeasured ones are marked as assumed."""
         stack, traffic, bill = self.stack, self.traffic, self.bill()
         record = self.measured.stream_bytes(traffic.events_a_request, traffic.event_bytes)
         return [
             f"{traffic.events:,.0f} events a month, {traffic.events_a_request:g} a request; a stream record a request",
             (
                 f"{traffic.event_bytes:,.0f} bytes an event; {record / traffic.events_a_request:,.0f} in the stream, "
-                f"{traffic.event_bytes * self.measured.table_ratio:,.0f} in the table (as 32,505 real events were)"
+                f"{traffic.event_bytes * self.measured.table_ratio:,.0f} in the table (measured on 32,505 real events)"
             ),
             (
                 f"{stack.stream_mode.replace('_', ' ')} stream, {_several(bill.shards, 'shard')}, "
@@ -74,16 +74,16 @@ class Report:
                 f"{stack.processor_architecture}, engine {stack.engine}"
             ),
             (
-                f"{_several(traffic.months_kept, 'month')} of data kept, all month long; "
+                f"{_several(traffic.months_kept, 'month')} of data kept all month; "
                 f"{'with' if stack.archive else 'without'} the raw archive"
             ),
             f"milliseconds and bytes: {self.measured.name}",
             (
-                f"assumed, not measured: Lambda's core {model.CORE_FACTOR:g}x slower than that one, "
-                f"{model.PUT_WAIT_MS:g} ms for Kinesis to answer, {model.COMMIT_WAIT_MS:g} ms a commit for Glue, S3, "
-                f"{model.RUN_WAIT_MS / 1e3:g} s a run of maintenance, "
-                f"a cold start every {model.ENVIRONMENT_HOURS:g} hours, {model.ANSWER_BYTES} bytes an answer, "
-                f"{stack.alarms} alarms, no line logged for a request, {model.STRANGERS:,.0f} requests of strangers"
+                f"assumed, not measured: Lambda's core {model.CORE_FACTOR:g}x slower than the measured one, "
+                f"{model.PUT_WAIT_MS:g} ms for a Kinesis call, {model.COMMIT_WAIT_MS:g} ms a commit for Glue and S3, "
+                f"{model.RUN_WAIT_MS / 1e3:g} s a maintenance run, "
+                f"a cold start every {model.ENVIRONMENT_HOURS:g} hours, {model.ANSWER_BYTES} bytes a response, "
+                f"{stack.alarms} alarms, no logging of requests, {model.STRANGERS:,.0f} requests from scanners"
             ),
             (
                 f"list prices of {self.prices.region} as of {self.prices.as_of}, no free tier; "
@@ -102,16 +102,16 @@ class Report:
 
 
 def unverified(prices: Prices) -> list[str]:
-    """The prices that no source was read for."""
+    """Return the names of prices without a source."""
     return [name for name, price in prices.by_name().items() if price.source is None]
 
 
 def as_text(report: Report) -> str:
-    """The bill as a table, and what it rests on."""
+    """Format the bill as a table, with its assumptions."""
     bill, millions = report.bill(), report.traffic.events / MILLION
     (more, ingestion), top = report.marginal(), bill.dominating
     rows = [(line.component, line.usd, line.why) for line in bill.lines] + [("total", bill.usd, "")]
-    text = [f"{'component':<24}{'$/month':>12}{'$/million':>12}{'share':>8}  how it comes about"]
+    text = [f"{'component':<24}{'$/month':>12}{'$/million':>12}{'share':>8}  basis"]
     text += [
         f"{name:<24}{usd:>12,.2f}{usd / millions:>12,.4f}{usd / bill.usd:>8.1%}  {why}".rstrip()
         for name, usd, why in rows
@@ -119,20 +119,20 @@ def as_text(report: Report) -> str:
     text += [
         "",
         f"dominates: {top.component}, {top.usd / bill.usd:.0%}",
-        f"the next million events: ${more:,.4f}, of which ${ingestion:,.4f} to take them in (edge, function, stream)",
+        f"the next million events: ${more:,.4f}, of which ${ingestion:,.4f} for ingestion (edge, function, stream)",
         f"stream: {report.provisioned()}",
-        f"of it the KMS key's rotations: ${bill.key_rotations_usd:,.2f}, half after a year, all after two",
-        f"if every commit met a cold start, as with an idle function that Lambda gives up: ${bill.cold_usd:,.2f} more",
+        f"included for the KMS key's rotations: ${bill.key_rotations_usd:,.2f}, half after one year, all after two",
+        f"if every commit met a cold start, as with an idle function: ${bill.cold_usd:,.2f} more",
     ]
     if report.without_price:
-        text.append(f"read, and without a price here: {', '.join(report.without_price)}")
+        text.append(f"variables that don't affect this bill: {', '.join(report.without_price)}")
     text += ["", "rests on:", *(f"- {one}" for one in report.assumptions())]
     text += ["", "not in it:", *(f"- {one}" for one in report.not_in_it())]
     return "\n".join(text)
 
 
 def as_object(report: Report) -> dict[str, Any]:
-    """The same for programs, unrounded."""
+    """Return the bill as an object for JSON, unrounded."""
     bill = report.bill()
     more, ingestion = report.marginal()
     return {
@@ -159,7 +159,7 @@ def as_object(report: Report) -> dict[str, Any]:
 
 
 def as_markdown(report: Report) -> str:
-    """The README's table: the stack and its cheap switch, and the plainest tracker, at four volumes."""
+    """Format the README's table: the default stack, with a function URL, and a plain tracker, at four volumes."""
     rows = [
         "| events a month | this | a million more | function URL | plain tracker: gateway, shard, loader | all of it |",
         "|--:|--:|--:|--:|--:|--:|",

@@ -1,4 +1,4 @@
-"""A deployment, and the events that it gets: what is priced."""
+"""The inputs of a price estimate: a deployment, and its traffic."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Stack:
     api_memory_mb: int = 256
     api_architecture: Architecture = "arm64"
     engine: Engine = "spark"
-    processor_memory_mb: int | None = None  # None: what the engine needs
+    processor_memory_mb: int | None = None  # None: the engine's default
     processor_architecture: Architecture = "x86_64"
     stream_mode: Mode = "provisioned"
     shard_count: int = 1
@@ -29,12 +29,12 @@ class Stack:
     window_seconds: int = 300
     archive: bool = False
     lake_version_days: int = 7
-    encrypted: bool = True  # with a key of the stack's own, so that it is paid for
+    encrypted: bool = True  # with a KMS key created by the stack, which is billed
     pays_for_key: bool = True
     alarms: int = 10
     dashboards: int = 1
-    metrics: int = 2  # what the processor tells CloudWatch: handler.py
-    is_plain_tracker: bool = False  # an event a request, all of it logged: the thing to be compared with
+    metrics: int = 2  # CloudWatch metrics of the processor: handler.py
+    is_plain_tracker: bool = False  # one event per request, fully logged: for comparison
 
     @property
     def processor_mb(self) -> int:
@@ -43,7 +43,7 @@ class Stack:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """A month's. ``peak``: the busiest seconds have so many times the mean."""
+    """A month's traffic. ``peak``: the ratio of the busiest seconds to the mean."""
 
     events: float
     events_a_request: float = 20.0

@@ -1,6 +1,6 @@
-"""Terraform's variables from a .tfvars or .tfvars.json file, and the stack that they describe.
+"""Read Terraform variables from a .tfvars or .tfvars.json file, and make the stack that they describe.
 
-Values that a bill can't be made of are errors; a variable that has no price is handed back, for the bill to name it.
+Values that can't be priced are errors; variables without a price are returned, so that the bill can name them.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _MODES: Final = {"PROVISIONED": "provisioned", "ON_DEMAND": "on_demand"}  # as A
 
 
 class TfvarsError(Exception):
-    """A file or a value can't be read. The message says where, and what would be read."""
+    """A file or a value can't be read. The message tells where, and what is accepted."""
 
 
 def read_tfvars(path: Path) -> dict[str, Value]:
-    """The variables of a file; an expression is its own text, ``${...}``. Raises TfvarsError."""
+    """Read the variables of a file; an expression stays text, ``${...}``. Raises TfvarsError."""
     try:
         text = path.read_text("utf-8")
     except OSError as error:
@@ -37,7 +37,7 @@ def read_tfvars(path: Path) -> dict[str, Value]:
 def _read_json(path: Path, text: str) -> dict[str, Value]:
     try:
         values = json.loads(text, object_pairs_hook=_each_once)
-    except (ValueError, RecursionError) as error:  # of json, or of _each_once
+    except (ValueError, RecursionError) as error:  # from json, or from _each_once
         raise TfvarsError(f"{path.name} is not JSON: {error}") from error
     if not isinstance(values, dict):
         raise TfvarsError(f"{path.name} is not a JSON object of variables")
@@ -47,7 +47,7 @@ def _read_json(path: Path, text: str) -> dict[str, Value]:
 def _each_once(pairs: list[tuple[str, Value]]) -> dict[str, Value]:
     values = dict(pairs)
     if len(values) < len(pairs):
-        raise ValueError(f"one of {', '.join(values)} is there twice")
+        raise ValueError(f"duplicate name among {', '.join(values)}")
     return values
 
 
@@ -57,18 +57,18 @@ def _read_hcl(path: Path, text: str) -> dict[str, Value]:
         from lark.exceptions import LarkError, UnexpectedInput
     except ModuleNotFoundError as error:
         raise TfvarsError(
-            "a .tfvars file takes python-hcl2: pip install '.[cost]' in a checkout, or give a .tfvars.json file"
+            "reading a .tfvars file needs python-hcl2: pip install '.[cost]' in a checkout, or use a .tfvars.json file"
         ) from error
     try:
         values = hcl2.loads(f"{text}\n")
     except (LarkError, RecursionError) as error:
         where = f", line {error.line}" if isinstance(error, UnexpectedInput) else ""
-        raise TfvarsError(f"{path.name}{where}: this is not a file of variables, `name = value`") from error
+        raise TfvarsError(f"{path.name}{where}: not a file of variables (`name = value`)") from error
     return {name: _plain(value) for name, value in values.items() if not name.startswith("__")}
 
 
-def _plain(value: Any) -> Value:  # noqa: ANN401  # what python-hcl2 makes of any HCL
-    """A value without the quotes that python-hcl2 leaves around text."""
+def _plain(value: Any) -> Value:  # noqa: ANN401  # python-hcl2's types for any HCL
+    """Strip the quotes that python-hcl2 leaves around text."""
     if isinstance(value, dict):
         return {str(_plain(name)): _plain(inner) for name, inner in value.items() if not str(name).startswith("__")}
     if isinstance(value, list):
@@ -78,7 +78,7 @@ def _plain(value: Any) -> Value:  # noqa: ANN401  # what python-hcl2 makes of an
             return str(json.loads(value))
         except ValueError:
             return value
-    if isinstance(value, str) and (number := _NUMBER.fullmatch(value)):  # python-hcl2 takes 1e2 for an expression
+    if isinstance(value, str) and (number := _NUMBER.fullmatch(value)):  # python-hcl2 reads 1e2 as an expression
         return float(number[1])
     return cast("Value", value)
 
@@ -86,7 +86,7 @@ def _plain(value: Any) -> Value:  # noqa: ANN401  # what python-hcl2 makes of an
 _NUMBER: Final = re.compile(r"\$\{(-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)\}")
 
 
-_NUMBERS: Final[Mapping[str, tuple[str, float, float]]] = {  # variable: field of the stack, least, most
+_NUMBERS: Final[Mapping[str, tuple[str, float, float]]] = {  # variable: field of the stack, minimum, maximum
     "api.memory_mb": ("api_memory_mb", 128, 10_240),
     "processor.memory_mb": ("processor_memory_mb", 128, 10_240),
     "stream.shards": ("shard_count", 1, 10_000),
@@ -106,7 +106,7 @@ _OBJECTS: Final = ("api", "processor", "stream")
 
 
 def make_stack(variables: Mapping[str, Value]) -> tuple[Stack, list[str]]:
-    """The stack, and the variables that have no price here. A null is a variable's default. Raises TfvarsError."""
+    """Return the stack, and the variables without a price. A null means the variable's default. Raises TfvarsError."""
     changes: dict[str, Any] = {}
     without_price = []
     for name, value in _flat(variables):
@@ -119,7 +119,7 @@ def make_stack(variables: Mapping[str, Value]) -> tuple[Stack, list[str]]:
         changes[field] = checked
     stack = replace(Stack(), **changes)
     if stack.stream_mode == "on_demand" and stack.stream_retention_hours > 24:
-        raise TfvarsError("what a stream on demand costs that keeps more than 24 hours is not known here")
+        raise TfvarsError("the price of an on-demand stream with a retention over 24 hours is not known here")
     return stack, without_price
 
 
@@ -153,4 +153,4 @@ def _checked(name: str, value: Value) -> tuple[str, str | int | bool]:
         return "archive", value > 0
     if not isinstance(value, str) or value.startswith("${"):
         raise TfvarsError(f"{name} is {value!r}, and must be text")
-    return "pays_for_key", not value  # a key that was there before is not of this bill
+    return "pays_for_key", not value  # an existing key is not part of this bill

@@ -1,4 +1,4 @@
-"""The tables of one machine: a folder, with SQLite as its catalogue."""
+"""The tables of one machine: files in a directory, with SQLite as the catalog."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CATALOG_FILE: Final = "catalog.db"
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """A ``Source``: the data folder of one machine."""
+    """A ``Source``: the data directory of one machine."""
 
     data_dir: Path
 
@@ -31,13 +31,13 @@ class Folder:
         object.__setattr__(self, "data_dir", self.data_dir.resolve())  # once, not for each file
 
     def metadata_location(self, table: str) -> str | None:
-        """Also raises sqlite3.Error."""
+        """Implement ``Source``; also raises sqlite3.Error."""
         if (why := why_unusable(self.data_dir)) is not None:
             raise LakeError(f"{why}.")
         if not self.data_dir.is_dir():
             raise LakeError(
                 f"No data directory at {self.data_dir}. Start the server first (`make run`, or `manymetrics serve`), "
-                "or name the right place with --data-dir or MANYMETRICS_DATA_DIR; for the tables on AWS, set "
+                "or name the right directory with --data-dir or MANYMETRICS_DATA_DIR; for the tables on AWS, set "
                 "MANYMETRICS_WAREHOUSE."
             )
         return _metadata_location(self.data_dir / CATALOG_FILE, table)
@@ -54,16 +54,16 @@ class Folder:
                 raise gone(path) from error
 
     def attach(self, _connection: duckdb.DuckDBPyConnection, files: Sequence[DataFile]) -> Attached:
-        """DuckDB reads local files by itself."""
+        """Do nothing: DuckDB reads local files itself."""
         return lambda: next((gone(file.path) for file in files if not Path(file.path).exists()), None)
 
     def pyiceberg_properties(self) -> dict[str, str]:
-        """Those of ``folder_io``."""
+        """Return the properties for ``folder_io``."""
         return {"py-io-impl": "manymetrics_insights.reader.folder_io.FolderFileIO", "folder": str(self.data_dir)}
 
 
 def metadata_path(data_dir: Path, name: str) -> str | None:
-    """The file that says what the table is now, or None where there is no such table.
+    """Return a table's current metadata file, or None if there is no such table.
 
     Raises sqlite3.Error, LakeError.
     """
@@ -75,13 +75,13 @@ def _path(data_dir: Path, location: str) -> str:
     try:
         return path_in(str(data_dir), location)
     except ValueError as error:
-        raise LakeError(f"{error}: put back the catalog.db of these tables, or run `manymetrics recover`.") from error
+        raise LakeError(f"{error}: restore the catalog.db of these tables, or run `manymetrics recover`.") from error
 
 
 def open_read_only(path: Path, timeout_s: float = 5.0, *, immutable: bool = False) -> sqlite3.Connection:
-    """Open a SQLite file, whatever its path holds. ``timeout_s``: how long to wait for a lock. Raises sqlite3.Error.
+    """Open a SQLite file read-only, whatever characters its path has. ``timeout_s``: how long to wait for a lock.
 
-    ``immutable``: nobody writes, so that no lock and no other file is needed.
+    ``immutable``: nobody writes, so no lock and no other file is needed. Raises sqlite3.Error.
     """
     mode = "immutable=1" if immutable else "mode=ro"
     return sqlite3.connect(f"file://{quote(str(path.absolute()))}?{mode}", uri=True, timeout=timeout_s)

@@ -1,4 +1,4 @@
-"""Let PyIceberg read the tables of a data folder that may have been moved or copied."""
+"""Let PyIceberg read the tables of a data directory that may have been moved or copied."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from manymetrics.data_folder import path_in
 
 
 class FolderFileIO(PyArrowFileIO):
-    """Like pyiceberg's, for the tables' files in the folder that the property ``folder`` names."""
+    """A PyIceberg FileIO for the tables' files in the directory named by the property ``folder``."""
 
     @staticmethod
     def parse_location(location: str, properties: Properties = EMPTY_DICT) -> tuple[str, str, str]:

@@ -1,8 +1,8 @@
-"""Rows as text: an aligned table, CSV, a JSON array, or one JSON object a line.
+"""Write rows as text: an aligned table, CSV, a JSON array, or one JSON object per line.
 
-Each writer takes the columns' names and the rows, and yields text piece by piece, so that memory stays flat. Times are
-ISO 8601 with all six digits of the microseconds; a naive one is UTC, as all times in the tables are.
-What a client put into an event is hostile here: it can neither drive a terminal nor become a spreadsheet's formula.
+Each writer takes the column names and the rows, and yields text in pieces, so that memory stays constant. Times are ISO
+8601 with all six digits of the microseconds; naive ones are UTC, as all times in the tables are. Event data is
+untrusted: it can neither control a terminal nor become a spreadsheet formula.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ import msgspec
 Rows = Iterable[Sequence[object]]
 Writer = Callable[[Sequence[str], Rows], Iterator[str]]
 
-ROWS_MEASURED: Final = 1000  # the table's widths come from these; a wider cell further down moves its own line only
-CHARACTERS_MEASURED: Final = 4_000_000  # or from fewer rows: they are held in memory
-WIDEST_CELL: Final = 60  # columns of a terminal; a longer text ends in an ellipsis there
+ROWS_MEASURED: Final = 1000  # rows that determine the column widths; a wider cell further down only shifts its own line
+CHARACTERS_MEASURED: Final = 4_000_000  # or fewer rows: they are held in memory
+WIDEST_CELL: Final = 60  # terminal columns; longer text is cut with an ellipsis
 
 _NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r")
 _QUOTED_IN_CSV: Final = re.compile(r'[",\r\n]|^\s|\s$|^$')
 _NOT_PLAIN_IN_CSV: Final = re.compile(_QUOTED_IN_CSV.pattern + r"|^[=+\-@\t\r]")
-# Unicode's Cc, Cf, Cs, Zl and Zp: C0, DEL, C1, surrogates, and what turns the direction of text or is not seen.
-# But for two of Cf, U+200C and U+200D: emoji and Persian need them, and they move nothing.
+# Unicode's Cc, Cf, Cs, Zl and Zp: C0, DEL, C1, surrogates, bidirectional controls and invisible characters.
+# Except U+200C and U+200D of Cf: emoji and Persian need them, and they are harmless.
 _CONTROLS: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b\u200e\u200f\u2028-\u202e"
     "\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3"
@@ -40,13 +40,13 @@ _JSON: Final = msgspec.json.Encoder(decimal_format="number")
 
 
 def write_csv(columns: Sequence[str], rows: Rows) -> Iterator[str]:
-    """RFC 4180 with a header. Null is empty, empty text is ``""``; text that a spreadsheet would run starts with '."""
+    """Write RFC 4180 with a header. Null is empty, empty text ``""``; what a spreadsheet would run starts with '."""
     for row in chain([columns], rows):
         yield ",".join(map(_csv_cell, row)) + "\r\n"
 
 
 def write_json(columns: Sequence[str], rows: Rows) -> Iterator[str]:
-    """One array of objects, a line each."""
+    """Write one array of objects, one per line."""
     separator = "[\n"
     for line in write_ndjson(columns, rows):
         yield separator + line.rstrip("\n")
@@ -55,14 +55,14 @@ def write_json(columns: Sequence[str], rows: Rows) -> Iterator[str]:
 
 
 def write_ndjson(columns: Sequence[str], rows: Rows) -> Iterator[str]:
-    """One object a line. A name that comes twice gets a number."""
+    """Write one object per line. Duplicate column names get a number."""
     names = _distinct(columns)
     for row in rows:
         yield escape_json(_JSON.encode(dict(zip(names, map(_plain, row), strict=True))).decode()) + "\n"
 
 
 def write_table(columns: Sequence[str], rows: Rows, *, widest: int | None = None) -> Iterator[str]:
-    """Aligned, for people: numbers to the right, null as NULL. ``widest`` cuts cells."""
+    """Write an aligned table: numbers to the right, null as NULL. ``widest`` cuts cells."""
     waiting = iter(rows)
     measured = _first_rows(waiting)
     names = [_table_cell(name, widest) for name in columns]
@@ -76,16 +76,16 @@ def write_table(columns: Sequence[str], rows: Rows, *, widest: int | None = None
 
 
 def escape_controls(text: str, *, keep: str = "") -> str:
-    """Control characters, line ends and what turns the direction of text, written as escapes; ``keep`` as it is."""
+    """Escape control characters, line ends and bidirectional controls, except for those in ``keep``."""
     if text.isascii() and text.isprintable():
         return text
     return _CONTROLS.sub(lambda match: match[0] if match[0] in keep else _escape(match[0]), text)
 
 
 def escape_json(text: str) -> str:
-    """JSON text with the same characters as JSON's escapes: it says the same, and can't drive a terminal.
+    """Escape the same characters in JSON text, as JSON escapes: the values stay the same, and can't control a terminal.
 
-    Line ends between its values stay: within them there are none.
+    Line ends between values stay; within values there are none.
     """
     if text.isascii() and "\x7f" not in text:
         return text
@@ -93,12 +93,12 @@ def escape_json(text: str) -> str:
 
 
 def display_width(text: str) -> int:
-    """How many columns of a terminal ``text`` takes, nearly: 2 for wide characters, none for combining ones."""
+    """Estimate the terminal columns of ``text``: 2 for wide characters, 0 for combining ones."""
     return len(text) if text.isascii() else sum(map(_character_width, text))
 
 
 def _first_rows(rows: Iterator[Sequence[object]]) -> list[Sequence[object]]:
-    """The rows that the table's widths come from."""
+    """Take the rows that determine the column widths."""
     first: list[Sequence[object]] = []
     size = 0
     for row in islice(rows, ROWS_MEASURED):

@@ -1,10 +1,10 @@
-"""Read a table's current state without PyIceberg, whose import takes 0.7 s of CPU, this one 0.07 (2026-11-30).
+"""Read a table's current state without PyIceberg, whose import takes 0.7 s of CPU; this module's, 0.07 (2026-11-30).
 
     source --metadata_location--> metadata.json --current snapshot--> manifest list --> manifests --> data, delete files
 
-``read_table`` answers from one snapshot, so its files belong together. It only reads. Maintenance may delete what
-an older snapshot named, even between two steps here: then it raises FileNotFoundError, and asking again is right.
-The list of files equals what ``Table.scan().plan_files()`` plans; a contract test holds the two together.
+``read_table`` reads one snapshot, so its files are consistent. It only reads. Maintenance may delete files of an older
+snapshot, even between two steps here: then it raises FileNotFoundError, and the caller should retry. The list of files
+equals that of ``Table.scan().plan_files()``, as a contract test checks.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DATA_MANIFEST: Final = 0  # Iceberg spec, manifest list, `content`; 1 holds dele
 DELETED_ENTRY: Final = 2  # Iceberg spec, manifest entry, `status`
 POSITION_DELETES: Final = 1  # Iceberg spec, data file, `content`; 0 is data, 2 equality deletes
 
-# What is read of a manifest. Without it every file's statistics become Python objects: 10 times the work.
+# The fields to read of a manifest. Without it, all column statistics become Python objects: 10 times the work.
 _ENTRY_SCHEMA: dict[str, Any] = {
     "type": "record",
     "name": "manifest_entry",
@@ -51,14 +51,14 @@ _ENTRY_SCHEMA: dict[str, Any] = {
 
 
 class LakeError(Exception):
-    """The tables can't be read where they are said to be. The message says the cure."""
+    """The tables can't be read. The message names the fix."""
 
 
 def gone(location: str) -> FileNotFoundError:
-    """A file that the snapshot names is not there."""
+    """Make the error for a file that the snapshot names but that is missing."""
     return FileNotFoundError(
-        f"{location} is gone. If maintenance removed it meanwhile, ask again; if it stays so, somebody deleted it: "
-        "`manymetrics doctor` says what else is missing, and the cure."
+        f"{location} is missing. If maintenance just removed it, query again; if the error persists, the file was "
+        "deleted: `manymetrics doctor` reports what else is missing, and the fix."
     )
 
 
@@ -67,22 +67,22 @@ Attached = Callable[[], Exception | None]
 
 
 class Source(Protocol):
-    """Where the tables are: which metadata is the newest, and the bytes of what it names, by Iceberg's locations."""
+    """Access to the tables: their current metadata, and the content of files by Iceberg location."""
 
     def metadata_location(self, table: str) -> str | None:
-        """The file that says what the table is now, or None where nothing has made it yet. Raises LakeError."""
+        """Return a table's current metadata file, or None if it doesn't exist yet. Raises LakeError."""
 
     def path(self, location: str) -> str:
-        """The path that DuckDB opens for a location. Raises LakeError."""
+        """Return the path that DuckDB opens for a location. Raises LakeError."""
 
     def read(self, locations: Sequence[str]) -> Iterator[bytes]:
-        """Whole files, in this order. Raises FileNotFoundError, LakeError."""
+        """Read whole files, in this order. Raises FileNotFoundError, LakeError."""
 
     def attach(self, connection: duckdb.DuckDBPyConnection, files: Sequence[DataFile]) -> Attached:
         """Let DuckDB read these files."""
 
     def pyiceberg_properties(self) -> dict[str, str]:
-        """The properties with which PyIceberg reads the same files."""
+        """Return the properties with which PyIceberg reads the same files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +114,9 @@ class Snapshot(msgspec.Struct, frozen=True, rename="kebab"):
 
 @dataclass(frozen=True, slots=True)
 class TableState:
-    """A table as its current snapshot has it; ``snapshots`` oldest first, ``snapshot_id`` None before a first commit.
+    """A table at its current snapshot; ``snapshots`` oldest first, ``snapshot_id`` None before the first commit.
 
-    ``deletes`` are the files that say which rows of ``files`` are gone, by path and place in the file.
+    ``deletes`` are position delete files: they list deleted rows of ``files`` by path and position.
     """
 
     metadata_location: str
@@ -148,7 +148,7 @@ class _Metadata(msgspec.Struct, rename="kebab"):
 
 
 def read_table(source: Source, name: str) -> TableState | None:
-    """The table as it is now, or None where nothing has made it yet. Raises LakeError, FileNotFoundError."""
+    """Read a table's current state, or None if it doesn't exist yet. Raises LakeError, FileNotFoundError."""
     location = source.metadata_location(name)
     if location is None:
         return None
@@ -156,7 +156,7 @@ def read_table(source: Source, name: str) -> TableState | None:
         return _read_state(source, location)
     except (msgspec.MsgspecError, ValueError, EOFError, IndexError, StopIteration, zlib.error) as error:
         raise LakeError(
-            f"{location}, or a manifest that it names, is damaged ({type(error).__name__}): put it back from a backup, "
+            f"{location}, or a manifest that it names, is damaged ({type(error).__name__}): restore it from a backup, "
             "or see `manymetrics recover --dry-run` for an earlier state."
         ) from error
 
@@ -178,7 +178,7 @@ def _read_state(source: Source, location: str) -> TableState:
 
 
 def _read_files(source: Source, snapshot: Snapshot) -> tuple[tuple[DataFile, ...], tuple[DataFile, ...]]:
-    """The data files and the delete files."""
+    """Read the lists of data files and of delete files."""
     manifests = [one for one in _read_avro(source, [snapshot.manifest_list]) if _may_be_live(one)]
     of_data = [manifest["manifest_path"] for manifest in manifests if manifest["content"] == DATA_MANIFEST]
     of_deletes = [manifest["manifest_path"] for manifest in manifests if manifest["content"] != DATA_MANIFEST]
@@ -186,8 +186,8 @@ def _read_files(source: Source, snapshot: Snapshot) -> tuple[tuple[DataFile, ...
     for file in deletes:
         if file["content"] != POSITION_DELETES or file["file_format"].upper() != "PARQUET":
             raise LakeError(
-                f"{file['file_path']} deletes rows in a way that is not read here: rewrite the table's files, with "
-                "Athena's OPTIMIZE or Spark's rewrite_data_files, and ask again."
+                f"{file['file_path']} deletes rows in an unsupported way: rewrite the table's files with "
+                "Athena's OPTIMIZE or Spark's rewrite_data_files, and query again."
             )
     live = tuple(_data_file(source, file) for file in _live_files(source, of_data))
     return live, tuple(_data_file(source, file) for file in deletes)
@@ -203,7 +203,7 @@ def _data_file(source: Source, entry: dict[str, Any]) -> DataFile:
 
 
 def _may_be_live(manifest: dict[str, Any]) -> bool:
-    """A manifest that only says which files were removed holds none. The counts may be absent: then it may."""
+    """Return whether a manifest may list live files: not if it only lists removed ones. Missing counts mean it may."""
     added, existing = manifest.get("added_files_count"), manifest.get("existing_files_count")
     return added is None or existing is None or added + existing > 0
 

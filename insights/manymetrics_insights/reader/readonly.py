@@ -1,8 +1,8 @@
-"""Which SQL may run: one statement that only reads.
+"""Allow only SQL that reads: a single statement.
 
 DuckDB's own parser decides, not a pattern over the text. Its configuration is locked as well (see ``session``), but
-that alone doesn't do: files that may be read may be written too, and ``WITH a AS (COPY ... TO ...)`` is a SELECT.
-So what the statement is made of is compared with what is known to read, and anything else is refused.
+that is not enough: files that may be read may be written too, and ``WITH a AS (COPY ... TO ...)`` is a SELECT. So the
+parts of a statement are compared with those known to only read, and anything else is refused.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ _READING_TABLE_FUNCTIONS: Final = frozenset(
     }
 )
 _EXPLAIN: Final = re.compile(r"\s*explain(\s+analyze|\s*\([\w\s,]*\))?\s", re.IGNORECASE)
-_NOTHING_ELSE: Final = "queries read the tables and views, and nothing else."
-_CURE: Final = "Only statements that read may run here: SELECT, WITH, VALUES, DESCRIBE, SHOW, SUMMARIZE, EXPLAIN."
+_NOTHING_ELSE: Final = "queries can only read the tables and views."
+_CURE: Final = "Only statements that read are allowed: SELECT, WITH, VALUES, DESCRIBE, SHOW, SUMMARIZE, EXPLAIN."
 
 
 class RefusedSqlError(ValueError):
-    """Not one reading statement. One line that says what may run."""
+    """Not a single statement that only reads. The message, one line, names what is allowed."""
 
 
 def reading_statement(connection: duckdb.DuckDBPyConnection, sql: str) -> str:
-    """The one statement in ``sql``, without its semicolon. A syntax error is DuckDB's own to raise."""
+    """Return the single statement in ``sql``, without its semicolon. Leaves syntax errors to DuckDB."""
     statements = connection.extract_statements(sql)
     if not statements:
-        raise RefusedSqlError("There is no statement here: give one, such as SELECT COUNT(*) FROM events.")
+        raise RefusedSqlError("No statement found: give one, such as SELECT COUNT(*) FROM events.")
     if len(statements) != 1:
-        raise RefusedSqlError(f"One statement at a time, please; this is {len(statements)}.")
+        raise RefusedSqlError(f"Only one statement is allowed, found {len(statements)}.")
     statement = statements[0]
     text = statement.query.rstrip().removesuffix(";")
     if statement.type == duckdb.StatementType.EXPLAIN:
@@ -81,14 +81,14 @@ def _check_reads(connection: duckdb.DuckDBPyConnection, statement: str) -> None:
         if kind == "TABLE_FUNCTION":
             _check_table_function(part)
         if kind == "BASE_TABLE" and "/" in str(part.get("table_name")):  # DuckDB would read it as a file
-            raise RefusedSqlError(f"{part['table_name']} may not be read here: {_NOTHING_ELSE}")
+            raise RefusedSqlError(f"{part['table_name']} can't be read: {_NOTHING_ELSE}")
 
 
 def _check_table_function(part: dict[str, object]) -> None:
     function = part.get("function")
     name = function.get("function_name") if isinstance(function, dict) else None
     if name not in _READING_TABLE_FUNCTIONS:
-        raise RefusedSqlError(f"{name}() may not be used here: {_NOTHING_ELSE}")
+        raise RefusedSqlError(f"{name}() is not allowed: {_NOTHING_ELSE}")
 
 
 def _parts(tree: object) -> Iterator[dict[str, object]]:

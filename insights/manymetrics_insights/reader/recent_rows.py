@@ -1,4 +1,4 @@
-"""The newest rows of one browser, each column that says something: for the sample page."""
+"""Read the newest rows of one browser, without null columns, for the sample page."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from manymetrics_insights.reader.iceberg import Source
 from manymetrics_insights.reader.session import open_session
 
 MOST_ROWS: Final = 50
-ATTEMPTS: Final = 3  # maintenance may remove what a snapshot named while it is read
+ATTEMPTS: Final = 3  # maintenance may remove a snapshot's files during a read
 _SQL: Final = f"""
 SELECT * FROM events
 WHERE project_id = ? AND anonymous_id = ? AND received_at >= ?
 ORDER BY received_at DESC, _position DESC
 LIMIT {MOST_ROWS}
-"""  # noqa: S608  # a number of our own
+"""  # noqa: S608  # a constant
 
 Row = dict[str, str | int]
 
 
 def newest_rows(source: Source, project_id: str, anonymous_id: str, since: datetime) -> list[Row]:
-    """Newest first, without what is null; times as text, UTC. ``since``, naive and UTC, bounds the files that are read.
+    """Return rows, newest first, without nulls; times as text, UTC. ``since``, naive UTC, limits the files to read.
 
     Raises LakeError, FileNotFoundError.
     """

@@ -1,9 +1,9 @@
-"""The tables on AWS: Glue says what is newest, S3 holds the files. Read with boto3, as every AWS tool is set up.
+"""Read the tables on AWS: metadata locations from Glue, files from S3, with boto3 and its standard configuration.
 
-DuckDB's own reader of S3 is an extension that is fetched as it is first used, and finds fewer kinds of credentials.
-So DuckDB asks a file system in Python, which knows only the planned files and writes none. DuckDB still skips what
-a query doesn't need: it fetches a small file whole; of one of 8 MB the footer, then the columns of the row groups that
-may matter, in pieces of 2 MB in parallel (measured 2026-11-25, DuckDB 2.0.1).
+DuckDB's own S3 reader is an extension, downloaded at first use, that supports fewer kinds of credentials. So DuckDB
+uses a file system in Python, which has only the planned files, read-only. DuckDB still skips what a query doesn't need:
+it fetches a small file whole; of one of 8 MB the footer, then the columns of the row groups that may match, in
+parallel pieces of 2 MB (measured 2026-11-25, DuckDB 2.0.1).
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 SCHEME: Final = "s3"
 READS_AT_ONCE: Final = 16
-TRIES: Final = 3  # of a body that breaks off on its way; botocore sends again only what got no answer at all
-_CHANGED: Final = datetime(2000, 1, 1, tzinfo=UTC)  # never: Iceberg's files are written once
+TRIES: Final = 3  # for a response body that is cut off; botocore retries only requests without a response
+_CHANGED: Final = datetime(2000, 1, 1, tzinfo=UTC)  # constant, since Iceberg's files never change
 _NOT_LET_IN: Final = frozenset({"AccessDenied", "AccessDeniedException", "403"})
 _UNKNOWN: Final = frozenset(
     {
@@ -53,14 +53,14 @@ _UNKNOWN: Final = frozenset(
 
 
 def glue_source(warehouse: str, database: str, environ: Mapping[str, str]) -> GlueSource:
-    """``warehouse``: the S3 location under which the tables are, ``s3://bucket/prefix``. Raises LakeError."""
+    """Make the source. ``warehouse``: the S3 location of the tables, ``s3://bucket/prefix``. Raises LakeError."""
     if not warehouse.startswith(f"{SCHEME}://") or len(warehouse) == len(f"{SCHEME}://"):
         raise LakeError(f"MANYMETRICS_WAREHOUSE takes s3://bucket/prefix, not {warehouse!r}.")
     try:
         session = boto3.Session(region_name=environ.get("AWS_REGION") or None)
         if session.region_name is None:
             raise LakeError("No AWS region: set AWS_REGION to that of the tables, or `aws configure set region`.")
-        # A bucket's name before that of an endpoint of one's own would rarely resolve.
+        # A bucket name as a subdomain of a custom endpoint would rarely resolve.
         endpoint = environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL")
         s3 = Config(max_pool_connections=READS_AT_ONCE, s3={"addressing_style": "path"} if endpoint else None)
         return GlueSource(
@@ -72,7 +72,7 @@ def glue_source(warehouse: str, database: str, environ: Mapping[str, str]) -> Gl
 
 @dataclass(frozen=True, slots=True)
 class GlueSource:
-    """A ``Source``: Glue's catalogue and S3."""
+    """A ``Source``: Glue's catalog and S3."""
 
     warehouse: str
     database: str
@@ -89,8 +89,8 @@ class GlueSource:
         except ClientError as error:
             if _code(error) == "EntityNotFoundException":
                 raise LakeError(
-                    f"Glue in {region} has no {name}: the processor makes it as it starts (`manymetrics stream run`). "
-                    "If it has run, this is another database (MANYMETRICS_DATABASE), region (AWS_REGION) or account "
+                    f"Glue in {region} has no {name}: the processor creates it at startup (`manymetrics stream run`). "
+                    "If it has run, check the database (MANYMETRICS_DATABASE), region (AWS_REGION) and account "
                     "(AWS_PROFILE)."
                 ) from error
             raise LakeError(_of_client(error, f"read {name} in Glue", "glue:GetTable on it, its database")) from error
@@ -98,11 +98,11 @@ class GlueSource:
             raise LakeError(_of_boto(error)) from error
         location = found.get("Parameters", {}).get("metadata_location")
         if location is None:
-            raise LakeError(f"Glue's {name} is no Iceberg table: something else than ManyMetrics made it.")
+            raise LakeError(f"Glue's {name} is not an Iceberg table: it was not created by ManyMetrics.")
         if not location.startswith(f"{self.warehouse}/"):
             raise LakeError(
                 f"Glue's {name} in {region} is at {location}, which is not under MANYMETRICS_WAREHOUSE "
-                f"({self.warehouse}): name its place there, or the other database (MANYMETRICS_DATABASE), region "
+                f"({self.warehouse}): correct it, or the database (MANYMETRICS_DATABASE), region "
                 "(AWS_REGION) or account (AWS_PROFILE)."
             )
         return str(location)
@@ -131,7 +131,7 @@ class GlueSource:
         return {name: value for name, value in known.items() if value}
 
     def read_object(self, location: str, only: str | None = None) -> bytes:
-        """A whole object, or a range of its bytes as HTTP writes it. Raises FileNotFoundError, LakeError."""
+        """Read a whole object, or a range of its bytes in HTTP's syntax. Raises FileNotFoundError, LakeError."""
         tries = TRIES
         while True:
             tries -= 1
@@ -158,10 +158,10 @@ class GlueSource:
 
 
 class PlannedFiles(AbstractFileSystem):  # type: ignore[misc]  # fsspec ships no types
-    """The planned files as DuckDB reads them, by their locations."""
+    """A read-only fsspec file system of the planned files, by location, for DuckDB."""
 
     protocol = SCHEME
-    cachable = False  # an instance is one query's
+    cachable = False  # one instance per query
 
     def __init__(self, sizes: Mapping[str, int], read_range: Callable[[str, str], bytes]) -> None:
         super().__init__()
@@ -171,7 +171,7 @@ class PlannedFiles(AbstractFileSystem):  # type: ignore[misc]  # fsspec ships no
 
     def open(self, path: str, mode: str = "rb", **_options: object) -> PlannedFile:
         if mode != "rb" or path not in self._sizes:
-            raise PermissionError(f"{path} is no file that a query may open ({mode})")
+            raise PermissionError(f"{path} is not a file that a query may open ({mode})")
         return PlannedFile(self._sizes[path], lambda start, end: self._read(path, start, end))
 
     def info(self, path: str, **_options: object) -> dict[str, object]:
@@ -196,7 +196,7 @@ class PlannedFiles(AbstractFileSystem):  # type: ignore[misc]  # fsspec ships no
 
 @dataclass(slots=True)
 class PlannedFile:
-    """A file open to read. DuckDB's threads share it and seek before each read, so each has a place of its own."""
+    """A file open for reading. DuckDB's threads share it and seek before each read, so the position is per thread."""
 
     size: int
     read_range: Callable[[int, int], bytes]
@@ -231,13 +231,13 @@ def _code(error: ClientError) -> str:
 def _of_client(error: ClientError, what: str, permission: str) -> str:
     code = _code(error)
     if code in _UNKNOWN:
-        return f"AWS refuses the credentials ({code}): log in again, or name others (AWS_PROFILE, or the variables)."
+        return f"AWS rejected the credentials ({code}): log in again, or use others (AWS_PROFILE, or variables)."
     if code in _NOT_LET_IN:
-        return f"No permission to {what}: it takes {permission} and, where its key is encrypted, kms:Decrypt. {error}"
+        return f"No permission to {what}: it needs {permission} and, if encrypted with a key, kms:Decrypt. {error}"
     return f"AWS can't {what}: {error}"
 
 
 def _of_boto(error: BotoCoreError) -> str:
     if isinstance(error, NoCredentialsError | UnauthorizedSSOTokenError | TokenRetrievalError):
-        return f"No AWS credentials ({error}): `aws configure`, `aws sso login`, or AWS_PROFILE."
+        return f"No AWS credentials ({error}): run `aws configure` or `aws sso login`, or set AWS_PROFILE."
     return f"AWS can't be reached: {error}"

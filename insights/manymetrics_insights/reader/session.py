@@ -1,9 +1,9 @@
-"""A DuckDB session over the tables, wherever they are: tables and views by name, and nothing else within reach.
+"""Open a DuckDB session with the tables and views by name, and no access to anything else.
 
-    plan the files (lake) -> name them as tables -> macros that Trino has -> views -> lock the configuration
+    plan the files (lake) -> name them as tables -> macros for Trino's functions -> views -> lock the configuration
 
-A session reads one snapshot of each table, whatever commits meanwhile. Data files are read by field id, so a column
-that was added later is null in older files; rows that a delete file names are left out. All times are UTC.
+A session reads one snapshot of each table, regardless of concurrent commits. Data files are read by field id, so a
+column that was added later is null in older files; rows in delete files are left out. All times are UTC.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from manymetrics.tables import TABLES, ColumnType, Table
 from manymetrics_insights.reader.iceberg import Attached, DataFile, Field, LakeError, Source, TableState, read_table
 from manymetrics_insights.views import View, read_views
 
-# Iceberg spec, primitive types, but for decimal(p, s), which DuckDB writes the same way. Nested ones aren't in the
-# contract; PyIceberg reads a table that has one.
+# Iceberg spec, primitive types, except decimal(p, s), which DuckDB writes the same way. Nested types aren't in the
+# contract; PyIceberg reads tables that have one.
 _DUCKDB_TYPES: Final = {
     "boolean": "BOOLEAN",
     "int": "INTEGER",
@@ -46,12 +46,12 @@ _CONTRACT_TYPES: Final[dict[ColumnType, str]] = {
     "int": "INTEGER",
     "long": "BIGINT",
 }
-# What a query holds before it spills to the disk. Beside it are DuckDB's vectors of 2,048 rows, and the answer's rows.
+# What a query holds before it spills to the disk; plus DuckDB's vectors of 2,048 rows, and the result's rows.
 MEMORY_LIMIT: Final = "1GB"
-_HIDDEN: Final = "_manymetrics"  # the schema of what no query should name
-_ABSENT_FIELD_ID: Final = 1_000_000_000  # from here on: ids of the contract's columns that the table hasn't yet
+_HIDDEN: Final = "_manymetrics"  # schema of internal tables, not for queries
+_ABSENT_FIELD_ID: Final = 1_000_000_000  # first id for the contract's columns that the table lacks
 
-# Trino's functions that DuckDB lacks, with Trino's answers: null for what is no scalar, and for what is no JSON.
+# Trino's functions that DuckDB lacks, with Trino's results: null for non-scalars and for invalid JSON.
 _MACROS: Final = (
     """CREATE MACRO json_extract_scalar(json, path) AS
     CASE WHEN json_valid(json) THEN
@@ -65,10 +65,10 @@ _JSON_PATH: Final = """CREATE MACRO _json_path(path) AS regexp_replace(path, '\\
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """``failure``, called after DuckDB's, says what kept it from a file.
+    """A session. ``failure``, called after an error of DuckDB's, returns what kept it from reading a file.
 
-    Where that is a FileNotFoundError, maintenance was faster, and a new session finds what replaced the file; or
-    somebody deleted it. What does not need that table can be asked all the same.
+    If that is a FileNotFoundError, maintenance removed the file, and a new session finds its replacement; or it was
+    deleted by someone else. Queries on other tables still work.
     """
 
     connection: duckdb.DuckDBPyConnection
@@ -77,7 +77,7 @@ class Session:
 
 
 def open_session(source: Source, *, writable: Path | None = None) -> Session:
-    """Read what ``source`` holds now. ``writable`` is the one file that the caller's own COPY may write."""
+    """Open a session on the current state of ``source``. ``writable`` is the only file that its COPY may write."""
     states: dict[Table, TableState | None] = {}
     missing: dict[Table, FileNotFoundError] = {}
     for table in TABLES:
@@ -119,7 +119,7 @@ def open_session(source: Source, *, writable: Path | None = None) -> Session:
 def _create_table(
     connection: duckdb.DuckDBPyConnection, table: Table, state: TableState | None, source: Source
 ) -> None:
-    """Name the table's rows."""
+    """Create the view of a table's rows."""
     fields = _fields(table, state)
     if state is None or not state.files:
         columns = ", ".join(f"CAST(NULL AS {kind}) AS {_name(name)}" for _, name, kind in fields)
@@ -131,7 +131,7 @@ def _create_table(
 
 
 def _create_failing(connection: duckdb.DuckDBPyConnection, table: Table, error: Exception) -> None:
-    """A table whose query fails with this error; its columns are known, so that views over it can be made."""
+    """Create a table whose query fails with this error; its columns are known, so views on it can be created."""
     columns = ", ".join(f"CAST(NULL AS {kind}) AS {_name(name)}" for _, name, kind in _fields(table, None))
     connection.execute(
         f"CREATE VIEW {table.name} AS SELECT {columns} FROM range(1) WHERE error({_text(str(error))}) IS NULL"
@@ -145,7 +145,7 @@ def _rows(
     fields: list[tuple[int, str, str]],
     source: Source,
 ) -> str:
-    """The table's rows as SQL. Files that no delete file names are read without a look at the deleted rows."""
+    """Return SQL for the table's rows. Files without deletes are read without the anti-join."""
     if not state.deletes:
         return f"SELECT * FROM {_scan(state.files, fields)}"
     deleted = f"{_HIDDEN}.{_name('deleted_' + table.name)}"
@@ -183,7 +183,7 @@ def _paths(files: Iterable[DataFile]) -> str:
 
 
 def _fields(table: Table, state: TableState | None) -> list[tuple[int, str, str]]:
-    """Field id, name and DuckDB type: the table's own, then what the contract has and an older table lacks."""
+    """Return field id, name and DuckDB type: of the table's columns, then of the contract's that an older one lacks."""
     fields = [(field.id, field.name, _duckdb_type(field) or "") for field in state.fields] if state else []
     there = {name for _, name, _ in fields}
     return fields + [
@@ -204,12 +204,12 @@ def _copy_with_pyiceberg(
     fields: list[tuple[int, str, str]],
     source: Source,
 ) -> None:
-    """Nested columns, which only somebody else can have added, need a whole Iceberg reader, which takes seconds."""
+    """Read with PyIceberg, in seconds: nested columns, added by others, need a complete Iceberg reader."""
     try:
         from pyiceberg.table import StaticTable
     except ModuleNotFoundError as error:
         raise LakeError(
-            f"{table.name} has a nested column, which takes PyIceberg: pip install '.[processor]' in a checkout."
+            f"{table.name} has a nested column, which needs PyIceberg: pip install '.[processor]' in a checkout."
         ) from error
 
     rows = StaticTable.from_metadata(state.metadata_location, source.pyiceberg_properties()).scan().to_arrow()
@@ -224,12 +224,12 @@ def _copy_with_pyiceberg(
 
 @cache
 def _spill_home() -> Path | None:
-    """Make the folder for what queries of this process spill: rows, so nobody else may have made or may enter it.
+    """Create the private folder for spilled rows of this process: no other user can have created it, or may enter it.
 
-    None where the temp folder can't be written.
+    Returns None if the temporary folder is not writable.
     """
     try:
-        home = Path(tempfile.mkdtemp(prefix="manymetrics-query-"))  # 0700, under a name that nobody can foresee
+        home = Path(tempfile.mkdtemp(prefix="manymetrics-query-"))  # 0700, with an unpredictable name
     except OSError:
         return None
     atexit.register(shutil.rmtree, home, ignore_errors=True)
@@ -241,7 +241,7 @@ _sessions = count()
 
 def _lock(connection: duckdb.DuckDBPyConnection, paths: list[str]) -> None:
     home = _spill_home()
-    spill = str(home / str(next(_sessions))) if home else ""  # empty: what memory does not hold fails
+    spill = str(home / str(next(_sessions))) if home else ""  # empty: queries that exceed the memory fail
     connection.execute(f"SET temp_directory = {_text(spill)}")
     connection.execute(f"SET allowed_paths = [{', '.join(map(_text, paths))}]")
     connection.execute("SET enable_external_access = false")

@@ -1,6 +1,6 @@
 """The views, one SQL file each in ``views/``: the same text for Athena (Trino) and for the DuckDB of one machine.
 
-A file starts with a comment that says what a row is, then what each column is:
+A file starts with a comment that describes a row, then each column:
 
     -- One row is a person of a project.
     --
@@ -8,9 +8,9 @@ A file starts with a comment that says what a row is, then what each column is:
 
     SELECT ...
 
-The docs, the catalogue and ``manymetrics query --describe`` derive from it. ``*: events`` stands for all columns of a
-table, and ``e.*`` in the SQL for each of them by name, with what an older processor left of it in `context`. A view
-only builds on those before it in ``VIEW_NAMES``.
+The docs, the catalog and ``manymetrics query --describe`` derive from it. ``*: events`` stands for all columns of a
+table, and ``e.*`` in the SQL for each of them by name, falling back to the value that an older processor left in
+`context`. A view only builds on those before it in ``VIEW_NAMES``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ VIEW_NAMES: Final = ("identities", "identifies", "pages", "person_events", "user
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """``columns`` maps each column's name to what it is, in the order of the SQL. ``widens``: whose they are first."""
+    """``columns``: descriptions by name, in the order of the SQL. ``widens``: the table whose columns come first."""
 
     name: str
     doc: str
@@ -37,13 +37,13 @@ class View:
 
 
 def read_views() -> tuple[View, ...]:
-    """All of them, in the order in which they can be made."""
+    """Read all views, in the order in which they can be created."""
     folder = files("manymetrics_insights") / "views"
     return tuple(parse_view(name, (folder / f"{name}.sql").read_text("utf-8")) for name in VIEW_NAMES)
 
 
 def parse_view(name: str, text: str) -> View:
-    """The view that a file's text defines."""
+    """Parse a view from the text of its file."""
     header, _, sql = text.partition("\n\n")
     lines = [line.removeprefix("--").strip() for line in header.splitlines()]
     blank = lines.index("")
@@ -60,7 +60,7 @@ _ALL_COLUMNS = re.compile(r"\b(\w+)\.\*")
 
 
 def _select_list(table: Table, alias: str) -> str:
-    """Each column by name: a view whose declared columns differ from its SQL's is stale to Athena."""
+    """List each column by name: Athena rejects a view as stale if its declared columns differ from those of its SQL."""
     return ",\n  ".join(_selected(column, alias) for column in table.columns)
 
 

@@ -1,8 +1,8 @@
-"""The views as AWS Glue holds those of Athena, for whoever makes them there: `glue_views` gives Glue's own TableInput.
+"""Athena's views as AWS Glue stores them: `glue_views` returns them as Glue's TableInput.
 
 Athena stores a view as a table of type VIRTUAL_VIEW whose text is the SQL with its columns and their types, as JSON in
-base64 in a comment. It refuses the view as stale where these types are not what the SQL yields, so they are asked of
-DuckDB, over empty tables: the SQL is in the subset that both read alike, and a test has Trino read each.
+base64 in a comment. It rejects the view as stale if these types differ from those of the SQL's result, so DuckDB
+determines them, over empty tables: the SQL is in the subset common to both, and a test has Trino read each view.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from manymetrics_insights.views import View
 
 TableInput = dict[str, Any]
 
-OWNER: Final = "manymetrics"  # Athena asks for none; Trino reads no view without
-CATALOG: Final = "awsdatacatalog"  # lower case, though the console writes AwsDataCatalog
+OWNER: Final = "manymetrics"  # not needed by Athena; Trino reads no view without it
+CATALOG: Final = "awsdatacatalog"  # lower case, though the console shows AwsDataCatalog
 MAX_COMMENT: Final = 255  # characters; Glue API, Column.Comment
 
 # DuckDB's type: Athena's in SQL, and Glue's. Iceberg's timestamps are microseconds; a bare `timestamp` would mean 3.
@@ -36,7 +36,7 @@ _TYPES: Final = {
 
 
 def glue_views(database: str = NAMESPACE) -> list[TableInput]:
-    """All views, in the order in which they can be made, for ``CreateTable`` or ``UpdateTable`` in this database."""
+    """Return all views, in the order in which they can be created, for ``CreateTable`` or ``UpdateTable``."""
     with TemporaryDirectory() as empty:
         session = open_session(Folder(Path(empty)))
         described = {
@@ -68,7 +68,7 @@ def _table_input(view: View, types: dict[str, str], database: str) -> TableInput
                 for name, kind in types.items()
             ],
             "Location": "",
-            # Athena refuses a view without: https://github.com/hashicorp/terraform-provider-aws/issues/28517
+            # Athena rejects a view without it: https://github.com/hashicorp/terraform-provider-aws/issues/28517
             "SerdeInfo": {"Name": "-", "SerializationLibrary": "-"},
         },
     }

@@ -1,16 +1,16 @@
--- One row is a UTC day of a project, by received_at: what came in that day, how late, and what was wrong with it.
--- Duplicates are not here, since they are in no table: see the ledger (`manymetrics doctor`).
+-- One row is a UTC day of a project, by received_at: the events received that day, their lateness and their defects.
+-- Duplicates are not included, since no table stores them: see the ledger (`manymetrics doctor`).
 --
--- project_id: The project; null for what came in a record that was unreadable.
+-- project_id: The project; null for unreadable records.
 -- day: The UTC day of received_at.
 -- events: How many events were stored.
 -- late_events: How many of them happened over an hour before they were received.
--- late_share: late_events by events, from 0 to 1; null where there are no events.
--- settled_late_events: How many happened over 72 hours before: they change days that had settled.
+-- late_share: late_events / events, from 0 to 1; null if there are no events.
+-- settled_late_events: How many happened over 72 hours before they were received: they change days that had settled.
 -- lag_p50_ms: The median of received_at - event_time, in milliseconds, nearest rank.
--- lag_p95_ms: Its 95th percentile.
--- repaired_events: How many events intake mended.
--- placeholder_ids: How many events had a user or anonymous id that names nobody, as "undefined".
+-- lag_p95_ms: The 95th percentile of received_at - event_time, in milliseconds.
+-- repaired_events: How many events were repaired.
+-- placeholder_ids: How many events had a user or anonymous id that names nobody, such as "undefined".
 -- dead_letters: How many events could not be stored.
 -- dead_letters_not_an_object: How many of them for the reason not_an_object.
 -- dead_letters_invalid_json: How many of them for the reason invalid_json.
@@ -27,7 +27,7 @@
 -- dead_letters_unprocessable: How many of them for the reason unprocessable.
 -- dead_letters_unstorable: How many of them for the reason unstorable.
 -- dead_letters_erased: How many of them for the reason erased.
--- replayed_dead_letters: How many of the day's dead letters were sent again since.
+-- replayed_dead_letters: How many of the day's dead letters were replayed since.
 
 WITH lag_counts AS (
   SELECT

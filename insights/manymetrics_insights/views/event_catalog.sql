@@ -2,12 +2,12 @@
 --
 -- project_id: The project.
 -- type: track, identify, page, screen, group or alias.
--- event: The event's, page's or screen's name; null where it has none.
+-- event: The event's, page's or screen's name; null if it has none.
 -- first_seen: event_time of the first one.
 -- last_seen: event_time of the last one.
 -- events: How many there are.
--- events_30_days: How many happened in the 30 days before now.
--- persons: How many persons did it, ever.
+-- events_30_days: How many happened in the last 30 days.
+-- persons: How many persons did it, in total.
 
 SELECT
   project_id,

@@ -3,10 +3,10 @@
 -- project_id: The project.
 -- message_id: The event's id.
 -- event_time: When it happened. UTC.
--- received_at: When the API had it. UTC.
--- user_id: The user; null where only a device was told of.
+-- received_at: When the API received it. UTC.
+-- user_id: The user; null if only a device was identified.
 -- anonymous_id: The device or browser.
--- traits: What was said of the person, JSON text.
+-- traits: The person's traits, as JSON text.
 -- context_ip: The sender's address.
 -- context_user_agent: The browser or library.
 -- context_locale: context.locale

@@ -1,5 +1,5 @@
--- One row is a link between two ids of a project, as events showed it: either a device and the user seen on it
--- (anonymous_id and user_id), or an alias (previous_id and the user_id that replaces it). Ids that name nobody, as
+-- One row is a link between two ids of a project, derived from events: either a device and the user seen on it
+-- (anonymous_id and user_id), or an alias (previous_id and the user_id that replaces it). Ids that name nobody, such as
 -- "undefined", link nothing (repairs).
 --
 -- project_id: The project.
@@ -8,7 +8,7 @@
 -- user_id: The user.
 -- first_seen: event_time of the first event that showed the link.
 -- last_seen: event_time of the last one.
--- last_message_id: Its message_id, the greatest where several share that time: it decides between links as late.
+-- last_message_id: Its message_id, the greatest if several share that time: the tie-breaker between links.
 -- events: How many events showed the link.
 
 SELECT

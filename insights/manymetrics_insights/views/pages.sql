@@ -1,18 +1,18 @@
--- One row is a page event: somebody looked at a page.
+-- One row is a page event: a page view.
 --
 -- project_id: The project.
 -- message_id: The event's id.
 -- event_time: When it happened. UTC.
--- received_at: When the API had it. UTC.
--- user_id: The user; null where none was known.
+-- received_at: When the API received it. UTC.
+-- user_id: The user; null if unknown.
 -- anonymous_id: The device or browser.
--- session_id: The session, where our browser SDK sent it.
--- name: The page's name, where the site gives it one.
+-- session_id: The session, if our browser SDK sent it.
+-- name: The page's name, if the site sends one.
 -- url: The page's address.
 -- path: Its path.
 -- title: Its title.
--- search: Its query, from the question mark on.
--- referrer: The page before, on any site.
+-- search: Its query string, with the question mark.
+-- referrer: The previous page, on any site.
 -- context_campaign_name: utm_campaign
 -- context_campaign_source: utm_source
 -- context_campaign_medium: utm_medium
@@ -20,7 +20,7 @@
 -- context_campaign_content: utm_content
 -- context_user_agent: The browser.
 -- context_locale: Its language.
--- properties: All that was sent of the page, JSON text.
+-- properties: All properties of the page, as JSON text.
 
 SELECT
   project_id,

@@ -1,12 +1,12 @@
--- One row is an event, of any type, with the person who did it. A user_id on the event wins; else it is the user last
--- seen on the device (also for events from before); else the device itself. Two users on one device stay two. Only an
--- alias makes one person of two users: the last alias of a previous_id counts, through up to seven aliases in a row.
--- Aliases in a circle of up to four name one person, by the least id of the circle. An id that names nobody, as
--- "undefined", counts as none: an event with no other id is nobody's.
+-- One row is an event, of any type, with the person who did it: the event's user_id; else the user last seen on the
+-- device (also for earlier events); else the device itself. Two users of one device stay separate. Only an alias
+-- merges two users: the last alias of a previous_id applies, through chains of up to seven. A cycle of up to four
+-- aliases is one person, named by the least id of the cycle. An id that names nobody, such as "undefined", is
+-- ignored: an event without another id belongs to nobody.
 --
 -- *: events
--- person_id: The person: a user_id, or an anonymous_id where no user is known; null where its ids name nobody.
--- person_kind: user, anonymous, or unknown where person_id is null. An anonymous "42" is not the user "42": count persons by both columns.
+-- person_id: The person: a user_id, or an anonymous_id if no user is known; null if its ids name nobody.
+-- person_kind: user, anonymous, or unknown if person_id is null. An anonymous "42" is not the user "42": count persons by both columns.
 
 WITH last_alias AS (
   SELECT project_id, previous_id, MAX_BY(user_id, ROW(last_seen, last_message_id)) AS user_id

@@ -1,4 +1,4 @@
-"""SQL that Trino and DuckDB answer alike: patterns for the README, and a note on what only DuckDB takes."""
+"""SQL with the same result on Trino and DuckDB: patterns for the README, and a note on SQL that only DuckDB accepts."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import re
 import sys
 from typing import Final
 
-# By what each is for. Tests run them on both engines.
+# By purpose. Tests run them on both engines.
 PATTERNS: Final[dict[str, str]] = {
-    "A row for each item of a JSON array. Take what you need out of `properties` first: next to the unnest, each item "
-    "carries the whole text (6.1 s in place of 2.1 for 800,000 items, two cores). What is no array has no items.": """\
+    "A row for each item of a JSON array. Extract what you need from `properties` first: next to the unnest, each item "
+    "carries the whole text (6.1 s instead of 2.1 for 800,000 items, two cores). Other values have no items.": """\
 WITH orders AS (
     SELECT json_extract_scalar(properties, '$.country') AS country,
            TRY_CAST(json_extract(properties, '$.products') AS JSON ARRAY) AS products
@@ -29,8 +29,8 @@ SELECT CAST(CAST(event_time AS DATE) AS VARCHAR) AS day,
 FROM events
 GROUP BY 1, 2, 3
 ORDER BY 1, 3""",
-    "Days added, and days between. A date plus an interval is a timestamp on DuckDB, and `date_diff` of timestamps "
-    "counts otherwise there: cast to DATE.": """\
+    "Date arithmetic. In DuckDB a date plus an interval is a timestamp, and `date_diff` of timestamps counts "
+    "differently: cast to DATE.": """\
 SELECT message_id,
        CAST(CAST(event_time AS DATE) + INTERVAL '7' DAY AS DATE) AS a_week_later,
        event_time + day_of_trial * INTERVAL '1' DAY AS end_of_trial,
@@ -58,13 +58,13 @@ _ONLY_DUCKDB: Final = {
     "GROUP BY ALL": (re.compile(r"\b(?:GROUP|ORDER)\s+BY\s+ALL\b", re.IGNORECASE), "the columns, or their numbers"),
     "/ of whole numbers": (
         re.compile(rf"(?<![\w.*/])(?<![*/] ){_WHOLE}\s*/\s*{_WHOLE}(?![\w.])", re.IGNORECASE),
-        "CAST(x AS DOUBLE) / y, since Athena cuts the fraction off",
+        "CAST(x AS DOUBLE) / y, since Athena truncates",
     ),
 }
 
 
 def note_what_only_duckdb_takes(sql: str) -> None:
-    """Say on standard error what Athena refuses or answers otherwise in ``sql``; nothing if there is nothing."""
+    """Write a note to standard error on what Athena rejects in ``sql`` or computes differently, if anything."""
     code = _TEXT_OR_COMMENT.sub("''", sql)
     found = [f"{name} (write {cure})" for name, (pattern, cure) in _ONLY_DUCKDB.items() if pattern.search(code)]
     if found:

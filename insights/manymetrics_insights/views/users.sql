@@ -1,15 +1,15 @@
--- One row is a person of a project, known or not. Events whose ids name nobody are nobody's.
+-- One row is a person of a project, known or not. Events whose ids name nobody are left out.
 --
 -- project_id: The project.
 -- person_id: The person, as in person_events.
 -- person_kind: user or anonymous.
 -- first_seen: event_time of the person's first event.
 -- last_seen: event_time of the last one.
--- events: How many events of all types.
+-- events: How many events, of all types.
 -- tracks: How many track events.
 -- pages: How many page and screen events.
 -- devices: How many different anonymous_ids.
--- traits: The traits of the last identify that had any (an object with keys), JSON text; null where there was none.
+-- traits: The traits of the last identify that had any (an object with keys), JSON text; null if there was none.
 -- traits_at: event_time of that identify.
 
 SELECT

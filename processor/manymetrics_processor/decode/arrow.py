@@ -1,4 +1,4 @@
-"""Rows -> Arrow columns, as tables.py says."""
+"""Convert rows to Arrow columns, by the schema of tables.py."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ARROW_TYPES: dict[str, pa.DataType] = {
 
 @cache
 def arrow_schema(table: Table) -> pa.Schema:
-    """With Iceberg's field ids, so that readers resolve columns by id."""
+    """Return the schema with Iceberg's field ids, so that readers resolve columns by id."""
     return pa.schema([_field(number, column) for number, column in enumerate(table.columns, 1)])
 
 
@@ -35,7 +35,7 @@ def _field(field_id: int, column: Column) -> pa.Field:
 
 
 def to_arrow(table: Table, rows: Sequence[Row]) -> pa.Table:
-    """Rows, their values in table order, as Arrow; rows stay in order."""
+    """Convert rows, with values in table order, to Arrow; keeps the order of rows."""
     schema = arrow_schema(table)
     columns = zip(*rows, strict=True) if rows else [()] * len(schema)
     arrays = [pa.array(values, type=field.type) for values, field in zip(columns, schema, strict=True)]
@@ -43,15 +43,15 @@ def to_arrow(table: Table, rows: Sequence[Row]) -> pa.Table:
 
 
 def to_days(table: Table, rows: pa.Table) -> npt.NDArray[np.int64]:
-    """The UTC day of each row, since 1970."""
+    """Return the UTC day of each row, in days since 1970."""
     days: npt.NDArray[np.int64] = rows[table.partition_day_of].cast(pa.int64()).to_numpy() // DAY_US
     return days
 
 
 def sort_order(table: Table, rows: pa.Table, days: npt.NDArray[np.int64] | None = None) -> npt.NDArray[np.int64]:
-    """The places of the rows in their sorted order: by day, where ``days`` are given, then as the table is sorted.
+    """Return the indices that sort the rows: by day, if ``days`` is given, then by the table's sort order.
 
-    Nulls come first; rows that are equal stay in order.
+    Nulls first; stable.
     """
     keyed = rows.select(table.sort)
     keys = [(name, "ascending", "at_start") for name in table.sort]
@@ -62,13 +62,13 @@ def sort_order(table: Table, rows: pa.Table, days: npt.NDArray[np.int64] | None 
 
 
 def holds_added(context: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Whether texts of the column `context` may hold values of added columns, which an older processor left there."""
+    """Return whether values of `context` may hold values of added columns, left there by an older processor."""
     names = "|".join(re.escape(column.path.rpartition(".")[2]) for column in ADDED_COLUMNS)
     return pc.fill_null(pc.match_substring_regex(context, f'"(?:{names})"'), False)  # noqa: FBT003  # Arrow's signature
 
 
 def move_added(rows: pa.Table) -> pa.Table:
-    """Rows of ``events`` with what an older processor left of added columns in `context` moved into these."""
+    """Return rows of ``events`` with values that an older processor left in `context` moved to the added columns."""
     places = pc.indices_nonzero(holds_added(rows["context"])).to_pylist()
     if not places:
         return rows

@@ -1,6 +1,6 @@
-"""Stream records -> a micro-batch in columns: rows to store, and dead letters. Pure, so it can run in any process.
+"""Decode stream records to a micro-batch in columns: rows, and dead letters. Pure, so it can run in any process.
 
-Every delivery of a record decodes alike: nothing here knows the clock, the table or what was stored before.
+Every delivery of a record decodes to the same result: nothing here depends on the clock, the table or stored data.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from manymetrics_processor.decode.arrow import arrow_schema, sort_order, to_arro
 from manymetrics_processor.decode.ids import Ids, Place, dedup_digest, place_digest, to_ids
 from manymetrics_processor.decode.row import Request, Row, make_row, read_request
 
-STORED, DUPLICATE, DEAD_LETTERED = b"s", b"d", b"x"  # in the outcomes of a record, one byte an event
+STORED, DUPLICATE, DEAD_LETTERED = b"s", b"d", b"x"  # in the outcomes of a record, one byte per event
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 
 
 class StreamRecord(NamedTuple):
-    """A record as its stream gave it. ``arrived_at``: microseconds since 1970, UTC.
+    """A record as read from its stream. ``arrived_at``: microseconds since 1970, UTC.
 
-    ``known_weight``: of records.weight, None where it wasn't looked at.
+    ``known_weight``: by records.weight, None if not determined yet.
     """
 
     shard: str
@@ -50,9 +50,9 @@ class StreamRecord(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Rows, by day and within it in their table's order; the arrays have an item a row.
+    """Rows, sorted by day and then in the table's order; the arrays have one item per row.
 
-    ``record``: the index of its record in the batch. ``place``: its rank by shard, sequence and position.
+    ``record``: the index of the row's record in the batch. ``place``: the row's rank by shard, sequence and position.
     """
 
     table: pa.Table
@@ -62,7 +62,7 @@ class Rows(NamedTuple):
     place: Ints
 
     def only(self, kept: Bools) -> Rows:
-        """Some of the rows, in the same order."""
+        """Return some of the rows, in the same order."""
         if kept.all():
             return self
         return Rows(self.table.filter(pa.array(kept)), *(array[kept] for array in self[1:]))
@@ -73,8 +73,8 @@ class Batch:
     """A micro-batch.
 
     ``counts`` and ``outcomes`` are by record, ``ids`` by row of ``events``, ``reasons`` by row of ``letters``.
-    ``begin`` and ``end``: where in its first record it begins, and before which position of its last one it ends (None:
-    with it). What is outside is in no count and no outcome.
+    ``begin`` and ``end``: the first position in the first record, and the position before which it ends in the last one
+    (None: all of it). Events outside are in no count and no outcome.
     """
 
     stream: str
@@ -90,16 +90,16 @@ class Batch:
 
     @property
     def watermarks(self) -> dict[str, int]:
-        """The highest sequence number of each shard that the batch holds to its end."""
-        return dict(self.keys if self.end is None else self.keys[:-1])  # in order, so the last of a shard wins
+        """Return per shard the highest sequence number of a record that is complete in the batch."""
+        return dict(self.keys if self.end is None else self.keys[:-1])  # in order, so the last one of a shard wins
 
     def begin_of(self, record: int) -> int:
-        """The position at which the batch begins in its record of this index."""
+        """Return the position at which the batch begins in the record of this index."""
         return self.begin if record == 0 else 0
 
     @property
     def part(self) -> tuple[str, int, int] | None:
-        """The argument ``part`` of StreamBooks.moved."""
+        """Return the argument ``part`` of StreamBooks.moved."""
         return None if self.end is None else (*self.keys[-1], self.end)
 
 
@@ -114,7 +114,7 @@ WHOLE_RECORD = -1
 
 
 def in_order(records: Iterable[StreamRecord]) -> list[StreamRecord]:
-    """Sort records as a batch has them: by shard and sequence number."""
+    """Sort records in a batch's order: by shard and sequence number."""
     return sorted(records, key=lambda record: (record.shard, record.sequence))
 
 
@@ -128,8 +128,8 @@ def decode(
 ) -> Batch:
     """Decode a micro-batch; the records may come in any order.
 
-    ``begin`` and ``end`` are as in Batch. ``unstorable``: events that become dead letters, each with the name of the
-    error that storing it raised, and records that become one.
+    ``begin`` and ``end`` as in Batch. ``unstorable``: events, and whole records, to dead-letter, each with the name of
+    the error that storing it raised.
     """
     ordered = in_order(records)
     events, letters = _RowsBuilder(EVENTS), _RowsBuilder(DEAD_LETTERS)
@@ -149,7 +149,7 @@ def decode(
 def make_batch(
     stream: str, keys: list[tuple[str, int]], outcomes: list[bytes], good: list[Entry], bad: list[Entry]
 ) -> Batch:
-    """Put a batch together from its events and letters, which are in the order of their places."""
+    """Assemble a batch from its events and letters, which are in the order of their places."""
     events, letters = _RowsBuilder(EVENTS), _RowsBuilder(DEAD_LETTERS)
     events.add(good)
     letters.add(bad)
@@ -173,11 +173,11 @@ def _build_batch(
     )
 
 
-_ROWS_AT_ONCE = 300  # become columns while they are in the CPU's cache: a tenth of decode's time (2026-11-30)
+_ROWS_AT_ONCE = 300  # converted to columns while in the CPU's cache: saves a tenth of decode's time (2026-11-30)
 
 
 class _RowsBuilder:
-    """Collects entries, in the order of their places, and sorts them by day and as their table says."""
+    """Collects entries, in the order of their places, and sorts them by day and in the table's order."""
 
     def __init__(self, table: Table) -> None:
         self._table = table
@@ -193,7 +193,7 @@ class _RowsBuilder:
             self._convert()
 
     def build(self) -> tuple[Rows, list[object]]:
-        """The rows, and each one's digest or reason."""
+        """Return the rows, and each one's digest or reason."""
         if self._waiting:
             self._convert()
         if not self._parts:
@@ -235,7 +235,7 @@ def _decode_record(
     except Exception as error:
         if whole is None and not isinstance(error, UnreadableRecordError):
             raise
-        if span.start:  # what stands before has said it
+        if span.start:  # the part before has reported it
             return b""
         letter = _unreadable(record, (stream, record.shard, sequence, 0), whole or str(error))
         bad.append((letter, number, 0, Reason.UNREADABLE_RECORD.value))
@@ -271,11 +271,11 @@ def unstorable_event(error: str, cut: Cut | None) -> Rejected:
 
 
 def row_or_rejected(raw: bytes, request: Request, place: Place, cuts: dict[int, Cut]) -> Row | Rejected:
-    """The row of an event's bytes, or why there is none. Never raises."""
+    """Make the row of an event's bytes, or the reason why there is none. Never raises."""
     cut = cuts.get(place[3]) if cuts else None
     if cut is not None:
         return Rejected(Reason.TOO_LARGE, f"{cut.length} bytes, sha256 {cut.sha256}")
-    if not raw:  # no client can send that: between two commas there is no event
+    if not raw:  # never sent by a client: an event that was erased
         return Rejected(Reason.ERASED, "")
     if len(raw) + len(request.stamp.context) > MAX_EVENT_BYTES:
         return Rejected(Reason.TOO_LARGE, f"{len(raw)} bytes, and its batch's context with them")
@@ -289,9 +289,9 @@ def row_or_rejected(raw: bytes, request: Request, place: Place, cuts: dict[int, 
 
 
 def make_letter(raw: bytes, stamp: Stamp, rejected: Rejected, place: Place, facts: str = "") -> Row:
-    """The dead letter of an event. ``facts``: encode_stamp(stamp), where the caller has it: it may be long."""
-    raw = bytes(without_key(raw))  # of any key: who sent it may have put one where none is looked for
-    # What the table couldn't hold as text, it holds as base64.
+    """Make the dead letter of an event. ``facts``: encode_stamp(stamp), if the caller has it: it may be long."""
+    raw = bytes(without_key(raw))  # of any key: the client may have put one where none is expected
+    # What the table can't store as text, it stores as base64.
     text, encoding = _decode_text(raw) if rejected.reason != Reason.UNSTORABLE else _base64_of(raw)
     whole = 0 if rejected.detail.partition(" sha256 ")[1] or rejected.reason == Reason.ERASED else 1
     if rejected.reason == Reason.ERASED:
@@ -312,7 +312,7 @@ def make_letter(raw: bytes, stamp: Stamp, rejected: Rejected, place: Place, fact
 
 
 def encode_stamp(stamp: Stamp) -> str:
-    """A stamp as a dead letter keeps it: JSON, with its byte strings in base64."""
+    """Encode a stamp for a dead letter: JSON, with its byte strings in base64."""
     return msgspec.json.encode(msgspec.structs.asdict(stamp)).decode()
 
 
@@ -321,14 +321,14 @@ def _unreadable(record: StreamRecord, place: Place, detail: str) -> Row:
 
 
 def _letter_of_record(record: StreamRecord, raw: bytes, reason: Reason, detail: str, place: Place) -> Row:
-    """A dead letter without anything that the request says; it can't be replayed."""
+    """Make a dead letter without request data; it can't be replayed."""
     arrived_at, (text, encoding) = record.arrived_at, _base64_of(raw)
     facts = (detail, None, text, encoding, 0, None)
     return (place_digest(place).hex(), arrived_at, "event", reason.value, *facts, *place)
 
 
 def _bare_letter(raw: bytes, record: StreamRecord, detail: str, place: Place) -> Row:
-    """The letter of an event whose request can't be stored either: its bytes, and nothing else that a client sent."""
+    """Make the letter of an event whose request can't be stored either: its bytes, and nothing else from the client."""
     return _letter_of_record(record, raw, Reason.UNSTORABLE, detail, place)
 
 

@@ -1,7 +1,7 @@
-"""A context -> its columns, and the JSON text of what has none.
+"""Split a context into its columns, and the JSON text of the rest.
 
-Two ways with the same answer. The quick way reads a context that holds no more than has columns, which about every
-one does; the careful way takes any JSON apart, piece by piece.
+There are two paths with the same result. The fast path reads contexts in which every field has a column, which is true
+of nearly all; the careful path splits any JSON, field by field.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def _split(column: Column) -> tuple[str, str]:
-    """The object that holds a column's value, and its name there."""
+    """Return the object that holds a column's value, and its name there."""
     group, _, leaf = column.path.removeprefix("context.").rpartition(".")
     return group, leaf
 
@@ -41,12 +41,12 @@ _Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 class _Strict(msgspec.Struct, gc=False, frozen=True, forbid_unknown_fields=True):
-    """A context object that has no more than columns: about every one, so it's worth a quick way."""
+    """A context object in which every field has a column, as in nearly all: worth a fast path."""
 
 
 _COLUMNS = tuple(column for column in EVENTS.columns if column.path)
 CONTEXT_COLUMNS = tuple(column.name for column in _COLUMNS)
-# By the object that holds them; "" for the context itself.
+# By containing object; "" for the context itself.
 _GROUPS: dict[str, tuple[Column, ...]] = {
     group: tuple(column for column in _COLUMNS if _split(column)[0] == group)
     for group in dict.fromkeys(_split(column)[0] for column in _COLUMNS)
@@ -58,7 +58,7 @@ _TYPES: dict[str, Any] = {"string": str | None, "int": _Int32 | None, "long": _I
 
 
 def _field(column: Column) -> tuple[str, Any, Any]:
-    """Define a strict struct's field. An address is read with care, as only a server may set it."""
+    """Define a strict struct's field. An IP address needs care, as only a server key may set it."""
     leaf = _split(column)[1]
     return (leaf, msgspec.Raw, NO_RAW) if column.name == _IP else (leaf, _TYPES[column.type], None)
 
@@ -73,7 +73,7 @@ _Context = _define(
     [
         *map(_field, _FLAT),
         *((group, kind, kind()) for group, kind in _GROUP_TYPES.items()),
-        ("userAgentData", msgspec.Raw, NO_RAW),  # the one field without a column that about every browser sends
+        ("userAgentData", msgspec.Raw, NO_RAW),  # the only field without a column that nearly every browser sends
     ],
 )
 _values: Callable[[_Strict], tuple[Any, ...]] = attrgetter(
@@ -82,11 +82,11 @@ _values: Callable[[_Strict], tuple[Any, ...]] = attrgetter(
 
 
 class BatchContext(NamedTuple):
-    """A batch's context, for its events: ``outer``, or ``outer_text`` where it is no object.
+    """A batch's context, for its events: ``outer``, or ``outer_text`` if it is not an object.
 
-    The rest is made once, and is that of each event without a context of its own. ``columns`` is not to be changed, and
-    None where they can't be read: then each event finds that out. ``rest`` is the JSON text of what has no column,
-    ``rest_of_identify`` without ``traits``, which become the event's.
+    The other fields are computed once, for all events without a context. ``columns`` must not be changed; it is None if
+    they can't be read, which each event then reports. ``rest`` is the JSON text of fields without a column,
+    ``rest_of_identify`` the same without ``traits``, which become the event's.
     """
 
     outer: Raws
@@ -102,7 +102,7 @@ _INT32, _INT64 = 2**31, 2**63
 
 
 def read_batch_context(stamp: Stamp) -> BatchContext:
-    """Read what the batch's context says, once for all of its events. Raises msgspec.DecodeError."""
+    """Read the batch's context, once for all of its events. Raises msgspec.DecodeError."""
     if not stamp.context:
         return NO_BATCH_CONTEXT
     outer = read_object(stamp.context)
@@ -123,7 +123,7 @@ NO_BATCH_CONTEXT = BatchContext({}, b"", [], None, None, None)
 
 
 def context_columns(event: Event, stamp: Stamp, batch: BatchContext) -> Columns:
-    """The columns of an event's context over that of its batch."""
+    """Return the columns of an event's context merged over that of its batch."""
     if not batch.outer and not batch.outer_text:
         quick = _quick_columns(event, stamp)
         if quick is not None:
@@ -134,12 +134,12 @@ def context_columns(event: Event, stamp: Stamp, batch: BatchContext) -> Columns:
     columns = _columns_with_care(context, stamp)
     traits = json_text(event.traits)
     if _may_have_traits_elsewhere(event) and _are_better_traits(context.get("traits", NO_RAW), traits):
-        traits = json_text(context.pop("traits"))  # rudder-sdk-python has them there
+        traits = json_text(context.pop("traits"))  # where rudder-sdk-python puts them
     return _of_event(columns, event), traits, rest if rest is not None else _to_json_text(context)
 
 
 def _columns_of_batch(columns: list[object], event: Event, batch: BatchContext) -> Columns:
-    """Like ``context_columns``, for an event without a context of its own: nothing that is long is made again."""
+    """Like ``context_columns``, for an event without a context: reuses long values of the batch."""
     traits, rest = json_text(event.traits), batch.rest
     if batch.traits is not None and _may_have_traits_elsewhere(event) and _are_better_traits(batch.traits, traits):
         traits, rest = json_text(batch.traits), batch.rest_of_identify
@@ -151,7 +151,7 @@ def _may_have_traits_elsewhere(event: Event) -> bool:
 
 
 def _are_better_traits(raw: msgspec.Raw, traits: str | None) -> bool:
-    """Whether a context's are taken, where the event's own are no object with keys, which alone says something."""
+    """Return whether to use the context's traits: if the event's own are not a non-empty object."""
     return _has_keys(raw) or (traits is None and bool(raw))
 
 
@@ -174,14 +174,14 @@ def _to_json_text(context: Raws) -> str | None:
 
 
 def _quick_columns(event: Event, stamp: Stamp) -> Columns | None:
-    """Like ``context_columns``, for a context that holds just what has columns; None for any other."""
+    """Like ``context_columns``, for a context in which every field has a column; None for any other."""
     try:
         context = _strict_context.decode(event.context) if event.context else _NO_CONTEXT
     except msgspec.ValidationError:
         return None
     columns = list(_values(context))
     if columns[_IP_AT] or (event.type == "page" and [columns[at] for at in _PAGE_AT] == _NO_PAGE):
-        return None  # its properties say it
+        return None  # its properties have the values
     columns[_IP_AT] = stamp.ip
     if columns[_AGENT_AT] is None and stamp.key_kind == "browser":
         columns[_AGENT_AT] = stamp.user_agent
@@ -198,7 +198,7 @@ _NO_PAGE: list[object] = [None] * len(_GROUPS["page"])
 
 
 def _merged_context(event: Event, batch: BatchContext) -> tuple[Raws, str | None]:
-    """The event's context over its batch's; and the text itself where it is no object."""
+    """Merge the event's context over its batch's; also returns the text itself if it is not an object."""
     own = event.context
     if not own:
         return dict(batch.outer), None
@@ -209,9 +209,9 @@ def _merged_context(event: Event, batch: BatchContext) -> tuple[Raws, str | None
 
 
 def _columns_with_care(context: Raws, stamp: Stamp) -> list[object]:
-    """The columns of any context, which are taken out of it."""
+    """Return the columns of any context, removing them from it."""
     columns = {column.name: _TAKE[column.type](context, _split(column)[1]) for column in _FLAT if column.name != _IP}
-    ip = _take_text(context, "ip") if stamp.key_kind == "server" else None  # a page doesn't say whose address counts
+    ip = _take_text(context, "ip") if stamp.key_kind == "server" else None  # a page can't override the IP address
     columns[_IP] = ip or stamp.ip
     if columns["context_user_agent"] is None and stamp.key_kind == "browser":
         columns["context_user_agent"] = stamp.user_agent
@@ -227,14 +227,14 @@ def _columns_with_care(context: Raws, stamp: Stamp) -> list[object]:
     return list(map(columns.get, CONTEXT_COLUMNS))
 
 
-_MAX_CACHED_BYTES = 1_024  # with the 8,192 entries below: a bound on what strangers can make us remember
+_MAX_CACHED_BYTES = 1_024  # with the 8,192 entries below, this bounds the memory that clients can make us use
 
 
 @lru_cache(maxsize=8_192)
 def _read_group(group: str, raw: bytes) -> tuple[dict[str, object], bytes]:
-    """A nested object's columns, and the JSON of what has none (all of it where it is no object).
+    """Return a nested object's columns, and the JSON of the rest (all of it if it is not an object).
 
-    Cached, since the same library, device or screen comes with every event of a client. Don't change the dict.
+    Cached, since every event of a client has the same library, device or screen. Don't change the dict.
     """
     fields = read_object(raw)
     if fields is None:
@@ -244,7 +244,7 @@ def _read_group(group: str, raw: bytes) -> tuple[dict[str, object], bytes]:
 
 
 def _fill_page(columns: list[object], properties: msgspec.Raw) -> None:
-    """Where there is no context.page: what a page event says of itself in its properties, which keep it too."""
+    """Without a context.page, fill the page columns from a page event's properties, which keep them too."""
     if [columns[at] for at in _PAGE_AT] == _NO_PAGE:
         fields = read_object(bytes(properties)) or {}
         for at, column in zip(_PAGE_AT, _GROUPS["page"], strict=True):
@@ -252,7 +252,7 @@ def _fill_page(columns: list[object], properties: msgspec.Raw) -> None:
 
 
 def _take_text(fields: Raws, name: str) -> str | None:
-    """Take a field out as text (a number as it is written). Other values stay, but for null."""
+    """Remove and return a field as text (a number as written). Other values stay, except null."""
     raw = bytes(fields.get(name, NO_RAW))
     first = raw[:1]
     if first == b'"':
@@ -267,7 +267,7 @@ def _take_text(fields: Raws, name: str) -> str | None:
 
 
 def _take_int(fields: Raws, name: str, limit: int) -> int | None:
-    """Take a whole number from -limit to limit - 1 out, also of text. Other values stay, but for null."""
+    """Remove and return a whole number from -limit to limit - 1, also from text. Other values stay, except null."""
     if name not in fields:
         return None
     try:
@@ -288,9 +288,9 @@ ADDED_COLUMNS = tuple(column for column in _COLUMNS if column.added)
 
 
 def take_added(context: str) -> tuple[dict[str, object], str | None]:
-    """The values of ADDED_COLUMNS in what an older processor left of a context, and what is left without them.
+    """Return the values of ADDED_COLUMNS that an older processor left in a context, and the context without them.
 
-    Text that is no JSON object, as others may write it, stays as it is.
+    Text that is not a JSON object, which other writers may store, is unchanged.
     """
     try:
         return _take_added(context)
@@ -326,7 +326,7 @@ _DIGITS = frozenset(bytes([digit]) for digit in b"-0123456789")
 
 
 def read_object(raw: bytes) -> Raws | None:
-    """A JSON object's members: none for null or nothing. None for what is no object."""
+    """Return a JSON object's members; an empty dict for null or nothing, None for other values."""
     if not raw or raw == b"null":
         return {}
     try:
@@ -336,6 +336,6 @@ def read_object(raw: bytes) -> Raws | None:
 
 
 def json_text(raw: msgspec.Raw) -> str | None:
-    """A JSON value as a column holds it; None for null or nothing."""
+    """Return a JSON value as stored in a column; None for null or nothing."""
     text = str(raw, "utf-8") if raw else "null"
     return None if text == "null" else text

@@ -1,4 +1,4 @@
-"""The ids of rows: what a place in the stream and a message id are hashed to."""
+"""The ids of rows: hashes of a position in the stream, and of a message id."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ Place = tuple[str, str, str, int]
 
 
 def place_digest(place: Place) -> bytes:
-    """16 bytes that name the place; the same on every delivery."""
+    """Hash a position to 16 bytes; the same on every delivery."""
     return hashlib.blake2b("\n".join(map(str, place)).encode(), digest_size=16).digest()
 
 
 def dedup_digest(project_id: object, message_id: object, key_kind: object) -> bytes:
-    """16 bytes for (project, kind of key, exact message id). Cryptographic, so that nobody can make two ids collide.
+    """Hash (project, kind of key, exact message id) to 16 bytes. Cryptographic, so that nobody can make ids collide.
 
-    A browser key is public, so its ids must not meet a server key's. A project is not empty and holds no NUL: no
-    browser's text begins with one. A row without a kind counts as a browser's.
+    A browser key is public, so its ids must not meet a server key's. A project is not empty and contains no NUL:
+    a browser's hashed text never begins with one. A row without a kind counts as a browser's.
     """
     digest = _project_hash(project_id, key_kind).copy()
     digest.update(f"{message_id}".encode())
@@ -32,11 +32,11 @@ def dedup_digest(project_id: object, message_id: object, key_kind: object) -> by
 
 @lru_cache(maxsize=1_024)
 def _project_hash(project_id: object, key_kind: object) -> hashlib.blake2b:
-    """A hash that has read all that stands before the message id; to copy it takes half of what making one does."""
+    """Return a hash of everything before the message id; copying it takes half the time of creating one."""
     text = f"{project_id}\0"
     return hashlib.blake2b((f"\0{text}" if key_kind == "server" else text).encode(), digest_size=16)
 
 
 def to_ids(digests: Iterable[bytes]) -> Ids:
-    """Digests as an array of shape (n, 2)."""
+    """Convert digests to an array of shape (n, 2)."""
     return np.frombuffer(b"".join(digests), dtype=np.uint64).reshape(-1, 2)

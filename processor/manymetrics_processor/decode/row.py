@@ -1,7 +1,7 @@
-"""Event -> row, pure: the one place that knows which field becomes which column, and the formula of event_time.
+"""Convert an event to a row, pure: the only place that maps fields to columns, and computes event_time.
 
 A row is a tuple in the order of ``tables.EVENTS.columns``. Times are microseconds since 1970, UTC.
-What has no column of its own ends in `context` or `extra`, as JSON text: nothing that was sent is lost.
+Fields without a column go to `context` or `extra`, as JSON text: nothing that was sent is lost.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ from manymetrics_processor.decode.context import (
 from manymetrics_processor.decode.ids import Place, place_digest
 
 DAY_US = 86_400_000_000
-MAX_AHEAD_US = DAY_US  # an event_time further ahead of received_at than this is a wrong clock
+MAX_AHEAD_US = DAY_US  # an event_time further ahead of received_at indicates a wrong clock
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_NAIVE_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  # what names no zone is UTC
+_NAIVE_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  # times without a zone are UTC
 _from_iso = datetime.fromisoformat
-_YEAR_1 = -62_135_596_800_000_000  # 0001-01-01, the first that every engine can print
-_YEAR_10_000 = 253_402_300_800_000_000  # a zone can move the last day of 9999 there, which Python can't read back
-_SECONDS_TO = 100_000_000_000  # the year 5138: larger epochs are of a smaller unit, which then is after 1973
+_YEAR_1 = -62_135_596_800_000_000  # 0001-01-01, the first day that every engine can print
+_YEAR_10_000 = 253_402_300_800_000_000  # a zone can shift the last day of 9999 to it, which Python can't read back
+_SECONDS_TO = 100_000_000_000  # the year 5138: larger epochs have a smaller unit, in which they are after 1973
 
 Row = tuple[object, ...]
 
 
 class Mended(NamedTuple):
-    """The repairs in a field of the envelope. ``members``: in which of its members; None where it is no object."""
+    """The repairs in a field of the envelope. ``members``: the repaired members; None if it is not an object."""
 
     repairs: tuple[str, ...]
     members: frozenset[str] | None
 
 
 class Request(NamedTuple):
-    """A record's stamp with its envelope read: done once for all events of the record, however long it is.
+    """A record's stamp with its envelope decoded, once for all events of the record.
 
-    ``integrations``: the members of what the batch says, None where it is no object. ``extra``: the column of an event
-    that adds nothing to ``shared_integrations``. ``failure``: why none of its events has a row; empty mostly, as is
-    ``mended``, which is by the stamp's field.
+    ``integrations``: the members of the batch's field, None if it is not an object. ``extra``: the column of an event
+    that adds nothing to ``shared_integrations``. ``failure``: why none of the events has a row; mostly empty, as is
+    ``mended``, which is by field of the stamp.
     """
 
     stamp: Stamp
@@ -72,7 +72,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def read_request(stamp: Stamp) -> Request:
-    """Read what the envelope says for all of its events."""
+    """Decode the envelope, for all of its events."""
     time, written, unreadable, mended = None, None, b"", None
     try:
         if stamp.sent_at and stamp.sent_at != b"null":
@@ -86,13 +86,13 @@ def read_request(stamp: Stamp) -> Request:
             integrations = read_object(stamp.integrations)
             shared = msgspec.Raw(stamp.integrations if integrations is None else _encode(integrations))
         extra = _encode({"integrations": shared}).decode() if shared else ""
-    except (ValueError, RecursionError) as error:  # what can't be decoded: every event would say so
+    except (ValueError, RecursionError) as error:  # undecodable: every event would report it
         return Request(stamp, time, written, unreadable, NO_BATCH_CONTEXT, None, NO_RAW, "", type(error).__name__)
     return Request(stamp, time, written, unreadable, context, integrations, shared, extra, mended=mended)
 
 
 def _mend(stamp: Stamp) -> tuple[Stamp, dict[str, Mended] | None]:
-    """Mend the envelope's fields as an event's own are. Raises ValueError."""
+    """Repair the envelope's fields like those of an event. Raises ValueError."""
     texts, mended = {}, {}
     for name in ("sent_at", "context", "integrations"):
         raw: bytes = getattr(stamp, name)
@@ -105,7 +105,7 @@ def _mend(stamp: Stamp) -> tuple[Stamp, dict[str, Mended] | None]:
 
 
 def _mended_members(text: str, mended: bytes) -> frozenset[str] | None:
-    """Which members of an object ``mend_json`` changed."""
+    """Return which members of an object ``mend_json`` changed."""
     members, marked = read_object(mended), read_object(mend_json(text, mark="0")[0].encode())
     if members is None or marked is None:
         return None
@@ -128,7 +128,7 @@ def _shown_repairs(event: Event, mended: dict[str, Mended]) -> list[str]:
 
 
 def make_row(event: Event, request: Request, place: Place) -> Row:
-    """The row of an event that parse_event accepted."""
+    """Make the row of an event that parse_event accepted."""
     stamp = request.stamp
     repairs = list(event.repairs) if event.repairs else []
     extra = _extra(event, request)
@@ -180,7 +180,7 @@ def make_row(event: Event, request: Request, place: Place) -> Row:
     )
 
 
-_FIRST_ADDED = len(CONTEXT_COLUMNS) - len(ADDED_COLUMNS)  # context columns that tables were made without are the last
+_FIRST_ADDED = len(CONTEXT_COLUMNS) - len(ADDED_COLUMNS)  # context columns that older tables lack are the last
 
 
 # --- time -------------------------------------------------------------------------------------------------
@@ -189,10 +189,10 @@ _FIRST_ADDED = len(CONTEXT_COLUMNS) - len(ADDED_COLUMNS)  # context columns that
 def _times(event: Event, request: Request, extra: Raws, repairs: list[str]) -> tuple[int | None, int | None, int]:
     """Compute sent_at, original_timestamp and event_time, in microseconds since 1970, UTC.
 
-    Segment's formula, so that a wrong client clock doesn't matter: received_at - (sentAt - the client's time). But
-    where an event has an originalTimestamp and another timestamp, the second is its time as it stands: RudderStack's
-    SDKs set the first to the time of the call, and the second to what their user says. Never over 24 h ahead of
-    received_at; and what is made of a time without a zone, which may be local time, is never ahead of it.
+    Segment's formula corrects a wrong client clock: received_at - (sentAt - the client's time). But if an event has an
+    originalTimestamp and a different timestamp, the latter is used unchanged: RudderStack's SDKs set the former to the
+    time of the call, and the latter to the value given by their user. Never over 24 h ahead of received_at; and a
+    result from a time without a zone, which may be local time, is never ahead of it.
     """
     received_at, sent_at, sent_as = request.stamp.received_at, request.sent_at, request.sent_at_written
     original, given = event.original_timestamp, event.timestamp
@@ -231,7 +231,7 @@ def _times(event: Event, request: Request, extra: Raws, repairs: list[str]) -> t
 
 
 def _quick_time(written: str | float | None) -> int | None:
-    """Like ``parse_time``, for text as about every client writes it, 2026-01-02T03:04:05.678Z; None for any other."""
+    """Like ``parse_time``, for the form of nearly every client, 2026-01-02T03:04:05.678Z; None for any other."""
     if type(written) is not str or written[10:11] != "T" or written[-1:] != "Z":
         return None
     try:
@@ -245,7 +245,7 @@ def _is_blank(value: str | float | None) -> bool:
 
 
 def _checked(time: int | None, written: object, received_at: int, repairs: list[str], sent_as: object = None) -> int:
-    """``written``, ``sent_as``: what ``time`` was made of, as their client wrote them."""
+    """Limit ``time``. ``written``, ``sent_as``: the values it was computed from, as sent by the client."""
     if time is None:
         return received_at
     if time > received_at and not (_names_zone(written) and _names_zone(sent_as)):
@@ -258,8 +258,8 @@ def _checked(time: int | None, written: object, received_at: int, repairs: list[
 
 
 def _names_zone(written: object) -> bool:
-    """Whether a time that parse_time read names its zone."""
-    if type(written) is not str or (written[10:11] == "T" and written[-1:] == "Z"):  # about every one
+    """Return whether a time that parse_time accepted has a zone."""
+    if type(written) is not str or (written[10:11] == "T" and written[-1:] == "Z"):  # nearly all
         return True
     return _is_epoch(written) or _ZONE.match(written) is not None
 
@@ -277,10 +277,10 @@ def _time(value: str | float | None, name: str, extra: Raws, repairs: list[str])
 
 
 def parse_time(value: object) -> int | None:
-    """Microseconds of ISO 8601 text (UTC where it names no zone) or of an epoch, as a number or text.
+    """Parse ISO 8601 text (UTC if it has no zone), or an epoch as a number or text, to microseconds.
 
-    Blanks around text don't count. The unit of an epoch is known by its size: seconds, milliseconds, microseconds or
-    nanoseconds.
+    Surrounding blanks are ignored. The unit of an epoch is inferred from its size: seconds, milliseconds, microseconds
+    or nanoseconds.
     """
     try:
         if type(value) is str:
@@ -296,7 +296,7 @@ def parse_time(value: object) -> int | None:
 
 def _of_text(text: str) -> int:
     """Raises ValueError, OverflowError."""
-    if text[10:11] in _SEPARATORS:  # about every one
+    if text[10:11] in _SEPARATORS:  # nearly all
         try:
             return _micros(_from_iso(text))
         except ValueError:
@@ -316,14 +316,14 @@ def _of_text(text: str) -> int:
     after = 0
     if hour == "24" and int(minute or 0) == int(second or 0) == int(fraction[1:] or 0):
         hour, after = "00", DAY_US
-    if second == "60":  # a leap second: the next one's beginning
+    if second == "60":  # a leap second: the beginning of the next second
         second, after = "59", after + 1_000_000
     clock = ":".join(part for part in (hour, minute, second) if part)
     return _micros(_from_iso(f"{date}T{clock}{fraction}{zone.upper().replace('UTC', 'Z').replace('GMT', 'Z')}")) + after
 
 
 def _is_epoch(text: str) -> bool:
-    if text[4:5] == "-":  # about every text is ISO 8601
+    if text[4:5] == "-":  # nearly all text is ISO 8601
         return False
     text = text.strip()
     return text[:9].isdigit() and _EPOCH_TEXT.fullmatch(text) is not None and not _DIGITS_ALONE.fullmatch(text)
@@ -351,14 +351,14 @@ _DIGITS_ALONE = re.compile(
     r"|(?:19|20)[0-9]{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])(?:[01][0-9]|2[0-3])[0-5][0-9]",
     re.ASCII,
 )
-# fromisoformat takes any character between date and time, and would read 1712011201530Z as a day of the year 1712.
-_SEPARATORS = frozenset("Tt ")  # after a date of ten characters; what follows a shorter one has none of these there
+# fromisoformat accepts any character between date and time, and would read 1712011201530Z as a day of the year 1712.
+_SEPARATORS = frozenset("Tt ")  # after a date of ten characters; shorter forms have none of these at that position
 _ISO_START = re.compile(r"[0-9]{4}-?(?:[0-9]{2}-?[0-9]{2}|W[0-9]{2}(?:-?[0-9])?)(?:[Tt ]|\Z)", re.ASCII)
-_ZONE = re.compile(  # after a time: a date's own end looks like one
+_ZONE = re.compile(  # after a time: the end of a date looks like one
     r"\s*[0-9W-]{7,10}(?:[Tt]|\s{1,9})[0-9][0-9:.,]*\s*(?:[zZ]|(?i:UTC|GMT)|[+-][0-9]{2}(?::?[0-9]{2}){0,2})\s*\Z",
     re.ASCII,
 )
-# What fromisoformat does not read: blanks, lower case, UTC (as Ruby prints a time), 24:00, a leap second.
+# Forms that fromisoformat does not accept: blanks, lower case, UTC (as printed by Ruby), 24:00, a leap second.
 _ODD_ISO = re.compile(
     r"\s{0,100}(\d{4}-?\d{2}-?\d{2})(?:T|\s{1,9})(\d{2})(?::?(\d{2})(?::?(\d{2})([.,]\d{1,30})?)?)?"
     r"\s{0,9}(Z|UTC|GMT|[+-]\d{2}(?::?\d{2})?)?\s{0,100}",
@@ -370,7 +370,7 @@ _ODD_ISO = re.compile(
 
 
 def _extra(event: Event, request: Request) -> Raws:
-    """Collect the top-level fields that have no column; not the write key, which records of older servers hold."""
+    """Collect the top-level fields without a column; not the write key, which records of older servers hold."""
     extra: Raws = dict(event.extra) if event.extra else {}
     extra.pop("api_key", None)
     if event.integrations:
@@ -392,7 +392,7 @@ def _extra(event: Event, request: Request) -> Raws:
 
 
 def _merged(own: msgspec.Raw, request: Request) -> msgspec.Raw:
-    """Both are objects: the event's keys win. Else: the event's."""
+    """Merge two objects, in which the event's keys take precedence. If one is not an object, return the event's."""
     inner = read_object(bytes(own)) if request.integrations is not None else None
     if request.integrations is None or inner is None:
         return own

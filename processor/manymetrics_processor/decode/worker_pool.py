@@ -1,7 +1,7 @@
-"""Decode micro-batches ahead, in other processes: under backlog, decoding is most of the work.
+"""Decode micro-batches ahead in worker processes: under backlog, decoding is most of the work.
 
-A worker is started when there is a backlog and ended when there is none for a while, so an idle server pays nothing.
-It ends by itself when this process is gone, however it went: its pipe closes.
+Workers are started when there is a backlog and stopped after a while without one, so an idle server pays nothing. A
+worker exits when this process is gone, for whatever reason, since its pipe closes.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _IDLE_S = 5.0
 
 
 class DecodeError(RetryableError):
-    """A worker ended before its answer; decode the batch again."""
+    """A worker exited before its result; decode the batch again."""
 
 
 class Decoders:
-    """Batches in, decoded batches out, in the same order."""
+    """A pool that decodes batches and returns them in the same order."""
 
     def __init__(self, workers: int = WORKERS, clock: Callable[[], float] = time.monotonic) -> None:
         self._count, self._clock = workers, clock
@@ -41,17 +41,17 @@ class Decoders:
 
     @property
     def waiting(self) -> int:
-        """How many batches are being decoded."""
+        """Return how many batches are being decoded."""
         return len(self._busy)
 
     @property
     def has_room(self) -> bool:
-        """Whether a worker is free. One batch at a time each: two ends that both send would wait for each other."""
+        """Return whether a worker is free. One batch each: if both ends were sending, they would deadlock."""
         return len(self._busy) < self._count
 
     @property
     def are_ready(self) -> bool:
-        """Whether a worker would begin at once. They are started where there are none, which takes a second or more."""
+        """Return whether a worker can begin at once. Starts workers if there are none, which takes a second or more."""
         if not self._pipes:
             self._start()
         self._used_at = self._clock()
@@ -63,7 +63,7 @@ class Decoders:
         return not self._starting
 
     def put(self, records: Sequence[StreamRecord], stream: str) -> None:
-        """Start to decode one more. Raises DecodeError, as take."""
+        """Start decoding another batch. Raises DecodeError, like take."""
         if not self._pipes:
             self._start()
         pipe = next(pipe for pipe in self._pipes if pipe not in self._busy)
@@ -71,12 +71,12 @@ class Decoders:
             pipe.send((list(records), stream))
         except OSError as error:
             self.close()
-            raise DecodeError("a decoder ended while idle") from error
+            raise DecodeError("a decoder exited while idle") from error
         self._busy.append(pipe)
         self._used_at = self._clock()
 
     def take(self) -> Batch:
-        """The oldest that was put. Raises DecodeError; then all that was put is forgotten."""
+        """Return the oldest batch. Raises DecodeError; then all pending batches are dropped."""
         pipe = self._busy.popleft()
         try:
             if pipe in self._starting:
@@ -84,19 +84,19 @@ class Decoders:
             answer = _receive(pipe)
         except (EOFError, OSError) as error:
             self.close()
-            raise DecodeError("a decoder ended early") from error
+            raise DecodeError("a decoder exited early") from error
         if isinstance(answer, Batch):
             return answer
         self.close()
         raise DecodeError(str(answer))
 
     def close_if_idle(self) -> None:
-        """End the workers when there was nothing to do for a while."""
+        """Stop the workers after a while without work."""
         if self._pipes and not self._busy and self._clock() - self._used_at > _IDLE_S:
             self.close()
 
     def close(self) -> None:
-        """End the workers, and forget what they were at."""
+        """Stop the workers, and drop their batches."""
         for pipe in self._pipes:
             pipe.close()
         for process in self._processes:
@@ -111,7 +111,7 @@ class Decoders:
             pipe.recv()
         except (EOFError, OSError) as error:
             self.close()
-            raise DecodeError("a decoder ended as it started") from error
+            raise DecodeError("a decoder exited during its start") from error
         self._starting.discard(pipe)
 
     def _start(self) -> None:
@@ -127,7 +127,7 @@ class Decoders:
 
 
 def _send(pipe: Connection, answer: Batch | str) -> None:
-    """Arrow's buffers go as they are: pickled with the rest, they would be held twice."""
+    """Send an object, with Arrow's buffers out of band: pickled in band, they would be held twice."""
     buffers: list[pickle.PickleBuffer] = []
     head = pickle.dumps(answer, protocol=5, buffer_callback=buffers.append)
     pipe.send((len(buffers), head))
@@ -137,21 +137,21 @@ def _send(pipe: Connection, answer: Batch | str) -> None:
 
 def _receive(pipe: Connection) -> Batch | str:
     count, head = pipe.recv()
-    answer: Batch | str = pickle.loads(head, buffers=[pipe.recv_bytes() for _ in range(count)])  # noqa: S301  # our own process
+    answer: Batch | str = pickle.loads(head, buffers=[pipe.recv_bytes() for _ in range(count)])  # noqa: S301  # from a child process
     return answer
 
 
 def _work(pipe: Connection) -> None:
     gc.freeze()
-    gc.disable()  # a batch is no garbage, and there are no cycles in it
-    with contextlib.suppress(EOFError, OSError):  # nobody is there any more
-        pipe.send(None)  # it has begun
+    gc.disable()  # a batch has no garbage and no cycles
+    with contextlib.suppress(EOFError, OSError):  # the parent is gone
+        pipe.send(None)  # ready
         while True:
             records, stream = pipe.recv()
             try:
                 answer: Batch | str = decode(records, stream)
-            except Exception as error:  # noqa: BLE001  # told to the parent, which decides
+            except Exception as error:  # noqa: BLE001  # reported to the parent, which decides
                 answer = f"{type(error).__name__} while decoding"
             _send(pipe, answer)
             del records, answer
-            pa.default_memory_pool().release_unused()  # the next may be much smaller, and others need it
+            pa.default_memory_pool().release_unused()  # the next batch may be much smaller, and others need the memory

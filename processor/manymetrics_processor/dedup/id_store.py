@@ -1,8 +1,8 @@
-"""The dedup ids, stored next to the table, so that a new process needn't read the table to know them.
+"""Store the dedup ids next to the table, so that a new process needn't read them from the table.
 
-``state.json`` names the runs of each day and the snapshot up to which they hold the table. It is but a copy: whoever
-opens it reads the snapshots since, and where it is absent, damaged, too old or of another version, the table itself.
-So who writes last wins, and nothing that is lost here loses or doubles an event.
+``state.json`` names the runs of each day and the snapshot up to which they cover the table. It is only a copy: a reader
+adds the snapshots since, and if it is missing, damaged, too old or of another version, reads the table itself. So the
+last writer wins, and losing it neither loses nor duplicates events.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pyiceberg.io import FileIO
 from manymetrics_processor.dedup.index import DedupIndex, Run
 from manymetrics_processor.lake.object_storage import delete_files, list_files, read_bytes, write_bytes
 
-UNUSED_AGE_S = 3_600.0  # younger runs may be part of a state that somebody is about to write, or is reading
+UNUSED_AGE_S = 3_600.0  # younger runs may belong to a state that another process is writing or reading
 
-VERSION = 2  # of what an id is made of: in 2, a server key's ids are others than a browser key's (rows.dedup_digest)
+VERSION = 2  # of the ids' definition: since 2, ids of server keys and browser keys differ (ids.dedup_digest)
 
 log = logging.getLogger("manymetrics.dedup")
 
@@ -25,27 +25,27 @@ log = logging.getLogger("manymetrics.dedup")
 class State(msgspec.Struct, frozen=True, kw_only=True):
     """``day_runs``: the names of the runs, by day (since 1970, UTC).
 
-    Ids received before ``from_day`` are not in it; those before ``oldest_day`` did not fit.
+    Ids received before ``from_day`` are not included; those before ``oldest_day`` did not fit.
     """
 
-    version: int = 1  # that of a state from before states had one
+    version: int = 1  # the version of states without this field
     table_uuid: str
     snapshot_id: int
     from_day: int
     oldest_day: int
-    # Was `runs`: a process from before version 2 finds none, and reads the table.
+    # Formerly `runs`: a process from before version 2 finds none, and reads the table.
     day_runs: dict[int, list[str]] = {}
 
 
 class KeptIds:
-    """``home``: the location where they are kept, of which nothing else may be."""
+    """``home``: the location of the ids, for nothing else."""
 
     def __init__(self, io: FileIO, home: str) -> None:
         self._io, self._home = io, home.rstrip("/")
         self._kept: set[str] = set()
 
     def open(self, table_uuid: str, index: DedupIndex) -> State | None:
-        """Fill an empty index. None where there is nothing that can be used; the index is empty then."""
+        """Fill an empty index. Returns None, and leaves it empty, if there is no usable state."""
         try:
             state = msgspec.json.decode(read_bytes(self._io, f"{self._home}/state.json"), type=State)
             if state.version != VERSION or state.table_uuid != table_uuid:
@@ -58,13 +58,13 @@ class KeptIds:
             index.clear()
             return None
         except (msgspec.MsgspecError, ValueError) as error:
-            log.warning("the kept dedup ids can't be read; they are read from the table", exc_info=error)
+            log.warning("the stored dedup ids can't be read; reading them from the table", exc_info=error)
             index.clear()
             return None
         return state
 
     def put(self, table_uuid: str, snapshot_id: int, from_day: int, oldest_day: int, index: DedupIndex) -> None:
-        """Keep the index as it is; only runs that are new are written."""
+        """Store the index; writes only new runs."""
         runs = {day: [run.name for run in runs] for day, runs in index.runs.items()}
         for of_day in index.runs.values():
             for run in of_day:

@@ -1,12 +1,12 @@
-"""The ids seen in the window: exact, compact, and as quick after a million ids as after none.
+"""The index of ids in the dedup window: exact, compact, and as fast with a million ids as with none.
 
 An id is 16 bytes (ids.dedup_digest). Ids are kept by the UTC day on which their event was received, in a few
-sorted runs a day; a run is merged with its neighbour once they are of a size, so that a day has about log2 of
-its ids in runs. A large run is merged no more, and lies in a file of the temp folder: 10 million ids take 160 MB there,
-and little memory that the system can't have back.
+sorted runs per day; a run is merged with its neighbour once they are of similar size, so that a day of n ids has about
+log2(n) runs. Runs of LARGE_IDS stop merging and spill to an unlinked temporary file: 10 million ids take 160 MB there,
+and little memory that the system can't reclaim.
 
-A resend counts as one where it comes at most ``window_days`` UTC days after the first, either way round, so the
-verdict depends only on the two events and not on when the process was started.
+A resend counts as one if the two are received at most ``window_days`` UTC days apart, in either order, so the result
+depends only on the two events and not on when the process was started.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ import numpy.typing as npt
 from manymetrics.settings import DEDUP_WINDOW_DAYS
 from manymetrics_processor.decode.ids import Ids
 
-LARGE_IDS = 2_000_000  # 32 MB; a merge of two that are smaller takes 150 MB for a moment
+LARGE_IDS = 2_000_000  # 32 MB; merging two smaller ones takes 150 MB temporarily
 
 log = logging.getLogger("manymetrics.dedup")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Run:
-    """Ids sorted by their first half. ``name``: what it is kept as, which is unique."""
+    """Ids sorted by their first half. ``name``: its unique name in the store."""
 
     first: npt.NDArray[np.uint64]
     second: npt.NDArray[np.uint64]
@@ -37,30 +37,30 @@ class Run:
 
     @classmethod
     def of(cls, ids: Ids) -> Run:
-        """Make a run of ids in any order."""
+        """Make a run from ids in any order."""
         order = np.argsort(ids[:, 0], kind="stable")
         return cls(np.ascontiguousarray(ids[order, 0]), np.ascontiguousarray(ids[order, 1]))
 
     @classmethod
     def decode(cls, data: bytes, name: str) -> Run:
-        """Decode what ``encode`` made; the bytes are not copied."""
+        """Decode bytes of ``encode``, without copying."""
         first, second = np.frombuffer(data, dtype="<u8").reshape(2, -1)
         return cls(first, second, name)
 
     def encode(self) -> bytes:
-        """All first halves, then all second ones; 16 bytes an id."""
+        """Encode all first halves, then all second ones; 16 bytes per id."""
         return np.concatenate((self.first, self.second)).astype("<u8", copy=False).tobytes()
 
     def __len__(self) -> int:
         return len(self.first)
 
     def positions_held(self, first: npt.NDArray[np.uint64], second: npt.NDArray[np.uint64]) -> list[int]:
-        """Which of the ids (their halves; quickest where sorted by the first) are here, by their position."""
+        """Return the positions of ids (given as halves; fastest if sorted by the first) that the run holds."""
         at = np.searchsorted(self.first, first)
         same = np.flatnonzero(self.first.take(at, mode="clip") == first)
         if not len(same):
             return []
-        # Two ids with equal first halves: about never (2**-64 a pair), yet no reason to lose an event.
+        # Two ids with equal first halves: almost never (2**-64 per pair), but that must not lose an event.
         return [
             int(i)
             for i in same
@@ -72,13 +72,13 @@ class Run:
         return bool((self.second[start:stop] == second).any())
 
     def merged(self, other: Run) -> Run:
-        """Both, as one new run."""
+        """Merge both into a new run."""
         first = np.concatenate((self.first, other.first))
         order = np.argsort(first, kind="stable")
         return Run(first[order], np.concatenate((self.second, other.second))[order]).settled()
 
     def settled(self) -> Run:
-        """Itself; a large one in a file that has no name, so it is gone with the process however that ends."""
+        """Return the run; a large one is moved to an unlinked file, which disappears with the process."""
         if len(self) < LARGE_IDS:
             return self
         try:
@@ -93,7 +93,7 @@ class Run:
 
 
 class DedupIndex:
-    """Which ids are in the window. Holds what it is told; who refreshes it from the table is the lake's affair."""
+    """The ids in the window. Callers keep it up to date with the table."""
 
     def __init__(self, window_days: int = DEDUP_WINDOW_DAYS) -> None:
         self.window_days = window_days
@@ -104,36 +104,36 @@ class DedupIndex:
 
     @property
     def runs(self) -> dict[int, list[Run]]:
-        """By day; for who keeps them, not to be changed."""
+        """Return the runs by day, for the store; not to be changed."""
         return self._runs
 
     @property
     def days(self) -> list[int]:
-        """The days of which it holds ids, oldest first."""
+        """Return the days with ids, oldest first."""
         return sorted(self._runs)
 
     def put_run(self, day: int, run: Run) -> None:
-        """Take in a run that was kept."""
+        """Add a stored run."""
         self._runs.setdefault(day, []).append(run.settled())
 
     def clear(self) -> None:
-        """Forget all."""
+        """Remove all ids."""
         self._runs.clear()
 
     def add(self, day: int, ids: Ids) -> None:
-        """Remember ids received on ``day`` (days since 1970, UTC)."""
+        """Add ids received on ``day`` (days since 1970, UTC)."""
         if not len(ids):
             return
         runs = self._runs.setdefault(day, [])
         runs.append(Run.of(ids).settled())
-        for other, closed in self._runs.items():  # a day that no longer grows needs but one small run
+        for other, closed in self._runs.items():  # a day that no longer grows needs only one small run
             while other != day and _may_merge(closed):
                 _merge_last(closed)
         while _may_merge(runs) and len(runs[-2]) <= 2 * len(runs[-1]):
             _merge_last(runs)
 
     def holds(self, day: int, ids: Ids) -> npt.NDArray[np.bool_]:
-        """Which of these ids, received on ``day``, are resends of what is known. Shape (n,), in order."""
+        """Return which of these ids, received on ``day``, are resends of known ones. Shape (n,), in order."""
         found = np.zeros(len(ids), dtype=np.bool_)
         order = np.argsort(ids[:, 0])
         first, second = ids[order, 0], ids[order, 1]

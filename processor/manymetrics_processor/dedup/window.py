@@ -1,8 +1,8 @@
-"""The dedup window of a table: the index of ids, kept level with the snapshots that others commit too.
+"""The dedup window of a table: an index of ids, kept in sync with the table's snapshots, including those of others.
 
-A new process begins with what is stored next to the table. Before each attempt to commit, the ids of every snapshot
-that appeared since are added, so the index holds just what the table holds. Where the last seen snapshot is
-no longer among the table's ancestors, the index is read again.
+A new process starts with the ids stored next to the table. Before each commit attempt, the ids of new snapshots are
+added, so the index matches the table exactly. If the last seen snapshot is no longer among the table's ancestors, the
+index is rebuilt.
 """
 
 from __future__ import annotations
@@ -28,19 +28,18 @@ from manymetrics_processor.lake.lake import OPERATION, added_files, ancestors, l
 from manymetrics_processor.lake.object_storage import open_parquet
 from manymetrics_processor.parallel import Spread
 
-MAX_IDS = 30_000_000  # 480 MB, most of it in the temp folder
-ID_COLUMNS = ("project_id", "message_id", "key_kind")  # what a row's dedup id is made of
-KEEP_EVERY_COMMITS, KEEP_EVERY_IDS = 16, 1_000_000  # a new process reads at most so much from the table
+MAX_IDS = 30_000_000  # 480 MB, most of it in temporary files
+ID_COLUMNS = ("project_id", "message_id", "key_kind")  # the columns that determine a row's dedup id
+KEEP_EVERY_COMMITS, KEEP_EVERY_IDS = 16, 1_000_000  # bounds what a new process reads from the table
 
 log = logging.getLogger("manymetrics.dedup")
 
 
 class Window:
-    """The ids of a table's last days. ``days``: how many UTC days after the first a resend is known as one.
+    """The ids of a table's last days. ``days``: up to how many UTC days after the first a resend is detected.
 
-    ``max_ids``: with more, the oldest days are forgotten, and what is sent again of those is stored again; the day
-    that grows is never forgotten. ``last_day``: what was received later is never asked for, so it isn't read.
-    ``spread``: what reads the files.
+    ``max_ids``: beyond it, the oldest days are dropped, and their resends are stored again; the current day is never
+    dropped. ``last_day``: ids received later are not needed, so they aren't read. ``spread``: maps over the files.
     """
 
     def __init__(
@@ -56,10 +55,10 @@ class Window:
         self._last_day, self._spread = last_day, spread
         self._index = DedupIndex(days)
         self._kept, self._max_ids = kept, max_ids
-        self._snapshot_id: int | None = None  # the index holds the table up to here
-        self._from_day: int | None = None  # and only what was received since
+        self._snapshot_id: int | None = None  # the index covers the table up to here
+        self._from_day: int | None = None  # and only ids received since
         self._table_uuid = ""
-        self._oldest_day = 0  # where they don't fit
+        self._oldest_day = 0  # if they don't fit
         self._commits_since_kept = self._ids_since_kept = 0
 
     def __len__(self) -> int:
@@ -67,16 +66,16 @@ class Window:
 
     @property
     def days_held(self) -> int:
-        """How many UTC days of ids are known, today's included; fewer than ``days`` where they don't fit."""
+        """Return how many UTC days of ids are known, including today; fewer than ``days`` if they don't fit."""
         known = self._index.days
         return known[-1] - known[0] + 1 if known else 0
 
     def resends(self, iceberg: IcebergTable, ids: Ids, days: Ints) -> Bools:
-        """Which of these ids, received on these days, the table has already."""
+        """Return which of these ids, received on these days, the table already has."""
         found = np.zeros(len(ids), dtype=np.bool_)
         if len(ids):
             self._refresh(iceberg, int(days.min()) - self.days)
-        elif self._from_day is not None:  # or `put` would pass over what others have committed
+        elif self._from_day is not None:  # else `put` would skip commits of others
             self._refresh(iceberg, self._from_day)
         for day in np.unique(days):
             of_day = days == day
@@ -84,7 +83,7 @@ class Window:
         return found
 
     def put(self, snapshot_id: int, days: Ints, ids: Ids) -> None:
-        """Take in what this process has just committed as ``snapshot_id``, on what was last refreshed."""
+        """Add the ids that this process committed as ``snapshot_id``, on top of the last refreshed state."""
         for day in np.unique(days):
             self._index.add(int(day), ids[days == day])
         self._commits_since_kept += 1
@@ -101,7 +100,7 @@ class Window:
         self._commits_since_kept = self._ids_since_kept = 0
         try:
             self._kept.put(self._table_uuid, self._snapshot_id, self._from_day, self._oldest_day, self._index)
-        except Exception as error:  # whatever it is: tried again after as many commits
+        except Exception as error:  # any error: retried after as many commits
             log.warning("the dedup ids can't be stored next to the table", exc_info=error)
 
     def _make_room(self) -> None:
@@ -109,9 +108,7 @@ class Window:
             self._oldest_day = self._index.days[1]
             self._index.forget_before(self._oldest_day)
             self._from_day = max(self._from_day or 0, self._oldest_day)
-            log.warning(
-                "the dedup ids of a day were forgotten: there are too many", extra={"facts": {"ids": len(self)}}
-            )
+            log.warning("too many dedup ids: those of the oldest day were dropped", extra={"facts": {"ids": len(self)}})
 
     def _refresh(self, iceberg: IcebergTable, from_day: int) -> None:
         if self._from_day is None:
@@ -121,7 +118,7 @@ class Window:
             self._read_anew(iceberg, from_day)
         else:
             self._read_news(iceberg, self._from_day)
-        # One day more is kept, so that a record just past midnight doesn't make everything be read again.
+        # One more day is kept, so that a record just past midnight doesn't cause a rebuild.
         if self._from_day is not None and self._from_day < from_day - 1:
             self._from_day = from_day - 1
             self._index.forget_before(self._from_day)
@@ -132,7 +129,7 @@ class Window:
         if state is not None:
             self._snapshot_id, self._from_day = state.snapshot_id, state.from_day
             self._oldest_day = state.oldest_day
-            self._commits_since_kept = KEEP_EVERY_COMMITS  # what it is behind by is not known
+            self._commits_since_kept = KEEP_EVERY_COMMITS  # it is unknown how far the stored state is behind
 
     def _read_news(self, iceberg: IcebergTable, from_day: int) -> None:
         current = iceberg.current_snapshot()
@@ -148,7 +145,7 @@ class Window:
                 return self._read_anew(iceberg, from_day)
         for snapshot in news:
             own = snapshot.summary.additional_properties.get(OPERATION) if snapshot.summary else None
-            if own in {None, "ingest"} and not _is_replace(snapshot):  # compaction and erasure bring no new ids
+            if own in {None, "ingest"} and not _is_replace(snapshot):  # compaction and erasure add no ids
                 self._read(iceberg.io, added_files(iceberg, snapshot), from_day)
         self._snapshot_id = current.snapshot_id
         return None
@@ -159,7 +156,7 @@ class Window:
         self._from_day = from_day
         current = iceberg.current_snapshot()
         self._snapshot_id = current.snapshot_id if current else None
-        self._commits_since_kept = KEEP_EVERY_COMMITS  # it was dear: the next process shouldn't have to
+        self._commits_since_kept = KEEP_EVERY_COMMITS  # that was expensive: spare the next process
 
     def _read(self, io: FileIO, files: Iterable[DataFile], from_day: int) -> None:
         asked = [file for file in files if from_day <= file.partition[0] <= self._last_day]
@@ -168,14 +165,14 @@ class Window:
 
 
 def read_ids(io: FileIO, location: str) -> Ids:
-    """The ids of a data file's rows, deleted ones too, in order."""
+    """Read the ids of a data file's rows, including deleted ones, in order."""
     with open_parquet(io, location) as parquet:
-        data = parquet.read(columns=[*ID_COLUMNS])  # one that the file lacks is left out
+        data = parquet.read(columns=[*ID_COLUMNS])  # columns that the file lacks are left out
     return ids_of_rows(data)
 
 
 def ids_of_rows(rows: pa.Table) -> Ids:
-    """The ids of rows that have ID_COLUMNS, in order; without ``key_kind`` they are a browser's."""
+    """Return the ids of rows with ID_COLUMNS, in order; without ``key_kind`` they count as a browser's."""
     kinds = rows["key_kind"].to_pylist() if "key_kind" in rows.column_names else repeat(None, rows.num_rows)
     fields = zip(rows["project_id"].to_pylist(), rows["message_id"].to_pylist(), kinds, strict=True)
     return to_ids([dedup_digest(project, message, kind) for project, message, kind in fields])
@@ -186,14 +183,14 @@ def _is_replace(snapshot: Snapshot) -> bool:
 
 
 def resends_within(ids: Ids, days: Ints, window_days: int) -> Ints:
-    """Which of these ids, in the order in which the first one wins, come again; as indexes."""
+    """Return the indices of ids that are resends of an earlier one in this order."""
     order = np.lexsort((np.arange(len(ids)), ids[:, 1], ids[:, 0]))
     ordered = ids[order]
     same = np.flatnonzero((ordered[1:] == ordered[:-1]).all(axis=1))
     if not len(same):
         return same
     again = []
-    taken: dict[bytes, list[int]] = {}  # the days on which an id was
+    taken: dict[bytes, list[int]] = {}  # the days on which an id was received
     for i in np.unique(order[np.concatenate((same, same + 1))]):
         digest, day = ids[i].tobytes(), int(days[i])
         if any(abs(other - day) <= window_days for other in taken.setdefault(digest, [])):

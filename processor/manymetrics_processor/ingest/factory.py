@@ -1,4 +1,4 @@
-"""Build the processor, and what it stands on, from the settings: for the Lambda handler, the jobs and the commands."""
+"""Build the processor and its dependencies from the settings, for the Lambda handler, the jobs and the commands."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ log = logging.getLogger("manymetrics.processor")
 
 
 def make_catalog(settings: Settings, environ: Mapping[str, str]) -> Catalog:
-    """The tables' catalogue. Raises SettingsError."""
+    """Open the tables' catalog. Raises SettingsError."""
     if not settings.warehouse.startswith("s3://"):
         raise SettingsError("MANYMETRICS_WAREHOUSE is missing: the S3 location of the tables, s3://bucket/prefix")
     return glue_catalog(settings.warehouse, environ)
@@ -44,7 +44,7 @@ def make_processor(
     environ: Mapping[str, str],
     stream_of: Callable[[str], str] | None = None,
 ) -> Processor:
-    """The processor that the settings describe. Its engine starts with the first batch."""
+    """Build the processor. Its engine starts with the first batch."""
     engine = make_engine(settings, environ)
     archive = Archive(settings.archive, load_file_io(catalog.properties)) if settings.archive else None
     window = make_window(settings, catalog)
@@ -59,7 +59,7 @@ def make_processor(
 
 
 def make_engine(settings: Settings, environ: Mapping[str, str]) -> Engine:
-    """The engine that the settings name."""
+    """Build the engine that the settings name."""
     if settings.engine == "arrow":
         return ArrowEngine()
     from manymetrics_processor.lake.spark.engine import SparkEngine
@@ -80,7 +80,7 @@ def make_engine(settings: Settings, environ: Mapping[str, str]) -> Engine:
         )
         if archive.is_file() and not maps_archive(session, archive):
             log.warning(
-                "the JVM does without its class archive, so that each start takes twice as long: build the image again",
+                "the JVM does not use its class archive, so each start takes twice as long: rebuild the image",
                 extra={"facts": {"archive": str(archive)}},
             )
         return session
@@ -89,7 +89,7 @@ def make_engine(settings: Settings, environ: Mapping[str, str]) -> Engine:
 
 
 def make_window(settings: Settings, catalog: Catalog) -> Window:
-    """The dedup window, with its ids next to the tables."""
+    """Build the dedup window, whose ids are stored next to the tables."""
     home = f"{settings.warehouse.rstrip('/')}/{settings.database}/{EVENTS.name}-ids"
     kept = KeptIds(load_file_io(catalog.properties), home)
     return Window(settings.dedup_window_days, kept=kept, max_ids=settings.dedup_max_ids)
@@ -98,13 +98,13 @@ def make_window(settings: Settings, catalog: Catalog) -> Window:
 def make_event_source(environ: Mapping[str, str], options: Options, failures: str | None = None) -> EventSource:
     """Build the poller that runs the processor without Lambda. Raises SettingsError.
 
-    ``failures``: the location under which batches are kept that are given up.
+    ``failures``: the location for batches that are given up.
     """
     settings = Settings.read(environ)
     catalog = make_catalog(settings, environ)
     lake = Lake(catalog, database=settings.database)
     lake.ensure_tables()
-    # A batch is of the incarnation that it was read from, also where the stream was recreated since.
+    # A batch belongs to the incarnation it was read from, even if the stream was recreated since.
     processor = make_processor(settings, catalog, environ, lambda _arn: source.stream)
     home = (failures or f"{settings.warehouse.rstrip('/')}/failures").rstrip("/")
     maintained_at = time.monotonic()
@@ -112,12 +112,14 @@ def make_event_source(environ: Mapping[str, str], options: Options, failures: st
     def invoke(event: dict[str, Any]) -> dict[str, Any]:
         nonlocal maintained_at
         answer = processor.handle(event, None)
-        if time.monotonic() - maintained_at >= MAINTAIN_EVERY_S:  # between two commits: concurrently it loses each race
+        if (
+            time.monotonic() - maintained_at >= MAINTAIN_EVERY_S
+        ):  # between two commits: concurrently it would lose every race
             maintained_at = time.monotonic()
             try:
                 processor.handle({"action": "maintain"}, None)
-            except Exception as error:  # nothing depends on it
-                log.warning("maintenance failed and will be tried again in an hour", exc_info=error)
+            except Exception as error:  # maintenance is optional
+                log.warning("maintenance failed; it will be retried in an hour", exc_info=error)
         return answer
 
     kinesis = boto3.client("kinesis")
@@ -134,14 +136,14 @@ def make_event_source(environ: Mapping[str, str], options: Options, failures: st
 
 
 def stream_name(kinesis: Any, arn: str) -> str:  # noqa: ANN401  # boto3 ships no types
-    """A stream with its incarnation: one that is deleted and made again starts at its first record."""
-    # Asked each time: a container outlives a stream, and one call a batch is nothing.
+    """Return a stream's name with its incarnation: a recreated stream starts at its first record."""
+    # Queried each time: a container may outlive a stream, and one call per batch is negligible.
     stream = kinesis.describe_stream_summary(StreamARN=arn)["StreamDescriptionSummary"]
     return f"{arn}@{stream['StreamCreationTimestamp'].timestamp():.3f}"
 
 
 def known_stream_name(kinesis: Any, arn: str) -> str:  # noqa: ANN401  # as above
-    """Like ``stream_name``; the ARN alone where the stream is gone, for what can still be replayed of it."""
+    """Like ``stream_name``, but only the ARN if the stream is gone, so that its records can still be replayed."""
     try:
         return stream_name(kinesis, arn)
     except kinesis.exceptions.ResourceNotFoundException:

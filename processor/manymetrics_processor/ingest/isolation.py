@@ -1,18 +1,18 @@
-"""Tell an event that can't be stored from an outage, and find it by halves.
+"""Distinguish events that can't be stored from outages, and find them by bisection.
 
-A batch fails because of the disk, the network, the catalogue or a lost race: then it is tried again as it is. Or it
-fails because of what is in it: then the events that make it fail become dead letters, and the rest is committed.
+A batch may fail because of the disk, the network, the catalog or a lost race: then it is retried unchanged. Or it
+fails because of its content: then the events that cause it become dead letters, and the rest is committed.
 
-How the two are told apart:
+How the two are distinguished:
 
-1. An error that no event can cause (``is_retryable``) never condemns one: the batch is tried again.
-2. At any other error a plain event goes the same way: staged on the same day and appended but for the commit. Before an
-   event is condemned, a commit without events is made, too. Where either fails, the cause is not in the batch: it is
-   tried again. What the table holds and can't be read is an error of the first kind (``StoredDataError``).
-3. Otherwise the batch is halved, first between records and then inside one, and each half is staged without a commit.
-   An event that fails by itself, twice, while a plain one passes, is the cause.
-4. Where nothing fails without a commit, the halves are committed in order, each with its own watermark. A single event
-   is the cause when its commit failed ATTEMPTS times.
+1. An error that no event can cause (``is_retryable``) never condemns an event: the batch is retried.
+2. After any other error, a control event goes the same way: it is staged on the same day and appended without the
+   commit. Before an event is condemned, a commit without events is made, too. If either fails, the batch is not the
+   cause: it is retried. Unreadable data in the table is an error of the first kind (``StoredDataError``).
+3. Otherwise the batch is bisected, first between records and then inside one, and each half is staged without a
+   commit. An event that fails on its own, twice, while the control event passes, is the cause.
+4. If nothing fails without a commit, the halves are committed in order, each with its own watermark. A single event is
+   the cause once its commit has failed ATTEMPTS times.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ _RETRYABLE = (
     *(CommitFailedException, CommitStateUnknownException),
 )
 ATTEMPTS = 3
-MOST_TRIALS = 400  # a commit's halves that are tried: past it, what fails goes whole, so that no batch takes minutes
+MOST_TRIALS = 400  # trials per commit: past it, a failing part is condemned whole, so that no batch takes minutes
 
 
 def is_retryable(error: BaseException, *, suspect: bool = False) -> bool:
-    """Whether no event can cause an error.
+    """Return whether an error can't be caused by an event.
 
-    ``suspect``: the batch has failed again and again. Then an error of a file system counts only where it has an errno
-    or names AWS: Arrow raises OSError without one for what it can't write, too.
+    ``suspect``: the batch has failed repeatedly. Then a file system error counts only if it has an errno or names AWS:
+    Arrow also raises OSError, without an errno, for values that it can't write.
     """
     if suspect and type(error) is OSError and error.errno is None:
         return "AWS Error" in str(error)
@@ -50,7 +50,7 @@ def is_retryable(error: BaseException, *, suspect: bool = False) -> bool:
 
 
 class Span(NamedTuple):
-    """Events of a batch that follow each other; ``begin`` and ``end`` as in decode.Batch."""
+    """Consecutive events of a batch; ``begin`` and ``end`` as in decode.Batch."""
 
     records: Sequence[StreamRecord]
     begin: int
@@ -58,9 +58,9 @@ class Span(NamedTuple):
 
 
 class Spans:
-    """A batch as one row of events, from 0 to ``len``.
+    """A batch as one sequence of events, from 0 to ``len``.
 
-    ``records`` are in a batch's order. ``length``: how many events one has.
+    ``records`` are in the batch's order. ``length``: returns a record's number of events.
     """
 
     def __init__(self, records: Sequence[StreamRecord], length: Callable[[StreamRecord], int]) -> None:
@@ -71,13 +71,13 @@ class Spans:
         return self._starts[-1]
 
     def span(self, start: int, stop: int) -> Span:
-        """The events from ``start`` to before ``stop``, which are not none."""
+        """Return the events from ``start`` to before ``stop``, at least one."""
         first, last = self._record_at(start), self._record_at(stop - 1)
         end = None if stop == self._starts[last + 1] else stop - self._starts[last]
         return Span(self._records[first : last + 1], start - self._starts[first], end)
 
     def middle(self, start: int, stop: int) -> int:
-        """Where to halve: between two records while there are two, else inside one."""
+        """Return where to bisect: between two records if there are several, else inside one."""
         middle, first, last = (start + stop) // 2, self._record_at(start), self._record_at(stop - 1)
         if first == last:
             return middle
@@ -86,14 +86,14 @@ class Spans:
         return min(borders, key=lambda border: abs(border - middle))
 
     def key(self, at: int) -> EventKey:
-        """The event at a place."""
+        """Return the key of the event at a position."""
         record = self._record_at(at)
         return (*self._records[record][:2], at - self._starts[record])
 
     def failing(self, start: int, stop: int, try_out: Callable[[Span], Exception | None]) -> dict[int, str]:
-        """The places whose events fail when tried out, each with the error's name.
+        """Return the positions of events that fail when tried out, with the error's name.
 
-        By halves, depth first; past MOST_TRIALS a half that fails is not halved again.
+        Bisects, depth first; past MOST_TRIALS a failing half is not split again.
         """
         found: dict[int, str] = {}
         waiting, trials = [(start, stop)], 0
@@ -118,8 +118,8 @@ class Spans:
 
 
 def event_count(record: StreamRecord) -> int:
-    """How many events a record holds: one where it can't be read, since it becomes one dead letter."""
+    """Return a record's number of events; 1 if it can't be read, since it becomes one dead letter."""
     try:
         return len(unpack(record.data).events)
-    except Exception:  # noqa: BLE001  # whatever it is, decoding the record tells
+    except Exception:  # noqa: BLE001  # decoding the record will report it
         return 1

@@ -1,13 +1,13 @@
-"""Kinesis -> the processor's handler, as Lambda's event source mapping does it; on a server, or in a test.
+"""Deliver a Kinesis stream to the processor's handler as Lambda's event source mapping does; on a server, or in a test.
 
-Shard by shard, each in a thread: records are gathered until there are enough, or the window is over; the handler is
-called with Lambda's own event; what it reports as failed is delivered again from there, cut in two while it is more
-than one record, without limit until its first record is too old; then the batch goes whole to S3, in Lambda's format,
-and the shard goes on. Where a shard is read from after a start is the table's own watermark, so there is no other
-state that could disagree with it. The shards that a resharding made are read once their parents are at their end.
+Each shard has a thread. It collects records until the batch is full or the window is over, and calls the handler with
+Lambda's event format. After a reported failure it redelivers from the failed record, bisecting the batch while it has
+several, without limit until the first record is too old; then the whole batch goes to S3, in Lambda's format, and the
+shard continues. After a start, reading resumes from the table's watermark, so no other state can disagree with it.
+Child shards of a resharding are read once their parents are finished.
 
-A stream is known by its incarnation. What a reader of the old one reads after the stream was recreated is left to the
-new one's reader, and what it had read before is delivered as the old one's.
+A stream is identified by its incarnation. Records read by the old incarnation's reader after the stream was recreated
+are left to the new one's reader; records read before are delivered as the old one's.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ log = logging.getLogger("manymetrics.event_source")
 
 PAYLOAD_BYTES = 6_000_000  # of an event, as JSON: Lambda's limit
 MAINTAIN_EVERY_S = 3_600.0
-_ENVELOPE_BYTES = 600  # of JSON around a record's data
+_ENVELOPE_BYTES = 600  # of JSON per record, without its data
 _READ_LIMIT = 10_000  # Kinesis's own
 _IDLE_S, _FULL_S = 0.25, 0.01
 _SHARDS_EVERY_S = 2.0
@@ -40,7 +40,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Under Lambda's own meanings. ``retries``: -1 is without limit, until a record is too old."""
+    """Options with Lambda's semantics. ``retries``: -1 means no limit, until a record is too old."""
 
     batch_size: int = 10_000
     window_s: float = 1.0
@@ -50,10 +50,10 @@ class Options:
 
 
 class EventSource:
-    """One stream. ``kinesis`` is a boto3 client.
+    """Reads one stream. ``kinesis`` is a boto3 client.
 
-    ``watermark`` says up to where a shard is committed (-1: nothing), by the stream's name with its incarnation.
-    ``put_failure`` keeps a batch that is given up: a key, and the object.
+    ``watermark`` returns up to where a shard is committed (-1: nothing), by the stream's name with its incarnation.
+    ``put_failure`` stores a batch that was given up: a key, and the object.
     """
 
     def __init__(
@@ -69,20 +69,20 @@ class EventSource:
         self._kinesis, self._arn, self._call = kinesis, arn, invoke
         self._name_of, self._watermark, self._put_failure = name_of, watermark, put_failure
         self.options = options
-        self.stream = ""  # the incarnation that is being read, and that what is delivered is of
+        self.stream = ""  # the incarnation being read and delivered
         self._one_at_a_time = threading.Lock()
 
     def run(self, stop: threading.Event) -> None:
-        """Until ``stop`` is set; what is being committed then is finished first."""
+        """Run until ``stop`` is set; finishes the current commit first."""
         while not stop.is_set():
             try:
                 self._run_incarnation(self._name_of(self._arn), stop)
-            except Exception as error:  # the stream is out of reach, or not there yet
-                log.warning("the stream can't be read and will be tried again", exc_info=error)
+            except Exception as error:  # the stream is unreachable, or doesn't exist yet
+                log.warning("the stream can't be read; retrying", exc_info=error)
             stop.wait(_SHARDS_EVERY_S)
 
     def _run_incarnation(self, name: str, stop: threading.Event) -> None:
-        """Until the stream is another one: recreated, it starts at its first record."""
+        """Run until the stream is recreated: then it starts at its first record."""
         self.stream = name
         over = _Either(stop)
         shards: dict[str, _Shard] = {}
@@ -100,7 +100,7 @@ class EventSource:
                 shard.join()
 
     def _shards(self) -> dict[str, list[str]]:
-        """The shards that the stream has, each with its parents."""
+        """Return the stream's shards, each with its parents."""
         found: list[dict[str, Any]] = []
         page = self._kinesis.list_shards(StreamARN=self._arn)
         found += page["Shards"]
@@ -118,11 +118,11 @@ class EventSource:
         return answer
 
     def is_made_anew(self) -> bool:
-        """Whether the stream is no longer the incarnation that is being read."""
+        """Return whether the stream is no longer the incarnation being read."""
         return self._name_of(self._arn) != self.stream
 
     def iterator(self, shard_id: str, after: int) -> str:
-        """Where to read on; from the oldest record where there is none before."""
+        """Return the iterator to continue with; from the oldest record if there is no earlier position."""
         start = {"ShardIteratorType": "TRIM_HORIZON"}
         if after >= 0:
             start = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": str(after)}
@@ -130,7 +130,7 @@ class EventSource:
         return str(answer["ShardIterator"])
 
     def event_record(self, shard_id: str, record: Mapping[str, Any]) -> Record:
-        """Convert a record of GetRecords to the form that Lambda delivers."""
+        """Convert a record of GetRecords to Lambda's format."""
         return {
             "kinesis": {
                 "kinesisSchemaVersion": "1.0",
@@ -147,11 +147,11 @@ class EventSource:
         }
 
     def invoke(self, batch: Sequence[Record]) -> tuple[int, bool]:
-        """Returns how many records are done, and whether the function itself failed."""
+        """Call the handler; returns the number of committed records, and whether the function itself failed."""
         try:
-            with self._one_at_a_time:  # a handler has one table and one window
+            with self._one_at_a_time:  # the handler's table and window are shared
                 failures = self._call({"Records": list(batch)}).get("batchItemFailures") or []
-        except Exception as error:  # as Lambda, which can't know why either
+        except Exception as error:  # like Lambda, for any error
             log.warning("the processor failed", exc_info=error)
             return 0, True
         if not failures:
@@ -160,7 +160,7 @@ class EventSource:
         return next(n for n, one in enumerate(batch) if one["kinesis"]["sequenceNumber"] in failed), False
 
     def give_up(self, shard_id: str, batch: Sequence[Record], attempts: int) -> None:
-        """Keep the whole batch where `replay` finds it, as Lambda's destination does. Raises what S3 raises."""
+        """Store the whole batch for `replay`, as Lambda's failure destination does. Raises what S3 raises."""
         now = datetime.now(UTC)
         first, last = (batch[at]["kinesis"] for at in (0, -1))
         body = {
@@ -186,11 +186,11 @@ class EventSource:
         }
         key = f"manymetrics/{shard_id}/{now:%Y/%m/%d/%Y-%m-%dT%H.%M.%S}-{uuid4()}"
         self._put_failure(key, json.dumps(body).encode())
-        log.error("a batch was given up and kept; `manymetrics replay` brings it back", extra={"facts": {"key": key}})
+        log.error("a batch was given up and stored; replay it with `manymetrics replay`", extra={"facts": {"key": key}})
 
 
 class _Either(threading.Event):
-    """Set, or another is."""
+    """An event that is set if either of two is."""
 
     def __init__(self, other: threading.Event) -> None:
         super().__init__()
@@ -210,17 +210,17 @@ class _Shard(threading.Thread):
         self._iterator: str | None = None
         self._held: list[Record] = []
         self._held_since = 0.0
-        self._is_closed = False  # and read to its end
+        self._is_closed = False  # a closed shard, read to its end
         self.is_done = False
 
     def run(self) -> None:
-        """Never raises."""
+        """Run until the shard's end. Never raises."""
         wait = _BACKOFF_S
         while not self._stop_event.is_set():
             try:
                 more = self._read() if not self._is_closed and not self._is_full() else False
             except Exception as error:
-                log.warning("a shard can't be read and will be tried again", exc_info=error)
+                log.warning("a shard can't be read; retrying", exc_info=error)
                 self._iterator, wait = None, min(_LONGEST_BACKOFF_S, wait * 2)
                 self._stop_event.wait(wait)
                 continue
@@ -237,7 +237,7 @@ class _Shard(threading.Thread):
                 self._stop_event.wait(_FULL_S)
 
     def _read(self) -> bool:
-        """Returns whether there was anything."""
+        """Read once; returns whether there were records."""
         if self._iterator is None:
             self._iterator = self._source.iterator(self._shard_id, self._read_up_to)
         answer = self._source.read(self._iterator)
@@ -260,7 +260,7 @@ class _Shard(threading.Thread):
         return self._batch_length() < len(self._held) or len(self._held) >= self._source.options.batch_size
 
     def _batch_length(self) -> int:
-        """How many of the records held one event takes, at least one."""
+        """Return how many of the held records fit into one Lambda event, at least one."""
         size = 0
         for count, record in enumerate(self._held[: self._source.options.batch_size]):
             size += len(record["kinesis"]["data"]) + _ENVELOPE_BYTES
@@ -275,7 +275,7 @@ class _Shard(threading.Thread):
         return batch
 
     def _deliver(self, batch: list[Record]) -> None:
-        """Until all of it is committed, or given up, or it is time to stop."""
+        """Deliver until everything is committed or given up, or until ``stop`` is set."""
         options, waiting, attempts, wait = self._source.options, [batch], 0, _BACKOFF_S
         while waiting and not self._stop_event.is_set():
             current = waiting.pop(0)
@@ -302,7 +302,7 @@ class _Shard(threading.Thread):
             try:
                 self._source.give_up(self._shard_id, batch, attempts)
             except Exception as error:
-                log.warning("a batch that was given up can't be kept yet", exc_info=error)
+                log.warning("a batch that was given up can't be stored yet", exc_info=error)
                 self._stop_event.wait(wait)
                 wait = min(_LONGEST_BACKOFF_S, wait * 2)
             else:
@@ -314,7 +314,7 @@ class _Shard(threading.Thread):
 
 
 def _is_done(shards: Mapping[str, _Shard], listed: Mapping[str, object], parent: str) -> bool:
-    """Whether a parent is read to its end; one that is no longer listed has no records left."""
+    """Return whether a parent is finished; one that is no longer listed has no records left."""
     return parent not in listed or (parent in shards and shards[parent].is_done)
 
 

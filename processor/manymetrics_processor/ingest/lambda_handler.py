@@ -1,9 +1,9 @@
-"""The processor's entry point on AWS Lambda: a Kinesis event in, rows in the tables.
+"""The processor's AWS Lambda entry point: commits the records of Kinesis events to the tables.
 
     manymetrics_processor.ingest.lambda_handler.handler
 
-``{"action": "ensure_tables"}`` and ``{"action": "maintain"}`` are answered too; the latter with ``"orphans": false``
-costs little.
+Also handles ``{"action": "ensure_tables"}`` and ``{"action": "maintain"}``; the latter is cheap with
+``"orphans": false``.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from manymetrics_processor.ingest.processor import Context, Processor
 
 
 def handler(event: Mapping[str, Any], context: Context | None = None) -> dict[str, Any]:
-    """Lambda's entry."""
+    """Handle one invocation."""
     return processor().handle(event, context)
 
 
 @cache
 def processor() -> Processor:
-    """The processor that the environment describes. Raises SettingsError."""
+    """Build the processor from the environment. Raises SettingsError."""
     log_json_lines()
     settings = Settings.read(os.environ)
     return make_processor(settings, make_catalog(settings, os.environ), os.environ)
 
 
-if "AWS_LAMBDA_RUNTIME_API" in os.environ:  # Lambda gives a start more CPU than a first invocation
+if "AWS_LAMBDA_RUNTIME_API" in os.environ:  # Lambda gives an init more CPU than an invocation
     processor()

@@ -1,4 +1,4 @@
-"""Records as Lambda delivers them, and in as many at once as a commit may hold."""
+"""Parse records delivered by Lambda, and split them into batches that fit a commit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 from manymetrics.records import count_events
 from manymetrics_processor.decode.batch import StreamRecord
 
-MAX_EVENTS = 20_000  # a commit: what a 2 GB function holds in memory with ease
+MAX_EVENTS = 20_000  # per commit: fits easily into the memory of a 2 GB function
 MAX_BYTES = 32_000_000  # of records.weight
 
 
@@ -24,9 +24,9 @@ def stream_record(record: Mapping[str, Any]) -> StreamRecord:
 
 
 def parse_payload(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The event that Lambda gave up, of the object that it writes of it.
+    """Return the event that Lambda gave up, from the object that it writes to S3.
 
-    Lambda writes it as text; an object would mean the same. Raises KeyError, msgspec.MsgspecError.
+    Lambda writes the event as a string; an object is accepted too. Raises KeyError, msgspec.MsgspecError.
     """
     payload = body["payload"]
     return msgspec.json.decode(
@@ -35,7 +35,7 @@ def parse_payload(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def split_parts(records: Sequence[StreamRecord]) -> Iterator[list[StreamRecord]]:
-    """The records in order, in as many at once as a commit may hold."""
+    """Split the records, in order, into parts that fit a commit."""
     part: list[StreamRecord] = []
     events = size = 0
     for record in records:

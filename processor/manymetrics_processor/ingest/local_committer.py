@@ -1,4 +1,4 @@
-"""The loop that carries a stream into the tables: read, commit, tidy up. Faults are retried without limit."""
+"""The loop that commits a stream to the tables: read, commit, clean up. Failures are retried without limit."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from manymetrics_processor.lake.lake import Lake, Version, current_books
 from manymetrics_processor.lake.maintenance import Maintenance
 from manymetrics_processor.lake.rollback import metadata_number
 
-MAX_EVENTS = 20_000  # a micro-batch under backlog: enough that the fixed cost of a commit is small next to it
-MAX_BYTES = 20_000_000  # of records.weight: what two decoders and a commit hold at once stays under a gigabyte
+MAX_EVENTS = 20_000  # per micro-batch under backlog: enough to make the fixed cost of a commit small
+MAX_BYTES = 20_000_000  # of records.weight: two decoders and a commit together stay under a gigabyte
 POLL_S = 0.05
-FAILURES_BEFORE_RESTART = 8  # in a row; half a minute or so
-FEWER = 8  # by so much less is read after a failure, and more after a commit
-LONGEST_ERROR = 500  # characters that are told of one
+FAILURES_BEFORE_RESTART = 8  # in a row; about half a minute
+FEWER = 8  # factor by which less is read after a failure, and more after a commit
+LONGEST_ERROR = 500  # characters reported of an error
 _LONGEST_WAIT_S = 10.0
 _DROP_EVERY_S = 15.0
 
@@ -32,7 +32,7 @@ log = logging.getLogger("manymetrics.committer")
 
 
 class SourceRecord(Protocol):
-    """A record as a source gives it."""
+    """A record as read from a source."""
 
     @property
     def sequence(self) -> int: ...
@@ -45,7 +45,7 @@ class SourceRecord(Protocol):
 
 
 class Source(Protocol):
-    """A stream of one shard."""
+    """A stream with one shard."""
 
     def name(self) -> str: ...
     def read(self, after: int, max_events: int, max_bytes: int) -> Sequence[SourceRecord]: ...
@@ -64,7 +64,7 @@ class _Position(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """Commits that fail. ``since``: seconds since 1970. ``times``: how many, one after the other."""
+    """Consecutive failed commits. ``since``: seconds since 1970. ``times``: how many."""
 
     since: float
     times: int
@@ -72,11 +72,11 @@ class Failure(NamedTuple):
 
 
 class Committer:
-    """Carries one stream into the tables.
+    """Commits one stream to the tables.
 
-    ``interval_s``: the longest wait from event to table under load; an idle stream is committed at once. ``report`` is
-    told of each failure, and None once the tables are there and whenever commits pass again. ``failure``: where the
-    process before this one ended, while commits failed.
+    ``interval_s``: the longest wait from event to table under load; an idle stream is committed immediately. ``report``
+    is called with each failure, and with None once the tables exist and whenever commits succeed again. ``failure``:
+    the state of the previous process, if it exited while commits were failing.
     """
 
     def __init__(
@@ -93,29 +93,29 @@ class Committer:
         self._interval_s, self._report = interval_s, report
         self._failure = failure
         self._has_passed = False
-        self._max_events = MAX_EVENTS  # fewer after a failure, so that a batch that fails becomes small
+        self._max_events = MAX_EVENTS  # fewer after a failure, so that a failing batch becomes small
         self._maintenance = Maintenance(lake)
         self._decoders = Decoders()
         self._position: _Position | None = None
-        self._held: list[StreamRecord] = []  # read, and waiting for its time
+        self._held: list[StreamRecord] = []  # read, and waiting for the interval
         self._stop = threading.Event()
         self._last_commit = self._last_drop = float("-inf")
 
     def run(self, stop: threading.Event) -> None:
-        """Until ``stop`` is set; what is under way is finished first.
+        """Run until ``stop`` is set; finishes the current commit first.
 
-        Or until it failed so often that a new process is worth a try: one that holds a file that was replaced would
-        see it for ever.
+        Also returns after so many failures that a new process is worth a try: this one might hold a file that was
+        replaced.
         """
         self._stop = stop
-        gc.freeze()  # what is loaded by now stays: no need to look at it in every collection
+        gc.freeze()  # objects loaded so far are permanent: exclude them from collections
         wait, failures = POLL_S, 0
         while not stop.is_set() and failures < FAILURES_BEFORE_RESTART:
             try:
                 idle, wait, failures = self.step(), POLL_S, 0
-            except Exception as error:  # whatever it is: the records are safe, so try again
-                if self._fail(error):  # it is tried for as long as it takes: a line of the log for each kind
-                    log.warning("a commit failed and will be tried again", exc_info=error)
+            except Exception as error:  # any error: the records are safe, so retry
+                if self._fail(error):  # retried without limit: one log line per kind of error
+                    log.warning("a commit failed; retrying", exc_info=error)
                 self._decoders.close()
                 self._position, self._held = None, []
                 self._max_events = max(1, self._max_events // FEWER)
@@ -125,7 +125,7 @@ class Committer:
         self._decoders.close()
 
     def _fail(self, error: Exception) -> bool:
-        """Whether it is another error than before."""
+        """Record a failure; returns whether the error differs from the previous one."""
         before = self._failure or Failure(time.time(), 0, "")
         self._failure = Failure(before.since, before.times + 1, f"{type(error).__name__}: {error}"[:LONGEST_ERROR])
         self._report(self._failure)
@@ -138,10 +138,10 @@ class Committer:
             self._report(None)
 
     def step(self) -> bool:
-        """Commit what there is, if it is time. True where there was nothing to do."""
+        """Commit available records when due. Returns True if there was nothing to do."""
         position = self._position = self._position_now()
         self._held += self._read_past_held(position)
-        if self._source.name() != position.stream:  # between its name and its records it became another
+        if self._source.name() != position.stream:  # the stream was replaced between reading its name and its records
             self._position, self._held = None, []
             return False
         is_full = self._is_full(self._held)
@@ -162,18 +162,18 @@ class Committer:
         return False
 
     def _drain(self, stream: str, records: list[StreamRecord]) -> None:
-        """Commit a backlog, or as much of it as there is time for: the next are decoded while one is committed."""
+        """Commit a backlog, as far as time allows: the next batches are decoded while one is committed."""
         decoders, ready = self._decoders, None
         while records or decoders.waiting or ready is not None:
             if records and not decoders.waiting and ready is None and not decoders.are_ready:
-                with pipeline.no_collection():  # nobody is to wait for them to start
+                with pipeline.no_collection():  # don't wait for the workers to start
                     ready = decode(records, stream)
                 records = self._read_on(records, stream)
             while records and decoders.are_ready and decoders.has_room:
                 decoders.put(records, stream)
                 records = self._read_on(records, stream)
             if ready is not None:
-                self._commit(ready, may_merge=False)  # it takes as much memory as the decoders do
+                self._commit(ready, may_merge=False)  # a merge takes as much memory as the decoders
                 self._last_commit = time.monotonic()
             if self._stop.is_set():
                 return
@@ -202,11 +202,11 @@ class Committer:
             return self._read(position.sequence)
         found = self._read(self._held[-1].sequence)
         if not found:
-            self._source.read(position.sequence, 1, 1)  # or a replaced source would take what is held for committed
+            self._source.read(position.sequence, 1, 1)  # else a replaced source would treat held records as committed
         return found
 
     def _read_on(self, records: list[StreamRecord], stream: str) -> list[StreamRecord]:
-        """Read what follows in a backlog; none where the source became another stream, whose numbers are its own."""
+        """Read the next records of a backlog; none if the source became another stream with other sequence numbers."""
         if not self._is_full(records):
             return []
         found = self._read(records[-1].sequence)
@@ -231,10 +231,10 @@ class Committer:
             self._lake.expect(table, Version(table_uuid, metadata_number(location), location))
         self._lake.ensure_tables()
         position = _Position(stream, current_books(self._lake.load(EVENTS), stream).watermark(self._shard))
-        if self._source.leave_incarnation(position.sequence):  # its next numbers would pass for committed ones
-            log.warning("the stream is behind the tables, and gets a new name")
+        if self._source.leave_incarnation(position.sequence):  # its next sequence numbers would count as committed
+            log.warning("the stream is behind the tables; starting a new incarnation")
             return self._position_now()
-        if position.sequence >= 0:  # what a process committed that ended before it could note it may be dropped too
+        if position.sequence >= 0:  # also drop what was committed by a process that exited before noting it
             self._source.mark_committed(position.sequence)
         return position
 
@@ -242,7 +242,7 @@ class Committer:
         self._decoders.close_if_idle()
         if time.monotonic() - self._last_drop >= _DROP_EVERY_S:
             self._last_drop = time.monotonic()
-            # Only what the catalogue has, asked again, may go: the records are the only other copy.
+            # Drop only what a fresh read of the catalog confirms: the records are the only other copy.
             self._lake.load(DEAD_LETTERS)
             durable = current_books(self._lake.load(EVENTS), position.stream).watermark(self._shard)
             self._source.put_outcomes((), self._seen())
@@ -250,6 +250,6 @@ class Committer:
             self._maintenance.delete_dead_files()
 
     def _is_full(self, records: list[StreamRecord]) -> bool:
-        """Whether a read stopped at its limits, so that more is likely behind it."""
+        """Return whether a read stopped at its limits, so that more records are likely."""
         events = sum(count_events(record.data) for record in records)
         return events >= self._max_events or sum(record.weight for record in records) >= MAX_BYTES

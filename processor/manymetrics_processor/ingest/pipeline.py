@@ -1,12 +1,12 @@
-"""One micro-batch, from stream records to committed rows. The only file that knows the order of effects.
+"""Process one micro-batch, from stream records to committed rows. The only file that knows the order of effects.
 
     decode -> split good and bad -> commit dead letters -> [watermark -> dedupe -> encode -> commit events]*
 
-Dead letters go first: the commit of events carries the books, so it must not speak of letters that aren't there.
-What stands in brackets is repeated after each lost race. Delivering a batch again, whole or re-sliced, from one
-process or many, changes nothing.
+Dead letters are committed first: the commit of events carries the books, which must not count missing letters. The part
+in brackets is repeated after each lost race. Redelivering a batch, whole or re-sliced, from one process or several,
+changes nothing.
 
-``run`` also finds the events that make a batch fail, as ``isolation`` says, and commits the rest.
+``run`` also finds the events that make a batch fail (see ``isolation``), and commits the rest.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ log = logging.getLogger("manymetrics.pipeline")
 class Committed(NamedTuple):
     """The books after a commit, and the result of each event.
 
-    ``outcomes``: for each record, by shard and sequence, a byte an event (decode.STORED and so on); None where the
-    record had been committed before.
+    ``outcomes``: per record, by shard and sequence, one byte per event (decode.STORED and so on); None if the record
+    had been committed before.
     """
 
     books: StreamBooks
@@ -69,9 +69,9 @@ def run(
 ) -> Committed:
     """Commit the records; an event that can't be stored becomes a dead letter with the reason ``unstorable``.
 
-    ``decode``: as decode.decode, where the batch is another stream's or in another form; ``length`` tells how many
-    events a record then has. ``suspect``: as in isolation.is_retryable. Raises CommitContentionError and whatever else
-    is retryable; then deliver them again.
+    ``decode``: a replacement of decode.decode for other streams or formats; ``length`` then returns a record's number
+    of events. ``suspect``: as in isolation.is_retryable. Raises CommitContentionError and other retryable errors; then
+    redeliver the records.
     """
     ordered = in_order(records)
     with no_collection():
@@ -80,12 +80,12 @@ def run(
         except Exception as error:
             if is_retryable(error, suspect=suspect):
                 raise
-            log.warning("a commit failed: looking for events that cause it", exc_info=error)
+            log.warning("a commit failed; searching for the events that cause it", exc_info=error)
         return _Isolation(Spans(ordered, length), ordered, stream, lake, window, decode, suspect=suspect).run()
 
 
 class _Isolation:
-    """A batch that failed, committed without the events that make it fail."""
+    """Commits a failed batch without the events that make it fail."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class _Isolation:
         return Committed(books, [None if None in parts else b"".join(filter(None, parts)) for parts in outcomes])
 
     def _commit(self, start: int, stop: int) -> StreamBooks:
-        """Commit the events from ``start`` to before ``stop``: at once, or in halves."""
+        """Commit the events from ``start`` to before ``stop``, together or in halves."""
         failures = 0
         while True:
             span = self._spans.span(start, stop)
@@ -140,7 +140,7 @@ class _Isolation:
         return self._decode(records, self._stream, begin=begin, end=end, unstorable=self._unstorable)
 
     def _try_out(self, decode: Callable[[Span], Batch], span: Span) -> Exception | None:
-        """Stage a part of the batch without a commit: why that fails, None where it passes."""
+        """Stage a part of the batch without a commit; returns the error, or None if it passes."""
         try:
             batch = decode(span)
             for table, rows in ((EVENTS, batch.events), (DEAD_LETTERS, batch.letters)):
@@ -152,14 +152,14 @@ class _Isolation:
         return None
 
     def _check_plain(self, span: Span, error: Exception) -> None:
-        """Raise what a plain event raises on the day of the batch: then the batch is not the cause of ``error``."""
+        """Raise what a control event raises on the batch's day: then the batch is not the cause of ``error``."""
         plain = Span((_plain_record(span.records[0].arrived_at),), 0, None)
         fault = self._try_out(lambda one: decode(one.records, self._stream), plain)
         if fault is not None:
             raise fault from error
 
     def _condemn(self, found: dict[int, str], error: Exception) -> None:
-        """Make events dead letters, or where these fail too, those of their records. Raises what any commit raises."""
+        """Dead-letter events or, if that fails too, their whole records. Raises what any commit raises."""
         named: dict[EventKey, str] = {self._spans.key(at): name for at, name in found.items()}
         if named.keys() <= self._unstorable.keys():
             named = {(shard, sequence, WHOLE_RECORD): name for (shard, sequence, _), name in named.items()}
@@ -167,21 +167,21 @@ class _Isolation:
             raise error
         self._lake.commit(EVENTS, self._stream, lambda _iceberg, books: Plan((), books))
         log.warning(
-            "events can't be stored and become dead letters",
+            "events can't be stored; dead-lettering them",
             extra={"facts": {"events": len(named), "errors": dict(Counter(named.values()))}},
         )
         self._unstorable.update(named)
 
 
 def _plain_record(received_at: int) -> StreamRecord:
-    """Make what can be stored wherever anything can: one good event and one bad one."""
+    """Make a control record, of one good and one bad event, that can be stored if anything can."""
     good = b'{"type":"track","event":"plain","userId":"plain","messageId":"plain"}'
     [data] = pack(Stamp(received_at, "plain", "plain", "server"), [good, b"{}"])
     return StreamRecord("plain", 0, data, received_at)
 
 
 def commit(batch: Batch, lake: Lake, window: Window) -> Committed:
-    """Like ``run``, for a batch that is decoded."""
+    """Like ``run``, for a decoded batch."""
     if batch.reasons:
         lake.commit(DEAD_LETTERS, batch.stream, lambda iceberg, books: _plan_letters(batch, lake, iceberg, books))
     events = _EventsPlan(batch, lake, window)
@@ -195,7 +195,7 @@ def commit(batch: Batch, lake: Lake, window: Window) -> Committed:
 def _plan_letters(batch: Batch, lake: Lake, iceberg: IcebergTable, books: StreamBooks) -> Plan | None:
     kept = _fresh_rows(batch, books, _fresh(batch, books), batch.letters)
     late = np.array([reason == Reason.UNSTORABLE for reason in batch.reasons], dtype=np.bool_) & ~kept
-    if late.any():  # the letters of its record were committed before it was known to be one
+    if late.any():  # the letters of its record were committed before it was condemned
         kept |= late & ~_known_letters(iceberg, batch.letters, late)
     if not kept.any():
         return None
@@ -207,7 +207,7 @@ def _plan_letters(batch: Batch, lake: Lake, iceberg: IcebergTable, books: Stream
 
 
 def _known_letters(iceberg: IcebergTable, letters: Rows, asked: Bools) -> Bools:
-    """Which of the letters that are asked for the table has, by their id."""
+    """Return which of the given letters the table has, by id."""
     with reading_stored(DEAD_LETTERS.name):
         days = set(letters.day[asked].tolist())
         files = [file for file in live_files(iceberg) if file.partition[0] in days]
@@ -217,7 +217,7 @@ def _known_letters(iceberg: IcebergTable, letters: Rows, asked: Bools) -> Bools:
 
 
 class _EventsPlan:
-    """Watermark, dedupe and encode, against the table as it stands at each attempt."""
+    """Plans a commit: watermark, dedupe and encode, against the table's state at each attempt."""
 
     def __init__(self, batch: Batch, lake: Lake, window: Window) -> None:
         self._batch, self._lake, self._window = batch, lake, window
@@ -248,7 +248,7 @@ class _EventsPlan:
         return Plan(self._files, moved)
 
     def outcomes(self) -> list[bytes | None]:
-        """Like ``Committed.outcomes``, after the last plan was committed."""
+        """Return ``Committed.outcomes``, after the last plan was committed."""
         marks = [bytearray(of_record) for of_record in self._batch.outcomes]
         events = self._batch.events
         for row in np.flatnonzero(~self.stored):
@@ -257,7 +257,7 @@ class _EventsPlan:
         return [bytes(one) if fresh else None for one, fresh in zip(marks, self._fresh, strict=True)]
 
     def _without_resends(self, iceberg: IcebergTable, candidates: Bools) -> Bools:
-        """Which candidates are first: in the table's window, and in the batch itself, where the lowest place wins."""
+        """Return which candidates are not resends, by the table's window and the batch, where the lowest place wins."""
         events, ids = self._batch.events, self._batch.ids
         stored = candidates.copy()
         with reading_stored(EVENTS.name):
@@ -270,7 +270,7 @@ class _EventsPlan:
 
 
 def _fresh(batch: Batch, books: StreamBooks) -> Bools:
-    """For each record, whether it is past the watermark of its shard, and not all of it was committed in part."""
+    """Return per record whether it is past its shard's watermark, and not completely committed in parts."""
     marks = {shard: books.watermark(shard) for shard, _ in batch.keys}
     fresh = np.array([sequence > marks[shard] for shard, sequence in batch.keys], dtype=np.bool_)
     left: Bools = (_fresh_counts(batch, books) > 0) | (batch.counts == 0)
@@ -278,7 +278,7 @@ def _fresh(batch: Batch, books: StreamBooks) -> Bools:
 
 
 def _fresh_counts(batch: Batch, books: StreamBooks) -> Ints:
-    """For each record, how many of its events in the batch were not committed in part."""
+    """Return per record how many of its events in the batch are not yet committed in parts."""
     counts = batch.counts
     if books.parts:
         counts = counts.copy()
@@ -291,7 +291,7 @@ def _fresh_counts(batch: Batch, books: StreamBooks) -> Ints:
 
 
 def _fresh_rows(batch: Batch, books: StreamBooks, fresh: Bools, rows: Rows) -> Bools:
-    """For each row, whether it is not yet committed. ``fresh``: as _fresh says."""
+    """Return per row whether it is not yet committed. ``fresh``: the result of _fresh."""
     kept: Bools = fresh[rows.record]
     for record, (shard, sequence) in enumerate(batch.keys if books.parts else ()):
         known, position = books.part(shard)
@@ -306,7 +306,7 @@ def _reasons(batch: Batch, kept: Bools) -> Counter[str]:
 
 @contextlib.contextmanager
 def no_collection() -> Iterator[None]:
-    """A batch is a hundred thousand objects and no garbage: looking at them again and again costs a quarter."""
+    """Disable garbage collection: a batch is 100,000 objects without garbage, whose traversals cost a quarter."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,7 +1,7 @@
-"""Commit batches of Kinesis records, as an event source mapping delivers them, and answer the other actions.
+"""Commit batches of Kinesis records from an event source mapping, and handle the other actions.
 
-A bad record never fails a batch. What fails for our reasons (Glue or S3 out of reach, no time left) is reported as a
-partial failure at the first record that is not committed; Lambda delivers from there again.
+A bad record never fails a batch. Other failures (Glue or S3 unreachable, no time left) are reported as a partial
+failure at the first uncommitted record; Lambda redelivers from there.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from manymetrics_processor.ingest.raw_archive import Archive
 from manymetrics_processor.lake.lake import CommitContentionError, Lake
 from manymetrics_processor.lake.maintenance import Read, maintain
 
-RESERVE_S = 8.0  # no commit is begun with less time left, and no lost race is run again
-SUSPECT_AFTER = 5  # failures in a row at one record: then errors of AWS are looked into, too
-KEEP_SNAPSHOTS = 100  # with a window of 300 s: what was 8 hours ago can still be asked
+RESERVE_S = 8.0  # with less time left, no commit is started, and no lost race retried
+SUSPECT_AFTER = 5  # failures in a row at one record: then AWS errors are examined, too
+KEEP_SNAPSHOTS = 100  # with a window of 300 s: time travel of 8 hours
 EXPIRE_AT_ONCE = 50
 EXPIRE_AFTER_S = 3_600.0  # a query in Athena ends within half an hour
-# Longer than any statement of Athena's or job of EMR's holds files that it has not committed.
+# Longer than any Athena statement or EMR job holds uncommitted files.
 AWS_ORPHAN_AGE_S = 86_400.0
 NEW_ROLE_S, NEW_ROLE_RETRY_S = 60.0, 3.0
 
@@ -41,13 +41,13 @@ log = logging.getLogger("manymetrics.processor")
 
 
 class Context(Protocol):
-    """Lambda's context of an invocation."""
+    """Lambda's context object."""
 
     def get_remaining_time_in_millis(self) -> int: ...
 
 
 class Processor:
-    """``stream_of`` names a stream with its incarnation, by its ARN. ``is_alive``: whether the engine still is."""
+    """``stream_of`` names a stream with its incarnation, by its ARN. ``is_alive``: whether the engine is usable."""
 
     def __init__(
         self,
@@ -63,11 +63,11 @@ class Processor:
         self._until = float("inf")
         self._has_tables = False
         self._manifests: Read = {}
-        self._failed_at: tuple[str, int] | None = None  # the first record that was not committed, and how often
+        self._failed_at: tuple[str, int] | None = None  # the first uncommitted record, and its number of failures
         self._failures = 0
 
     def handle(self, event: Mapping[str, Any], context: Context | None) -> dict[str, Any]:
-        """Answer one invocation."""
+        """Handle one invocation."""
         self._until = (
             float("inf") if context is None else time.monotonic() + context.get_remaining_time_in_millis() / 1e3
         )
@@ -91,7 +91,7 @@ class Processor:
         raise ValueError('the processor takes a Kinesis event, {"action": "ensure_tables"} or {"action": "maintain"}')
 
     def _ensure_tables(self) -> None:
-        """It is called as soon as the role is made, and IAM takes seconds until it is known everywhere."""
+        """Create the tables, with retries: IAM takes seconds to propagate a role that was just created."""
         until = time.monotonic() + NEW_ROLE_S
         while True:
             try:
@@ -99,13 +99,13 @@ class Processor:
             except (ClientError, OSError) as error:
                 if not _is_denied(error) or time.monotonic() > until:
                     raise
-                log.warning("not allowed yet, and tried again: the role may be new", exc_info=error)
+                log.warning("access denied; retrying, since the role may be new", exc_info=error)
                 time.sleep(NEW_ROLE_RETRY_S)
             else:
                 return
 
     def _commit(self, records: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-        """Returns where to go on from, as Lambda wants it: none, or the first record that isn't committed."""
+        """Commit; returns the partial batch response: empty, or the first uncommitted record."""
         pending = records
         try:
             if not self._has_tables:
@@ -115,7 +115,7 @@ class Processor:
                 stream = self._stream_of(arn)
                 for part in split_parts([stream_record(record) for record in of_stream]):
                     if self._is_short_of_time():
-                        raise TimeoutError("too little time left for another commit")  # noqa: TRY301  # reported as all else
+                        raise TimeoutError("too little time left for another commit")  # noqa: TRY301  # reported like other errors
                     if self._archive is not None:
                         self._archive.put(stream, part)
                     suspect = self._failed_at == (part[0].shard, part[0].sequence) and self._failures >= SUSPECT_AFTER
@@ -124,11 +124,11 @@ class Processor:
                     pending = pending[len(part) :]
                     _put_metrics(committed.outcomes, self._window, self._lake.database)
             self._window.keep()
-        except Exception as error:  # whatever it is: no bad record does this, so it is ours, and passes
-            log.warning("a batch will be delivered again from its first record that is not committed", exc_info=error)
+        except Exception as error:  # never caused by a bad record, so it is temporary
+            log.warning("a batch failed; it will be redelivered from its first uncommitted record", exc_info=error)
             if not self._is_alive():
-                log.exception("the JVM is gone, and this process ends: a new one goes on from the watermark")
-                os._exit(1)  # nothing here can be used again; Lambda, or who started this, starts a new one
+                log.exception("the JVM is gone; exiting, and a new process resumes from the watermark")
+                os._exit(1)  # this process is unusable; Lambda or the supervisor starts a new one
             first = stream_record(pending[0])
             failed_at = first.shard, first.sequence
             self._failures = self._failures + 1 if failed_at == self._failed_at else 1
@@ -142,17 +142,17 @@ class Processor:
 
     def _sleep(self, seconds: float) -> None:
         if self._is_short_of_time():
-            raise CommitContentionError("lost a race, and too little time is left for another")
+            raise CommitContentionError("lost a race, and too little time is left for a retry")
         time.sleep(seconds)
 
 
 def _is_denied(error: Exception) -> bool:
-    """Glue's word for it, or S3's by way of Arrow."""
+    """Return whether an error means access denied, from Glue or from S3 through Arrow."""
     return "AccessDenied" in str(error) or "ACCESS_DENIED" in str(error)
 
 
 def _put_metrics(outcomes: Sequence[bytes | None], window: Window, database: str) -> None:
-    """Tell CloudWatch what one commit did."""
+    """Report one commit's metrics to CloudWatch."""
     marks = Counter(mark for of_record in outcomes for mark in of_record or b"")
     stored, duplicate, dead = (marks[mark[0]] for mark in (STORED, DUPLICATE, DEAD_LETTERED))
     values = {
@@ -163,4 +163,4 @@ def _put_metrics(outcomes: Sequence[bytes | None], window: Window, database: str
         "dedup_ids": len(window),
         "dedup_days": window.days_held,
     }
-    print(embedded_metrics(database, ("stored", "dead_lettered"), values), flush=True)  # noqa: T201  # the format is a line of the output
+    print(embedded_metrics(database, ("stored", "dead_lettered"), values), flush=True)  # noqa: T201  # the format is a line on stdout

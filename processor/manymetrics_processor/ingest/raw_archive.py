@@ -1,8 +1,8 @@
-"""The raw archive: the records that the processor had, by UTC day of their arrival, as a source for `replay`.
+"""The raw archive: the processor's input records, by UTC day of arrival, as a source for `replay`.
 
 An object is a Parquet file of ``stream``, ``shard``, ``sequence`` (decimal), ``arrived_at`` (microseconds since 1970)
-and ``data`` (the packed record). A batch that is delivered again replaces its own objects; one that is cut another
-way leaves records twice, which changes nothing when they are replayed.
+and ``data`` (the packed record). A redelivered batch replaces its own objects; if it is sliced differently, records are
+archived twice, which is harmless in a replay.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _SCHEMA = pa.schema(
 
 
 class Archive:
-    """``home``: the location under which the days are."""
+    """``home``: the location of the archive's days."""
 
     def __init__(self, home: str, io: FileIO) -> None:
         self._home, self._io = home.rstrip("/"), io
 
     def put(self, stream: str, records: Sequence[StreamRecord]) -> None:
-        """Keep records of one stream. Raises what the file system raises."""
+        """Store records of one stream. Raises what the file system raises."""
         for (day, shard), together in groupby(records, key=lambda one: (_day(one), one.shard)):
             part = list(together)
             name = hashlib.sha256(stream.encode()).hexdigest()[:16]
@@ -48,7 +48,7 @@ class Archive:
 
 
 def encode(streams: Iterable[tuple[str, Sequence[StreamRecord]]]) -> bytes:
-    """An object of the archive: records, by the stream they came from."""
+    """Encode an archive object of records, by stream."""
     rows = [
         (stream, one.shard, str(one.sequence), one.arrived_at, one.data)
         for stream, records in streams
@@ -64,15 +64,15 @@ def encode(streams: Iterable[tuple[str, Sequence[StreamRecord]]]) -> bytes:
 
 
 def read(io: FileIO, location: str) -> Iterator[tuple[str, list[StreamRecord]]]:
-    """The records of an object, with the stream they came from."""
+    """Read the records of an object, each with its stream."""
     return decode(read_bytes(io, location))
 
 
 def decode(data: bytes) -> Iterator[tuple[str, list[StreamRecord]]]:
-    """Decode what encode made. Raises ValueError and KeyError, some while it is iterated."""
+    """Decode an archive object. Raises ValueError and KeyError, also during iteration."""
     try:
         rows = pq.read_table(BytesIO(data)).to_pylist()
-    except OSError as error:  # pages that are damaged: nothing is read from anywhere here
+    except OSError as error:  # damaged pages: the data is in memory, so there is no other I/O
         raise ValueError(str(error)) from error
     for stream, together in groupby(rows, key=lambda row: str(row["stream"])):
         yield stream, [StreamRecord(r["shard"], int(r["sequence"]), r["data"], r["arrived_at"]) for r in together]

@@ -1,9 +1,9 @@
-"""The raw archive, or exported NDJSON, into the tables: ``spark-submit backfill.py s3://bucket/prefix``.
+"""Load the raw archive, or exported NDJSON, into the tables: ``spark-submit backfill.py s3://bucket/prefix``.
 
-    find pieces -> [decode on the cluster -> the processor's own commit, whose rows lie on the cluster]*
+    find pieces -> [decode on the cluster -> the processor's commit, of rows on the cluster]*
 
-The events are committed under a source of their own, with a watermark for each shard of the archive and each file:
-doing it again, or going on after a crash, changes nothing. What the tables have from another source is a duplicate.
+The events are committed under a separate source, with a watermark per archive shard and per file: repeating it, or
+resuming after a crash, changes nothing. Events that the tables have from another source are duplicates.
 """
 
 from __future__ import annotations
@@ -39,8 +39,10 @@ from manymetrics_processor.lake.object_storage import stored_file, stored_files
 from manymetrics_processor.lake.scan import read_file
 from manymetrics_processor.parallel import in_groups
 
-COMMIT_BYTES = 2_000_000_000  # about so much, unpacked, is committed at once: two million events
-MAX_FILES = 10_000  # a watermark each, 20 bytes, in a property that every commit writes: Glue's take 512,000 bytes
+COMMIT_BYTES = 2_000_000_000  # approximate unpacked bytes per commit: two million events
+MAX_FILES = (
+    10_000  # a watermark of 20 bytes each, in a property that every commit writes: Glue's limit is 512,000 bytes
+)
 
 log = logging.getLogger("manymetrics.backfill")
 
@@ -48,19 +50,19 @@ Progress = Callable[[str], None]
 
 
 class NothingToDoError(Exception):
-    """There is nothing to backfill. The message says the cure."""
+    """There is nothing to backfill. The message names the fix."""
 
 
 class TooManyFilesError(Exception):
-    """More files than the tables can remember. The message says the cure."""
+    """More files than the tables can track. The message names the fix."""
 
 
 @dataclass(slots=True)
 class Report:
     """Result of importing the events of one source.
 
-    ``pieces_passed_over``: those that had been committed before. ``letters_passed_over``: dead letters that the tables
-    have from their own stream; they are in no books of the backfill.
+    ``pieces_passed_over``: pieces that were committed before. ``letters_passed_over``: dead letters that the tables
+    already have from the original stream; the backfill's books don't count them.
     """
 
     source: str
@@ -87,7 +89,7 @@ def backfill(
     database: str = NAMESPACE,
     say: Progress = lambda _line: None,
 ) -> Report:
-    """Raises NothingToDoError, TooManyFilesError, and CommitContentionError: then do it again."""
+    """Run the backfill. Raises NothingToDoError, TooManyFilesError, and CommitContentionError: then run it again."""
     lake = Lake(catalog, ClusterEngine(), database=database)
     lake.ensure_tables()
     location = (location if "://" in location else str(Path(location).resolve())).rstrip("/")
@@ -99,14 +101,14 @@ def backfill(
     report = Report(source, files_passed_over=found.passed_over)
     if not found.pieces:
         raise NothingToDoError(
-            f"{location} holds no object of the raw archive, and no NDJSON (.ndjson, .jsonl or .json, also .gz or .zst)"
+            f"{location} has neither raw archive objects nor NDJSON (.ndjson, .jsonl or .json, also .gz or .zst)"
             + ("" if project else "; NDJSON needs --project ID")
         )
     file_count = len({piece.shard for piece in found.pieces})
     if file_count > MAX_FILES:
         raise TooManyFilesError(
-            f"{location} holds {file_count:,} files, and the tables remember no more than {MAX_FILES:,} of one source: "
-            "backfill it folder by folder, each by its own location, or pack many files into one"
+            f"{location} has {file_count:,} files, but the tables can track only {MAX_FILES:,} per source: "
+            "backfill it folder by folder, each by its own location, or merge files"
         )
     groups = list(in_groups(found.pieces, lambda piece: piece.size, commit_bytes))
     windows = _Windows(window_days, on)
@@ -122,13 +124,13 @@ def backfill(
 def _commit_group(
     lake: Lake, on: Cluster, source: str, pieces: Sequence[Piece], windows: _Windows, report: Report
 ) -> None:
-    """Commit the pieces at once; in halves where something in them can't be stored, the last one event by event."""
+    """Commit the pieces together; bisects if something can't be stored, down to single events."""
     try:
         _commit_pieces(lake, on, source, pieces, windows, report)
     except Exception as error:
         if is_retryable(error):
             raise
-        log.warning("a commit failed: looking for events that cause it", exc_info=error)
+        log.warning("a commit failed; searching for the events that cause it", exc_info=error)
         if len(pieces) == 1:
             _commit_apart(lake, source, pieces[0], windows, report)
             return
@@ -138,9 +140,9 @@ def _commit_group(
 
 
 def _commit_apart(lake: Lake, source: str, piece: Piece, windows: _Windows, report: Report) -> None:
-    """Commit one piece from here, without what can't be stored."""
+    """Commit one piece from the driver, without what can't be stored."""
     here = lake.using(ArrowEngine())
-    window = windows.up_to(sys.maxsize)  # of when its events are is not known before it is decoded
+    window = windows.up_to(sys.maxsize)  # the time of its events is unknown before it is decoded
     for part in take_apart(lake.io, source, piece):
         _count(report, run(part.records, source, here, window, decode=part.decode, length=part.length).outcomes)
 
@@ -161,7 +163,7 @@ def _commit_pieces(
     report.pieces_passed_over += len(pieces) - len(new)
     if not new:
         return
-    ordered = sorted(new, key=lambda piece: (piece.shard, piece.first))  # as a batch has its records
+    ordered = sorted(new, key=lambda piece: (piece.shard, piece.first))  # the order of a batch's records
     decoded = on.keep(partial(decode_piece, lake.io, source), ordered)
     try:
         parts = decoded.map(lambda one: one._replace(events=b"", letters=b""))
@@ -179,7 +181,7 @@ def _commit_pieces(
 
 
 def _known_letters(lake: Lake, on: Cluster, batch: Batch, letter_ids: Sequence[str]) -> Bools:
-    """Which letters the tables have. An id is of a place in a stream, so it is the same letter."""
+    """Return which letters the tables have. Ids derive from positions in a stream, so equal ids are the same letter."""
     if not letter_ids:
         return np.zeros(0, dtype=np.bool_)
     days = set(batch.letters.day.tolist())
@@ -194,7 +196,7 @@ def _letter_ids(io: FileIO, location: str) -> set[str]:
 
 
 class _Windows:
-    """The dedup window around the days of a batch: not of all days, of which a large table has too many."""
+    """The dedup window around the days of a batch: a large table has too many days to hold all."""
 
     def __init__(self, days: int, on: Cluster) -> None:
         self._days, self._on = days, on
@@ -202,7 +204,7 @@ class _Windows:
         self._window = Window(days)
 
     def of(self, batch: Batch) -> Window:
-        """The one at hand, as long as it reaches so far."""
+        """Return the current window, if it covers the batch, else a new one."""
         return self.up_to(int(batch.events.day.max(initial=0)))
 
     def up_to(self, day: int) -> Window:
@@ -224,28 +226,26 @@ def _project(text: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the report as JSON. 1 where something could not be read."""
-    parser = job_parser(
-        "backfill", "Commit the raw archive, or exported NDJSON, into the tables. Twice changes nothing."
-    )
-    parser.add_argument("location", help="s3://bucket/prefix of the archive's or the exported files, or one of them")
+    """Print the report as JSON. Returns 1 if something could not be read."""
+    parser = job_parser("backfill", "Load the raw archive, or exported NDJSON, into the tables. Idempotent.")
+    parser.add_argument("location", help="s3://bucket/prefix of the archive or the exported files, or a single file")
     parser.add_argument(
-        "--project", metavar="ID", type=_project, help="the project of NDJSON; without it NDJSON is passed over"
+        "--project", metavar="ID", type=_project, help="the project of NDJSON events; without it, NDJSON is skipped"
     )
     parser.add_argument(
         "--key-kind",
         choices=("server", "browser"),
         default="server",
-        help="the kind of key that NDJSON counts as sent with: an event is a duplicate of one of the same kind only "
+        help="the key kind of NDJSON events: events are duplicates only of events of the same kind "
         "(default: %(default)s)",
     )
-    parser.add_argument("--source", metavar="NAME", help="what this is remembered as (default: the location)")
+    parser.add_argument("--source", metavar="NAME", help="the name of the source in the books (default: the location)")
     parser.add_argument(
         "--commit-mb",
         metavar="N",
         type=megabytes,
         default=COMMIT_BYTES // 1_000_000,
-        help="commit about so much, unpacked, at once; the driver holds 50 bytes an event (default: %(default)s)",
+        help="approximate unpacked size per commit; the driver holds 50 bytes per event (default: %(default)s)",
     )
     args = parser.parse_args(arguments)
     with (

@@ -1,11 +1,11 @@
-"""Cut what is to be backfilled into pieces that one task each decodes: objects of the raw archive, or NDJSON.
+"""Split the inputs of a backfill into pieces, each decoded by one task: raw archive objects, or parts of NDJSON.
 
-A line of NDJSON is an event as the API takes it, or as Segment and others export it. It was received when its
-``receivedAt`` says, else when it happened, else when its file was written. Its id, where it has none, is made from its
-place: file, part and line. So a second run makes the same rows.
+A line of NDJSON is an event as sent to the API, or as exported by Segment and others. Its received_at is its
+``receivedAt``, else the time of the event, else that of the file. If it has no id, one is derived from its position:
+file, part and line. So a second run makes the same rows.
 
-The sequence number of a part is where it ends, in bytes of the file unpacked: of a file that has grown, what is new is
-read, and the end of the old again with it.
+The sequence number of a part is its end, in bytes of the unpacked file: if a file has grown, only the new part is read,
+together with the previous last part.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ from manymetrics_processor.ingest.lambda_records import split_parts
 from manymetrics_processor.ingest.pipeline import no_collection
 from manymetrics_processor.lake.object_storage import StoredFile, locate, read_bytes
 
-PART_BYTES = 32_000_000  # of NDJSON: so many lines are decoded at once. Part of a line's place: never to be changed
-ARCHIVE_BYTES = 2_000_000  # of packed records a piece; they are seven times as large once unpacked, or more
+PART_BYTES = 32_000_000  # of NDJSON decoded at once. Determines the positions of lines: never change it
+ARCHIVE_BYTES = 2_000_000  # of packed records per piece; unpacked they are at least seven times as large
 _KEY_KIND = EVENTS.column_names.index("key_kind")
 _NDJSON = re.compile(r"\.(?:ndjson|jsonl|json)(\.gz|\.zst)?$")
 _DAMAGED = (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError)
@@ -69,9 +69,9 @@ Part = tuple[int, list[bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """``shard``: the shard of the source that it is of. ``day``: roughly of when, as text that sorts.
+    """A piece of input. ``shard``: the source's shard. ``day``: approximate, as sortable text.
 
-    ``first`` and ``last`` sequence number; ``last`` None where only reading tells.
+    ``first`` and ``last`` sequence number; ``last`` is None if unknown before reading.
     """
 
     shard: str
@@ -83,16 +83,16 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class ArchivePiece(Piece):
-    """Objects of one shard's archive."""
+    """Archive objects of one shard."""
 
     locations: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class LinesPiece(Piece):
-    """A part of a file, or all of a file that is compressed. ``name``: the file's, as rows show it.
+    """A part of a file, or a whole compressed file. ``name``: the file's name, as in rows.
 
-    ``key_kind``: which kind of key sent the events, and so whose resends they can be.
+    ``key_kind``: the kind of key of the events, which determines what they can be resends of.
     """
 
     part: int
@@ -103,7 +103,7 @@ class LinesPiece(Piece):
 
 
 class Decoded(NamedTuple):
-    """The batch of a piece, its columns in Arrow's own format. ``problem``: what was wrong with the piece."""
+    """The batch of a piece, its columns serialized by Arrow. ``problem``: an error in the piece."""
 
     facts: Batch
     letter_ids: list[str]
@@ -113,14 +113,14 @@ class Decoded(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The pieces, in the order in which they are to be committed, and the files that are skipped."""
+    """The pieces, in the order of their commits, and the skipped files."""
 
     pieces: list[Piece]
     passed_over: list[str]
 
 
 def find_pieces(files: Iterable[StoredFile], home: str, project: str | None, key_kind: str = "server") -> Found:
-    """``project`` and ``key_kind``: those of NDJSON, whose files are passed over without a project."""
+    """Find the pieces. ``project`` and ``key_kind``: those of NDJSON, which is skipped without a project."""
     archived: list[tuple[re.Match[str], StoredFile]] = []
     pieces: list[Piece] = []
     passed_over = []
@@ -139,7 +139,7 @@ def find_pieces(files: Iterable[StoredFile], home: str, project: str | None, key
 
 
 def _archive_pieces(shard: str, objects: Sequence[tuple[re.Match[str], StoredFile]]) -> Iterator[Piece]:
-    """Objects that overlap, as after a batch was cut another way, stay together: a piece has a record but once."""
+    """Group archive objects; overlapping ones, of differently sliced batches, share a piece, which dedupes records."""
     part: list[StoredFile] = []
     first = last = -1
     day = ""
@@ -149,7 +149,7 @@ def _archive_pieces(shard: str, objects: Sequence[tuple[re.Match[str], StoredFil
             part = []
         if not part:
             first, last = int(match[3]), -1
-            # Never earlier than the one before, or a watermark would pass over it.
+            # Never before the previous one, or a watermark would skip it.
             day = max(day, file.location.rpartition("/day=")[2].partition("/")[0])
         part.append(file)
         last = max(last, int(match[4]))
@@ -182,10 +182,10 @@ def _compression(location: str) -> str | None:
 
 
 def decode_piece(io: FileIO, source: str, piece: Piece) -> Iterator[Decoded]:
-    """In parts that memory holds, in order of their sequence numbers. Raises OSError where a file can't be had."""
+    """Decode in parts that fit memory, by sequence number. Raises OSError if a file is unavailable."""
     if isinstance(piece, ArchivePiece):
         return _decode_archive(io, source, piece)
-    assert isinstance(piece, LinesPiece)  # noqa: S101  # there are the two
+    assert isinstance(piece, LinesPiece)  # noqa: S101  # the only other kind
     return _decode_lines(io, source, piece)
 
 
@@ -193,7 +193,7 @@ def _decode_archive(io: FileIO, source: str, piece: ArchivePiece) -> Iterator[De
     problems: list[Decoded] = []
 
     def tell(location: str, error: Exception) -> None:
-        what = f"{error} (once it is fixed, backfill it by this very location)"
+        what = f"{error} (after a fix, backfill it by exactly this location)"
         problems.append(_problem(source, location, what))
 
     parts = list(_archived(io, piece, tell))
@@ -206,7 +206,7 @@ def _decode_archive(io: FileIO, source: str, piece: ArchivePiece) -> Iterator[De
 def _archived(
     io: FileIO, piece: ArchivePiece, tell: Callable[[str, Exception], None] = lambda _location, _error: None
 ) -> Iterator[tuple[str, list[StreamRecord]]]:
-    """The records of the piece, as many at once as a commit may hold, each with its stream."""
+    """Yield the records of the piece, each with its stream, in parts that fit a commit."""
     found: dict[int, tuple[str, StreamRecord]] = {}
     for location in piece.locations:
         data = read_bytes(io, location)
@@ -241,7 +241,7 @@ def _batch_of_lines(
     span: slice = slice(None),
     unstorable: Mapping[EventKey, str] = MappingProxyType({}),
 ) -> Batch:
-    """``span``: of the lines' events, those that are meant. ``unstorable`` is as in decode."""
+    """Decode lines. ``span``: the events to decode. ``unstorable`` as in decode."""
     good: list[Entry] = []
     bad: list[Entry] = []
     marks = bytearray()
@@ -260,7 +260,7 @@ def _batch_of_lines(
             raw = whole[:OVERSIZE_PREFIX_BYTES]
             cuts[line] = Cut(line, len(whole), hashlib.sha256(whole).hexdigest())
         place = (source, piece.name, str(number), line)
-        # The operator's file is trusted whatever it counts as, so a server's context.ip is taken.
+        # The operator's file is trusted, whatever its key kind, so its context.ip is used as with a server key.
         stamp = Stamp(_received_at(whole, piece.file.modified_at), "", piece.project, "server")
         cause = unstorable.get((piece.shard, end, position))
         row = (
@@ -281,7 +281,7 @@ def _batch_of_lines(
 
 
 class Apart(NamedTuple):
-    """A part of a piece, to be committed by pipeline.run with these arguments."""
+    """Arguments for pipeline.run, to commit a part of a piece."""
 
     records: list[StreamRecord]
     decode: Callable[..., Batch]
@@ -289,7 +289,7 @@ class Apart(NamedTuple):
 
 
 def take_apart(io: FileIO, source: str, piece: Piece) -> Iterator[Apart]:
-    """The piece as records, so that one event that can't be stored can be found. Passes over what is damaged."""
+    """Convert the piece to records, so that an event that can't be stored can be found. Skips damaged data."""
     if isinstance(piece, ArchivePiece):
         for stream, part in _archived(io, piece):
             yield Apart(part, partial(_decode_archived, source, piece.shard, stream), event_count)
@@ -313,7 +313,7 @@ def _decode_archived(
     return replace(batch, stream=source, keys=[(shard, sequence) for _, sequence in batch.keys])
 
 
-def _decode_lines_span(  # decode's, after those that are bound
+def _decode_lines_span(  # decode's arguments, after the bound ones
     lines: list[bytes],
     piece: LinesPiece,
     number: int,
@@ -350,7 +350,9 @@ def _received_at(raw: bytes, file_written_at: int) -> int:
         return file_written_at
     for value in (times.received_at, times.timestamp, times.original_timestamp):
         time = parse_time(value)
-        if time is not None and 0 <= time <= file_written_at + DAY_US:  # a wrong clock makes no day in the far future
+        if (
+            time is not None and 0 <= time <= file_written_at + DAY_US
+        ):  # a wrong clock must not create a day in the far future
             return time
     return file_written_at
 
@@ -359,7 +361,7 @@ def _received_at(raw: bytes, file_written_at: int) -> int:
 
 
 def _parts(io: FileIO, piece: LinesPiece) -> Iterator[Part]:
-    """Each part of a file, or the one that the piece is."""
+    """Yield each part of a file, or only the piece's."""
     system, path = locate(io, piece.file.location)
     with system.open_input_file(path) as file:
         match _compression(piece.file.location):
@@ -373,7 +375,7 @@ def _parts(io: FileIO, piece: LinesPiece) -> Iterator[Part]:
 
 
 def _unpacked_zst(file: IO[bytes]) -> Iterator[bytes]:
-    """Raises EOFError where the last frame breaks off, of which the library's own reader says nothing."""
+    """Decompress. Raises EOFError if the last frame is truncated, which the library's own reader ignores."""
     frame = None
     while data := file.read(_PACKED_BYTES):
         while data:
@@ -387,12 +389,12 @@ def _unpacked_zst(file: IO[bytes]) -> Iterator[bytes]:
 
 
 def _lines_from(file: IO[bytes], start: int, size: int) -> list[bytes]:
-    """The lines that begin within PART_BYTES from ``start``. ``size``: the file's, which may have grown since."""
-    before = min(start, 1)  # the byte before tells whether a line begins just there
+    """Read the lines that begin within PART_BYTES from ``start``. ``size``: of the file, which may have grown since."""
+    before = min(start, 1)  # the byte before tells whether a line begins at ``start``
     file.seek(start - before)
     data = file.read(before + min(PART_BYTES, size - start))
     lines = data.split(b"\n")[before:]
-    if lines and lines[-1]:  # it goes on beyond
+    if lines and lines[-1]:  # the last line continues
         rest = [lines.pop()]
         while b"\n" not in rest[-1] and file.tell() < size:
             rest.append(file.read(min(_MORE_BYTES, size - file.tell())))
@@ -418,7 +420,7 @@ def _whole_parts(chunks: Iterator[bytes]) -> Iterator[Part]:
 
 
 def _cut_evenly(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """PART_BYTES each, fewer only at the end: a line's part must not depend on how the file came."""
+    """Cut into PART_BYTES each, the last one shorter: a line's part must not depend on how the file was read."""
     data = bytearray()
     for chunk in chunks:
         data += chunk
@@ -433,14 +435,14 @@ def _cut_evenly(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def packed(batch: Batch, problem: str | None = None) -> Decoded:
-    """For a piece of work to travel and to lie on disk."""
+    """Pack a result for transfer and for disk."""
     facts = replace(batch, events=batch.events._replace(table=None), letters=batch.letters._replace(table=None))
     ids: list[str] = batch.letters.table["dead_letter_id"].to_pylist()
     return Decoded(facts, ids, to_bytes(batch.events.table), to_bytes(batch.letters.table), problem)
 
 
 def to_bytes(table: pa.Table) -> bytes:
-    """Arrow's stream format, compressed."""
+    """Serialize to Arrow's stream format, compressed."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
         writer.write_table(table)

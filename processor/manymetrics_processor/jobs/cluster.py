@@ -1,4 +1,4 @@
-"""Spark as the jobs use it: work on many items at once, and things brought together that belong together."""
+"""The jobs' interface to Spark: map over items in parallel, and group results."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ R = TypeVar("R")
 
 
 class Cluster:
-    """Functions and items are pickled; results come to this process."""
+    """Runs functions on the cluster. Functions and items are pickled; results return to this process."""
 
     def __init__(self, context: SparkContext) -> None:
         self._context = context
 
     @property
     def width(self) -> int:
-        """How many items it works on at once, at present."""
+        """Return how many items are processed in parallel at present."""
         return int(self._context.defaultParallelism)
 
     def map(self, function: Callable[[T], R], items: Iterable[T], /) -> list[R]:
-        """Like the builtin, a task an item."""
+        """Like the builtin, one task per item."""
         given = list(items)
         return self._context.parallelize(given, len(given)).map(function).collect() if given else []
 
@@ -35,18 +35,18 @@ class Cluster:
         items: Iterable[T],
         count: int,
     ) -> list[R]:
-        """Gather what ``parts`` makes of the items by its number (below ``count``), in no order."""
+        """Group the results of ``parts`` by their number (below ``count``), in no particular order."""
         given = list(items)
         made = self._context.parallelize(given, len(given)).flatMap(parts) if given else self._context.emptyRDD()
         return _gathered(made, together, count)
 
     def keep(self, function: Callable[[T], Iterable[R]], items: Sequence[T]) -> Kept[R]:
-        """Results that stay on the cluster's disks; those of a worker that is lost are made again."""
+        """Keep results on the cluster's disks; those of a lost worker are recomputed."""
         made = self._context.parallelize(items, max(1, len(items))).flatMap(function)
         return Kept(made.persist(StorageLevel.DISK_ONLY))
 
     def share(self, value: Any) -> Any:  # noqa: ANN401  # Spark's
-        """A value that many tasks look at, sent to each worker but once: ``.value`` there, ``.destroy()`` here."""
+        """Broadcast a value, sent to each worker only once: ``.value`` there, ``.destroy()`` here."""
         return self._context.broadcast(value)
 
 
@@ -57,7 +57,7 @@ class Kept(Generic[T]):
         self._made = made
 
     def map(self, function: Callable[[T], R]) -> list[R]:
-        """In the order of the items that they were made of."""
+        """Map over the kept results, in the order of their items."""
         found: list[R] = self._made.map(function).collect()
         return found
 
@@ -68,14 +68,14 @@ class Kept(Generic[T]):
         return _gathered(self._made.flatMap(parts), together, count)
 
     def forget(self) -> None:
-        """Give the disks back."""
+        """Free the disk space."""
         self._made.unpersist()
 
 
 @contextmanager
 def cluster(name: str) -> Iterator[Cluster]:
-    """The cluster that ``spark-submit`` gave this process, or this machine's cores."""
-    # What comes to this process is bounded by how much is committed at once.
+    """Return the cluster of ``spark-submit``, or this machine's cores."""
+    # The size of results in this process is bounded by the size of a commit.
     conf = SparkConf().setAppName(name).set("spark.driver.maxResultSize", "0")
     context = SparkContext.getOrCreate(conf)
     context.setLogLevel("ERROR")

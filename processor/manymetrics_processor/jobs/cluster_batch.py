@@ -1,4 +1,4 @@
-"""A micro-batch whose rows lie on the cluster: the driver has their ids and places, and commits it as any other."""
+"""A micro-batch whose rows are on the cluster: the driver commits it like any other, from their ids and places."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from manymetrics_processor.lake.maintenance import sort_rows
 from manymetrics_processor.lake.scan import portable
 
 FILE_ROWS = 250_000  # a data file, about 25 MB
-PASSED_OVER = b"-"  # beside decode's marks
+PASSED_OVER = b"-"  # in addition to decode's marks
 
 PartKey = tuple[tuple[str, int], ...]
 """Name a part of what is decoded: the shard and sequence number of its first record, where it has one."""
 
 
 def batch_on_cluster(source: str, facts: Sequence[Batch], on: Cluster, decoded: Kept[Decoded]) -> Batch:
-    """One batch of all parts, whose records are in order."""
+    """Combine parts, whose records are in order, into one batch."""
     records = _starts(len(part.keys) for part in facts)
     of_table: dict[str, Any] = {
         name: _rows([getattr(part, name) for part in facts], records, RowsOnCluster.all_of(on, decoded, name, facts))
@@ -47,7 +47,7 @@ def batch_on_cluster(source: str, facts: Sequence[Batch], on: Cluster, decoded: 
 
 
 def without_letters(batch: Batch, gone: Bools) -> Batch:
-    """The batch as if these of its letters had never been: in no count and no outcome."""
+    """Return the batch without these letters, also in counts and outcomes."""
     if not gone.any():
         return batch
     counts, outcomes = batch.counts.copy(), [bytearray(marks) for marks in batch.outcomes]
@@ -80,9 +80,9 @@ def _starts(lengths: Iterable[int]) -> Ints:
 
 @dataclass(frozen=True, slots=True)
 class RowsOnCluster:
-    """Stands for the Arrow table of a batch's ``events`` or ``letters`` (``name``).
+    """Stands in for the Arrow table of a batch's ``events`` or ``letters`` (``name``).
 
-    ``parts``: the day of each row, by part. ``kept``: which of all these rows are meant.
+    ``parts``: the day of each row, by part. ``kept``: which of all these rows are included.
     """
 
     on: Cluster
@@ -93,18 +93,18 @@ class RowsOnCluster:
 
     @classmethod
     def all_of(cls, on: Cluster, decoded: Kept[Decoded], name: str, facts: Sequence[Batch]) -> RowsOnCluster:
-        """All rows."""
+        """Include all rows."""
         parts = {_key(part): getattr(part, name).day for part in facts}
         return cls(on, decoded, name, parts, np.ones(sum(map(len, parts.values())), dtype=np.bool_))
 
     def filter(self, kept: pa.BooleanArray) -> RowsOnCluster:
-        """Like Arrow's."""
+        """Like Arrow's ``filter``."""
         fewer = self.kept.copy()
         fewer[self.kept] = kept.to_numpy(zero_copy_only=False)
         return replace(self, kept=fewer)
 
     def stage(self, table: Table, iceberg: IcebergTable) -> list[DataFile]:
-        """Write the rows to files, each of one day and sorted."""
+        """Write the rows to sorted files, each of one day."""
         files, days = self._files()
         plan = self.on.share(files)
         name, target = self.name, portable(iceberg)
@@ -127,7 +127,7 @@ class RowsOnCluster:
             plan.destroy()
 
     def _files(self) -> tuple[dict[PartKey, npt.NDArray[np.int32]], list[int]]:
-        """For each part, into which file each of its rows goes, -1 for none; and the day of each file."""
+        """Return, per part, the file number of each row (-1 for none), and the day of each file."""
         day = np.concatenate(list(self.parts.values()))
         file_of = np.full(len(day), -1, dtype=np.int32)
         days: list[int] = []
@@ -145,7 +145,7 @@ def _key(facts: Batch) -> PartKey:
 
 
 class ClusterEngine(ArrowEngine):
-    """Stages where the rows are; commits from here."""
+    """Stages on the cluster; commits from the driver."""
 
     def stage(self, table: Table, iceberg: IcebergTable, rows: Rows) -> list[DataFile]:
         """Like ``Engine.stage``."""

@@ -1,4 +1,4 @@
-"""Arguments, settings and errors that the jobs' commands share."""
+"""Arguments, settings and error handling shared by the jobs' commands."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from manymetrics_processor.lake.scan import UnreadableDeletesError
 
 
 def job_parser(name: str, description: str) -> argparse.ArgumentParser:
-    """For ``spark-submit [Spark's options] name.py ...``."""
+    """Make the parser for ``spark-submit [Spark's options] name.py ...``."""
     parser = argparse.ArgumentParser(prog=name, description=description)
     parser.add_argument(
         "--warehouse",
         metavar="LOCATION",
-        help="where the tables are: s3://bucket/prefix (default: the setting MANYMETRICS_WAREHOUSE)",
+        help="the location of the tables: s3://bucket/prefix (default: MANYMETRICS_WAREHOUSE)",
     )
     return parser
 
 
 def megabytes(text: str) -> int:
-    """The type of an option that takes megabytes: a whole number from 1 on."""
+    """Parse megabytes, a whole number of at least 1."""
     if not re.fullmatch(r"0*[1-9][0-9]*", text, re.ASCII):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of megabytes from 1 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of megabytes of at least 1")
     return int(text)
 
 
 @contextmanager
 def errors_in_a_line(parser: argparse.ArgumentParser, *others: type[Exception]) -> Iterator[None]:
-    """End the job with the message of an error that a person can fix, without a traceback."""
+    """Exit with the message, without a traceback, on errors that the user can fix."""
     ours = (SettingsError, NoSuchTableError, ForeignTableError, UnreadableDeletesError, CommitContentionError)
     known: tuple[type[Exception], ...] = (*ours, *others)
     try:
@@ -47,11 +47,11 @@ def errors_in_a_line(parser: argparse.ArgumentParser, *others: type[Exception]) 
 
 
 def job_settings(args: argparse.Namespace) -> Settings:
-    """Those of the environment, and the command line's. Raises SettingsError."""
+    """Read the settings from the environment and the command line. Raises SettingsError."""
     settings = Settings.read(os.environ)
     return replace(settings, warehouse=args.warehouse) if args.warehouse else settings
 
 
 def say(line: str) -> None:
-    """How far it is, on stderr."""
+    """Print progress to stderr."""
     print(line, file=sys.stderr, flush=True)

@@ -1,12 +1,11 @@
-"""Few large files of many small ones, sorted, each event once: ``spark-submit compact.py``.
+"""Merge small files into few large, sorted ones, and drop duplicates: ``spark-submit compact.py``.
 
     find duplicates -> [rewrite files on the cluster -> commit]* -> expire snapshots -> remove old files
 
 This is the Spark job; merges between commits are in ``lake.maintenance``.
 
-The processor drops every resend that it knows. What it can't know is dropped here: resends of days whose ids did not
-fit, and rows that others have written. The first that was received stays. Files of days that get no small files any
-more are left alone.
+The processor drops every resend that it can detect. The rest are dropped here: resends of days whose ids did not fit,
+and rows written by others. The first received one stays. Days that get no more small files are left alone.
 """
 
 from __future__ import annotations
@@ -51,14 +50,14 @@ from manymetrics_processor.lake.maintenance import (
 from manymetrics_processor.lake.object_storage import delete_files, open_parquet
 from manymetrics_processor.lake.scan import Positions, deleted_positions, portable, read_file
 
-FILE_BYTES = 128_000_000  # what files are merged up to; those over half of it are left alone
-FILE_ROWS = 500_000  # and a merge holds no more than so many rows in memory, about 1.2 GB
-BUCKET_ROWS = 1_000_000  # rows whose ids are compared at once, about 100 MB
+FILE_BYTES = 128_000_000  # target size of merged files; files over half of it are left alone
+FILE_ROWS = 500_000  # maximum rows per merge, about 1.2 GB of memory
+BUCKET_ROWS = 1_000_000  # rows whose ids are compared together, about 100 MB
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Result of compacting one table. ``merges_lost``: in vain, as others had replaced a file, or it took too long."""
+    """Result of compacting one table. ``merges_lost``: discarded, because a file was replaced or it took too long."""
 
     table: str
     files_before: int
@@ -70,7 +69,7 @@ class Report:
 
 
 class Limits(NamedTuple):
-    """The size up to which files are merged, and from which day (since 1970, UTC) on."""
+    """The size up to which files are merged, and the first day (since 1970, UTC)."""
 
     file_bytes: int = FILE_BYTES
     file_rows: int = FILE_ROWS
@@ -88,7 +87,7 @@ def compact(
     orphan_age_s: float = AWS_ORPHAN_AGE_S,
     say: Callable[[str], None] = lambda _line: None,
 ) -> list[Report]:
-    """Raises ConflictError after too many lost races: then do it again."""
+    """Compact one table. Raises ConflictError after too many lost races: then run it again."""
     lake.ensure_tables()
     reports = []
     for table in TABLES:
@@ -118,7 +117,7 @@ def compact(
 
 
 def _groups(files: Sequence[DataFile], limits: Limits, changed: set[str]) -> Iterator[list[DataFile]]:
-    """Files of one day that are to be one; a file alone where rows of it go."""
+    """Group the files of one day to merge; a single file if only its rows are dropped."""
     days: dict[int, list[DataFile]] = defaultdict(list)
     for file in files:
         if file.file_path in changed or (
@@ -154,11 +153,11 @@ def _rewrite(
     def stage(task: tuple[Sequence[DataFile], Positions]) -> Rewritten | None:
         try:
             return stage_rewritten(table, target, task[0], without=task[1])
-        except FileNotFoundError:  # others have replaced a file, and removed it
+        except FileNotFoundError:  # another commit replaced and removed a file
             return None
 
     swapped: list[Rewritten] = []
-    while tasks:  # no more at once than the cluster takes: what is long in the making can't be committed
+    while tasks:  # no more than the cluster runs in parallel: slow rewrites lose their race
         now, tasks = tasks[: on.width], tasks[on.width :]
         staged = [one for one in on.map(stage, now) if one is not None]
         swapped += swap(lake, table, staged, iceberg, "compact", attempts=JOBS_ATTEMPTS)
@@ -171,9 +170,9 @@ def _rewrite(
 def find_resends(
     on: Cluster, iceberg: IcebergTable, files: Sequence[DataFile], gone: Positions, window_days: int = DEDUP_WINDOW_DAYS
 ) -> dict[str, Ints]:
-    """The rows of each file that came again within the window, by their positions: what may go.
+    """Return the positions, by file, of rows that are resends within the window, and may be dropped.
 
-    Ids are compared bucket by bucket, each with all of its resends in it, so no worker holds them all.
+    Ids are compared by bucket, each including all resends of its ids, so no worker holds them all.
     """
     buckets = max(1, sum(file.record_count for file in files) // BUCKET_ROWS)
     target = portable(iceberg)
@@ -199,7 +198,7 @@ def find_resends(
 
 
 def find_unmoved(on: Cluster, iceberg: IcebergTable, files: Sequence[DataFile]) -> set[str]:
-    """The files that an older processor wrote, of which rows hold values of added columns in `context`."""
+    """Return files of an older processor whose rows have values of added columns in `context`."""
     io = portable(iceberg).io
 
     def is_unmoved(location: str) -> bool:
@@ -208,7 +207,7 @@ def find_unmoved(on: Cluster, iceberg: IcebergTable, files: Sequence[DataFile]) 
                 if all(column.name in parquet.schema_arrow.names for column in ADDED_COLUMNS):
                     return False
                 return bool(pc.any(holds_added(parquet.read(columns=["context"])["context"])).as_py())
-        except FileNotFoundError:  # others have replaced it
+        except FileNotFoundError:  # replaced by another commit
             return False
 
     locations = [file.file_path for file in files]
@@ -219,7 +218,7 @@ def _with_ids(iceberg: IcebergTable, location: str, number: int, day: int, delet
     columns = [*ID_COLUMNS, "received_at", "_sequence", "_position"]
     try:
         rows = read_file(EVENTS, iceberg.io, location, columns)
-    except FileNotFoundError:  # others have replaced it, and removed it: so its rows are nobody's first here, and stay
+    except FileNotFoundError:  # replaced by another commit and removed: its rows are not considered, and stay
         rows = arrow_schema(EVENTS).empty_table().select(columns)
     ids = ids_of_rows(rows)
     made = pa.table(
@@ -235,7 +234,7 @@ def _with_ids(iceberg: IcebergTable, location: str, number: int, day: int, delet
         }
     )
     kept = np.ones(len(ids), dtype=np.bool_)
-    kept[deleted.get(location, [])] = False  # a row that is gone is nobody's first
+    kept[deleted.get(location, [])] = False  # a deleted row is never the first
     return made.filter(pa.array(kept))
 
 
@@ -246,7 +245,7 @@ def _find_resends_in(rows: pa.Table, window_days: int) -> list[tuple[int, int]]:
     again = np.zeros(len(ids), dtype=np.bool_)
     again[order[1:][same]] = again[order[:-1][same]] = True
     candidates = rows.filter(pa.array(again)).to_pylist()
-    # To the last file and row, so that two jobs at once keep the same one of two that are alike.
+    # A total order, so that two concurrent jobs keep the same one of two duplicates.
     candidates.sort(
         key=lambda row: (row["received_at"], int(row["sequence"]), *map(row.get, ("position", "file", "row")))
     )
@@ -259,11 +258,14 @@ def _find_resends_in(rows: pa.Table, window_days: int) -> list[tuple[int, int]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print a report of each table as JSON."""
+    """Print a JSON report per table."""
     parser = job_parser("compact", "Merge small files, sort them, drop duplicates, expire snapshots, remove old files.")
-    parser.add_argument("--since", metavar="YYYY-MM-DD", type=date.fromisoformat, help="only days from this on (UTC)")
+    parser.add_argument("--since", metavar="YYYY-MM-DD", type=date.fromisoformat, help="the first day to compact (UTC)")
     parser.add_argument(
-        "--file-mb", type=megabytes, default=FILE_BYTES // 1_000_000, help="merge up to (default: %(default)s)"
+        "--file-mb",
+        type=megabytes,
+        default=FILE_BYTES // 1_000_000,
+        help="target size of merged files (default: %(default)s)",
     )
     args = parser.parse_args(arguments)
     from_day = (args.since - date(1970, 1, 1)).days if args.since else 0

@@ -1,9 +1,9 @@
-"""A person out of everything that is kept in S3, and a receipt: ``spark-submit erase.py --user-id ID --yes``.
+"""Erase a person from everything stored in S3, with a receipt: ``spark-submit erase.py --user-id ID --yes``.
 
-    who -> raw archive and batches that were given up -> both tables, their snapshots and files -> older versions
+    find ids -> raw archive and batches that were given up -> both tables, with snapshots and files -> older versions
 
-Objects go before tables, since only the tables tell which devices were the person's: what was interrupted can be run
-again, with the devices that it named.
+Objects are erased before tables, since only the tables link devices to the person: an interrupted job can be run again,
+with the devices that it printed.
 """
 
 from __future__ import annotations
@@ -29,22 +29,24 @@ from manymetrics_processor.operations.object_versions import purge_versions
 NEVER_REACHED = (
     "events that are still in the Kinesis stream: run this again once the processor has committed them",
     "the Kinesis stream itself, until its retention ends",
-    "results of queries, in Athena's output location, until that is emptied",
+    "query results in Athena's output location, until it is emptied",
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the receipt as JSON. 1 where something that should have been reached was not."""
-    parser = job_parser("erase", "Take a person out of tables, raw archive and failed batches. It can't be undone.")
+    """Print the receipt as JSON. Returns 1 if something that should be erased was not reached."""
+    parser = job_parser("erase", "Erase a person from tables, raw archive and failed batches. Can't be undone.")
     parser.add_argument("--user-id", metavar="ID", help="the person")
-    parser.add_argument("--anonymous-id", metavar="ID", action="append", default=[], help="a device; may be repeated")
-    parser.add_argument("--project", metavar="ID", help="only in this project (default: in all)")
+    parser.add_argument(
+        "--anonymous-id", metavar="ID", action="append", default=[], help="an anonymous id (device); may be repeated"
+    )
+    parser.add_argument("--project", metavar="ID", help="erase only in this project (default: all projects)")
     parser.add_argument("--archive", metavar="LOCATION", help="the raw archive (default: MANYMETRICS_ARCHIVE)")
     parser.add_argument(
         "--failures",
         metavar="LOCATION",
         action="append",
-        help="where batches are that were given up; may be repeated (default: failures, below the warehouse)",
+        help="the location of batches that were given up; may be repeated (default: failures, below the warehouse)",
     )
     parser.add_argument("--yes", action="store_true", help="erase; without it, show what would be erased")
     args = parser.parse_args(arguments)
@@ -57,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         person = with_linked_ids(lake, Person(args.user_id, frozenset(args.anonymous_id), args.project), on.map)
         if person.caution:
             say(person.caution)
-        say(f"devices: {json.dumps(person.device_ids)}")  # what is broken off within events may not find them again
+        say(f"devices: {json.dumps(person.device_ids)}")  # a run after an interruption may not find them again
         objects = []
         for location in filter(None, [args.archive or settings.archive, *failures]):
             say(f"{location} ...")
@@ -71,16 +73,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tables = erase(lake, person, on.map, orphan_age_s=AWS_ORPHAN_AGE_S)
     places = [f"{settings.warehouse.rstrip('/')}/{settings.database}", *(one.location for one in objects)]
     purged, not_purged = purge(places)
-    not_reached = [f"{one}, which can't be read" for receipt in objects for one in receipt.unreadable]
+    not_reached = [f"{one}: can't be read" for receipt in objects for one in receipt.unreadable]
     not_reached += not_purged
     named = {args.archive, *(args.failures or ())}
-    not_reached += [
-        f"{one.location}, where there is nothing" for one in objects if one.location in named and not one.objects
-    ]
+    not_reached += [f"{one.location}: no objects found" for one in objects if one.location in named and not one.objects]
     left = sum(one.files_left for one in tables)
     if left:
         not_reached.append(
-            f"{left} files that are no longer part of the tables but that a commit or a query may still use: run this "
+            f"{left} files that the tables no longer reference, but a commit or a query may still use: run this "
             "again in a day"
         )
     receipt = {
@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def purge(locations: Sequence[str]) -> tuple[int, list[str]]:
-    """Delete the older versions of objects: how many went, and where that failed, with the cure."""
+    """Delete older versions of objects; returns how many, and the failures with their fix."""
     purged, failed = 0, []
     for location in locations:
         if not location.startswith("s3://"):

@@ -1,6 +1,6 @@
-"""Rows -> data files -> table, with Arrow and pyiceberg in this process.
+"""The Arrow engine: write rows to data files and commit them, with Arrow and pyiceberg in this process.
 
-One file a UTC day of received_at, rows sorted as the table says, row groups small enough for a query to skip.
+One file per UTC day of received_at, rows in the table's sort order, row groups small enough for queries to skip.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ ROW_GROUP_ROWS = 50_000  # small enough that min and max of the sort columns let
 # Real events (32,505, of two kinds) take 15 % less with level 3 and these pages than with level 1 and Arrow's pages of
 # 1 MB, for 0.3 us of CPU an event more, and another 9 % less with level 5, for 3 us (2026-11-28).
 ZSTD_LEVEL = 3
-MERGED_ZSTD_LEVEL = 5  # of what is written to stay
+MERGED_ZSTD_LEVEL = 5  # of merged files, which are kept longer
 PAGE_BYTES = 8 * 2**20
-BOUND_CHARACTERS = 16  # of a text column's smallest and largest value, as the tables' properties say
+BOUND_CHARACTERS = 16  # of the lower and upper bound of a text column, as set in the tables' properties
 _SURROGATES = range(0xD800, 0xE000)
 
 
 class ArrowEngine:
-    """The light engine, and that of one machine."""
+    """The lightweight engine; also used on one machine."""
 
     def is_alive(self) -> bool:
         """Like ``Engine.is_alive``."""
@@ -67,7 +67,7 @@ class ArrowEngine:
 
     def append(
         self,
-        table: Table,  # noqa: ARG002  # the handle says it all here
+        table: Table,  # noqa: ARG002  # the handle is enough here
         iceberg: IcebergTable,
         files: Sequence[DataFile],
         summary: Mapping[str, str],
@@ -82,7 +82,7 @@ def stage_day(
 ) -> DataFile:
     """Write sorted rows of one day (days since 1970, UTC) to one file.
 
-    Its name is unique: two processes may encode one batch differently, so they must never write one file.
+    The name is unique, since two processes may encode a batch differently: they must never write the same file.
     """
     data = _with_its_ids(data, iceberg)
     location = f"{iceberg.location()}/data/{table.partition_day_of}_day={day}/{uuid4().hex}.parquet"
@@ -106,7 +106,7 @@ def stage_day(
                 writer.add_key_value_metadata({MEMORY_KEY: str(data.nbytes)})
             size = sink.tell()
         note_written(iceberg.io, location)
-    except BaseException:  # a full disk, mostly: what is half written would fill it at each attempt
+    except BaseException:  # mostly a full disk, which partial files of each attempt would fill further
         with contextlib.suppress(OSError):
             delete_files(iceberg.io, [location])
         raise
@@ -133,7 +133,7 @@ def stage_day(
 def _bound_texts(statistics: DataFileStatistics) -> None:
     """Shorten the bounds of text columns.
 
-    pyiceberg's own way makes a lone surrogate of U+D7FF, which no file can hold (apache/iceberg-python#3880).
+    pyiceberg's own truncation makes a lone surrogate of U+D7FF, which can't be encoded (apache/iceberg-python#3880).
     """
     for bounds in statistics.column_aggregates.values():
         if bounds.trunc_length is not None:
@@ -143,7 +143,7 @@ def _bound_texts(statistics: DataFileStatistics) -> None:
 
 
 def upper_bound(text: str) -> str | None:
-    """The text where it is short; else a short one that is no smaller. None where there is none: U+10FFFF repeated."""
+    """Return a short text that is not smaller, or None if there is none (U+10FFFF repeated); short texts unchanged."""
     if len(text) <= BOUND_CHARACTERS:
         return text
     for at in range(BOUND_CHARACTERS - 1, -1, -1):
@@ -156,14 +156,14 @@ def upper_bound(text: str) -> str | None:
 
 
 def _with_its_ids(data: pa.Table, iceberg: IcebergTable) -> pa.Table:
-    """With the field ids of this very table: somebody else may have added a column before one of ours."""
+    """Apply this table's field ids: others may have added a column before one of ours."""
     ids = {field.name: {"PARQUET:field_id": str(field.field_id)} for field in iceberg.schema().fields}
     return data.cast(pa.schema([field.with_metadata(ids[field.name]) for field in data.schema]))
 
 
 @cache
 def _dictionary_columns(table: Table) -> tuple[str, ...]:
-    """Where values repeat within a file. Elsewhere a dictionary costs time and is thrown away."""
+    """Return the columns whose values repeat within a file. For others, a dictionary costs time and is discarded."""
     unique = {"message_id", "request_id", "properties", "raw", "dead_letter_id", "session_sequence"}
     return tuple(c.name for c in table.columns if c.type != "timestamp" and c.name not in unique)
 

@@ -1,6 +1,6 @@
-"""How much memory the rows of a data file take, which the file's size doesn't tell.
+"""Estimate the memory that the rows of a data file take, which can't be derived from the file's size.
 
-A dictionary keeps a value that repeats once: 165 rows of 128 kB are 480 bytes in Parquet, and 21 MB as Arrow.
+Dictionary encoding stores a repeated value once: 165 rows of 128 kB are 480 bytes in Parquet, and 21 MB in Arrow.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from pyiceberg.io import FileIO
 
 from manymetrics_processor.lake.object_storage import locate
 
-ROW_GROUP_MEMORY = 32_000_000  # bytes of Arrow: what a reader holds of a file at once, and each of its threads
-MEMORY_KEY = "manymetrics.memory_bytes"  # of a Parquet file's own metadata, where its writer knew
-SURELY_SMALL = 32_000  # bytes: a column chunk that can't take more isn't looked at closer
+ROW_GROUP_MEMORY = 32_000_000  # bytes in Arrow that a reader holds of a file at once, per thread
+MEMORY_KEY = "manymetrics.memory_bytes"  # key in a Parquet file's metadata, if its writer knew the figure
+SURELY_SMALL = 32_000  # bytes: column chunks that can't take more aren't examined
 _DICTIONARIES = frozenset({"PLAIN_DICTIONARY", "RLE_DICTIONARY"})
-_OFFSET_BYTES = 4  # Arrow's, for each text
+_OFFSET_BYTES = 4  # Arrow's, per text value
 
 
 def row_groups(rows: pa.Table, most_rows: int) -> Iterator[pa.Table]:
-    """The rows in groups for a file, each of at most so many rows, and of ROW_GROUP_MEMORY where it has two or more."""
+    """Split rows into row groups of at most so many rows and, unless it is a single row, ROW_GROUP_MEMORY bytes."""
     if rows.nbytes <= ROW_GROUP_MEMORY:
         for start in range(0, rows.num_rows, most_rows):
             yield rows.slice(start, most_rows)
@@ -49,9 +49,9 @@ def _row_bytes(rows: pa.Table) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
 
 @lru_cache(maxsize=10_000)  # a data file never changes
 def memory_bytes(io: FileIO, location: str) -> int:
-    """Estimate what a file's rows take in Arrow's memory, in bytes; never much less. Raises FileNotFoundError.
+    """Estimate the Arrow memory of a file's rows, in bytes; never much too low. Raises FileNotFoundError.
 
-    It holds no more at once than a row group with each value once. 0.5 ms of CPU where the file says it, else 3.
+    It holds at most a row group with distinct values at once. 0.5 ms of CPU if the file's metadata has it, else 3.
     """
     system, path = locate(io, location)
     metadata = pq.read_metadata(path, filesystem=system)
@@ -77,13 +77,13 @@ def _group_bytes(parquet: pq.ParquetFile, number: int, names: list[str]) -> int:
 
 
 def _chunk_bytes(chunk: pq.ColumnChunkMetaData) -> tuple[int, int]:
-    """The least and the most that a column takes, as far as the file's footer tells."""
+    """Return the minimum and maximum bytes of a column, by the file's footer."""
     rows, stored = int(chunk.num_values), int(chunk.total_uncompressed_size)
     if chunk.physical_type != "BYTE_ARRAY":
-        return 8 * rows, 8 * rows  # the widest that our tables have
+        return 8 * rows, 8 * rows  # the widest fixed-size type in our tables
     if _DICTIONARIES.isdisjoint(chunk.encodings):
         return stored + _OFFSET_BYTES * rows, stored + _OFFSET_BYTES * rows
-    return 0, rows * (stored + _OFFSET_BYTES)  # no value is longer than the whole chunk
+    return 0, rows * (stored + _OFFSET_BYTES)  # no value is longer than its chunk
 
 
 def _text_bytes(texts: pa.Array) -> int:

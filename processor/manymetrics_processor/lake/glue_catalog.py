@@ -1,6 +1,6 @@
-"""The tables on AWS: Glue's catalogue, and files in S3.
+"""Open the tables on AWS: Glue's catalog, and files in S3.
 
-Region, credentials and other endpoints are found as every AWS tool finds them.
+Region, credentials and custom endpoints follow the standard AWS configuration.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from pyiceberg.catalog.glue import GlueCatalog
 from pyiceberg.exceptions import CommitStateUnknownException
 from pyiceberg.io.pyarrow import PyArrowFileIO
 
-DELETED_AT_ONCE = 1_000  # the most that S3 takes
-CONNECT_S, ANSWER_S = 3, 20  # a commit that hangs would take the invocation with it
+DELETED_AT_ONCE = 1_000  # S3's maximum
+CONNECT_S, ANSWER_S = 3, 20  # a hanging commit would fail the whole invocation
 
 
 def glue_catalog(warehouse: str, environ: Mapping[str, str]) -> GlueCatalog:
-    """``warehouse``: the S3 location under which the tables are, ``s3://bucket/prefix``."""
+    """Open the catalog. ``warehouse``: the S3 location of the tables, ``s3://bucket/prefix``."""
     properties = {"warehouse": warehouse.rstrip("/"), "py-io-impl": f"{__name__}.{S3FileIO.__name__}"}
     region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
     if region:
         properties["client.region"] = region
     if endpoint := find_endpoint("S3", environ):
         properties["s3.endpoint"] = endpoint
-    # botocore would send an UpdateTable again whose answer was lost; Glue then says that somebody else committed, and
-    # pyiceberg deletes the files of the commit that landed: the table can't be read any more. So it is sent once.
+    # botocore would retry an UpdateTable whose response was lost; Glue then reports a conflict, and pyiceberg deletes
+    # the files of the commit that landed, which makes the table unreadable. So it is sent only once.
     once = Config(retries={"total_max_attempts": 1}, connect_timeout=CONNECT_S, read_timeout=ANSWER_S)
     glue = boto3.client("glue", config=once, region_name=region, endpoint_url=find_endpoint("GLUE", environ))
     return _Catalog("manymetrics", client=glue, **properties)
 
 
 def delete_objects(s3: Any, bucket: str, objects: Sequence[Mapping[str, str]]) -> None:  # noqa: ANN401  # boto3 ships no types
-    """Delete objects, or versions of them, as S3 names them. Raises OSError for what S3 did not delete."""
+    """Delete objects or object versions, given as S3 identifiers. Raises OSError if S3 did not delete some."""
     for at in range(0, len(objects), DELETED_AT_ONCE):
         some = objects[at : at + DELETED_AT_ONCE]
         done = s3.delete_objects(Bucket=bucket, Delete={"Objects": some, "Quiet": True})
@@ -50,7 +50,7 @@ def find_endpoint(service: str, environ: Mapping[str, str]) -> str | None:
 
 
 class S3FileIO(PyArrowFileIO):
-    """Like pyiceberg's; a small file takes one PUT instead of the three requests of a multipart upload."""
+    """pyiceberg's FileIO, but a small file takes one PUT instead of the three requests of a multipart upload."""
 
     def _initialize_s3_fs(self, netloc: str | None) -> FileSystem:
         del netloc
@@ -64,7 +64,7 @@ class S3FileIO(PyArrowFileIO):
         )
 
     def delete_many(self, locations: Iterable[str]) -> None:
-        """A thousand in a request. One by one, pyarrow asks for each and puts a marker of its folder beside it."""
+        """Delete a thousand per request. pyarrow deletes one by one, with a lookup and a folder marker for each."""
         by_bucket = defaultdict[str, list[str]](list)
         for location in locations:
             _, bucket, path = self.parse_location(location)
@@ -79,7 +79,7 @@ class S3FileIO(PyArrowFileIO):
 
 
 class _Catalog(GlueCatalog):
-    """Like pyiceberg's, but for a commit whose outcome isn't known."""
+    """pyiceberg's catalog, except for commits with an unknown outcome."""
 
     def commit_table(self, *arguments: Any) -> Any:  # noqa: ANN401  # as the real one
         try:

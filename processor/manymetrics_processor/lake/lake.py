@@ -1,14 +1,14 @@
-"""The Iceberg tables and the commit protocol: load, look at the watermark, plan, commit; and again after a lost race.
+"""The Iceberg tables and the commit protocol: load, check the watermark, plan, commit; retry after a lost race.
 
-Every commit makes a snapshot, even one without rows, since only the snapshot makes two commits conflict: PyIceberg's
-own retries stored 400 rows of 200 events in a race (2026-11-25). How files are made and committed is the engine's:
+Every commit makes a snapshot, even one without rows, since only snapshots make two commits conflict: PyIceberg's own
+retries stored 400 rows of 200 events in a race (2026-11-25). Writing and committing files is up to the engine:
 ``pyiceberg_commits`` with Arrow, or Iceberg's Java library in Spark's JVM.
 
-Files that were staged for a commit that failed are never deleted here: the failure may be a lost answer, and the
-commit may have landed. ``maintain`` removes them once they are old, behind a fence: a snapshot without files that makes
-every commit that is under way conflict, and a property that tells it to stage its files again.
+Files staged for a failed commit are never deleted here: the failure may be a lost response to a commit that landed.
+``maintain`` removes them when they are old, behind a fence: a snapshot without files, which makes every commit in
+progress conflict, and a property that makes it stage its files again.
 
-What a table was is never believed after it was newer: ``load`` raises RolledBackError.
+A table that goes back to an older state is rejected: ``load`` raises RolledBackError.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from manymetrics_processor.lake.rollback import metadata_number
 MAX_ATTEMPTS = 12
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.02, 1.0
 OPERATION = "manymetrics.operation"  # in a snapshot's summary: ingest | compact | erase | fence
-FENCE = "manymetrics.fence"  # a table property: files that were staged under another may be gone
+FENCE = "manymetrics.fence"  # a table property: files staged under an earlier fence may have been removed
 
 _ICEBERG_TYPES: dict[str, IcebergType] = {
     "string": StringType(),
@@ -58,19 +58,19 @@ _ICEBERG_TYPES: dict[str, IcebergType] = {
 
 
 class CommitContentionError(RetryableError):
-    """A commit lost every race. The batch is untouched: deliver it again."""
+    """A commit lost every race. Nothing was committed: retry the batch."""
 
 
 class ForeignTableError(RetryableError):
-    """Where a table should be made, there are the files of another. The message says the cure."""
+    """A new table's location holds files of another table. The message names the fix."""
 
 
 class RolledBackError(RetryableError):
-    """The catalogue shows an older state of a table than was seen before. The message says the cure."""
+    """The catalog shows an older state of a table than was seen before. The message names the fix."""
 
 
 class Version(NamedTuple):
-    """Which state of a table a catalogue shows. ``number`` rises with each commit; -1 where no number is known."""
+    """The state of a table in a catalog. ``number`` rises with each commit; -1 if unknown."""
 
     table_uuid: str
     number: int
@@ -78,32 +78,32 @@ class Version(NamedTuple):
 
     @classmethod
     def read(cls, iceberg: IcebergTable) -> Version:
-        """That of a table at hand."""
+        """Return the version of a loaded table."""
         location = iceberg.metadata_location
         return cls(str(iceberg.metadata.table_uuid), metadata_number(location), location)
 
 
 @contextlib.contextmanager
 def reading_stored(what: str) -> Iterator[None]:
-    """Raise StoredDataError for what no new event can cause: metadata, manifests or files that can't be read."""
+    """Turn errors in reading metadata, manifests or files, which new events can't cause, into StoredDataError."""
     try:
         yield
     except (RetryableError, OSError):
         raise
     except Exception as error:
-        raise StoredDataError(f"{what}: what it holds can't be read ({type(error).__name__}: {error})") from error
+        raise StoredDataError(f"{what}: its content can't be read ({type(error).__name__}: {error})") from error
 
 
 def rolled_back(name: str, location: str, seen: str) -> RolledBackError:
-    """Make the error for a table that is older than it was."""
+    """Make the error for a table that was rolled back."""
     return RolledBackError(
-        f"the catalogue is older than its tables: {name} is at {location}, and was at {seen}. Put back the newer "
-        "catalogue, or on one machine stop the server and run `manymetrics recover`"
+        f"the catalog is older than its tables: {name} is at {location}, and was at {seen}. Restore the newer "
+        "catalog, or on one machine stop the server and run `manymetrics recover`"
     )
 
 
 def read_metadata(io: FileIO, location: str) -> StaticTable | None:
-    """A state of a table, from its metadata file; None where that is gone or damaged."""
+    """Read a state of a table from its metadata file; None if that is missing or damaged."""
     try:
         return StaticTable.from_metadata(location, io.properties)
     except (OSError, ValueError, ValidationError):
@@ -111,23 +111,23 @@ def read_metadata(io: FileIO, location: str) -> StaticTable | None:
 
 
 class Plan(NamedTuple):
-    """A commit: the files that the engine staged (none is fine) and the books after it."""
+    """A planned commit: the files staged by the engine, if any, and the books after it."""
 
     files: Sequence[Any]
     books: StreamBooks
 
 
 class Engine(Protocol):
-    """How rows become files, and files part of a table. What it stages is its own affair."""
+    """Turns rows into files, and files into commits. What it stages is opaque to callers."""
 
     def is_alive(self) -> bool:
-        """Whether it can still be used, for what failed to be tried again; also before it was first used."""
+        """Return whether the engine can be used for a retry; True also before its first use."""
 
     def stage(self, table: Table, iceberg: IcebergTable, rows: Rows) -> Sequence[Any]:
-        """Write the rows to new files, one a UTC day; nothing refers to them yet."""
+        """Write the rows to new files, one per UTC day, which are not yet part of the table."""
 
     def try_out(self, table: Table, iceberg: IcebergTable, rows: Rows) -> None:
-        """Raise what staging and appending these rows would raise. Nothing is committed, and nothing is left."""
+        """Raise what staging and appending these rows would raise. Commits nothing, and leaves no files."""
 
     def append(
         self,
@@ -137,22 +137,22 @@ class Engine(Protocol):
         summary: Mapping[str, str],
         properties: Mapping[str, str],
     ) -> int:
-        """Commit files, a snapshot's summary and table properties in one snapshot, also without files.
+        """Commit files (or none), a snapshot summary and table properties in one snapshot.
 
-        Only on the very state that ``iceberg`` shows: raises ConflictError where anybody committed since, and
-        CommitStateUnknownError where it can't be known whether the commit landed. Returns the snapshot's id.
+        Only on the exact state of ``iceberg``: raises ConflictError if another commit happened since, and
+        CommitStateUnknownError if it is unknown whether the commit landed. Returns the snapshot's id.
         """
 
 
 def local_catalog(data_dir: Path) -> Catalog:
-    """The catalogue of one machine, in its data folder."""
-    from manymetrics_processor.lake.local_catalog import open_catalog  # loads SQLAlchemy, which nothing on AWS needs
+    """Open the catalog of one machine, in its data directory."""
+    from manymetrics_processor.lake.local_catalog import open_catalog  # imports SQLAlchemy, which is not needed on AWS
 
     return open_catalog(data_dir)
 
 
 class Lake:
-    """The tables of one database of a catalogue."""
+    """The tables of one database of a catalog."""
 
     def __init__(
         self,
@@ -164,7 +164,7 @@ class Lake:
     ) -> None:
         self._catalog = catalog
         self.database = database
-        """The tables' namespace in the catalogue. Those of another are never seen."""
+        """The tables' namespace in the catalog. Those of another are never seen."""
         self._engine = engine or ArrowEngine()
         self._sleep = sleep
         self._seen: dict[str, Version] = {}
@@ -173,15 +173,15 @@ class Lake:
         """Reads and writes files where the tables are."""
 
     def using(self, engine: Engine) -> Lake:
-        """The same tables, by another engine."""
+        """Return the same tables with another engine."""
         return Lake(self._catalog, engine, database=self.database, sleep=self._sleep)
 
     def home(self, table: Table) -> str:
-        """The location of a table, and of no other."""
+        """Return the location of a table, shared with no other."""
         return f"{self._catalog.properties['warehouse']}/{self.database}/{table.name}"
 
     def ensure_tables(self) -> None:
-        """Create what isn't there, and add columns that a newer version brought. Safe in a race."""
+        """Create missing tables, and add columns of a newer version. Safe to run concurrently."""
         missing = [table for table in TABLES if not self._catalog.table_exists((self.database, table.name))]
         if missing:
             self._ensure_namespace()
@@ -191,14 +191,16 @@ class Lake:
             self._add_missing_columns(table)
 
     def load(self, table: Table) -> IcebergTable:
-        """A fresh handle, on which commits are never rebased. Raises RolledBackError."""
+        """Load a table, as a handle on which commits are never rebased. Raises RolledBackError."""
         iceberg = self._catalog.load_table((self.database, table.name))
         self.see(table, Version.read(iceberg))
-        iceberg.metadata.properties["commit.retry.num-retries"] = "0"  # this handle only: foreign writers keep theirs
+        iceberg.metadata.properties["commit.retry.num-retries"] = (
+            "0"  # on this handle only: other writers keep their setting
+        )
         return iceberg
 
     def see(self, table: Table, version: Version) -> None:
-        """Take a state for one that the table had. Raises RolledBackError where it had a newer one."""
+        """Record a state that the table had. Raises RolledBackError if it had a newer one."""
         self._refuse_older(table, version)
         self._seen[table.name] = version
 
@@ -207,14 +209,16 @@ class Lake:
         if seen is None or seen == version:
             return
         if seen.table_uuid != version.table_uuid or seen.number == version.number >= 0:
-            is_older = table.name in self._expected  # of one number, one alone was committed on top of what was seen
+            is_older = (
+                table.name in self._expected
+            )  # of several with the same number, only one was committed after the seen state
         else:
             is_older = 0 <= version.number < seen.number
         if is_older:
             raise rolled_back(table.name, version.location, seen.location)
 
     def expect(self, name: str, version: Version) -> None:
-        """Hold the catalogue to a state of a table that was seen earlier: ``load`` refuses an older one."""
+        """Require at least this earlier seen state of a table: ``load`` rejects an older one."""
         self._remember(name, version)
         self._expected.add(name)
 
@@ -225,15 +229,15 @@ class Lake:
 
     @property
     def versions(self) -> dict[str, Version]:
-        """The newest state of each table that was seen."""
+        """Return the newest seen state of each table."""
         return dict(self._seen)
 
     def commit(
         self, table: Table, stream: str, plan: Callable[[IcebergTable, StreamBooks], Plan | None]
     ) -> tuple[StreamBooks, int | None]:
-        """Commit what ``plan`` makes of the table's present state; it is asked again after each lost race.
+        """Commit the plan that ``plan`` makes for the table's current state; called again after each lost race.
 
-        Returns the stream's books and the new snapshot's id (None where there was nothing to commit).
+        Returns the stream's books and the new snapshot's id (None if there was nothing to commit).
         Raises CommitContentionError.
         """
         for attempt in range(MAX_ATTEMPTS):
@@ -245,7 +249,7 @@ class Lake:
                 return books, None
             try:
                 snapshot_id = self._append(table, iceberg, planned)
-                self._remember(table.name, Version.read(iceberg))  # which the commit moved, with Arrow
+                self._remember(table.name, Version.read(iceberg))  # with Arrow, the commit updates the handle
             except CommitNotConfirmedError:
                 self._sleep(random.uniform(0, min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2**attempt)))  # noqa: S311  # jitter
             else:
@@ -253,35 +257,35 @@ class Lake:
         raise CommitContentionError(f"{table.name}: lost {MAX_ATTEMPTS} races")
 
     def stage(self, table: Table, iceberg: IcebergTable, rows: Rows) -> Sequence[Any]:
-        """Files of these rows, for a plan."""
+        """Stage files of these rows for a plan."""
         return self._engine.stage(table, iceberg, rows)
 
     def try_out(self, table: Table, rows: Rows) -> None:
-        """Like ``Engine.try_out``, on the table as it is."""
+        """Like ``Engine.try_out``, on the table's current state."""
         if len(rows.day):
             with reading_stored(table.name):
                 iceberg = self.load(table)
             self._engine.try_out(table, iceberg, rows)
 
     def put_fence(self, iceberg: IcebergTable) -> None:
-        """Make every commit that is under way conflict, and stage its files again.
+        """Make every commit in progress conflict, and stage its files again.
 
-        A file that nothing refers to in the state that ``iceberg`` shows can be deleted then: no later commit names it,
-        however long it was stopped. Raises ConflictError where that state is no longer the table's.
+        Files that the state of ``iceberg`` doesn't reference can be deleted afterwards: no later commit can reference
+        them, however long its process was suspended. Raises ConflictError if that state is no longer current.
         """
         pyiceberg_commits.append(iceberg, (), {OPERATION: "fence"}, {FENCE: uuid4().hex})
 
     def replace_files(
         self, iceberg: IcebergTable, gone: Sequence[DataFile], new: Sequence[DataFile], operation: str
     ) -> None:
-        """Swap data files in one snapshot. Raises ConflictError, also where one of ``gone`` is no longer live."""
+        """Replace data files in one snapshot. Raises ConflictError, also if one of ``gone`` is no longer live."""
         live = {file.file_path for file in live_files(iceberg)}
         if any(file.file_path not in live for file in gone):
-            raise ConflictError("a file was replaced by somebody else")
+            raise ConflictError("a file was replaced by another commit")
         pyiceberg_commits.replace_files(iceberg, gone, new, {OPERATION: operation})
 
     def expire(self, iceberg: IcebergTable, snapshot_ids: Sequence[int]) -> bool:
-        """Forget snapshots. False where somebody else committed meanwhile: it can be tried again at any time."""
+        """Expire snapshots. Returns False if another commit happened meanwhile: it can be retried at any time."""
         try:
             pyiceberg_commits.expire(iceberg, snapshot_ids)
         except CommitNotConfirmedError:
@@ -293,7 +297,7 @@ class Lake:
         return self._engine.append(table, iceberg, planned.files, {OPERATION: "ingest", **books}, books)
 
     def _ensure_namespace(self) -> None:
-        """Looked for first: on AWS, Terraform makes it, and the processor's role may not."""
+        """Create the namespace if missing. Looks first: on AWS Terraform creates it, and the processor may not."""
         if not self._catalog.namespace_exists(self.database):
             with contextlib.suppress(NamespaceAlreadyExistsError):
                 self._catalog.create_namespace(self.database)
@@ -301,7 +305,7 @@ class Lake:
     def _create(self, table: Table) -> None:
         known = next(self.states(table, self._seen.get(table.name)), None)
         try:
-            if known is not None:  # the catalogue is new, the table isn't: an empty one here would end its files
+            if known is not None:  # the catalog is new, the table isn't: an empty table here would orphan its files
                 self._refuse_older(table, Version.read(known))
                 self._catalog.register_table((self.database, table.name), known.metadata_location)
                 self.see(table, Version.read(known))
@@ -334,15 +338,15 @@ class Lake:
     def states(
         self, table: Table, seen: Version | None = None, committed: Collection[str] = ()
     ) -> Iterator[StaticTable]:
-        """The states of the table that its folder holds and that can be read, newest first.
+        """Return the readable states of the table in its folder, newest first.
 
-        A commit that lost its race leaves a metadata file of the winner's number. So those of the number of one that is
-        known to be committed are left out: of ``seen``, of ``committed`` (locations), and of what a newer state is made
-        of. Of others of one number, that comes first which has most events. Raises ForeignTableError.
+        A commit that lost its race leaves a metadata file with the winner's number. So files with the number of a state
+        known to be committed are left out: ``seen``, ``committed`` (locations), and ancestors of a newer state. Of
+        others with the same number, the one with the most events comes first. Raises ForeignTableError.
         """
         states = self._readable_states(table)
         if seen is not None and all(str(one.metadata.table_uuid) != seen.table_uuid for one in states):
-            seen = None  # they are of a table that was recreated
+            seen = None  # the table was recreated since
         states = [one for one in states if seen is None or not _contradicts(one, seen)]
         known = {*committed, *(entry.metadata_file for one in states for entry in one.metadata.metadata_log)}
         if seen is not None:
@@ -362,7 +366,7 @@ class Lake:
                 continue
             if state.location() != home:
                 raise ForeignTableError(
-                    f"{home} holds a table that was copied there: remove it, or put its catalogue back"
+                    f"{home} holds a table that was copied there: remove it, or restore its catalog"
                 )
             received = sum(books.received for books in read_books(state.metadata.properties))
             found.append(((metadata_number(location), received, -age_s), state))
@@ -370,7 +374,7 @@ class Lake:
 
 
 def _contradicts(state: StaticTable, seen: Version) -> bool:
-    """Whether a state can't be of the history of the one that was seen: it has another of that number."""
+    """Return whether a state can't share the history of the seen one: its history has another state of that number."""
     if str(state.metadata.table_uuid) != seen.table_uuid or seen.number < 0:
         return False
     past = [entry.metadata_file for entry in state.metadata.metadata_log]
@@ -378,14 +382,14 @@ def _contradicts(state: StaticTable, seen: Version) -> bool:
 
 
 def get_fence(iceberg: IcebergTable) -> str:
-    """The fence that files for this state of the table are staged under."""
+    """Return the fence under which files for this state of the table are staged."""
     return iceberg.metadata.properties.get(FENCE, "")
 
 
 def current_books(iceberg: IcebergTable, stream: str) -> StreamBooks:
-    """The stream's books: the table property, or the newest snapshot that holds them, whichever is further.
+    """Return the stream's books: from the table property or the newest snapshot that has them, whichever is further.
 
-    The property survives expiry and foreign writers; the summary survives somebody who unsets the property.
+    The property survives snapshot expiry and other writers; the summary survives the removal of the property.
     """
     books = parse_books(stream, iceberg.metadata.properties)
     key = property_name(stream)
@@ -397,7 +401,7 @@ def current_books(iceberg: IcebergTable, stream: str) -> StreamBooks:
 
 
 def ancestors(iceberg: IcebergTable) -> Iterator[Snapshot]:
-    """The current snapshot and those before it, newest first, as far as they are kept."""
+    """Return the current snapshot and its retained ancestors, newest first."""
     snapshot = iceberg.current_snapshot()
     while snapshot is not None:
         yield snapshot
@@ -406,14 +410,14 @@ def ancestors(iceberg: IcebergTable) -> Iterator[Snapshot]:
 
 
 def live_files(iceberg: IcebergTable) -> Iterator[DataFile]:
-    """The data files of the current snapshot. Some of their rows may be deleted: ``storage`` reads what is left."""
+    """Return the data files of the current snapshot. Some of their rows may be deleted: ``scan`` reads the rest."""
     for manifest in _manifests(iceberg, ManifestContent.DATA):
         for entry in manifest.fetch_manifest_entry(iceberg.io, discard_deleted=True):
             yield entry.data_file
 
 
 def delete_manifests(iceberg: IcebergTable) -> list[ManifestFile]:
-    """List the manifests of deleted rows: only others' commits make them (Athena's DELETE, UPDATE, MERGE)."""
+    """List the delete manifests, which only other writers create (Athena's DELETE, UPDATE, MERGE)."""
     return _manifests(iceberg, ManifestContent.DELETES)
 
 
@@ -423,7 +427,7 @@ def _manifests(iceberg: IcebergTable, content: ManifestContent) -> list[Manifest
 
 
 def added_files(iceberg: IcebergTable, snapshot: Snapshot) -> Iterator[DataFile]:
-    """The data files that one snapshot added."""
+    """Return the data files that one snapshot added."""
     for manifest in snapshot.manifests(iceberg.io):
         if manifest.content == ManifestContent.DATA and manifest.added_snapshot_id == snapshot.snapshot_id:
             for entry in manifest.fetch_manifest_entry(iceberg.io, discard_deleted=True):
@@ -432,7 +436,7 @@ def added_files(iceberg: IcebergTable, snapshot: Snapshot) -> Iterator[DataFile]
 
 
 def iceberg_schema(table: Table) -> Schema:
-    """The table's columns as Iceberg's schema; field ids as tables.py says."""
+    """Return the table's Iceberg schema; field ids as in tables.py."""
     return Schema(*(_field(number, column) for number, column in enumerate(table.columns, 1)))
 
 
@@ -457,7 +461,7 @@ def _properties(table: Table) -> dict[str, str]:
         "comment": table.doc,
         "write.parquet.compression-codec": "zstd",
         "write.parquet.row-group-limit": "50000",
-        # A table without maintenance takes 475 ms a commit after 500 snapshots; with it, as long as at first.
+        # Without maintenance, a commit takes 475 ms after 500 snapshots; with it, as long as the first.
         "commit.manifest-merge.enabled": "true",
         "commit.manifest.min-count-to-merge": "20",
         "write.metadata.delete-after-commit.enabled": "true",

@@ -1,14 +1,13 @@
-"""The catalogue of one machine: SQLite, with the tables' files in a folder next to it.
+"""The catalog of one machine: SQLite, with the tables' files in a directory next to it.
 
-Three things differ from pyiceberg's own:
+It differs from pyiceberg's SqlCatalog in three ways:
 
-- Each transaction has a connection of its own. A COMMIT that fails (somebody reads the file) leaves SQLite's
-  transaction open: a pooled connection would then show a row that is not committed.
-- What a commit names is on the disk before it: data files, manifests and metadata are synced, then their folders, and
-  then the catalogue's row is changed. So a power cut leaves the tables as the catalogue has them.
-- A folder that was moved or copied keeps the names that its files were written under, also for new files: they are
-  compared as text wherever files are looked for or removed. Only as a file is opened, its name becomes a path in the
-  folder at hand.
+- Each transaction uses a separate connection. A COMMIT that fails (because of a reader) leaves SQLite's transaction
+  open: a pooled connection would then show an uncommitted row.
+- Files are on the disk before a commit references them: data files, manifests and metadata are synced, then their
+  folders, and then the catalog's row is changed. So after a power failure the tables match the catalog.
+- A directory that was moved or copied keeps its original file names, also for new files, since names are compared as
+  text when files are searched or removed. A name becomes a path in the current directory only when the file is opened.
 """
 
 from __future__ import annotations
@@ -29,20 +28,20 @@ from manymetrics.data_folder import to_folder
 from manymetrics.tables import NAMESPACE, TABLES
 from manymetrics_processor.lake.rollback import TableFiles
 
-_DEPTH = 6  # of warehouse/<database>/<table>/data/<day> in the data folder
+_DEPTH = 6  # of warehouse/<database>/<table>/data/<day> in the data directory
 SYNCS_AT_ONCE = 4
-LOCK_WAIT_S = 5.0  # for somebody who reads or writes the catalogue; then the commit is tried again
+LOCK_WAIT_S = 5.0  # for other readers or writers of the catalog; then the commit is retried
 
 
-_PATH, _FOLDER = "manymetrics.catalog", "manymetrics.folder"  # properties: of the catalogue, and of its files' io
+_PATH, _FOLDER = "manymetrics.catalog", "manymetrics.folder"  # properties of the catalog, and of its FileIO
 
 
 def open_catalog(data_dir: Path, path: Path | None = None) -> SqlCatalog:
-    """Open the catalogue of a data folder, creating it if missing. ``path``: a file to use in place of its own."""
+    """Open the catalog of a data directory, creating it if missing. ``path``: a file to use in place of its own."""
     data_dir.mkdir(parents=True, exist_ok=True)
     home = data_dir.resolve()
     properties = {
-        "uri": "sqlite://",  # a path may hold what has a meaning in a URI
+        "uri": "sqlite://",  # a path may contain characters that are special in a URI
         _PATH: str(path or home / "catalog.db"),
         _FOLDER: str(home),
         "warehouse": f"{_written_in(home) or f'file://{home}'}/warehouse",
@@ -52,7 +51,7 @@ def open_catalog(data_dir: Path, path: Path | None = None) -> SqlCatalog:
 
 
 def _written_in(home: Path) -> str | None:
-    """The folder, as a URI, that the tables of a folder were made in; None where it has none."""
+    """Return the URI of the directory in which the tables were created; None if there are none."""
     locations = (TableFiles(home / "warehouse" / NAMESPACE / table.name).location() for table in TABLES)
     return next((to_folder(location) for location in locations if location is not None), None)
 
@@ -66,22 +65,22 @@ class _Catalog(SqlCatalog):
 
     @staticmethod
     def _write_metadata(metadata: TableMetadata, io: FileIO, metadata_path: str) -> None:
-        """The last file of every commit, whatever it changes."""
-        SqlCatalog._write_metadata(metadata, io, metadata_path)  # noqa: SLF001  # the one that this takes the place of
+        """Write the metadata, the last file of every commit, and sync everything written."""
+        SqlCatalog._write_metadata(metadata, io, metadata_path)  # noqa: SLF001  # the method that this replaces
         sync_written()
 
 
 class SyncedFileIO(PyArrowFileIO):
-    """Like pyiceberg's, in one folder; what is written is remembered, to be synced before a commit."""
+    """pyiceberg's FileIO, within one directory; remembers written files, to sync them before a commit."""
 
     @staticmethod
     def parse_location(location: str, properties: Properties = EMPTY_DICT) -> tuple[str, str, str]:
-        """Like ``PyArrowFileIO.parse_location``. Raises ValueError for a file that is not in the folder's warehouse."""
+        """Like ``PyArrowFileIO.parse_location``. Raises ValueError for a file outside the warehouse."""
         warehouse = f"{properties['warehouse']}/"
-        if "://" not in location:  # as somebody wrote it
+        if "://" not in location:  # a plain path, as typed by a user
             location = f"file://{os.path.abspath(location)}"  # noqa: PTH100  # Path keeps `..`
         if not location.startswith(warehouse) or ".." in location.split("/"):
-            raise ValueError(f"{location} is not of the tables in {properties[_FOLDER]}")
+            raise ValueError(f"{location} does not belong to the tables in {properties[_FOLDER]}")
         return "file", "", f"{properties[_FOLDER]}/warehouse/{location.removeprefix(warehouse)}"
 
     def new_output(self, location: str) -> PyArrowFile:
@@ -94,23 +93,23 @@ class SyncedFileIO(PyArrowFileIO):
         _written.add(self.parse_location(location, self.properties)[2])
 
 
-_written: set[str] = set()  # of this process, whichever handle wrote them
+_written: set[str] = set()  # per process, whichever handle wrote them
 
 
 def sync_written() -> None:
-    """Put on the disk what was written since, then the folders that name it. Raises OSError.
+    """Sync the files written since the last call, then their folders. Raises OSError.
 
-    All at once: the disk then waits once, not for each.
+    In parallel, so the wait for the disk is shared.
     """
     paths = list(_written)
-    folders = sorted({os.path.dirname(path) for path in paths})  # noqa: PTH120  # on every file of a commit
+    folders = sorted({os.path.dirname(path) for path in paths})  # noqa: PTH120  # called for every file of a commit
     for some in (paths, [one for folder in folders for one in (folder, *_new_parents(folder))]):
         list(_pool().map(sync, some))
     _written.difference_update(paths)
 
 
 def _new_parents(folder: str) -> list[str]:
-    """Up to the data folder and its own place, once: this process may have made them."""
+    """Return the folders up to the data directory's parent, once: this process may have created them."""
     if folder in _known_folders:
         return []
     _known_folders.add(folder)
@@ -126,10 +125,10 @@ def _pool() -> ThreadPoolExecutor:
 
 
 def sync(path: str) -> None:
-    """Put a file or folder on the disk, if it is there. Raises OSError."""
+    """Sync a file or folder to the disk, if it exists. Raises OSError."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:  # it was given up
+    except FileNotFoundError:  # removed after a failed attempt
         return
     try:
         os.fsync(descriptor)

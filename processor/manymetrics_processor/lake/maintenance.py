@@ -1,7 +1,7 @@
-"""Keep the tables small: merge little files, expire snapshots, remove files that nothing refers to.
+"""Maintain the tables: merge small files, expire snapshots, remove orphan files.
 
-Small files are merged by tiers of their size, so a row is rewritten a few times in its life and not at every merge;
-a merge is kept so small that the next commit hardly waits.
+Small files are merged by size tier, so a row is rewritten only a few times, not at every merge; each merge is small
+enough to hardly delay the next commit.
 """
 
 from __future__ import annotations
@@ -42,25 +42,25 @@ from manymetrics_processor.lake.scan import Positions, read_files
 
 EVERY_COMMITS = 25
 KEEP_SNAPSHOTS = 10
-MERGE_FROM_FILES = 8  # of one tier and day
-TIER_BYTES = (64_000, 512_000, 4_000_000)  # a file's tier is how many of these it reaches
-MERGED_BYTES = 8_000_000  # files of this size are left alone, and a merge takes no more than this
-MERGED_ROWS = 100_000  # and a merge takes no more than this many: it holds them in memory
-MERGED_MEMORY = 64_000_000  # bytes of Arrow that they take there, of which a merge holds three copies, beside Spark too
-QUERY_GRACE_S = 60.0  # how long a file that only an expired snapshot held is left for queries that began before
-READS_AT_ONCE = 16  # from S3 each takes some 20 ms of waiting
+MERGE_FROM_FILES = 8  # per tier and day
+TIER_BYTES = (64_000, 512_000, 4_000_000)  # a file's tier is the number of these sizes that it reaches
+MERGED_BYTES = 8_000_000  # files of this size are left alone, and a merge reads at most this much
+MERGED_ROWS = 100_000  # and at most this many rows, which it holds in memory
+MERGED_MEMORY = 64_000_000  # bytes of their Arrow memory, of which a merge holds three copies, also next to Spark
+QUERY_GRACE_S = 60.0  # how long files of expired snapshots are kept for running queries
+READS_AT_ONCE = 16  # each waits some 20 ms for S3
 ORPHANS_EVERY_S = 3_600.0
-ORPHAN_AGE_S = 600.0  # younger files mostly belong to a commit that is under way, which would have to stage them again
-JOBS_ATTEMPTS = 100  # of who has rewritten much: a server that commits without a pause wins most races
+ORPHAN_AGE_S = 600.0  # younger files mostly belong to a commit in progress, which would have to stage them again
+JOBS_ATTEMPTS = 100  # for jobs with large rewrites: a server that commits continuously wins most races
 
-Read = dict[str, set[str]]  # what manifest lists and manifests name, by their location: those never change
+Read = dict[str, set[str]]  # files referenced by manifest lists and manifests, by location; these never change
 
 log = logging.getLogger("manymetrics.maintenance")
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The report of maintenance on one table."""
+    """The result of maintenance on one table."""
 
     table: str
     files_before: int
@@ -70,26 +70,26 @@ class Report:
 
 
 class Maintenance:
-    """Maintenance that is due after so many commits, between two of them: concurrently it would lose each race."""
+    """Runs maintenance every so many commits, between two of them: concurrently it would lose every race."""
 
     def __init__(self, lake: Lake) -> None:
         self._lake = lake
         self._commits = 0
-        self._merges_wait = False  # more than can be done between two commits
+        self._merges_wait = False  # more merges are due than fit between two commits
         self._last_orphans = float("-inf")
-        self._dead: deque[tuple[float, set[str]]] = deque()  # and since when
+        self._dead: deque[tuple[float, set[str]]] = deque()  # with the time since when
 
     def after_commit(self, *, may_merge: bool = True) -> None:
-        """Count a commit, and do what is due. Never raises: it is tried again after as many commits."""
+        """Count a commit, and run what is due. Never raises: failed maintenance is retried after as many commits."""
         if self._commits % EVERY_COMMITS == 0 or (self._merges_wait and may_merge):
             try:
                 self._tidy(may_merge=may_merge)
-            except Exception as error:  # nothing depends on it
-                log.warning("maintenance failed and will be tried again", exc_info=error)
+            except Exception as error:  # maintenance is optional
+                log.warning("maintenance failed; it will be retried", exc_info=error)
         self._commits += 1
 
     def delete_dead_files(self) -> None:
-        """Delete what was left for queries that are over by now; and once an hour what killed processes left."""
+        """Delete files after their grace period for queries; and once per hour, orphans of killed processes."""
         now = time.monotonic()
         while self._dead and self._dead[0][0] < now - QUERY_GRACE_S:
             delete_files(self._lake.io, self._dead.popleft()[1])
@@ -119,10 +119,10 @@ def maintain(
     orphan_age_s: float = ORPHAN_AGE_S,
     read: Read | None = None,
 ) -> list[Report]:
-    """All of it, on both tables, at once. Snapshots are kept that are among the newest, or younger.
+    """Run all maintenance on both tables. Keeps snapshots that are among the newest, or younger than the limit.
 
-    Expiring them, and looking for orphans, each read what every snapshot refers to: where reads cost, ``at_least`` so
-    many are expired at once, and orphans are looked for now and then. ``read`` is what the run before has read.
+    Expiry and the search for orphans each read the references of every snapshot. To save reads, expiry waits until
+    ``at_least`` so many are due, and orphans are searched less often. ``read`` caches what earlier runs have read.
     """
     read = {} if read is None else read
     reports = []
@@ -140,9 +140,9 @@ def maintain(
 
 
 def merge_small_files(lake: Lake, table: Table, *, most_memory: float = float("inf")) -> bool:
-    """Merge the files of one day and tier where there are enough of them, until there are not.
+    """Merge files of the same day and tier while there are enough of them.
 
-    Returns False where it ended before, since rows that take ``most_memory`` bytes or more were merged.
+    Returns False if it stopped earlier, after merging rows of ``most_memory`` bytes or more.
     """
     lost, memory = 0, 0
     while True:
@@ -153,16 +153,16 @@ def merge_small_files(lake: Lake, table: Table, *, most_memory: float = float("i
         try:
             rewrite(lake, table, group, "compact")
             pa.default_memory_pool().release_unused()
-        except CommitNotConfirmedError:  # somebody else merges too: look at what they left
+        except CommitNotConfirmedError:  # another process merges too: reload
             lost += 1
             if lost >= MAX_ATTEMPTS:
                 raise
 
 
 class Rewritten(NamedTuple):
-    """Files of one day, what was made of them, not yet part of the table, and how many rows that leaves out.
+    """Files of one day, their rewritten replacement, which is not yet committed, and the number of rows left out.
 
-    ``fence``: the one that they were written under.
+    ``fence``: the fence under which the new files were written.
     """
 
     files: Sequence[DataFile]
@@ -172,10 +172,10 @@ class Rewritten(NamedTuple):
 
 
 def rewrite(lake: Lake, table: Table, files: Sequence[DataFile], operation: str) -> None:
-    """Replace files of one day by one sorted file. Raises ConflictError where somebody else replaced one meanwhile."""
+    """Replace files of one day by one sorted file. Raises ConflictError if another commit replaced one meanwhile."""
     iceberg = lake.load(table)
     if not swap(lake, table, [stage_rewritten(table, iceberg, files)], iceberg, operation):
-        raise ConflictError(f"{table.name}: a file was replaced by somebody else, or rows of it deleted")
+        raise ConflictError(f"{table.name}: another commit replaced a file, or deleted rows of it")
 
 
 def stage_rewritten(
@@ -186,9 +186,9 @@ def stage_rewritten(
     *,
     without: Positions | None = None,
 ) -> Rewritten:
-    """Write what is to stand in the place of files of one day: the rows that ``kept`` returns, or nothing.
+    """Write the replacement of files of one day: the rows that ``kept`` returns, or no file if there are none.
 
-    ``without``: rows that go, by their positions. What an older processor left of an added column in `context` moves
+    ``without``: rows to drop, by position. Values of an added column that an older processor left in `context` move
     into the column.
     """
     rows = read_files(table, iceberg, files, without=without, every_column=True)
@@ -198,7 +198,7 @@ def stage_rewritten(
     rows = kept(rows)
     dropped, new = before - rows.num_rows, []
     if rows.num_rows:
-        rows = sort_rows(table, rows)  # in one name, so that no more than two copies are held
+        rows = sort_rows(table, rows)  # reuse the name, so that at most two copies are held
         new.append(stage_day(table, iceberg, rows, files[0].partition[0], zstd_level=MERGED_ZSTD_LEVEL))
     return Rewritten(files, new, dropped, get_fence(iceberg))
 
@@ -212,21 +212,21 @@ def swap(
     *,
     attempts: int = MAX_ATTEMPTS,
 ) -> Sequence[Rewritten]:
-    """Put new files in the place of old ones, in one snapshot. ``seen``: the table as it was when they were read.
+    """Replace old files by new ones, in one snapshot. ``seen``: the table's state when they were read.
 
-    Returns those that were swapped: not those of which somebody else replaced a file meanwhile, nor those whose new
-    files were written before orphans were removed last, and none where rows were deleted by others.
+    Returns those that were swapped. Skips those with a file that another commit replaced meanwhile, those whose new
+    files were written before the last removal of orphans, and all of them if others deleted rows.
     Raises ConflictError after ``attempts`` lost races.
     """
     try:
         deletes = _deletes(seen)
-    except FileNotFoundError:  # what was seen is so long ago that it is expired and removed
+    except FileNotFoundError:  # the seen state is so old that it was expired and removed
         return ()
     tried: Sequence[Rewritten] = ()
     for _ in range(attempts):
         iceberg = lake.load(table)
         live = {file.file_path for file in live_files(iceberg)}
-        if any(file.file_path in live for one in tried for file in one.new):  # it was the answer that was lost
+        if any(file.file_path in live for one in tried for file in one.new):  # only the response was lost
             return tried
         fence = get_fence(iceberg)
         tried = [one for one in rewritten if one.fence == fence and all(file.file_path in live for file in one.files)]
@@ -238,7 +238,7 @@ def swap(
         except CommitNotConfirmedError:
             continue
         return tried
-    raise ConflictError(f"{table.name}: lost {attempts} races; run it again when less is committed")
+    raise ConflictError(f"{table.name}: lost {attempts} races; run it again when there are fewer commits")
 
 
 def _deletes(iceberg: IcebergTable) -> set[str]:
@@ -246,7 +246,7 @@ def _deletes(iceberg: IcebergTable) -> set[str]:
 
 
 def sort_rows(table: Table, rows: pa.Table) -> pa.Table:
-    """The same rows, of one day, as the table is sorted."""
+    """Sort rows of one day in the table's order."""
     return rows.take(pa.array(sort_order(table, rows)))
 
 
@@ -288,13 +288,13 @@ def expire_snapshots(
     at_least: int = 1,
     read: Read | None = None,
 ) -> tuple[int, set[str]]:
-    """Forget snapshots that are neither among the newest nor younger, if there are ``at_least`` so many.
+    """Expire snapshots that are neither among the newest nor younger than the limit, if at least ``at_least`` are due.
 
-    ``read``: what needn't be read again; what is read is put there.
+    ``read``: a cache of references that were read before; updated.
 
-    Returns how many, and the files that only they held, to be deleted.
+    Returns how many, and the files that only they referenced, to be deleted.
 
-    A commit that is under way is safe: it stands on the current snapshot, which is kept, and its own files were never
+    Commits in progress are safe: they build on the current snapshot, which is kept, and their own files were never
     part of an older one.
     """
     iceberg = lake.load(table)
@@ -317,11 +317,11 @@ def expire_snapshots(
 
 
 def remove_orphans(lake: Lake, table: Table, older_than_s: float = ORPHAN_AGE_S, read: Read | None = None) -> int:
-    """Delete files of the table's folder that no snapshot refers to: what a process left that was killed in a commit.
+    """Delete files in the table's folder that no snapshot references, such as those of a process killed in a commit.
 
-    A fence is put first, so that no commit can name them afterwards, whatever any clock says. Younger files are left: a
-    commit that is under way would have to stage them again, and another engine's can't. ``read`` is as for
-    expire_snapshots. Returns how many.
+    A fence is put first, so that no commit can reference them afterwards, whatever the clocks. Younger files are kept:
+    a commit in progress would have to stage them again, and another engine can't. ``read`` as in expire_snapshots.
+    Returns how many.
     """
     for _ in range(MAX_ATTEMPTS):
         iceberg = lake.load(table)
@@ -338,10 +338,10 @@ def remove_orphans(lake: Lake, table: Table, older_than_s: float = ORPHAN_AGE_S,
 
 
 def orphans(iceberg: IcebergTable, read: Read | None = None) -> Iterator[tuple[str, float]]:
-    """The files of the table's folder that no snapshot refers to, and their age in seconds.
+    """Return the files in the table's folder that no snapshot references, with their age in seconds.
 
-    What a newer metadata file than the table's own refers to is none: the catalogue may have been put back. Nor is
-    what one refers to that `recover` set aside.
+    Files referenced by a newer metadata file than the table's own are not orphans, since the catalog may be an older
+    copy; nor are those referenced by one that `recover` set aside.
     """
     read = {} if read is None else read
     home = iceberg.location()
@@ -359,7 +359,7 @@ def orphans(iceberg: IcebergTable, read: Read | None = None) -> Iterator[tuple[s
 
 
 def _named_by(iceberg: IcebergTable, location: str) -> set[str]:
-    """Another metadata file of the table, and what it refers to. Nothing where it can't be read: it is half written."""
+    """Return the files referenced by another metadata file of the table, and itself; empty if it is half written."""
     try:
         other = FromInputFile.table_metadata(iceberg.io.new_input(location))
     except (OSError, ValueError, ValidationError):
@@ -379,13 +379,13 @@ def _named_by(iceberg: IcebergTable, location: str) -> set[str]:
 
 
 def reachable_files(iceberg: IcebergTable, read: Read) -> set[str]:
-    """The locations of all files that the table's snapshots refer to. ``read`` keeps what lists and manifests name."""
+    """Return the locations of all files that the table's snapshots reference. ``read`` caches lists and manifests."""
 
     def read_manifests(snapshot: Snapshot) -> list[ManifestFile]:
         return snapshot.manifests(iceberg.io)
 
     def files_of(manifest: ManifestFile) -> set[str]:
-        entries = manifest.fetch_manifest_entry(iceberg.io, discard_deleted=True)  # the rest says what went
+        entries = manifest.fetch_manifest_entry(iceberg.io, discard_deleted=True)  # others are deletions
         return {entry.data_file.file_path for entry in entries}
 
     snapshots = iceberg.metadata.snapshots

@@ -1,4 +1,4 @@
-"""Where a table's files are: in a folder of this machine, or in S3. Locations are as Iceberg writes them."""
+"""Access a table's files, in a local folder or in S3, by Iceberg location."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from pyiceberg.io.pyarrow import PyArrowFileIO
 
 @runtime_checkable
 class DeletesMany(Protocol):
-    """An io that can do better than file by file."""
+    """A FileIO that deletes in bulk."""
 
     def delete_many(self, locations: Iterable[str]) -> None: ...
 
 
 @runtime_checkable
 class NotesWritten(Protocol):
-    """An io whose files are on the disk only once they are synced, which a commit does."""
+    """A FileIO whose written files must be synced, which a commit does."""
 
     def note_written(self, location: str) -> None: ...
 
 
 class StoredFile(NamedTuple):
-    """A file as it is listed. ``modified_at``: microseconds since 1970, UTC."""
+    """A file in a listing. ``modified_at``: microseconds since 1970, UTC."""
 
     location: str
     size: int
@@ -37,13 +37,13 @@ class StoredFile(NamedTuple):
 
 
 def open_parquet(io: FileIO, location: str) -> pq.ParquetFile:
-    """A Parquet file, to be closed by the caller. Raises FileNotFoundError."""
+    """Open a Parquet file, to be closed by the caller. Raises FileNotFoundError."""
     system, path = locate(io, location)
     return pq.ParquetFile(path, filesystem=system)
 
 
 def read_bytes(io: FileIO, location: str) -> bytes:
-    """A whole file. Raises FileNotFoundError."""
+    """Read a whole file. Raises FileNotFoundError."""
     system, path = locate(io, location)
     with system.open_input_file(path) as file:
         data: bytes = file.read()
@@ -51,7 +51,7 @@ def read_bytes(io: FileIO, location: str) -> bytes:
 
 
 def write_bytes(io: FileIO, location: str, data: bytes) -> None:
-    """Write a file, or replace it. On S3 it is there whole or not at all."""
+    """Write or replace a file; atomic on S3."""
     system, path = locate(io, location)
     make_folder(system, path)
     with system.open_output_stream(path) as file:
@@ -59,13 +59,13 @@ def write_bytes(io: FileIO, location: str, data: bytes) -> None:
 
 
 def note_written(io: FileIO, location: str) -> None:
-    """Tell of a file that is written past ``io``, so that it is on the disk before a commit names it. On S3 it is."""
+    """Register a file written without ``io``, so that it is synced before a commit references it. Not needed on S3."""
     if isinstance(io, NotesWritten):
         io.note_written(location)
 
 
 def delete_files(io: FileIO, locations: Iterable[str]) -> None:
-    """Delete files that may be gone already."""
+    """Delete files, ignoring missing ones."""
     if isinstance(io, DeletesMany):
         io.delete_many(locations)
         return
@@ -76,14 +76,14 @@ def delete_files(io: FileIO, locations: Iterable[str]) -> None:
 
 
 def list_files(io: FileIO, folder: str) -> Iterator[tuple[str, float]]:
-    """The files of a folder and its folders, and the age of each in seconds. None where there is no such folder."""
+    """List the files in and below a folder, with their age in seconds; empty if there is no such folder."""
     now = time.time()
     for file in stored_files(io, folder):
         yield file.location, now - file.modified_at / 1e6
 
 
 def stored_files(io: FileIO, folder: str) -> Iterator[StoredFile]:
-    """Like ``list_files``, with the storage's facts of each."""
+    """Like ``list_files``, with the storage's metadata of each."""
     system, path = locate(io, folder)
     if system.get_file_info(path).type == pa_fs.FileType.File:
         return
@@ -95,7 +95,7 @@ def stored_files(io: FileIO, folder: str) -> Iterator[StoredFile]:
 
 
 def stored_file(io: FileIO, location: str) -> StoredFile | None:
-    """The file at just this location, if there is one."""
+    """Return the file at exactly this location, if it exists."""
     system, path = locate(io, location)
     file = system.get_file_info(path)
     if file.type != pa_fs.FileType.File:
@@ -104,14 +104,14 @@ def stored_file(io: FileIO, location: str) -> StoredFile | None:
 
 
 def make_folder(system: pa_fs.FileSystem, path: str) -> None:
-    """The folder of a file; S3 needs none."""
+    """Create a file's folder; not needed on S3."""
     if isinstance(system, pa_fs.LocalFileSystem):
         _make_local_folder(path.rpartition("/")[0])
 
 
 def locate(io: FileIO, location: str) -> tuple[pa_fs.FileSystem, str]:
-    """The file system that a location is on, and its path there."""
-    assert isinstance(io, PyArrowFileIO)  # noqa: S101  # which our catalogues ask for
+    """Return a location's file system, and the path in it."""
+    assert isinstance(io, PyArrowFileIO)  # noqa: S101  # configured by our catalogs
     scheme, netloc, path = io.parse_location(location, io.properties)
     return io.fs_by_scheme(scheme, netloc), path
 

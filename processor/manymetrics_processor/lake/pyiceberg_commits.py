@@ -1,8 +1,8 @@
-"""Commits through pyiceberg that are refused rather than rebased.
+"""Commit through pyiceberg without rebasing: a lost race fails instead.
 
-pyiceberg moves a losing append onto the new head and commits it, which stored 400 rows of 200 events in a race; so
-retries are off on every handle that Lake.load gives. A lost race raises ConflictError, an answer that was lost
-CommitStateUnknownError: the caller loads the table again, which tells.
+pyiceberg rebases a losing append onto the new head, which stored 400 rows of 200 events in a race; so retries are off
+on every handle of Lake.load. A lost race raises ConflictError, a lost response CommitStateUnknownError: the caller
+reloads the table to find out.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from manymetrics_processor.errors import CommitStateUnknownError, ConflictError
 def append(
     iceberg: IcebergTable, files: Sequence[DataFile], summary: Mapping[str, str], properties: Mapping[str, str]
 ) -> int:
-    """Add data files, none is fine, and set table properties, in one snapshot. Returns its id.
+    """Add data files (or none) and set table properties, in one snapshot. Returns its id.
 
     Raises CommitNotConfirmedError.
     """
@@ -36,20 +36,20 @@ def append(
 
 
 def rehearse(iceberg: IcebergTable, files: Sequence[DataFile]) -> None:
-    """All of an append but its commit: raises what the files' statistics or manifests raise, and leaves nothing."""
+    """Run an append without the commit: raises errors of the files' statistics or manifests, and leaves no files."""
     append = _Transaction(iceberg).update_snapshot().merge_append()
     try:
         with append:
             for file in files:
                 append.append_data_file(file)
     finally:
-        append._clean_all_uncommitted()  # noqa: SLF001  # there is no public way to give an append up
+        append._clean_all_uncommitted()  # noqa: SLF001  # there is no public API to abort an append
 
 
 def replace_files(
     iceberg: IcebergTable, gone: Sequence[DataFile], new: Sequence[DataFile], summary: Mapping[str, str]
 ) -> None:
-    """Swap data files in one snapshot. Raises CommitNotConfirmedError."""
+    """Replace data files in one snapshot. Raises CommitNotConfirmedError."""
     with (
         conflicts(),
         _Transaction(iceberg) as transaction,
@@ -62,13 +62,13 @@ def replace_files(
 
 
 def expire(iceberg: IcebergTable, snapshot_ids: Sequence[int]) -> None:
-    """Forget snapshots. Raises CommitNotConfirmedError."""
+    """Expire snapshots. Raises CommitNotConfirmedError."""
     with conflicts():
         ExpireSnapshots(_Transaction(iceberg, autocommit=True)).by_ids(list(snapshot_ids)).commit()
 
 
-class conflicts:  # noqa: N801  # reads as the statement it is
-    """Turn pyiceberg's and SQLAlchemy's errors of a commit into those of ``errors``."""
+class conflicts:  # noqa: N801  # used like a statement
+    """Convert pyiceberg's and SQLAlchemy's commit errors to those of ``errors``."""
 
     def __enter__(self) -> None:
         return None
@@ -81,13 +81,13 @@ class conflicts:  # noqa: N801  # reads as the statement it is
 
 
 class _Transaction(Transaction):
-    """Like pyiceberg's, which copies the table's metadata at each of fifteen looks: half the CPU of a commit."""
+    """Caches the metadata, which pyiceberg copies at each of fifteen accesses: half the CPU of a commit."""
 
     _built: tuple[object, TableMetadata] | None = None
 
     @property
     def table_metadata(self) -> TableMetadata:
-        """The metadata after the updates so far; before the first, the table's own, which nobody changes in place."""
+        """Return the metadata after the updates so far; before the first, the table's own, never changed in place."""
         if not self._updates:
             return self._table.metadata
         if self._built is None or self._built[0] is not self._updates:

@@ -1,7 +1,7 @@
-"""Which states of a table the files in its folder have, and whether the catalogue's is older than one of them.
+"""Detect a catalog that is older than the metadata files in a table's folder.
 
-Every commit writes a metadata file whose name begins with a number that rises by one. So a file that is more than one
-ahead of the catalogue's shows that the catalogue was put back: one ahead may be of a commit that never landed.
+Every commit writes a metadata file whose name begins with a number that rises by one. A file more than one ahead of the
+catalog's shows that the catalog is an older copy; one ahead may belong to a commit that never landed.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Protocol
 
 import msgspec
 
-SET_ASIDE = ".metadata.json.set-aside"  # ends the name of a metadata file that is no state of the table any more
+SET_ASIDE = ".metadata.json.set-aside"  # suffix of metadata files that are no longer a state of the table
 
 
 class Seen(Protocol):
-    """A state of a table that was seen."""
+    """A state of a table that was seen before."""
 
     @property
     def table_uuid(self) -> str: ...
@@ -41,33 +41,35 @@ class TableFiles:
     home: Path
 
     def why_older(self, current: str | None, seen: Seen | None) -> str | None:
-        """Say why ``current``, the catalogue's metadata file, is not the newest state; None where it may be."""
+        """Return why ``current``, the catalog's metadata file, is not the newest state; None if it may be."""
         if current is None:
             newest = self.newest()
             if seen is not None and newest is None:
-                return f"the tables are gone: {self.home.name} was at {seen.metadata_location}, and there is none"
+                return f"the tables are missing: {self.home.name} was at {seen.metadata_location}"
             return None  # the newest file is adopted
         metadata = _read(Path(current))
         if metadata is None:
-            return f"{current} can't be read, and the catalogue names it"
+            return f"the catalog references {current}, which can't be read"
         number = metadata_number(current)
         if seen is not None and metadata.table_uuid != seen.table_uuid:
-            return f"{current} is of another table than the stream was committed to: {seen.metadata_location}"
+            return (
+                f"{current} belongs to another table than the one the stream was committed to: {seen.metadata_location}"
+            )
         if seen is not None and number < metadata_number(seen.metadata_location):
-            return f"the catalogue is older than the stream: {current}, which was at {seen.metadata_location}"
+            return f"the catalog is older than the stream: it is at {current}, and was at {seen.metadata_location}"
         if (
             seen is not None
             and number == metadata_number(seen.metadata_location) >= 0
             and Path(current).name != seen.metadata_location.rpartition("/")[2]
         ):
-            return f"the catalogue names {current}, and the stream was committed to {seen.metadata_location}"
+            return f"the catalog references {current}, but the stream was committed to {seen.metadata_location}"
         newest = self.newest()
         if newest is not None and metadata_number(newest.name) > number + 1:
-            return f"the catalogue is older than its tables: it names {current}, and there is {newest.name}"
+            return f"the catalog is older than its tables: it references {current}, but there is {newest.name}"
         return None
 
     def next_after(self, current: str) -> list[Path]:
-        """The metadata files that were written on top of ``current``, the catalogue's, for a commit."""
+        """Return the metadata files written by a commit on top of ``current``, the catalog's."""
         number, name = metadata_number(current) + 1, Path(current).name
         found = []
         for path in (self.home / "metadata").glob(f"{number:05d}-*.metadata.json") if number else ():
@@ -78,13 +80,13 @@ class TableFiles:
         return found
 
     def location(self) -> str | None:
-        """Where the table says that it is, which was so when it was made; None where there is no table."""
+        """Return the table's location as recorded at its creation; None if there is no table."""
         newest = self.newest()
         metadata = _read(newest) if newest is not None else None
         return metadata.location if metadata is not None else None
 
     def newest(self) -> Path | None:
-        """The newest metadata file that can be read; None where there is none."""
+        """Return the newest readable metadata file, or None."""
         found = (self.home / "metadata").glob("*.metadata.json")
         newest_first = sorted(found, key=lambda one: metadata_number(one.name), reverse=True)
         return next((path for path in newest_first if _read(path) is not None), None)
@@ -98,6 +100,6 @@ def _read(path: Path) -> _Metadata | None:
 
 
 def metadata_number(location: str) -> int:
-    """The number that a metadata file's name begins with; -1 where it begins with none."""
+    """Return the number at the beginning of a metadata file's name; -1 if there is none."""
     number = location.rpartition("/")[2].partition("-")[0]
     return int(number) if number.isdecimal() else -1

@@ -1,4 +1,4 @@
-"""The rows of data files, as they stand: without those that others have deleted since."""
+"""Read rows of data files, without those that others have deleted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyiceberg.catalog.noop import NoopCatalog
 from pyiceberg.io import FileIO
-from pyiceberg.io.pyarrow import _to_requested_schema, pyarrow_to_schema, schema_to_pyarrow  # reads by id
+from pyiceberg.io.pyarrow import _to_requested_schema, pyarrow_to_schema, schema_to_pyarrow  # to read by field id
 from pyiceberg.manifest import DataFile, DataFileContent
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table as IcebergTable
@@ -25,7 +25,7 @@ Positions = dict[str, npt.NDArray[np.int64]]
 
 
 class UnreadableDeletesError(Exception):
-    """The table holds deletes by value, which neither Athena nor ManyMetrics writes. The message says the cure."""
+    """The table has equality deletes, which neither Athena nor ManyMetrics writes. The message names the fix."""
 
 
 def read_files(
@@ -37,10 +37,10 @@ def read_files(
     without: Positions | None = None,
     every_column: bool = False,
 ) -> pa.Table:
-    """The rows of data files of this snapshot; a column that a file is older than is null.
+    """Read the rows of data files of this snapshot; columns newer than a file are null.
 
-    ``without``: rows that are left out in addition to those that are deleted. ``every_column``: also what a newer
-    processor or somebody else added to the table.
+    ``without``: rows to leave out in addition to deleted ones. ``every_column``: include columns that a newer processor
+    or others added to the table.
     """
     schema = _schema(table, columns)
     unknown = _unknown_fields(table, iceberg) if every_column else Schema()
@@ -56,12 +56,12 @@ def read_files(
 
 
 def read_file(table: Table, io: FileIO, location: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """All rows of one file, deleted ones too. Raises FileNotFoundError."""
+    """Read all rows of one file, including deleted ones. Raises FileNotFoundError."""
     return _read(io, location, _schema(table, columns))
 
 
 def _read(io: FileIO, location: str, schema: pa.Schema, unknown: Schema = Schema()) -> pa.Table:  # noqa: B008  # immutable
-    """``unknown``: fields that the contract doesn't know, which are found by their ids, whatever they were called."""
+    """Read a file. ``unknown``: fields outside the contract, matched by id, whatever their name in the file."""
     with open_parquet(io, location) as parquet:
         have = set(parquet.schema_arrow.names)
         rows = parquet.read(columns=[name for name in schema.names if name in have])
@@ -79,9 +79,9 @@ def _read(io: FileIO, location: str, schema: pa.Schema, unknown: Schema = Schema
 
 
 def _read_by_id(parquet: pq.ParquetFile, fields: Schema) -> pa.Table | None:
-    """Those of the fields that a file holds, as the table has them now: renamed, nested ones too, and promoted."""
+    """Read the fields that a file has, in the table's current form: renamed (nested fields too) and promoted."""
     in_file = parquet.schema_arrow
-    if not all(b"PARQUET:field_id" in (field.metadata or {}) for field in in_file):  # then by their names
+    if not all(b"PARQUET:field_id" in (field.metadata or {}) for field in in_file):  # else match by name
         in_file = pa.schema([field for field in in_file if field.name in fields.column_names])
     file_schema = pyarrow_to_schema(in_file, fields.name_mapping)
     held = file_schema.field_ids & fields.field_ids
@@ -97,13 +97,13 @@ def _read_by_id(parquet: pq.ParquetFile, fields: Schema) -> pa.Table | None:
 
 
 def deleted_positions(iceberg: IcebergTable) -> Positions:
-    """Raises UnreadableDeletesError."""
+    """Return the deleted positions by file. Raises UnreadableDeletesError."""
     found: dict[str, list[npt.NDArray[np.int64]]] = {}
     for manifest in delete_manifests(iceberg):
         for entry in manifest.fetch_manifest_entry(iceberg.io, discard_deleted=True):
             if entry.data_file.content != DataFileContent.POSITION_DELETES:
                 raise UnreadableDeletesError(
-                    f"{iceberg.name()[-1]} holds equality deletes: run `OPTIMIZE` on it in Athena, and try again"
+                    f"{iceberg.name()[-1]} has equality deletes: run `OPTIMIZE` on it in Athena, and try again"
                 )
             with open_parquet(iceberg.io, entry.data_file.file_path) as parquet:
                 deletes = parquet.read(columns=["file_path", "pos"])
@@ -116,7 +116,7 @@ def deleted_positions(iceberg: IcebergTable) -> Positions:
 
 
 def portable(iceberg: IcebergTable) -> IcebergTable:
-    """The same state of the table, to be sent to other processes: it can read and stage, and not commit."""
+    """Return the same state of the table for use in other processes: it can read and stage, but not commit."""
     return IcebergTable(
         iceberg.name(), iceberg.metadata, iceberg.metadata_location, iceberg.io, NoopCatalog("portable")
     )
@@ -128,7 +128,7 @@ def _unknown_fields(table: Table, iceberg: IcebergTable) -> Schema:
 
 
 def _nullable(fields: Schema) -> list[pa.Field]:
-    """As Arrow's fields; files that are older than a required one lack it."""
+    """Convert to nullable Arrow fields, since older files lack newer required columns."""
     return [field.with_nullable(True) for field in schema_to_pyarrow(fields)] if fields.fields else []  # noqa: FBT003  # Arrow's signature
 
 

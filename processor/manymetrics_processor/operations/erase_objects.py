@@ -1,7 +1,7 @@
-"""Take a person out of the objects next to the tables: the raw archive, and batches that were given up.
+"""Erase a person from the objects next to the tables: the raw archive, and batches that were given up.
 
-Their events are emptied where they stand, so that those after them keep their place: what is replayed later makes the
-same rows, and a dead letter with the reason `erased` for each of theirs.
+Their events are emptied in place, so that later events keep their positions: a later replay makes the same rows, and a
+dead letter with the reason `erased` for each erased event.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from manymetrics_processor.parallel import Spread
 
 @dataclass(slots=True)
 class ObjectsReceipt:
-    """The report of an erasure under one location. ``unreadable``: objects that may hold something of theirs."""
+    """The result of an erasure under one location. ``unreadable``: objects that may hold data of the person."""
 
     location: str
     objects: int = 0
@@ -42,7 +42,7 @@ class ObjectsReceipt:
 def erase_from_objects(
     io: FileIO, location: str, person: Person, spread: Spread = map, *, dry_run: bool = False
 ) -> ObjectsReceipt:
-    """Erase the person, whose ids are all named. A dry run only counts. Doing it twice changes nothing."""
+    """Erase the person, all of whose ids are given. A dry run only counts. Idempotent."""
     receipt = ObjectsReceipt(location)
     locations = [one for one, _ in list_files(io, location)]
     for one, erased in zip(locations, spread(partial(_erase_from, io, person, dry_run), locations), strict=True):
@@ -77,7 +77,7 @@ def _scrub_archived(data: bytes, person: Person) -> tuple[bytes, int]:
 
 
 def _scrub_batch(data: bytes, person: Person) -> tuple[bytes, int]:
-    """Scrub a batch as Lambda's failure destination keeps it."""
+    """Scrub a batch in the format of Lambda's failure destination."""
     body = msgspec.json.decode(data, type=dict[str, Any])
     payload = parse_payload(body)
     records = [stream_record(record) for record in payload["Records"]]
@@ -89,7 +89,7 @@ def _scrub_batch(data: bytes, person: Person) -> tuple[bytes, int]:
 
 
 def _scrub(records: Sequence[StreamRecord], person: Person) -> tuple[list[StreamRecord], int]:
-    """The records, in the same order, and how many events were emptied."""
+    """Return the records, in the same order, and the number of emptied events."""
     order = sorted(range(len(records)), key=lambda number: (records[number].shard, records[number].sequence))
     batch = decode(records, "")
     gone: dict[int, set[int]] = defaultdict(set)  # by record
@@ -105,5 +105,5 @@ def _scrub(records: Sequence[StreamRecord], person: Person) -> tuple[list[Stream
 def _without(data: bytes, positions: set[int]) -> bytes:
     try:
         return without(data, positions)
-    except UnreadableRecordError:  # its bytes hold one of their ids: it goes as a whole
+    except UnreadableRecordError:  # its bytes hold one of the ids: drop it completely
         return b""

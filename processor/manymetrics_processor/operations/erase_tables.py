@@ -1,10 +1,10 @@
-"""Take a person out of both tables, with their files: no snapshot or file of these keeps a row of theirs.
+"""Erase a person from both tables, including old snapshots and files.
 
-A person is a user_id, and the devices whose last user they are (as the view person_events says): rows without a
-user_id go with those. An id that names nobody (`undefined`, `null`) links nothing: many clients send it. Dead letters
-go where their bytes hold one of the ids as a JSON string, however it is escaped and whatever is wrong with them. Files
-that are no longer part of a table but too young to be removed (a commit may be under way, or a query) are counted in
-the receipt, where they hold such rows.
+A person is a user_id, and the devices whose last user they are (as in the view person_events), including those devices'
+rows without a user_id. An id that names nobody (`undefined`, `null`) links nothing: many clients send it. Dead letters
+are erased if their bytes hold one of the ids as a JSON string, however escaped, even if they are not valid JSON.
+Unreferenced files with such rows that are too young to be removed (a commit or query may use them) are counted in the
+receipt.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ from manymetrics_processor.lake.scan import portable, read_file, read_files
 from manymetrics_processor.parallel import Spread, in_groups
 
 _ATTEMPTS = 20
-_BYTES_AT_ONCE = 1_000_000_000  # are rewritten before they are committed: what is long in the making can't be
+_BYTES_AT_ONCE = 1_000_000_000  # rewritten per commit: larger rewrites take too long and lose their race
 
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Whom to erase. ``project_id`` None: in every project. ``linked``: devices, as project and anonymous id."""
+    """The person to erase. ``project_id`` None: in every project. ``linked``: devices, as project and anonymous id."""
 
     user_id: str | None = None
     anonymous_ids: frozenset[str] = frozenset()
@@ -60,24 +60,24 @@ class Person:
 
     @property
     def device_ids(self) -> list[str]:
-        """The anonymous ids that were named or found, sorted."""
+        """Return the anonymous ids that were given or found, sorted."""
         return sorted({*self.anonymous_ids, *(anonymous for _, anonymous in self.linked)})
 
     @property
     def caution(self) -> str:
-        """A warning to show before anything is erased; empty mostly."""
+        """A warning to show before the erasure; mostly empty."""
         named = sorted(one for one in {self.user_id, *self.anonymous_ids} if one is not None and is_placeholder(one))
         if not named:
             return ""
         who = ", ".join(map(repr, named))
-        return f"{who} names nobody: its events are of every client that sent it, and no device goes with it"
+        return f"{who} names nobody: events of every client that sent it will be erased, but no devices"
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """The report of an erasure from one table. Files are data files, before and after.
+    """The result of an erasure from one table. Files are data files, before and after.
 
-    ``files_left``: how many files that hold such rows are no longer part of the table, but too young to be removed.
+    ``files_left``: the number of unreferenced files with such rows that are too young to be removed.
     """
 
     table: str
@@ -92,7 +92,7 @@ class Receipt:
 
 
 def with_linked_ids(lake: Lake, person: Person, spread: Spread = map) -> Person:
-    """The person with the devices whose last user they are."""
+    """Return the person with the devices whose last user they are."""
     if person.user_id is None:
         return person
     iceberg = lake.load(EVENTS)
@@ -150,17 +150,17 @@ def _device_users(rows: pa.Table) -> Iterator[tuple[Device, LastUser]]:
 
 
 def erase(lake: Lake, person: Person, spread: Spread = map, *, orphan_age_s: float = ORPHAN_AGE_S) -> list[Receipt]:
-    """Erase the person, whose ids are all named. Raises ConflictError where others kept rewriting the same files.
+    """Erase the person, all of whose ids are given. Raises ConflictError if others kept rewriting the same files.
 
-    ``orphan_age_s``: younger files may be of a commit that is under way. Events go last: they alone tell which devices
-    are the person's, should it break off and be run again.
+    ``orphan_age_s``: younger files may belong to a commit in progress. Events are erased last: only they link the
+    devices to the person, should the erasure be interrupted and run again.
     """
     letters = _erase_from(lake, DEAD_LETTERS, person, spread, orphan_age_s)
     return [_erase_from(lake, EVENTS, person, spread, orphan_age_s), letters]
 
 
 def count(lake: Lake, person: Person, spread: Spread = map) -> dict[str, int]:
-    """For each table, how many rows `erase` would take."""
+    """Return per table how many rows `erase` would remove."""
     counts = {}
     for table in TABLES:
         iceberg = lake.load(table)
@@ -177,7 +177,7 @@ def _erase_from(lake: Lake, table: Table, person: Person, spread: Spread, orphan
     rows_before, files_before = sum(file.record_count for file in files), len(files)
     erased, rewritten = _rewrite_without(lake, table, person, spread)
     expired = deleted = 0
-    while len(lake.load(table).metadata.snapshots) > 1:  # a commit in between makes another
+    while len(lake.load(table).metadata.snapshots) > 1:  # a concurrent commit adds another
         more, dead = expire_snapshots(lake, table, keep=1)
         delete_files(lake.io, dead)
         expired, deleted = expired + more, deleted + len(dead)
@@ -199,7 +199,7 @@ def _may_hold(table: Table, io: FileIO, person: Person, location: str, *, if_gon
 
 
 def _rewrite_without(lake: Lake, table: Table, person: Person, spread: Spread) -> tuple[int, int]:
-    """Returns how many rows are gone, and how many files were rewritten."""
+    """Rewrite files without the person's rows; returns the numbers of rows removed and of files rewritten."""
     erased = rewritten = 0
     clean: set[str] = set()
     for _ in range(_ATTEMPTS):
@@ -221,12 +221,12 @@ def _rewrite_without(lake: Lake, table: Table, person: Person, spread: Spread) -
 
 
 def _holds(table: Table, io: FileIO, person: Person, file: DataFile) -> bool:
-    """Whether a file holds anything of theirs, and be it in rows that others have deleted; or is gone."""
+    """Return whether a file holds rows of the person, including deleted ones, or is missing."""
     return _may_hold(table, io, person, file.file_path, if_gone=True)
 
 
 def _without(table: Table, iceberg: IcebergTable, person: Person, file: DataFile) -> Rewritten | None:
-    """None where somebody merged the file meanwhile, and it is removed: its rows are elsewhere by now."""
+    """Rewrite one file; None if it was merged and removed meanwhile: its rows are in another file now."""
 
     def kept(rows: pa.Table) -> pa.Table:
         return rows.filter(pa.array(~is_theirs(table, rows, person)))
@@ -243,7 +243,7 @@ def _columns(table: Table) -> list[str]:
 
 
 def is_theirs(table: Table, rows: pa.Table, person: Person) -> npt.NDArray[np.bool_]:
-    """Which rows of a table go with the person. Shape (rows,)."""
+    """Return which rows of a table belong to the person. Shape (rows,)."""
     if table == DEAD_LETTERS:
         return _letters(rows, person)
     theirs = _events(rows, person)
@@ -272,7 +272,7 @@ _SHORT_ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
 
 def _letters(rows: pa.Table, person: Person) -> npt.NDArray[np.bool_]:
-    """A letter of no project may be anybody's, so it goes with any."""
+    """Return which dead letters to erase. A letter without a project may belong to any, so it matches every project."""
     ids: dict[str | None, frozenset[str]] = {}
     found = []
     for letter in rows.select(_columns(DEAD_LETTERS)).to_pylist():
@@ -288,7 +288,7 @@ def _ids_in(project: str | None, person: Person) -> frozenset[str]:
         return frozenset()
     linked = {anonymous for other, anonymous in person.linked if project in {None, other}}
     own = {person.user_id} if person.user_id is not None else set()
-    return frozenset({*own, *person.anonymous_ids, *linked} - {""})  # an empty text is in anybody's letter
+    return frozenset({*own, *person.anonymous_ids, *linked} - {""})  # every letter contains an empty string
 
 
 def _mentions(letter: dict[str, Any], ids: frozenset[str]) -> bool:
@@ -301,7 +301,7 @@ def _mentions(letter: dict[str, Any], ids: frozenset[str]) -> bool:
 
 
 def _texts(letter: dict[str, Any]) -> Iterator[str]:
-    """The letter's own bytes, and those of its batch's envelope."""
+    """Return the letter's own bytes, and those of its batch's envelope."""
     raw = letter["raw"]
     if raw is not None:
         yield base64.b64decode(raw).decode(errors="replace") if letter["raw_encoding"] == "base64" else raw
@@ -309,12 +309,12 @@ def _texts(letter: dict[str, Any]) -> Iterator[str]:
     for name in ("context", "integrations"):
         if stamp.get(name):
             yield base64.b64decode(stamp[name]).decode(errors="replace")
-    if stamp.get("anonymous_id"):  # as a member, so that a number is found as it is in an event
+    if stamp.get("anonymous_id"):  # as a member, so that a number is matched as in an event
         yield f'"anonymousId":{base64.b64decode(stamp["anonymous_id"]).decode(errors="replace")}'
 
 
 def _escaped(text: str) -> str:
-    """The one spelling that ``_unescaped`` leaves: only the quote and the backslash are escaped."""
+    """Escape as ``_unescaped`` does: only the quote and the backslash are escaped."""
     return text.replace("\\", "\\\\").replace('"', '\\"')
 
 
@@ -323,7 +323,7 @@ def _unescaped(match: re.Match[str]) -> str:
     if high:
         return (bytes.fromhex(high) + bytes.fromhex(low)).decode("utf-16-be")
     if one and "d800" <= one.lower() <= "dfff":
-        return f"\\\\u{one}"  # a lone surrogate: an id keeps it as its escape text
+        return f"\\\\u{one}"  # a lone surrogate: ids keep it as the text of its escape
     return _escaped(chr(int(one, 16)) if one else _SHORT_ESCAPES.get(short, short))
 
 

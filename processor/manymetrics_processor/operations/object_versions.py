@@ -1,4 +1,4 @@
-"""Older versions of objects, in a bucket that keeps them: an erasure must take those too."""
+"""Delete older versions of objects in a versioned bucket, as part of an erasure."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from manymetrics_processor.lake.glue_catalog import delete_objects, find_endpoin
 
 
 def purge_versions(location: str, environ: Mapping[str, str]) -> int:
-    """Delete what is below a location (``s3://bucket/prefix``) and not its object's newest version.
+    """Delete all noncurrent object versions below a location (``s3://bucket/prefix``).
 
-    Returns how many versions and delete markers went; 0 where the bucket keeps none. Raises ClientError, and OSError
-    for what S3 did not delete.
+    Returns the number of versions and delete markers deleted; 0 for an unversioned bucket. Raises ClientError, and
+    OSError if S3 did not delete some.
     """
     parts = urlsplit(location)
     s3 = boto3.client(

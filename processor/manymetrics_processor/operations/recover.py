@@ -1,8 +1,8 @@
-"""Bring the catalogue of one machine to the newest state that the tables' files have.
+"""Restore the catalog of one machine to the newest state of the tables' files.
 
-`recover` does so when it is asked, and looks at every file; ``adopt_newer`` at a start, for the one commit that may
-have written its metadata and ended before the catalogue named it. What the stream holds past that state is committed by
-the next start of the server.
+`recover` does so on request, and checks every file; ``adopt_newer`` at startup, for the one commit that may have
+written its metadata without updating the catalog. Records in the stream past that state are committed at the server's
+next start.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from manymetrics_processor.lake.rollback import SET_ASIDE, TableFiles, metadata_
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """The result for one table: its metadata file before and after, None for none, and the rows that it has then.
+    """The result for one table: its metadata file before and after (None for none), and its rows afterwards.
 
-    ``rows_of_newest``: of the newest state that can be read; None where its files don't tell. ``bad_files``: the files
-    of newer states that are missing or damaged, or of this one where none is whole. ``set_aside``: the metadata files
-    of newer states, which are renamed.
+    ``rows_of_newest``: of the newest readable state; None if its files don't tell. ``bad_files``: the missing or
+    damaged files of newer states, or of this one if no state is complete. ``set_aside``: the metadata files of newer
+    states, which are renamed.
     """
 
     table: str
@@ -41,17 +41,17 @@ class Recovered:
 
     @property
     def gives_up_rows(self) -> bool:
-        """Whether rows are no longer there that a newer state had, or can't be read."""
+        """Return whether rows of a newer state are lost, or can't be read."""
         return not self.is_whole or (self.rows_of_newest or 0) > self.rows
 
 
 def recover(
     catalog: SqlCatalog, seen: Mapping[str, Version] | None = None, *, dry_run: bool = False
 ) -> tuple[list[Recovered], dict[str, StaticTable]]:
-    """Register the newest state of each table whose files are all there, and set newer ones aside.
+    """Register the newest complete state of each table, and set newer ones aside.
 
-    Where no state is whole, the newest that can be read. ``seen``: which states the stream was committed to, by table.
-    Also returns those states, by table. Raises ForeignTableError.
+    If no state is complete, registers the newest readable one. ``seen``: the states the stream was committed to, by
+    table. Also returns the registered states, by table. Raises ForeignTableError.
     """
     lake, report, states = Lake(catalog), list[Recovered](), dict[str, StaticTable]()
     for table in TABLES:
@@ -77,7 +77,7 @@ def recover(
                     path = _path(lake, location)
                     path.rename(path.with_name(path.name.removesuffix(".metadata.json") + SET_ASIDE))
         elif not newer and row is not None and not dry_run:
-            catalog.drop_table((lake.database, table.name))  # nothing is left of it: the next start makes a new one
+            catalog.drop_table((lake.database, table.name))  # nothing is left of it: the next start creates a new one
         report.append(
             Recovered(
                 table=table.name,
@@ -94,12 +94,12 @@ def recover(
 
 
 def adopt_newer(catalog: SqlCatalog, home: Path, tables: Iterable[Table] = TABLES) -> None:
-    """Make the catalogue name what a commit wrote on top of what it names, where all of that is there.
+    """Point the catalog at the metadata that a commit wrote on top of its current state, if all its files exist.
 
-    The files of a commit are on the disk before the catalogue names it. Where it doesn't, the process ended in between,
-    or both databases were put back by one commit. To take that commit for done is right either way: its books say what
-    it holds. Only for who holds the committer's lock, before anything is taken into the stream. ``home``: the folder of
-    the tables.
+    A commit's files are on the disk before the catalog references it. If the catalog doesn't, the process exited in
+    between, or both databases were restored from one commit earlier. Adopting the commit is right in both cases, since
+    its books tell what it holds. Call it only with the committer's lock held, before the stream accepts records.
+    ``home``: the folder of the tables.
     """
     lake = Lake(catalog)
     for table in tables:
@@ -115,13 +115,13 @@ def adopt_newer(catalog: SqlCatalog, home: Path, tables: Iterable[Table] = TABLE
 
 
 def _bad_files(state: StaticTable) -> list[str]:
-    """The files of a state's current snapshot that are missing, or not as they were written."""
+    """Return the files of a state's current snapshot that are missing or have changed."""
     snapshot = state.current_snapshot()
     if snapshot is None:
         return []
     try:
         manifests = snapshot.manifests(state.io)
-    except Exception:  # noqa: BLE001  # whatever a damaged file makes of its reader
+    except Exception:  # noqa: BLE001  # a damaged file may raise anything in its reader
         return [snapshot.manifest_list]
     bad = []
     for manifest in manifests:
@@ -143,13 +143,13 @@ def _rows(state: StaticTable | None) -> int | None:
         return 0
     try:
         return sum(file.record_count for file in live_files(state))
-    except Exception:  # noqa: BLE001  # whatever a damaged file makes of its reader
+    except Exception:  # noqa: BLE001  # a damaged file may raise anything in its reader
         total = snapshot.summary.additional_properties.get("total-records") if snapshot.summary else None
         return int(total) if total is not None else None
 
 
 def _newer(lake: Lake, table: Table, chosen: StaticTable | None) -> tuple[list[str], list[str]]:
-    """The metadata files with a higher number than that of ``chosen``, and which of them can't be read."""
+    """Return the metadata files with a higher number than that of ``chosen``, and the unreadable ones among them."""
     number = metadata_number(chosen.metadata_location) if chosen is not None else -1
     found = [one for one, _ in list_files(lake.io, f"{lake.home(table)}/metadata") if one.endswith(".metadata.json")]
     newer = sorted(one for one in found if metadata_number(one) > number)
@@ -161,7 +161,7 @@ def _path(lake: Lake, location: str) -> Path:
 
 
 def _row(catalog: SqlCatalog, database: str, name: str) -> tuple[str, str | None] | None:
-    """Where the catalogue has a table, and had it one commit before, whether or not that can be read."""
+    """Return a table's current and previous metadata location in the catalog, even if they can't be read."""
     query = text(
         "select metadata_location, previous_metadata_location from iceberg_tables "
         "where catalog_name = :catalog and table_namespace = :database and table_name = :name"
@@ -173,7 +173,7 @@ def _row(catalog: SqlCatalog, database: str, name: str) -> tuple[str, str | None
 
 
 def _point(catalog: SqlCatalog, name: tuple[str, str], was_at: str | None, is_at: str) -> None:
-    """Make the catalogue name another state of a table, in one step; not where somebody has moved it meanwhile."""
+    """Point the catalog at another state of a table, atomically, unless it has changed meanwhile."""
     if is_at == was_at:
         return
     if was_at is None:

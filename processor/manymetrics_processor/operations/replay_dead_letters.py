@@ -1,9 +1,9 @@
-"""Send dead letters again, after a fix. Doing it twice changes nothing.
+"""Replay dead letters after a fix. Idempotent.
 
-A replayed event keeps its first place in the stream, its received_at and all that the API knew of its request, so its
-row is the one it would have had at first; where it has no message_id, the id is made from that place. The dedup
-window is that of its own day, so a second replay finds the first. Rows go first, then the mark `replayed` in
-dead_letters: the next replay repairs a crash in between.
+A replayed event keeps its original position in the stream, its received_at and its request's data, so it gets the row
+that it would have had; if it has no message_id, the id derives from that position. The dedup window is that of its own
+day, so a second replay finds the first. Rows are committed first, then the mark `replayed` in dead_letters: after a
+crash in between, the next replay completes it.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ Letter = dict[str, Any]
 
 @dataclass(slots=True)
 class Report:
-    """Result of replaying the dead letters that were chosen."""
+    """Result of replaying the chosen dead letters."""
 
     stored: int = 0
     duplicate: int = 0
     still_refused: dict[str, int] = field(default_factory=dict)  # by reason
-    not_whole: int = 0  # too large to have been kept whole
+    not_whole: int = 0  # too large to have been stored completely
 
 
 def replay(
     lake: Lake, window: Window, chosen: Callable[[Letter], bool] = lambda _letter: True, *, dry_run: bool = False
 ) -> Report:
-    """Send again what is chosen and was not sent again before. A dry run only counts what would be sent as stored.
+    """Replay the chosen letters that were not replayed before. A dry run counts them as stored, without storing.
 
-    ``chosen`` is asked about every row of dead_letters, also about marks (stage ``replayed``) and what they mark.
+    ``chosen`` is called for every row of dead_letters, including marks (stage ``replayed``) and marked letters.
     """
     report = Report()
     for letters in _in_parts(lake, chosen, report):
@@ -75,13 +75,13 @@ def replay(
 
 
 def _send(lake: Lake, window: Window, good: list[tuple[Entry, Letter]], report: Report) -> None:
-    """Commit what can be stored. By halves, where something can't."""
+    """Commit what can be stored; bisects if something can't."""
     try:
         _commit(lake, window, good, report)
     except Exception as error:
         if is_retryable(error):
             raise
-        log.warning("a commit failed: looking for letters that cause it", exc_info=error)
+        log.warning("a commit failed; searching for the letters that cause it", exc_info=error)
         if len(good) == 1:
             unstorable = Reason.UNSTORABLE.value
             report.still_refused[unstorable] = report.still_refused.get(unstorable, 0) + 1
@@ -94,7 +94,7 @@ def _send(lake: Lake, window: Window, good: list[tuple[Entry, Letter]], report: 
 def _commit(lake: Lake, window: Window, good: list[tuple[Entry, Letter]], report: Report) -> None:
     entries: list[Entry] = [(row, 0, at, digest) for at, ((row, _, _, digest), _) in enumerate(good)]
     marks = None
-    while marks is None:  # None: another replay took this number, so nothing of ours was committed
+    while marks is None:  # None: another replay took this number, so nothing was committed here
         sequence = current_books(lake.load(EVENTS), STREAM).watermark(SHARD) + 1
         batch = make_batch(STREAM, [(SHARD, sequence)], [STORED * len(good)], entries, [])
         marks = commit(batch, lake, window).outcomes[0]
@@ -117,7 +117,7 @@ def _read_letter(letter: Letter) -> Row | Rejected:
 
 
 def _mark(letter: Letter) -> Row:
-    """The letter again, with the stage `replayed` and without its bytes: those stand in the first one."""
+    """Make the mark: the letter with the stage `replayed`, without its bytes, which the original has."""
     return tuple({**letter, "stage": STAGE, "raw": None, "stamp": None, "replayable": 0}[name] for name in _COLUMNS)
 
 
@@ -148,7 +148,7 @@ def _with_micros(letter: Letter) -> Letter:
 
 
 class _StampFields(msgspec.Struct):
-    """A stamp as a dead letter keeps it: JSON, with its byte strings in base64."""
+    """A stamp as stored in a dead letter: JSON, with its byte strings in base64."""
 
     received_at: int
     request_id: str

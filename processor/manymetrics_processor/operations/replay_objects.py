@@ -1,8 +1,8 @@
-"""Bring back from S3 what the tables don't have: batches that were given up, and the raw archive.
+"""Replay from S3 what the tables lack: batches that were given up, and the raw archive.
 
-A batch that was given up lies behind its shard's watermark, so it is committed under a source of its own, with a
-watermark for each object: replaying one twice changes nothing. The archive is delivered again as it was, under its
-stream's own watermark: what the tables have is passed over, and a table that was lost is made again.
+A batch that was given up lies behind its shard's watermark, so it is committed under a separate source, with a
+watermark per object: replaying one twice changes nothing. The archive is redelivered unchanged, under its stream's
+watermark: records that the tables have are skipped, and a lost table is restored.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SPAN = re.compile(r"-(\d+)-\d+" + re.escape(raw_archive.SUFFIX) + "$")
 
 
 class NoObjectsError(Exception):
-    """There is nothing at a location. The message names it."""
+    """There are no objects at a location. The message names it."""
 
 
 @dataclass(slots=True)
@@ -51,7 +51,7 @@ def replay_objects(
     stream_of: Callable[[str], str],
     on_object: Callable[[str], None] = lambda _location: None,
 ) -> Report:
-    """Replay one object, or all under a prefix. ``stream_of`` names a stream with its incarnation, by its ARN.
+    """Replay one object, or all under a prefix. ``stream_of`` returns a stream's name with its incarnation, by ARN.
 
     Raises NoObjectsError.
     """
@@ -74,7 +74,7 @@ def _replay(
     lake: Lake, window: Window, stream: str, records: list[StreamRecord], source: str | None, report: Report
 ) -> None:
     def decode_as_replay(of: Sequence[StreamRecord], _stream: str, **options: Any) -> Batch:  # noqa: ANN401  # decode's
-        """Under the object's own source; its rows keep the place that they had in their stream."""
+        """Decode under the object's source; rows keep their position in the original stream."""
         batch = decode(of, stream, **options)
         return replace(batch, stream=SOURCE, keys=[(f"{source}/{shard}", at) for shard, at in batch.keys])
 
@@ -90,7 +90,7 @@ def _replay(
 
 
 def _objects(lake: Lake, location: str) -> list[str]:
-    """In the order in which their records were in their shards, as far as they are of the archive."""
+    """Yield the objects; those of the archive in the order of their records in the shards."""
     found = [one for one, _ in list_files(lake.io, location)] or [location]
     if found == [location] and stored_file(lake.io, location) is None:
         raise NoObjectsError(f"there is nothing to replay at {location}")
@@ -100,9 +100,9 @@ def _objects(lake: Lake, location: str) -> list[str]:
 def _batches(
     lake: Lake, location: str, stream_of: Callable[[str], str]
 ) -> tuple[str | None, Iterator[tuple[str, list[StreamRecord]]]]:
-    """The source that an object is to be committed under, None for its own stream, and its records by stream."""
+    """Return the source to commit an object under (None for its own stream), and its records by stream."""
     if location.endswith(raw_archive.SUFFIX):
-        return None, iter(list(raw_archive.read(lake.io, location)))  # now, so that what is damaged is known at once
+        return None, iter(list(raw_archive.read(lake.io, location)))  # now, so that damage is detected at once
     body = msgspec.json.decode(read_bytes(lake.io, location), type=dict[str, Any])
     records = parse_payload(body)["Records"]
     stream = stream_of(body["KinesisBatchInfo"]["streamArn"])

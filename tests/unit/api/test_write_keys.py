@@ -148,7 +148,7 @@ def test_a_key_that_was_not_sent_is_told_from_one_that_is_not_live(api: Api, bod
     ]
 
     assert {reply.json()["message"].partition(":")[0] for reply in missing} == {"no write key was sent"}
-    assert "not one of this server's live keys" in revoked.json()["message"]
+    assert "the write key is unknown or revoked" in revoked.json()["message"]
     assert unknown == [revoked] * 4
     assert {error_of(reply) for reply in (*missing, revoked)} == {(401, "invalid_write_key")}
 

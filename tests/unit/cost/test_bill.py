@@ -56,7 +56,7 @@ def test_ten_million_events_by_hand() -> None:
             # ceil(1.5 x 2 + 5) = 8 ms x 500,000 = 4,000 s; 365 starts of 15 ms = 5.475 s; 5 ms x 50,000 = 250 s; x 2 GB
             # = 8,510.95 GB-s.
             "API function": 0.11 + 8_510.95 * 1.33334e-5,  # requests: 550,000 x $0.2/M
-            "answers to the internet": 500_000 * 400 / 2**30 * 0.09,
+            "data out to the internet": 500_000 * 400 / 2**30 * 0.09,
             "Kinesis": 10.95 + 0.007,  # 730 x $0.015; 500,000 units x $0.014/M
             # 64 + 141.55 x 0.004 = 64.57 ms. ceil(1.5 x 64.57 + 500) = 597 ms x 8,760 = 5,229.72 s; 365 starts of 1.5 s
             # = 547.5 s; x 2 GB = 11,554.44 GB-s.
@@ -70,7 +70,7 @@ def test_ten_million_events_by_hand() -> None:
             # Two reads by the commit, one to merge, 20 to expire; a run's 50, a look's 400. 12 commits an hour: 50
             # expire at once each 4.17 hours, 175.2 times, always in a new process, which reads 100 of 5 reads.
             "S3 requests": 8_760 * 4 * 5e-6 + (8_760 * 23 + 175.2 * 500 + 760.4166667 * 50 + 30.4166667 * 400) * 0.4e-6,
-            "Glue catalogue": 8_760 * 5 * 1e-6,
+            "Glue catalog": 8_760 * 5 * 1e-6,
             "ECR": 0.16,  # 2 images of 0.8 GB x $0.10
             "CloudWatch logs": 8_760 * 1_000 / 2**30 * 0.5,
             "CloudWatch metrics": 0.6,  # 2 x $0.30

@@ -100,7 +100,7 @@ def test_the_figures_of_a_bench_go_before_the_shipped_ones(tmp_path: Path) -> No
     assert (spark.warm_cpu_ms, spark.warm_wall_ms) == ((7e3, 8e3, 9e3), (8e3, 9e3, 10e3))
     assert spark.s3_writes == read_measured().engines["spark"].s3_writes
     assert "commit abc" in measured.name
-    assert "not in it" in measured.name
+    assert "missing there" in measured.name
 
 
 def bench_file(folder: Path, *parts: Part) -> Path:

@@ -1,16 +1,15 @@
-"""Rows -> data files -> commit, by Iceberg's Java library in Spark's own JVM.
+"""The Spark engine: write rows to data files and commit them, with Iceberg's Java library in Spark's JVM.
 
-``stage`` writes with Iceberg's Spark writer and commits nothing: the way that Iceberg's own rewrite takes.
+``stage`` writes with Iceberg's Spark writer without committing, as Iceberg's own rewrite does.
 
-``append`` is a compare-and-swap. Iceberg's Java transactions move a losing append onto the new head and commit it, and
-their validations don't see a commit that adds no file, though it moves the books. So the new metadata is built here, on
-the very metadata that the caller looked at, and given to ``TableOperations.commit``, which Glue takes only where the
-table's metadata location and version are still those. Nothing is ever rebased.
+``append`` is a compare-and-swap. Iceberg's Java transactions rebase a losing append onto the new head, and their
+validations miss commits without files, although those move the books. So the new metadata is built here, on exactly the
+metadata that the caller has read, and passed to ``TableOperations.commit``, which Glue accepts only if the table's
+metadata location and version are unchanged. Nothing is ever rebased.
 
-An answer that was lost, or that says neither yes nor no, is a CommitStateUnknownError. Nothing that a
-commit wrote is deleted then: the session's catalogue deletes no file (``s3.delete-enabled``), since Iceberg takes some
-of those answers for a failure and would delete the metadata of a table that has it. What is old is deleted here, after
-a commit that is known to have landed.
+A lost or inconclusive response raises CommitStateUnknownError. The commit's files are not deleted then: the session's
+catalog never deletes files (``s3.delete-enabled``), since Iceberg treats some of those responses as failures and would
+delete the metadata that the table uses. Old metadata is deleted here, after a commit that is known to have landed.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ _MAX_LOADS = 5
 _CONFLICT = "org.apache.iceberg.exceptions.CommitFailedException"
 _NOT_FOUND = "org.apache.iceberg.exceptions.NotFoundException"
 _MOST_CAUSES = 20
-# What the machine, the network or AWS says. Spark wraps a task's error in its own, with the cause inside.
+# Errors of the machine, the network or AWS. Spark wraps a task's error in its own, with the original as cause.
 _OF_STORAGE = (
     "java.io.",
     "java.net.",
@@ -54,27 +53,27 @@ _REFUSED = ("org.apache.iceberg.exceptions.ForbiddenException", "org.apache.iceb
 
 
 class EngineLostError(RetryableError):
-    """The JVM is gone, and a commit may have landed. End this process; a new one finds out by the watermark."""
+    """The JVM is gone, and a commit may have landed. Exit this process; a new one finds out by the watermark."""
 
 
 class JavaStorageError(RetryableError, OSError):
-    """Spark or Iceberg can't reach or use what it writes to. Nothing was committed."""
+    """Spark or Iceberg can't access the storage. Nothing was committed."""
 
 
 class SparkEngine:
-    """Stages and appends through a session of ``spark_session.start_session``. For one thread.
+    """Stages and appends through a session of ``session.start_session``. Not thread-safe.
 
-    ``start`` makes the session when a first batch needs it: that takes seconds and a JVM, and Lambda ends an init after
-    ten seconds and begins another. Creating and maintaining tables needs none.
+    ``start`` creates the session when the first batch needs it: that takes seconds, and Lambda aborts and repeats an
+    init after ten. Creating and maintaining tables needs no session.
     """
 
     def __init__(self, start: Callable[[], SparkSession]) -> None:
         self._start = start
-        self._handles: dict[str, tuple[str, Any]] = {}  # by table: at which metadata, and Iceberg's Java table
+        self._handles: dict[str, tuple[str, Any]] = {}  # by table: metadata location, and Iceberg's Java table
         self._deleting_io: Any = None
 
     def is_alive(self) -> bool:
-        """Like ``Engine.is_alive``; it waits for a JVM that is about to end."""
+        """Like ``Engine.is_alive``; waits for a JVM that is about to exit."""
         return "_session" not in vars(self) or is_running(self._session)
 
     @cached_property
@@ -82,8 +81,8 @@ class SparkEngine:
         return self._start()
 
     @cached_property
-    def _jvm(self) -> Any:  # noqa: ANN401  # Java's, here and below
-        return self._session._jvm  # noqa: SLF001  # pyspark's only way to Java
+    def _jvm(self) -> Any:  # noqa: ANN401  # a Java object, here and below
+        return self._session._jvm  # noqa: SLF001  # pyspark's only access to Java
 
     @cached_property
     def _catalog(self) -> Any:  # noqa: ANN401
@@ -95,9 +94,9 @@ class SparkEngine:
         return _table_cache(self._session)
 
     def stage(self, table: Table, iceberg: IcebergTable, rows: Rows) -> Sequence[Any]:
-        """Write the rows to new files, one a day, in the order they have; nothing refers to them yet.
+        """Write the rows, in their order, to new files, one per day, which are not yet part of the table.
 
-        Raises JavaStorageError, EngineLostError, and Py4JJavaError for what may be the rows' own.
+        Raises JavaStorageError, EngineLostError, and Py4JJavaError for errors that the rows may have caused.
         """
         if not len(rows.day):
             return []
@@ -105,7 +104,7 @@ class SparkEngine:
             return self._stage(table, iceberg, rows)
 
     def try_out(self, table: Table, iceberg: IcebergTable, rows: Rows) -> None:
-        """Like ``Engine.try_out``; the manifests that it writes stay until they are removed as orphans."""
+        """Like ``Engine.try_out``; the manifests it writes remain until they are removed as orphans."""
         files: Sequence[Any] = []
         try:
             files = self.stage(table, iceberg, rows)
@@ -135,10 +134,10 @@ class SparkEngine:
         summary: Mapping[str, str],
         properties: Mapping[str, str],
     ) -> int:
-        """Commit on the very state that ``iceberg`` shows, with files or none. Returns the new snapshot's id.
+        """Commit files (or none) on the exact state of ``iceberg``. Returns the new snapshot's id.
 
-        Raises CommitNotConfirmedError; EngineLostError where the JVM is gone; and as ``stage`` for what fails before
-        the commit is asked for.
+        Raises CommitNotConfirmedError; EngineLostError if the JVM is gone; and as ``stage`` for failures before the
+        commit request.
         """
         with _java_errors(CommitStateUnknownError):
             handle = self._handle(table, iceberg)
@@ -159,8 +158,8 @@ class SparkEngine:
             return int(snapshot.snapshotId())
 
     def _applied(self, handle: Any, files: Sequence[Any], summary: Mapping[str, str]) -> Any:  # noqa: ANN401  # Java's
-        """The snapshot to commit. Looks at the catalogue again, and writes the manifests on what it finds."""
-        update = handle.newAppend()  # as the table says, it merges small manifests
+        """Make the snapshot to commit. Reloads the table from the catalog, and writes the manifests on that state."""
+        update = handle.newAppend()  # merges small manifests, by the table's properties
         for file in files:
             update.appendFile(file)
         for key, value in summary.items():
@@ -168,7 +167,7 @@ class SparkEngine:
         return update.apply()
 
     def _remove_old_metadata(self, handle: Any, base: Any, metadata: Any) -> None:  # noqa: ANN401  # Java's
-        """Remove old metadata as ``write.metadata.delete-after-commit.enabled`` says; what can't be deleted is left."""
+        """Remove old metadata as ``write.metadata.delete-after-commit.enabled`` would; ignores failures."""
         io, catalog_util = handle.io(), self._jvm.org.apache.iceberg.CatalogUtil
         properties = self._jvm.java.util.HashMap(io.properties())
         properties.put("s3.delete-enabled", "true")
@@ -178,7 +177,7 @@ class SparkEngine:
             catalog_util.deleteRemovedMetadataFiles(self._deleting_io, base, metadata)
 
     def _handle(self, table: Table, iceberg: IcebergTable) -> Any:  # noqa: ANN401  # Java's
-        """Iceberg's Java table: the one at hand if it is of the state that ``iceberg`` shows, else a new one."""
+        """Return Iceberg's Java table: the cached one if it has the state of ``iceberg``, else a new one."""
         location, handle = self._handles.get(table.name, ("", None))
         if location != iceberg.metadata_location:
             handle = self._load(iceberg)
@@ -187,7 +186,7 @@ class SparkEngine:
         return handle
 
     def _load(self, iceberg: IcebergTable) -> Any:  # noqa: ANN401  # Java's
-        """A table keeps five old metadata files: others may commit more between the look at Glue and that at S3."""
+        """Load the table; retry if more than five commits, whose metadata is kept, happen between Glue and S3."""
         identifier = self._jvm.org.apache.iceberg.catalog.TableIdentifier.parse(".".join(iceberg.name()))
         for _ in range(_MAX_LOADS - 1):
             try:
@@ -210,11 +209,11 @@ class SparkEngine:
 
 
 def _table_cache(session: SparkSession) -> Any:  # noqa: ANN401  # Java's
-    """``SparkTableCache.get()``, asked for by its signature.
+    """Call the static ``SparkTableCache.get()``, found by its signature.
 
-    There is an instance's ``get`` too, and py4j takes the first of that name: which it is differs with a class archive.
+    There is also an instance method ``get``, and py4j takes the first by that name, which depends on the class archive.
     """
-    gateway: Any = session.sparkContext._gateway  # noqa: SLF001  # pyspark's only way to Java
+    gateway: Any = session.sparkContext._gateway  # noqa: SLF001  # pyspark's only access to Java
     lang = gateway.jvm.java.lang
     kind = lang.Class.forName("org.apache.iceberg.spark.SparkTableCache")
     return kind.getMethod("get", gateway.new_array(lang.Class, 0)).invoke(None, gateway.new_array(lang.Object, 0))
@@ -222,9 +221,9 @@ def _table_cache(session: SparkSession) -> Any:  # noqa: ANN401  # Java's
 
 @contextlib.contextmanager
 def _java_errors(storage: type[RetryableError], *, may_have_landed: bool = False) -> Iterator[None]:
-    """Turn what Java says into what ``stage`` and ``append`` raise: ``storage`` for what the machine or AWS says.
+    """Convert Java's exceptions to those of ``stage`` and ``append``: ``storage`` for errors of the machine or AWS.
 
-    Of a commit that was asked for, only a refusal is known not to have landed.
+    After a commit request, only a rejection proves that the commit did not land.
     """
     try:
         yield
@@ -242,7 +241,7 @@ def _java_errors(storage: type[RetryableError], *, may_have_landed: bool = False
 
 
 def _java_classes(error: Py4JJavaError) -> list[str]:
-    """The class names of the exception and its causes, outermost first."""
+    """Return the class names of the exception and its causes, outermost first."""
     classes: list[str] = []
     exception = error.java_exception
     while exception is not None and len(classes) < _MOST_CAUSES:
@@ -253,4 +252,4 @@ def _java_classes(error: Py4JJavaError) -> list[str]:
 
 def _check_is(metadata: Any, iceberg: IcebergTable) -> None:  # noqa: ANN401  # Java's
     if metadata.metadataFileLocation() != iceberg.metadata_location:
-        raise ConflictError("somebody else committed first")
+        raise ConflictError("another process committed first")

@@ -1,10 +1,10 @@
-"""A JVM of our own with a Spark session in it, started once a process.
+"""Start a JVM with a Spark session, once per process.
 
     python -- py4j, 127.0.0.1 --> java: Spark (driver and executor in one), Iceberg, the AWS SDK
 
-The JVM is started without ``spark-submit``: that would start a second one to put together the command line. It ends
-when this process does, since it holds the other end of its input. It writes only below the temp folder, binds only
-127.0.0.1, and logs only errors, to stderr.
+The JVM is started without ``spark-submit``, which would start a second one to build the command line. It exits with
+this process, which holds the other end of its stdin. It writes only below the temporary folder, binds only 127.0.0.1,
+and logs only errors, to stderr.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from pyspark.sql import SparkSession
 
 CATALOG = "lake"
 START_TIMEOUT_S = 120.0
-ENDING_S = 1.0  # a killed JVM closes its sockets first: 40 ms later it was still there, on 2 busy cores (2026-11-25)
+ENDING_S = 1.0  # a killed JVM closes its sockets first: it still existed 40 ms later, on 2 busy cores (2026-11-25)
 
-# What Spark's own launcher opens (org.apache.spark.launcher.JavaModuleOptions), less the incubating vector module:
-# it is for ML, it warns at each start, and small Java runtimes don't have it.
+# The module options of Spark's own launcher (org.apache.spark.launcher.JavaModuleOptions), without the incubating
+# vector module: it is for ML, it warns at each start, and small Java runtimes lack it.
 _OPENED = (
     *(f"java.base/java.{name}" for name in ("lang", "lang.invoke", "lang.reflect", "io", "net", "nio", "util")),
     *(f"java.base/java.util.{name}" for name in ("concurrent", "concurrent.atomic")),
@@ -42,14 +42,14 @@ _JVM_OPTIONS = (
     "-Djdk.reflect.useDirectMethodHandle=false",
     "-Dio.netty.tryReflectionSetAccessible=true",
     "-XX:+UseSerialGC",  # one small heap on at most two cores: G1 costs memory and threads
-    "-XX:TieredStopAtLevel=1",  # C2 pays off after minutes of work; a Lambda does seconds
-    "-XX:ReservedCodeCacheSize=240m",  # C1's own 48 MB make two full collections of a start, 0.3 s of CPU
+    "-XX:TieredStopAtLevel=1",  # C2 pays off after minutes of work; a Lambda runs for seconds
+    "-XX:ReservedCodeCacheSize=240m",  # C1's default of 48 MB causes two full collections at startup, 0.3 s of CPU
     "-XX:-UsePerfData",
     "-Xss4m",
     "-Djava.awt.headless=true",
     "-Dfile.encoding=UTF-8",
     "-Duser.timezone=UTC",
-    # Without a retry of the SDK, Iceberg takes Glue's 500 for a failed commit, which may have landed. Wins over
+    # Without an SDK retry, Iceberg treats Glue's 500 as a failed commit, although it may have landed. Overrides
     # AWS_MAX_ATTEMPTS.
     "-Daws.maxAttempts=4",
 )
@@ -67,16 +67,16 @@ appender.stderr.layout.pattern = %d{yyyy-MM-dd HH:mm:ss} %p %c{1}: %m%n%ex{short
 
 
 class SessionStartError(Exception):
-    """The JVM did not start; the message holds what it said."""
+    """The JVM did not start; the message holds its output."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SparkSettings:
     """The settings of a Spark session.
 
-    ``jars``: where Iceberg's two jars are, next to or apart from Spark's own.
-    ``class_archive``: classes in the form in which the JVM maps them; used where the file exists.
-    ``endpoint``: an AWS of tests.
+    ``jars``: the folder of Iceberg's two jars, which may be Spark's own.
+    ``class_archive``: a class data sharing archive for the JVM to map; used if the file exists.
+    ``endpoint``: an AWS endpoint for tests.
     """
 
     warehouse: str
@@ -87,17 +87,17 @@ class SparkSettings:
     class_archive: Path | None = None
     endpoint: str | None = None
     heap_mb: int = 832  # a commit of 20,000 events, the most, takes 1.56 GB with Python in it (2026-11-28)
-    catalog: Mapping[str, str] = field(default_factory=dict)  # more of the catalogue's properties, or others
+    catalog: Mapping[str, str] = field(default_factory=dict)  # additional catalog properties, or overrides
 
 
 def start_session(settings: SparkSettings, *, class_list: Path | None = None) -> SparkSession:
-    """Start the JVM and a session in it. ``class_list``: as the JVM ends, it writes there which classes it loaded."""
+    """Start the JVM and a session in it. ``class_list``: the file for the list of loaded classes, written at exit."""
     home = Path(tempfile.mkdtemp(prefix="spark-", dir=settings.temp))
     process = _start_jvm(settings, home, class_list)
     try:
         port, secret = _wait_for_gateway(process, home)
         with _environ(PYSPARK_GATEWAY_PORT=str(port), PYSPARK_GATEWAY_SECRET=secret):
-            gateway: Any = launch_gateway()  # type: ignore[no-untyped-call]  # it takes the JVM that the environment names
+            gateway: Any = launch_gateway()  # type: ignore[no-untyped-call]  # connects to the JVM named in the environment
         _name_the_user(gateway)
         conf = SparkConf(loadDefaults=False, _jvm=gateway.jvm)
         conf.setAll(list(spark_conf(settings, home).items()))
@@ -113,18 +113,18 @@ def start_session(settings: SparkSettings, *, class_list: Path | None = None) ->
 
 
 def _name_the_user(gateway: Any) -> None:  # noqa: ANN401  # py4j has no types
-    """Hadoop asks for this process's user by name, and fails where it is but a number, as a container's may be."""
+    """Set a user name: Hadoop needs one, and fails for users without a name, as in containers."""
     users = gateway.jvm.org.apache.hadoop.security.UserGroupInformation
     users.setLoginUser(users.createRemoteUser("manymetrics"))
 
 
 def stop_session(session: SparkSession) -> None:
-    """End the session and its JVM, and remove what they left in the temp folder."""
+    """Stop the session and its JVM, and remove their temporary files."""
     process, home = _running.pop(id(session))
-    gateway: Any = SparkContext._gateway  # noqa: SLF001  # pyspark has no way to end what it connected to
+    gateway: Any = SparkContext._gateway  # noqa: SLF001  # pyspark has no API to disconnect
     session.stop()
     gateway.shutdown()
-    SparkContext._gateway = SparkContext._jvm = None  # noqa: SLF001  # else the next session talks to this JVM
+    SparkContext._gateway = SparkContext._jvm = None  # noqa: SLF001  # else the next session would use this JVM
     assert process.stdin is not None  # noqa: S101  # it was opened as a pipe
     process.stdin.close()
     process.wait(timeout=START_TIMEOUT_S)
@@ -132,9 +132,9 @@ def stop_session(session: SparkSession) -> None:
 
 
 def is_running(session: SparkSession) -> bool:
-    """Whether the session's JVM is still there. One that ended, for want of memory mostly, never comes back.
+    """Return whether the session's JVM is running. One that exited, mostly out of memory, is never restarted.
 
-    To be asked after a failure: it waits for a JVM that closed its sockets and is about to end, as a killed one is.
+    For use after a failure: it waits for a JVM that has closed its sockets and is about to exit, as when killed.
     """
     try:
         _running[id(session)][0].wait(ENDING_S)
@@ -144,7 +144,7 @@ def is_running(session: SparkSession) -> bool:
 
 
 def maps_archive(session: SparkSession, archive: Path) -> bool:
-    """Whether the session's JVM took its class archive: it says nothing where a jar's size or time is another."""
+    """Return whether the session's JVM uses its class archive, which it silently ignores if a jar has changed."""
     maps = Path(f"/proc/{_running[id(session)][0].pid}/maps")
     return not maps.exists() or str(archive.absolute()) in maps.read_text()
 
@@ -153,7 +153,7 @@ _running: dict[int, tuple[subprocess.Popen[bytes], Path]] = {}
 
 
 def spark_conf(settings: SparkSettings, home: Path) -> dict[str, str]:
-    """Spark's configuration: small, local, quiet, and the catalogue ``lake`` in it."""
+    """Return Spark's configuration: small, local, quiet, with the catalog ``lake``."""
     return {
         "spark.app.name": "manymetrics",
         "spark.master": "local[2]",
@@ -182,7 +182,7 @@ def _catalog(settings: SparkSettings) -> dict[str, str]:
         ".warehouse": settings.warehouse,
         ".client.region": settings.region,
         ".cache-enabled": "false",
-        # A commit that Iceberg takes for failed deletes its metadata, and it may have landed: see SparkEngine.
+        # Iceberg deletes the metadata of a commit that it believes failed, though it may have landed: see SparkEngine.
         ".s3.delete-enabled": "false",
     }
     if settings.endpoint:
@@ -202,7 +202,7 @@ def _start_jvm(settings: SparkSettings, home: Path, class_list: Path | None) -> 
         f"-Dlog4j2.configurationFile={log4j}",
         "org.apache.spark.api.python.PythonGatewayServer",
     ]
-    return subprocess.Popen(  # noqa: S603  # our own command
+    return subprocess.Popen(  # noqa: S603  # a fixed command
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
@@ -211,21 +211,21 @@ def _start_jvm(settings: SparkSettings, home: Path, class_list: Path | None) -> 
             **java_environ(settings),
             "_PYSPARK_DRIVER_CONN_INFO_PATH": str(home / "gateway"),
         },
-        start_new_session=True,  # a Ctrl-C is for us: the batch at hand is finished first
+        start_new_session=True,  # Ctrl-C is for this process, which finishes the current batch first
     )
 
 
 def java_command(settings: SparkSettings) -> list[str]:
-    """How the JVM is called, up to what differs from one use to another. A class archive fits only this."""
+    """Return the JVM's command line, without parts that vary per use. A class archive only fits this command line."""
     java = str(settings.java_home.absolute() / "bin" / "java") if settings.java_home else "java"
     return [java, *_heap(settings.heap_mb), *_JVM_OPTIONS]
 
 
 def _heap(most_mb: int) -> Iterator[str]:
-    """Room for about what a commit allocates, from the start.
+    """Size the initial heap for about what a commit allocates.
 
-    Else the heap is grown too late, and each other commit has a full collection: one of 18,300 events took 1.16 s of
-    CPU in place of 1.00, with 190 MB less (2026-11-28).
+    Otherwise the heap grows too late, and every other commit has a full collection: one of 18,300 events took 1.16 s of
+    CPU instead of 1.00, with 190 MB less (2026-11-28).
     """
     yield f"-Xmx{most_mb}m"
     yield f"-Xms{most_mb * 3 // 4}m"
@@ -233,7 +233,7 @@ def _heap(most_mb: int) -> Iterator[str]:
 
 
 def java_environ(settings: SparkSettings) -> dict[str, str]:
-    """The environment of the JVM: this process's, and the class path."""
+    """Return the environment of the JVM: this process's, and the class path."""
     return {**os.environ, "CLASSPATH": os.pathsep.join(map(str, class_path(settings.jars)))}
 
 
@@ -246,7 +246,7 @@ def _sharing(archive: Path | None, class_list: Path | None) -> list[str]:
 
 
 def class_path(jars: Path) -> list[Path]:
-    """Iceberg's jars and Spark's, always in one order: a class archive holds for one class path."""
+    """Return the class path of Iceberg's and Spark's jars, in a fixed order, since a class archive depends on it."""
     import pyspark
 
     own = Path(pyspark.__file__).parent / "jars"
@@ -257,11 +257,11 @@ def class_path(jars: Path) -> list[Path]:
 def _wait_for_gateway(process: subprocess.Popen[bytes], home: Path) -> tuple[int, str]:
     until = time.monotonic() + START_TIMEOUT_S
     told = home / "gateway"
-    while not told.is_file():  # it is moved there whole
+    while not told.is_file():  # moved there atomically
         if process.poll() is not None:
-            raise SessionStartError(f"java ended with {process.returncode}: see what it wrote above")
+            raise SessionStartError(f"java exited with {process.returncode}: see its output above")
         if time.monotonic() > until:
-            raise SessionStartError(f"java did not answer within {START_TIMEOUT_S:.0f} s")
+            raise SessionStartError(f"java did not respond within {START_TIMEOUT_S:.0f} s")
         time.sleep(0.01)
     port, length = struct.unpack_from(">ii", said := told.read_bytes())
     return port, said[8 : 8 + length].decode()
