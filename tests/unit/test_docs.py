@@ -1,10 +1,11 @@
 """The docs and the code say the same: what a user can meet is written down, and what is written down exists."""
 
+import os
 import re
 import tomllib
+from collections.abc import Iterator
 from dataclasses import fields
 from fnmatch import fnmatch
-from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -19,11 +20,17 @@ from manymetrics_cli.cost.stack import PROCESSOR_MB
 from manymetrics_cli.main import COMMANDS
 from tests.conftest import ROOT
 
-PAGES = [
-    page
-    for page in sorted(chain(ROOT.glob("*.md"), ROOT.glob("[a-z]*/**/README.md"), ROOT.glob("**/docs/*.md")))
-    if "node_modules" not in page.parts  # others'
-]
+
+def _pages() -> Iterator[Path]:
+    """Each README, what lies beside the root's, and each folder ``docs``. Others' and what is built isn't looked at."""
+    for folder, folders, files in os.walk(ROOT):
+        folders[:] = [name for name in folders if not name.startswith(".") and name not in {"build", "node_modules"}]
+        here = Path(folder)
+        whole = here == ROOT or here.name == "docs"
+        yield from (here / name for name in files if name == "README.md" or (whole and name.endswith(".md")))
+
+
+PAGES = sorted(_pages())
 API_README = ROOT / "api" / "README.md"
 README = ROOT / "README.md"
 _LINK = re.compile(r"\]\((?!https?://|mailto:|#)([^)#\s]+)")

@@ -26,7 +26,7 @@ from manymetrics.limits import (
 from manymetrics.outcomes import RequestOutcome
 from manymetrics.records import Stamp, pack
 from manymetrics.settings import Settings
-from manymetrics_api import intake
+from manymetrics_api import collect, intake
 from tests.events_corpus import outcomes_of
 from tests.in_process import EVENT, Api, basic
 from tests.unit.api.test_routes import error_of
@@ -130,6 +130,13 @@ def test_a_body_at_its_limit_is_taken_and_one_byte_more_is_not(api: Api) -> None
     assert error_of(api.post("/v1/batch", _padded(MAX_BODY_BYTES + 1))) == (413, "too_large")
 
 
+@pytest.fixture
+def soon_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What follows a refusal is waited for a moment alone."""
+    monkeypatch.setattr(collect, "MAX_PAUSE_S", 0.05)
+
+
+@pytest.mark.usefixtures("soon_read")
 def test_a_body_that_says_it_is_too_large_is_refused_before_it_is_read(api: Api) -> None:
     reply = api.ask("POST", "/v1/batch", {"content-length": "10000000000"}, [], body_ends=False)
 
@@ -137,6 +144,7 @@ def test_a_body_that_says_it_is_too_large_is_refused_before_it_is_read(api: Api)
     assert reply.headers["connection"] == "close"
 
 
+@pytest.mark.usefixtures("soon_read")
 def test_a_body_without_a_length_is_read_up_to_the_limit(api: Api) -> None:
     chunks = [b" " * 1_000_000] * 7
 

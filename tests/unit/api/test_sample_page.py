@@ -38,29 +38,37 @@ def whole_sdk() -> BuiltSdk:
     return read_built_sdk()
 
 
-@pytest.fixture
+def made(
+    table: Table,
+    sdk: BuiltSdk,
+    key: Callable[[str], WriteKey | None] = lambda _origin: KEY,
+    *,
+    behind_proxies: bool = False,
+) -> App:
+    data = SampleData(key, "manymetrics query --data-dir 'a b'", lambda: table.commit, table.rows)
+    return create_app(
+        settings=Settings(),
+        keys=KeyTable((KEY,)),
+        sink=MemorySink(),
+        more_routes=lambda app: add_sample_routes(app, sdk, data, behind_proxies=behind_proxies),
+    )
+
+
+@pytest.fixture(scope="module")
 def table() -> Table:
+    """Which no test has read; the one that reads has its own."""
     return Table()
 
 
-@pytest.fixture
-def make(table: Table, whole_sdk: BuiltSdk) -> Callable[..., App]:
-    def made(
-        key: Callable[[str], WriteKey | None] = lambda _origin: KEY,
-        sdk: BuiltSdk | None = None,
-        *,
-        behind_proxies: bool = False,
-    ) -> App:
-        data = SampleData(key, "manymetrics query --data-dir 'a b'", lambda: table.commit, table.rows)
-        built = sdk or whole_sdk
-        return create_app(
-            settings=Settings(),
-            keys=KeyTable((KEY,)),
-            sink=MemorySink(),
-            more_routes=lambda app: add_sample_routes(app, built, data, behind_proxies=behind_proxies),
-        )
+@pytest.fixture(scope="module")
+def app(table: Table, whole_sdk: BuiltSdk) -> App:
+    """The usual one, for all tests: making one takes 0.1 s."""
+    return made(table, whole_sdk)
 
-    return made
+
+@pytest.fixture(scope="module")
+def behind_proxies(whole_sdk: BuiltSdk) -> App:
+    return made(Table(), whole_sdk, behind_proxies=True)
 
 
 def get(app: App, path: str = "/sample", client: str = "127.0.0.1", **headers: str) -> Reply:
@@ -68,8 +76,8 @@ def get(app: App, path: str = "/sample", client: str = "127.0.0.1", **headers: s
     return ask(app, "GET", path, HERE | named, client=client)
 
 
-def test_the_page_loads_the_sdk_as_any_page_does_and_runs_nothing_inline(make: Callable[..., App]) -> None:
-    reply = get(make())
+def test_the_page_loads_the_sdk_as_any_page_does_and_runs_nothing_inline(app: App) -> None:
+    reply = get(app)
 
     text = reply.body.decode()
     assert (reply.status, reply.headers["content-type"]) == (200, "text/html; charset=utf-8")
@@ -82,8 +90,7 @@ def test_the_page_loads_the_sdk_as_any_page_does_and_runs_nothing_inline(make: C
     assert 'data-query="manymetrics query --data-dir &#x27;a b&#x27;"' in text
 
 
-def test_each_file_of_the_page_is_there(make: Callable[..., App]) -> None:
-    app = make()
+def test_each_file_of_the_page_is_there(app: App) -> None:
     named = set(re.findall(r'(?:src|href)="(/sample/[^"]+)"', get(app).body.decode()))
 
     files = {"/sample/icon.svg", "/sample/sample.css", "/sample/observe.js", "/sample/sample.js"}
@@ -107,9 +114,9 @@ def test_each_file_of_the_page_is_there(make: Callable[..., App]) -> None:
     ],
 )
 def test_nobody_else_sees_a_key_or_a_row(
-    make: Callable[..., App], table: Table, path: str, client: str, headers: dict[str, str]
+    app: App, table: Table, path: str, client: str, headers: dict[str, str]
 ) -> None:
-    reply = get(make(), path, client, **headers)
+    reply = get(app, path, client, **headers)
 
     assert reply.status == 403
     assert b"wk_shop" not in reply.body
@@ -117,31 +124,32 @@ def test_nobody_else_sees_a_key_or_a_row(
 
 
 @pytest.mark.parametrize("path", ["/sample", "/sample/rows?anonymous_id=a"])
-def test_behind_proxies_it_answers_nobody(make: Callable[..., App], path: str) -> None:
-    assert get(make(behind_proxies=True), path).status == 403
+def test_behind_proxies_it_answers_nobody(behind_proxies: App, path: str) -> None:
+    assert get(behind_proxies, path).status == 403
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "LOCALHOST:9000", "[::1]:8000"])
-def test_every_name_of_this_machine_will_do(make: Callable[..., App], host: str) -> None:
-    assert f'data-host="http://{host}"' in get(make(), host=host, client="::1").body.decode()
+def test_every_name_of_this_machine_will_do(app: App, host: str) -> None:
+    assert f'data-host="http://{host}"' in get(app, host=host, client="::1").body.decode()
 
 
-def test_without_a_key_that_it_may_use_the_page_says_the_cure(make: Callable[..., App]) -> None:
+def test_without_a_key_that_it_may_use_the_page_says_the_cure(whole_sdk: BuiltSdk) -> None:
     asked: list[str] = []
-    reply = get(make(asked.append))
+    reply = get(made(Table(), whole_sdk, asked.append))
 
     assert (reply.status, asked) == (503, ["http://127.0.0.1:8000"])
     assert b"keys.json" in reply.body
 
 
-def test_without_a_built_sdk_the_page_says_the_cure(make: Callable[..., App]) -> None:
-    reply = get(make(sdk=BuiltSdk("0-0", {}, {})))
+def test_without_a_built_sdk_the_page_says_the_cure() -> None:
+    reply = get(made(Table(), BuiltSdk("0-0", {}, {})))
 
     assert (reply.status, b"node build.mjs" in reply.body) == (503, True)
 
 
-def test_rows_are_of_the_keys_project_and_read_once_a_commit(make: Callable[..., App], table: Table) -> None:
-    app, path = make(), "/sample/rows?anonymous_id=a%20%27b"
+def test_rows_are_of_the_keys_project_and_read_once_a_commit(whole_sdk: BuiltSdk) -> None:
+    table, path = Table(), "/sample/rows?anonymous_id=a%20%27b"
+    app = made(table, whole_sdk)
 
     first = get(app, path)
     again = get(app, path, if_none_match=first.headers["etag"])
