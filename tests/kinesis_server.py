@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live_server import free_port
+from tests.ports import free_port
 
 HOME = Path(sys.prefix) / "kinesis"
 _QUICK = {f"{what}_DURATION": "50ms" for what in ("CREATE_STREAM", "DELETE_STREAM", "SPLIT_SHARD", "MERGE_SHARDS")}

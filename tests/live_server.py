@@ -10,10 +10,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from itertools import cycle
+from contextlib import contextmanager
 from pathlib import Path
-from random import sample
 from typing import Any, TypeVar
 
 import httpx
@@ -23,14 +21,13 @@ from manymetrics_api.keys import WriteKey, keys_path, write_keys
 from manymetrics_cli.one_machine import stream_path
 from manymetrics_processor.lake.lake import local_catalog
 from tests.in_process import KEYS, basic
+from tests.ports import free_port
 
 MANYMETRICS = Path(sys.executable).parent / "manymetrics"
 ORACLE_KEYS = (
     WriteKey(key="wk_oracle_live", project="oracle", kind="server"),
     WriteKey(key="wk_oracle_revoked", project="oracle", revoked=True),
 )
-_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-_PORTS = cycle(sample(range(16_000 + 1_000 * _WORKER, 17_000 + 1_000 * _WORKER), 1_000))  # shuffled, for another run
 _Value = TypeVar("_Value")
 
 
@@ -206,15 +203,3 @@ def _is_whole(answer: bytes) -> bool:
         return True
     length = re.search(rb"(?i)^content-length: *(\d+)", head, re.MULTILINE)
     return length is not None and len(body) >= int(length[1])
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on, and that nobody else is given until it is used.
-
-    Below those that systems give away by themselves; from a range of this worker's, each once.
-    """
-    while True:
-        port = next(_PORTS)
-        with socket.socket() as free, suppress(OSError):
-            free.bind(("127.0.0.1", port))
-            return port

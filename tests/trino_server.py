@@ -16,7 +16,7 @@ from typing import Any
 
 from tests.glue_lake import BUCKET
 from tests.jvm_home import jvm_part
-from tests.live_server import free_port
+from tests.ports import free_port
 from tests.strict_moto import CREDENTIALS, REGION, Aws
 
 CATALOG = "awsdatacatalog"

@@ -245,8 +245,9 @@ class _Body(NamedTuple):
 
     @classmethod
     def any(cls, chance: random.Random) -> Self:
-        pieces = ("".join(chance.choices(_PIECES, k=chance.randint(1, 5))) for _ in range(3))
-        return cls(*pieces, chance.random() < 0.5, chance.choice(("/v1/batch", "/v1/track")), chance.choice(_FRAMES))
+        before, repeated, after = ("".join(chance.choices(_PIECES, k=chance.randint(1, 5))) for _ in range(3))
+        has_key, path = chance.random() < 0.5, chance.choice(("/v1/batch", "/v1/track"))
+        return cls(before, repeated, after, has_key, path, chance.choice(_FRAMES))
 
     def sent(self, size: int) -> Input:
         times = size // len(self.repeated.encode())

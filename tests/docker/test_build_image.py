@@ -20,8 +20,9 @@ import pytest
 import build_image
 from tests.conftest import ROOT
 from tests.docker.engine import Buildah, need
-from tests.live_server import eventually, free_port
+from tests.live_server import eventually
 from tests.local_http import serving
+from tests.ports import free_port
 
 USER, PASSWORD = "AWS", "a word for tests"
 HASHED = "$2b$04$nDWJoEoUhOVaiqjhUaoJO.Xze/vkvhyYexJMIwvoQBbONYSLq7qnK"  # bcrypt, which the registry wants

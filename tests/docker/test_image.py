@@ -26,7 +26,8 @@ from tests.conftest import ROOT
 from tests.docker.engine import BASE, Buildah, environ_of
 from tests.integration.micro_batches import books, counts, kinesis_event, packed, rows, track
 from tests.lambda_sandbox import ControlGroup, as_lambda, contained, control_group, image_root
-from tests.live_server import eventually, free_port
+from tests.live_server import eventually
+from tests.ports import free_port
 from tests.runtime_api import RuntimeApi
 from tests.strict_moto import REGION, Aws, strict_moto
 

@@ -25,7 +25,7 @@ from build_lambda import find_python
 from tests.conftest import ROOT
 from tests.infra.applied import LAMBDAS_PYTHON
 from tests.infra.functions import Function, Functions
-from tests.live_server import free_port
+from tests.ports import free_port
 from tests.runtime_api import install_client
 from tests.strict_moto import CREDENTIALS, REGION, Aws
 

@@ -36,7 +36,7 @@ from manymetrics_processor.lake.lake import Lake
 from manymetrics_processor.operations.erase_tables import Person, erase
 from tests.conftest import ROOT
 from tests.integration.micro_batches import NOW, STREAM, make_lake, packed, record, track
-from tests.live_server import free_port
+from tests.ports import free_port
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from manymetrics_api.aws.signed_calls import Place
 from manymetrics_api.keys import KeysUnavailableError, WriteKey
 from tests.faulty_aws import FaultyAws, faulty_aws
 from tests.in_process import EVENT, App, Reply, ask, aws_app, basic
-from tests.live_server import free_port
+from tests.ports import free_port
 from tests.strict_moto import REGION, Aws, strict_moto
 
 NAME = "/manymetrics/write-keys"

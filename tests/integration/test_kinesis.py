@@ -25,7 +25,7 @@ from manymetrics_api.sinks import SinkResult, kinesis
 from manymetrics_api.sinks.kinesis import KinesisSink
 from tests.in_process import EVENT, ask, aws_app, basic
 from tests.kinesis_stub import KinesisStub, kinesis_stub
-from tests.live_server import free_port
+from tests.ports import free_port
 
 STORED, THROTTLED, UNAVAILABLE = SinkResult.STORED, SinkResult.THROTTLED, SinkResult.UNAVAILABLE
 REGION = "eu-west-1"

@@ -26,7 +26,7 @@ from manymetrics_api.sinks.kinesis import KinesisSink
 from tests.certificates import Authority, server_side
 from tests.in_process import EVENT, ask, aws_app, basic
 from tests.kinesis_stub import KinesisStub, kinesis_stub
-from tests.live_server import free_port
+from tests.ports import free_port
 from tests.strict_moto import REGION
 
 HERE = "127.0.0.1"

@@ -15,7 +15,7 @@ from manymetrics_processor.lake.lake import Lake
 from manymetrics_processor.lake.spark.engine import SparkEngine
 from manymetrics_processor.lake.spark.session import SparkSettings
 from tests.faulty_aws import Calls, FaultyAws
-from tests.glue_lake import BUCKET, another_handle, glue_lake
+from tests.glue_lake import BUCKET, another_handle, empty_bucket, glue_lake
 from tests.spark_parts import Spark
 from tests.strict_moto import Aws
 
@@ -69,10 +69,7 @@ def lakes(aws: Aws, faulty: FaultyAws, session: SparkSession) -> Iterator[Lakes]
     yield made
     faulty.reset()
     made.remove()
-    s3 = aws.client("s3")
-    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET):
-        for file in page.get("Contents", ()):
-            s3.delete_object(Bucket=BUCKET, Key=file["Key"])
+    empty_bucket(aws)
 
 
 def make_lakes(aws: Aws, session: SparkSession) -> Lakes:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from manymetrics_processor import jobs
 from tests.jvm_home import jvm_part
-from tests.live_server import eventually, free_port
+from tests.live_server import eventually
+from tests.ports import free_port
 
 COMMAND = Path(sys.prefix) / "bin" / "spark-submit"
 
