@@ -205,7 +205,7 @@ class Rehearsal:
     @property
     def world(self) -> World:
         environ = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "TF_"))}
-        environ |= {"TF_CLI_CONFIG_FILE": os.devnull, "CHECKPOINT_DISABLE": "1"}
+        environ |= {"TF_CLI_CONFIG_FILE": os.devnull, "CHECKPOINT_DISABLE": "1", "GOGC": "400"}  # as in infra/terraform
         return World(
             self.clients,
             self.send,

@@ -141,8 +141,9 @@ class Terraform:
     def run(self, *arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
         """One command, in the module, given some input. No credentials and no settings of this machine's reach it."""
         environ = _environ() | {"TF_CLI_CONFIG_FILE": os.devnull, "TF_IN_AUTOMATION": "1", "CHECKPOINT_DISABLE": "1"}
-        if arguments[0] in {"test", "validate"} and not self._aws:  # a provider reads the AWS from its own environment
-            environ["TF_REATTACH_PROVIDERS"] = _served(self._provider())
+        if arguments[0] in _ASK_A_PROVIDER:
+            folder = self.module if self._aws else None  # in which it looks for the files that it is to upload
+            environ["TF_REATTACH_PROVIDERS"] = _served(self._provider().resolve(), folder, tuple(self._aws.items()))
         environ |= self._aws
         return subprocess.run(
             [self._program, *arguments],
@@ -183,11 +184,12 @@ class Terraform:
         assert old in text, f"{file} has no {old!r} any more"
         path.write_text(text.replace(old, new))
 
-    def keep_run(self, file: str, run: str) -> None:
-        """Leave one run of a file of tests."""
+    def keep_runs(self, file: str, *kept: str) -> None:
+        """Leave these runs of a file of tests."""
         path = self.module / "tests" / file
-        head, *runs = re.split(r"(?m)^(?=run \")", path.read_text())
-        path.write_text(head + next(text for text in runs if text.startswith(f'run "{run}"')))
+        head, *texts = re.split(r"(?m)^(?=run \")", path.read_text())
+        by_name = {text.split('"')[1]: text for text in texts}
+        path.write_text(head + "".join(by_name[run] for run in kept))
 
 
 def _environ() -> dict[str, str]:
@@ -195,14 +197,22 @@ def _environ() -> dict[str, str]:
     return environ | {"GOGC": "400"}  # a quarter less of a core's time, for 300 MB: Go looks for garbage too often
 
 
+_ASK_A_PROVIDER = frozenset({"apply", "destroy", "graph", "plan", "show", "test", "validate"})
+
+
 @cache
-def _served(provider: Path) -> str:
-    """How a provider is reached that runs until this process ends.
+def _served(provider: Path, folder: Path | None, aws: tuple[tuple[str, str], ...]) -> str:
+    """How a provider is reached that runs until this process ends. It reads the AWS from its own environment.
 
     Terraform would start one for each step of each run, which takes longer than what it is asked: a second on a core.
     """
     process = subprocess.Popen(
-        [provider, "-debug"], env=_environ(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        [provider, "-debug"],
+        cwd=folder,
+        env=_environ() | dict(aws),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     )
     atexit.register(process.wait)
     atexit.register(process.send_signal, signal.SIGINT)  # called first; it removes its socket

@@ -209,7 +209,7 @@ def test_a_file_out_of_format_is_found(broken: Terraform) -> None:
 def test_each_kind_of_its_tests_turns_red(
     broken: Terraform, file: str, run: str, source: str, old: str, new: str, error: str
 ) -> None:
-    broken.keep_run(file, run)
+    broken.keep_runs(file, run)
     broken.edit(source, old, new)
 
     tested = broken.test(file)

@@ -40,7 +40,7 @@ class Site:
 def hosted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Resource]:
     """The bucket's objects, by key, as Terraform would put them."""
     sample = sample_root(tmp_path_factory.mktemp("sample"))
-    sample.keep_run(TESTS, "first")
+    sample.keep_runs(TESTS, "first")
     tested = sample.test(TESTS, states=True)
     assert tested.errors == []
     for one in of(tested.states["first"], "aws_s3_object"):
