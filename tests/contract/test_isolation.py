@@ -27,6 +27,7 @@ from manymetrics_processor.lake.lake import Lake
 from manymetrics_processor.operations.replay_dead_letters import replay
 from tests.contract.conftest import Store
 from tests.integration.micro_batches import STREAM, books, counts, make_lake, message_ids, record, rows, track
+from tests.scale import scaled
 
 POISON = "poison"
 Break = Callable[[pytest.MonkeyPatch, Lake], None]
@@ -103,9 +104,9 @@ STEPS = [break_decode, break_columns, break_stage, break_append]
 def test_one_event_that_can_not_be_stored_costs_none_of_its_neighbours(
     lake: Lake, store: Store, monkeypatch: pytest.MonkeyPatch, broken: Break, records: int
 ) -> None:
-    events = 200
+    events = scaled(80, 200, 200)
     if isinstance(lake._engine, arrow_engine.ArrowEngine):  # and in Glue fewer, where each commit is ten calls
-        events = 10_000 if isinstance(lake._catalog, SqlCatalog) else 1_000
+        events = scaled(2_000, 10_000, 10_000) if isinstance(lake._catalog, SqlCatalog) else scaled(120, 1_000, 1_000)
     ids = [f"m{number}" for number in range(events)]
     ids[events * 2 // 3] = POISON
     each = events // records
@@ -147,7 +148,7 @@ def test_one_event_that_can_not_be_stored_costs_none_of_its_neighbours(
 def test_events_before_between_and_after_many_that_can_not_be_stored_are_stored(
     lake: Lake, monkeypatch: pytest.MonkeyPatch, broken: Break
 ) -> None:
-    good = [f"m{number}" for number in range(6)]
+    good = [f"m{number}" for number in range(scaled(3, 6, 6))]
     batch = [record(number, track(POISON, userId=f"u{number}"), track(one), {}) for number, one in enumerate(good)]
     broken(monkeypatch, lake)
 
@@ -155,8 +156,9 @@ def test_events_before_between_and_after_many_that_can_not_be_stored_are_stored(
 
     assert message_ids(lake) == good
     kept = counts(committed.books)
-    assert (kept["received"], kept["stored"], kept["dead_lettered:unknown_type"]) == (18, 6, 6)
-    assert kept["dead_lettered:unstorable"] + kept.get("duplicate", 0) == 6
+    many = len(good)
+    assert (kept["received"], kept["stored"], kept["dead_lettered:unknown_type"]) == (3 * many, many, many)
+    assert kept["dead_lettered:unstorable"] + kept.get("duplicate", 0) == many
     assert_books_agree(lake)
 
 

@@ -21,7 +21,7 @@ from manymetrics_processor.dedup.window import Window
 from manymetrics_processor.errors import CommitStateUnknownError, ConflictError
 from manymetrics_processor.ingest import pipeline
 from manymetrics_processor.lake.lake import CommitContentionError, Lake, live_files
-from manymetrics_processor.lake.maintenance import maintain
+from manymetrics_processor.lake.maintenance import MERGE_FROM_FILES, maintain
 from manymetrics_processor.lake.object_storage import open_parquet
 from manymetrics_processor.lake.scan import read_files
 from tests.contract.conftest import Store
@@ -376,13 +376,20 @@ def they_add_a_column(theirs: Lake) -> None:
         update.add_column("theirs", StringType())
 
 
+def _commit_some(lake: Lake, before: Theirs) -> list[str]:
+    """A commit each, as many as maintenance merges where that comes next. Returns the message ids."""
+    ids = [f"m{number}" for number in range(MERGE_FROM_FILES + 2 if before is they_maintain else 2)]
+    for number, one in enumerate(ids):
+        pipeline.run([record(number, track(one))], STREAM, lake, Window())
+    return ids
+
+
 @pytest.mark.parametrize("files", [1, 0], ids=["rows", "no rows"])
 @pytest.mark.parametrize("commit", [they_append, they_append_nothing, they_maintain])
 def test_a_snapshot_of_somebody_else_is_a_conflict_which_changes_nothing(
     store: Store, lake: Lake, commit: Theirs, files: int
 ) -> None:
-    for number in range(10):
-        pipeline.run([record(number, track(f"m{number}"))], STREAM, lake, Window())
+    _commit_some(lake, commit)
     iceberg = lake.load(EVENTS)
     ours = lake.stage(EVENTS, iceberg, decode([record(60, track("ours"))], STREAM).events)[:files]
     commit(store.another())
@@ -404,8 +411,7 @@ def test_what_somebody_else_does_between_our_look_and_our_commit_stays_and_ours_
     store: Store, lake: Lake, monkeypatch: pytest.MonkeyPatch, change: Theirs
 ) -> None:
     theirs = store.another()
-    for number in range(10):
-        pipeline.run([record(number, track(f"m{number}"))], STREAM, lake, Window())
+    before = _commit_some(lake, change)
     real, done = lake._engine.append, list[object]()
 
     def overtaken(*arguments: Any) -> int:  # noqa: ANN401  # as the real one
@@ -417,10 +423,8 @@ def test_what_somebody_else_does_between_our_look_and_our_commit_stays_and_ours_
     pipeline.run([record(70, track("ours"))], STREAM, lake, Window())
 
     iceberg = lake.load(EVENTS)
-    assert message_ids(lake) == sorted(
-        ["ours", *(f"m{number}" for number in range(10)), *(["theirs"] if change is they_append else [])]
-    )
-    assert counts(books(lake)) == {"received": 11, "stored": 11}
+    assert message_ids(lake) == sorted(["ours", *before, *(["theirs"] if change is they_append else [])])
+    assert counts(books(lake)) == {"received": len(before) + 1, "stored": len(before) + 1}
     assert iceberg.properties.get("theirs") == ("1" if change is they_set_a_property else None)
     assert ("theirs" in iceberg.schema().column_names) == (change is they_add_a_column)
 

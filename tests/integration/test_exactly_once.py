@@ -30,8 +30,9 @@ from manymetrics_processor.ingest import pipeline
 from manymetrics_processor.lake.lake import CommitContentionError, Lake, Plan, current_books, live_files, local_catalog
 from manymetrics_processor.lake.maintenance import maintain
 from manymetrics_processor.lake.scan import read_files
+from tests.scale import scaled
 
-SCHEDULES = 1_000
+SCHEDULES = scaled(200, 600, 10_000)
 PARTS = 10
 NOW = 1_763_990_000_000_000  # microseconds since 1970
 A_LAKE_EACH = 10  # plays that share their tables
