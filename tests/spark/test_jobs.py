@@ -7,7 +7,6 @@ import os
 import random
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -25,7 +24,7 @@ from manymetrics_processor.lake.glue_catalog import glue_catalog
 from manymetrics_processor.lake.lake import Lake, live_files
 from manymetrics_processor.lake.object_storage import list_files
 from manymetrics_processor.lake.scan import read_file
-from tests.glue_lake import BUCKET
+from tests.glue_lake import BUCKET, empty_bucket
 from tests.integration.micro_batches import NOW, books, counts
 from tests.spark.standalone import Standalone, kill_group, standalone
 from tests.strict_moto import REGION, Aws, strict_moto
@@ -48,7 +47,7 @@ def aws() -> Iterator[Aws]:
         yield server
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def archived(aws: Aws) -> Ids:
     """An archive of five days; returns the ids of its events, sorted."""
     lake = Lake(glue_catalog(WAREHOUSE, aws.environ))
@@ -92,15 +91,14 @@ def lake(aws: Aws) -> Iterator[Lake]:
     yield made
     for table in TABLES:
         catalog.drop_table(("manymetrics", table.name))
-    s3 = aws.client("s3")
-    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix="warehouse/"):
-        for file in page.get("Contents", ()):
-            s3.delete_object(Bucket=BUCKET, Key=file["Key"])
+    empty_bucket(aws, "warehouse/")
 
 
-@pytest.fixture
-def cluster(aws: Aws, tmp_path: Path) -> Iterator[Standalone]:
-    with standalone(2, tmp_path, {**aws.environ, "MANYMETRICS_WAREHOUSE": WAREHOUSE}) as running:
+@pytest.fixture(scope="module")
+def cluster(aws: Aws, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standalone]:
+    """One for both tests: the second kills a worker of it."""
+    home = tmp_path_factory.mktemp("cluster")
+    with standalone(2, home, {**aws.environ, "MANYMETRICS_WAREHOUSE": WAREHOUSE}) as running:
         yield running
 
 
@@ -153,6 +151,20 @@ def exact() -> dict[str, int]:
     }
 
 
+def test_a_backfill_goes_on_where_it_was_killed(cluster: Standalone, archived: Ids, lake: Lake, aws: Aws) -> None:
+    victim = backfill(cluster, size_of(aws))
+    wait_for_progress(victim, b"2 of ")
+    kill_group(victim)
+    victim.communicate()  # its pipes
+
+    report = report_of(backfill(cluster, size_of(aws)))
+
+    assert report["pieces_passed_over"] > 0
+    assert 0 < report["stored"] < EVENT_COUNT
+    assert np.array_equal(ids_in(lake), archived)
+    assert counts(books(lake, "backfill:test")) == exact()
+
+
 def test_jobs_are_exact_though_a_worker_is_lost_in_the_middle(
     cluster: Standalone, archived: Ids, lake: Lake, aws: Aws
 ) -> None:
@@ -187,17 +199,3 @@ def test_jobs_are_exact_though_a_worker_is_lost_in_the_middle(
     assert not [
         one for one in data_files if "u7" in read_file(EVENTS, lake.io, one, ["user_id"])["user_id"].to_pylist()
     ]
-
-
-def test_a_backfill_goes_on_where_it_was_killed(cluster: Standalone, archived: Ids, lake: Lake, aws: Aws) -> None:
-    victim = backfill(cluster, size_of(aws))
-    wait_for_progress(victim, b"2 of ")
-    kill_group(victim)
-    victim.communicate()  # its pipes
-
-    report = report_of(backfill(cluster, size_of(aws)))
-
-    assert report["pieces_passed_over"] > 0
-    assert 0 < report["stored"] < EVENT_COUNT
-    assert np.array_equal(ids_in(lake), archived)
-    assert counts(books(lake, "backfill:test")) == exact()
