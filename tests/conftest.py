@@ -105,8 +105,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # it ships no types
         def _split_scope(self, nodeid: str) -> str:
             path = nodeid.partition("::")[0]
-            if path.startswith("tests/contract/") and "glue-spark" in nodeid:
-                return "tests/spark/test_spark_engine.py"  # one session for both
+            if path.startswith("tests/spark/") or (path.startswith("tests/contract/") and "glue-spark" in nodeid):
+                return path if path.endswith("/test_jobs.py") else "tests/spark"  # one session for all of them
             if path.endswith("/test_exactly_once.py"):
                 return nodeid
             return "tests/trino" if path.startswith("tests/trino/") else path  # one server for all of them

@@ -1,6 +1,6 @@
 """Four processors on one table, each of a stream of two shards, and maintenance beside them: exact, and none gives up.
 
-How long they are under load is MANYMETRICS_TEST_LOAD_S.
+How long they are under load is MANYMETRICS_TEST_LOAD_S, else of TEST_SCALE.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from tests.aws_path import WAREHOUSE, Runner, events_in, make_stream
 from tests.glue_lake import BUCKET, another_handle, glue_lake
 from tests.integration.micro_batches import counts, packed, rows, track
 from tests.live_server import eventually
+from tests.scale import scaled
 from tests.strict_moto import REGION, Aws, strict_moto
 
-LOAD_S = float(os.environ.get("MANYMETRICS_TEST_LOAD_S", "10"))
+LOAD_S = float(os.environ.get("MANYMETRICS_TEST_LOAD_S") or scaled(3, 5, 10))
 STREAMS = [f"events-{n}" for n in range(4)]
 
 
