@@ -32,7 +32,7 @@ test: .venv/dev.stamp jvm kinesis scan ministack sdk  ## lint, types and all tes
 	exit $$status
 
 test-unit: .venv/dev.stamp  ## the tests that need no network, in seconds
-	@$(BIN)/pytest $(PYTEST_ARGS) tests/unit
+	@$(BIN)/pytest -n 2 $(PYTEST_ARGS) tests/unit
 
 test-%: .venv/dev.stamp jvm scan ministack  ## one kind of tests: terraform, scan, permissions, apply, image (Debian's buildah, root), ...
 	@$(BIN)/pytest $(PYTEST_ARGS) -m $* tests
