@@ -27,7 +27,7 @@ from tests.live_server import eventually
 from tests.scale import scaled
 from tests.strict_moto import REGION, Aws, strict_moto
 
-LOAD_S = float(os.environ.get("MANYMETRICS_TEST_LOAD_S") or scaled(3, 5, 10))
+LOAD_S = float(os.environ.get("MANYMETRICS_TEST_LOAD_S") or scaled(3, 10, 10))
 STREAMS = [f"events-{n}" for n in range(4)]
 
 

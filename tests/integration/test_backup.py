@@ -78,7 +78,7 @@ def test_a_backup_under_load_has_every_event_once_that_was_acknowledged_before_i
         sender.start()
         eventually(lambda: len(server.rows()) > 100 or None)
         copies = []
-        for number in range(scaled(1, 2, 3)):
+        for number in range(scaled(2, 3, 3)):
             to = tmp_path / f"copy {number}"
             before = set(sender.acknowledged)
             made = subprocess.run(

@@ -32,7 +32,7 @@ from manymetrics_processor.lake.maintenance import maintain
 from manymetrics_processor.lake.scan import read_files
 from tests.scale import scaled
 
-SCHEDULES = scaled(200, 600, 10_000)
+SCHEDULES = scaled(200, 1_000, 10_000)
 PARTS = 10
 NOW = 1_763_990_000_000_000  # microseconds since 1970
 A_LAKE_EACH = 10  # plays that share their tables
