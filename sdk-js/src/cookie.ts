@@ -19,14 +19,14 @@ export function writeCookie(name: string, value: string): void {
 /** The shortest domain that the browser lets this page set a cookie for; none of an address or a name without a dot. */
 function siteOf(hostname: string): string {
   const parts = /\d$/.test(hostname) ? [] : hostname.split(".");
-  for (let count = 2; count <= parts.length; count++) {
+  for (let count = 2; count < parts.length; count++) {
     const domain = parts.slice(-count).join(".");
     put("mm_p", "1", domain);
     const isSet = readCookie("mm_p");
     put("mm_p", "", domain);
     if (isSet) return domain;
   }
-  return "";
+  return parts[1] ? hostname : "";
 }
 
 function put(name: string, value: string, domain: string): void {

@@ -38,10 +38,9 @@ export class Identity {
     return cookie === this._anonymousId;
   }
 
-  /** Writes all of it again, which makes the id last another year. */
+  /** Writes the id again, which makes it last another year. */
   keep(): void {
     if (!this._anonymousId) this._find();
-    this.set({});
     this._store.write(ANONYMOUS, this._anonymousId!);
     if (!this._store.isShut) writeCookie(ANONYMOUS, this._anonymousId!);
   }
@@ -55,6 +54,7 @@ export class Identity {
   renew(): void {
     this._user = {};
     this._anonymousId = uuid();
+    this.set({});
     this.keep();
   }
 

@@ -24,9 +24,8 @@ export class Page {
     }
     if (isView) this._isViewed = true;
     this._url = maskUrl(href);
-    const url = new URL(this._url);
-    const search = url.search || undefined;
-    const referrer = this._referrer || undefined;
-    return { id: this._id, url: this._url, path: url.pathname, search, title: mask("" + document.title), referrer };
+    const { pathname: path, search } = this._url === href ? location : new URL(this._url);
+    const title = mask("" + document.title);
+    return { id: this._id, url: this._url, path, search: search || undefined, title, referrer: this._referrer || undefined };
   }
 }

@@ -8,7 +8,6 @@
  */
 import { uuid } from "./id.js";
 import { MOST, numberOf, parse, textOf, type Store } from "./storage.js";
-import { encoder } from "./transport.js";
 import type { Properties } from "./types.js";
 
 export const MAX_EVENTS = 1_000;
@@ -201,7 +200,8 @@ export class Queue {
 }
 
 function entryOf(event: string, shared: string, attempts: number): Entry {
-  return { _event: event, _shared: shared, _attempts: attempts, _bytes: encoder.encode(event).length };
+  // In UTF-8; a page's first TextEncoder takes 0.1 ms.
+  return { _event: event, _shared: shared, _attempts: attempts, _bytes: unescape(encodeURIComponent(event)).length };
 }
 
 /** The event's JSON with what its batch does not share, and with `attempt`. */

@@ -69,7 +69,8 @@ export class Recorder {
     this._store.isShut = false;
     this._store.write(CONSENT, choice);
     this._decide(choice);
-    this.identity.keep(); // what it was told before
+    this.identity.set({}); // what it was told before
+    this.identity.keep();
   }
 
   // --- what becomes of the page ---
@@ -99,7 +100,7 @@ export class Recorder {
   private _decide(choice: Consent): void {
     const held = this._pending;
     this._choice = choice;
-    const isRefused = !/^(granted|pending)$/.test(choice); // whatever else it is
+    const isRefused = choice !== "granted" && choice !== "pending"; // whatever else it is
     this.isDenied = isRefused && choice !== "anonymous";
     this._store.isShut = false;
     if (isRefused) forgetAll(this._store);

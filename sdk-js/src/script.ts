@@ -25,23 +25,32 @@ const LEADING: { readonly [name: string]: number } = { track: 1, identify: 1, gr
 type Early = [name: keyof Client, time: number, given: unknown[]][];
 
 const script = document.currentScript as HTMLScriptElement | null;
-const { key, host = script?.src && new URL(script.src).origin, autocapture: captures, vitals, errors, ...options } =
-  script?.dataset ?? {};
+/** What the tag says of it. */
+const said = (name: string): string | undefined => script?.getAttribute("data-" + name) ?? undefined;
+const key = said("key");
+const host = said("host") ?? (script?.src && new URL(script.src).origin);
 const early = window.manymetrics as unknown as Early | undefined;
 const isThere = early && !Array.isArray(early); // from another tag
 const cure =
   (!script && "load mm.js with a classic script tag, not as a module") ||
   (!key && 'its script tag needs data-key="wk_...", a write key') ||
-  (!/^(https?:\/)?\//.test(host ?? "") && 'its script tag needs data-host="https://...", the address of the API');
+  (!["/", "http://", "https://"].some((start) => host?.startsWith(start)) &&
+    'its script tag needs data-host="https://...", the address of the API');
 if (cure && !isThere) console.error(`ManyMetrics sends nothing: ${cure}.`);
 if (!cure && !isThere) {
-  const { gpc, gzip } = options;
-  const client = createClient({ ...options, key, host, gpc: gpc !== "ignore", gzip: gzip !== undefined } as Options);
+  const client = createClient({
+    key,
+    host,
+    path: said("path"),
+    consent: said("consent"),
+    gpc: said("gpc") !== "ignore",
+    gzip: said("gzip") !== undefined,
+  } as Options);
   window.manymetrics = early ? Object.assign(early, client) : client;
   for (const [name, time, given] of early?.splice(0) ?? []) replay(client, name, time, given);
-  if (captures !== "off") client.use(autocapture());
-  if (vitals !== undefined) load("mm-web-vitals.js");
-  if (errors !== undefined) load("mm-errors.js");
+  if (said("autocapture") !== "off") client.use(autocapture());
+  if (said("vitals") !== undefined) load("mm-web-vitals.js");
+  if (said("errors") !== undefined) load("mm-errors.js");
 }
 
 /** A call that was made before the client was there. */

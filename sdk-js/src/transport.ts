@@ -11,8 +11,6 @@ export interface Outcome {
   readonly waitMs: number;
 }
 
-export const encoder = new TextEncoder();
-
 /** A browser lets 64 KiB of a page's keepalive requests be under way at once; other code of the page has some. */
 export const KEEPALIVE_BYTES = 56_000;
 
@@ -26,7 +24,7 @@ export function isRefusal(status: number): boolean {
 
 export async function post(url: string, text: string, gzip: boolean): Promise<Outcome> {
   try {
-    const body = gzip ? await gzipped(text) : encoder.encode(text);
+    const body = gzip ? await gzipped(text) : new TextEncoder().encode(text);
     const { status, headers } = await fetch(url, {
       method: "POST",
       body,

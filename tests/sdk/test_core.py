@@ -228,6 +228,25 @@ def test_the_subdomains_of_a_site_know_a_browser_by_one_small_cookie(browser: Br
     assert browser.run("manymetrics.anonymousId()") not in cookie
 
 
+WRITTEN = """(() => {
+  const { get, set } = Object.getOwnPropertyDescriptor(Document.prototype, 'cookie');
+  window.written = [];
+  const keep = function (text) { written.push(text); set.call(this, text); };
+  Object.defineProperty(Document.prototype, 'cookie', { get, set: keep });
+})()"""
+
+
+def test_a_site_without_a_subdomain_tries_no_other_cookie_first(browser: Browser, site: str, gate: Gate) -> None:
+    port = site.rpartition(":")[2]
+    browser.do("before", code=WRITTEN)
+    browser.start(f"http://shop.test:{port}/bare", gate.url)
+    assert browser.run("manymetrics.track('A'), written.length") == 1
+    made = browser.run("manymetrics.anonymousId()")
+
+    browser.start(f"http://www.shop.test:{port}/bare", gate.url)
+    assert browser.run("manymetrics.anonymousId()") == made
+
+
 def test_a_cookie_that_somebody_spoilt_is_made_anew(browser: Browser, site: str, gate: Gate) -> None:
     browser.do("open", page="page", url=site + "/bare")
     browser.run("document.cookie = 'mm_id=<script>; Path=/'")

@@ -8,7 +8,7 @@ import { listen } from "./listen.js";
 
 const IDLE_MS = 30_000; // without a sign of somebody: what is longer isn't counted
 const LEAST_MS = 100;
-const SIGNS = "pointermove pointerdown keydown wheel scroll focus blur visibilitychange";
+const SIGNS = "pointermove pointerdown keydown wheel focus blur visibilitychange";
 
 export interface Leave {
   /** A page view has begun. */
@@ -52,9 +52,9 @@ export function watchLeave(core: Core): Leave {
     since = last;
   };
 
-  tick();
   for (const sign of SIGNS.split(" ")) listen(sign as keyof WindowEventMap, tick);
   listen("scroll", ({ target }) => {
+    tick();
     const scrolled = target instanceof Element ? target : root();
     if (!scrolled || scrolled.clientHeight * 2 < innerHeight) return;
     // What an app scrolls is often an element that fills the window, and the document itself is seen from the start.
