@@ -8,17 +8,18 @@ export function envelope(writeKey: string, { shared, events }: Batch, dropped: n
   const context = {
     library: { name: "manymetrics-js", version: VERSION },
     locale: navigator.language,
+    userAgentData: (navigator as { userAgentData?: object }).userAgentData, // what browsers tell without being asked
     timezone: timezone(),
     screen: { width: screen.width, height: screen.height },
     ...shared.context,
     droppedEvents: dropped || undefined,
   };
   const head = JSON.stringify({ writeKey, sentAt: Date.now(), anonymousId: shared.anonymousId, context });
-  return `${head.slice(0, -1)},"batch":[${events.join(",")}]}`;
+  return `${head.slice(0, -1)},"batch":[${events}]}`; // an array's text is its items with commas
 }
 
 /** `Intl` takes 9 ms of a page's time to begin with, in a Chromium of 2026, and `Temporal` 0.3. */
 function timezone(): string {
-  const { Temporal } = globalThis as { Temporal?: { Now?: { timeZoneId?(): string } } }; // or some page's own
+  const { Temporal } = window as { Temporal?: { Now?: { timeZoneId?(): string } } }; // or some page's own
   return Temporal?.Now?.timeZoneId?.() ?? Intl.DateTimeFormat().resolvedOptions().timeZone;
 }

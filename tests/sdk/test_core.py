@@ -296,6 +296,9 @@ def test_a_campaign_stays_with_its_session(browser: Browser, site: str, gate: Ga
     browser.run(f"manymetrics.track('Bought'); {FLUSH}")
 
     [landed], [bought] = sent(gate, "Landed"), sent(gate, "Bought")
+    hints = bought["context"]["userAgentData"]
+    assert hints.keys() == {"brands", "mobile", "platform"}
+    assert all(brand.keys() == {"brand", "version"} for brand in hints["brands"])
     campaign = {"source": "news", "name": "May", "id": "7", "clickIdName": "gclid", "clickId": "abc"}
     assert [event["context"]["campaign"] for event in (landed, bought)] == [campaign, campaign]
     row = eventually(
