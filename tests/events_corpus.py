@@ -24,7 +24,10 @@ USUAL = {
     "event_time": NOW_TEXT,
     "context_ip": CLIENT_IP,
 }
-_LINEAGE = {"_stream", "_shard", "_sequence", "_position", "request_id"}
+# And what enrichment makes of the others, whose tests are its own.
+_LINEAGE = {"_stream", "_shard", "_sequence", "_position", "request_id"} | {
+    column.name for column in EVENTS.columns if column.enriched
+}
 _JSON = {column.name for column in EVENTS.columns if column.json}
 
 

@@ -143,6 +143,8 @@ def accept(
         bytes(envelope.context) if draft.batch else b"",
         bytes(envelope.integrations) if draft.batch else b"",
         bytes(envelope.anonymous_id) if draft.batch else b"",
+        key.ip,
+        key.user_agent,
     )
     return pack(stamp, events), key
 

@@ -45,13 +45,19 @@ RETRY_S = 1.0  # from a read that failed to the next
 
 
 class WriteKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``origins``: the pages' origins that may send with it, compared as browsers send them; none means any."""
+    """``origins``: the pages' origins that may send with it, compared as browsers send them; none means any.
+
+    ``ip``, ``user_agent``: what is kept of both; empty: as the processor's settings MANYMETRICS_IP and
+    MANYMETRICS_USER_AGENT say.
+    """
 
     key: str
     project: str
     kind: Literal["browser", "server"] = "browser"
     origins: tuple[str, ...] = ()
     revoked: bool = False
+    ip: Literal["", "keep", "truncate", "drop"] = ""
+    user_agent: Literal["", "keep", "drop"] = ""
 
 
 class KeysUnavailableError(Exception):

@@ -23,6 +23,7 @@ class Books:
     pending_records: int | None = 0
     lag_seconds: float = 0.0
     stalled_seconds: float = 0.0
+    geoip_unusable: int = 0
 
 
 BooksReader = Callable[[], Books]
@@ -89,4 +90,9 @@ def _events(books: Books) -> Iterator[Metric]:
         "manymetrics_committer_stalled_seconds",
         "Seconds that records have waited without any commit; alert at 60.",
         value=books.stalled_seconds,
+    )
+    yield GaugeMetricFamily(
+        "manymetrics_geoip_unusable_files",
+        "GeoIP files that can't be used; events get no place from them. `manymetrics doctor` says why.",
+        value=books.geoip_unusable,
     )

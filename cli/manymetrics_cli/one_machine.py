@@ -23,8 +23,9 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from manymetrics.books import StreamBooks
     from manymetrics_api.metrics import Books
     from manymetrics_cli.sample_page import SampleData
+    from manymetrics_processor.enrich.geo import GeoIP
     from manymetrics_processor.lake.lake import Lake
 
 log = logging.getLogger("manymetrics.local")
@@ -293,7 +295,20 @@ def books_for_metrics(data_dir: Path) -> Books:
     except (OSError, sqlite3.Error):  # mostly a full disk: SQLite needs some space even to read
         return Books(received, outcomes, None)
     lag = max(0.0, time.time() - oldest / 1_000_000) if oldest else 0.0
-    return Books(received, outcomes, pending, lag, stalled)
+    return Books(received, outcomes, pending, lag, stalled, geoip_unusable(data_dir))
+
+
+def geoip_unusable(data_dir: Path) -> int:
+    """Return the number of GeoIP files that can't be used."""
+    return sum(bool(state.error) for state in open_geoip(data_dir).states)
+
+
+@cache
+def open_geoip(data_dir: Path) -> GeoIP:
+    """Open the GeoIP files that this process's environment names, or those in the data directory."""
+    from manymetrics_processor.enrich.geo import GeoIP, geoip_paths
+
+    return GeoIP(geoip_paths(replace(Settings.read(os.environ), data_dir=data_dir)))
 
 
 def stalled_s(data_dir: Path) -> float:
@@ -428,7 +443,8 @@ def run_committer(settings: Settings) -> None:
                 if not held:
                     return
                 open_stream(stream_path(data_dir)).close()
-                source, window = LocalSource(stream_path(data_dir)), Window(settings.dedup_window_days)
+                source = LocalSource(stream_path(data_dir), overwrites=_removes_addresses(settings))
+                window = Window(settings.dedup_window_days)
                 lake = Lake(local_catalog(data_dir))
                 committer = Committer(source, SHARD, lake, window, settings.commit_interval_s, report, failure)
                 committer.run(stop)
@@ -439,6 +455,15 @@ def run_committer(settings: Settings) -> None:
             said, times = str(error), times + 1
             write_state(data_dir, CommitterState(begun_at, f"{type(error).__name__}: {error}"[:LONGEST_ERROR], times))
         stop.wait(_RESTART_WAIT_S)
+
+
+def _removes_addresses(settings: Settings) -> bool:
+    """Return whether the settings or a write key say that not all of an address or user agent is kept."""
+    keys: list[WriteKey] = []
+    with contextlib.suppress(KeysUnavailableError):
+        keys = read_keys(keys_path(settings.data_dir))
+    said = [settings.ip, settings.user_agent, *(rule for key in keys for rule in (key.ip, key.user_agent) if rule)]
+    return any(rule != "keep" for rule in said)
 
 
 def _stop_at_end_of_input(stop: threading.Event) -> None:

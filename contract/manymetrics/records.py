@@ -51,7 +51,9 @@ class Stamp(msgspec.Struct, gc=False, array_like=True, frozen=True):
     sent_at: bytes = b""
     context: bytes = b""
     integrations: bytes = b""
-    anonymous_id: bytes = b""  # last, since older records end before it
+    anonymous_id: bytes = b""  # records of older versions end before this field, or before the next ones
+    ip_rule: str = ""  # how much of an address is kept, if the write key says so: keep, truncate or drop
+    user_agent_rule: str = ""  # likewise: keep or drop
 
 
 class Cut(msgspec.Struct, gc=False, array_like=True, frozen=True):
@@ -146,7 +148,13 @@ def without(data: bytes, gone: Collection[int]) -> bytes:
     elif stamp.anonymous_id and not any(_takes_shared_id(event) for event in events if event):
         stamp = msgspec.structs.replace(stamp, anonymous_id=b"")
     cuts = [cut for position, cut in record.cuts.items() if position not in gone]
-    return compress(_pack_one(_Header(stamp, list(map(len, events)), cuts), events))
+    return pack_again(Record(stamp, events, {cut.position: cut for cut in cuts}))
+
+
+def pack_again(record: Record) -> bytes:
+    """Encode a record that was unpacked and changed; compressed, if that makes it smaller."""
+    header = _Header(record.stamp, list(map(len, record.events)), list(record.cuts.values()))
+    return compress(_pack_one(header, record.events))
 
 
 def _takes_shared_id(raw: bytes) -> bool:

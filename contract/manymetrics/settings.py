@@ -56,6 +56,14 @@ class Settings:
     """Where Iceberg's two jars for Spark are, and `classes.jsa`, the class archive, if there is one."""
     archive: str = ""
     """Where the processor on AWS keeps the records it had, for `replay`: `s3://bucket/prefix`. Empty: nowhere."""
+    ip: str = "keep"
+    """What the processor keeps of addresses, once it has looked up their place: `keep`, `drop`, or `truncate`.
+
+    The latter keeps /24 of IPv4 and /48 of IPv6."""
+    user_agent: str = "keep"
+    """What the processor keeps of user agents and client hints, once it has read them: `keep` or `drop`."""
+    geoip: str = ""
+    """MMDB files, comma-separated, that say where an address is. Empty: those below `geoip` in the data directory."""
     metrics_token: str = ""
     """Bearer token for /metrics. Without it, only direct requests from this machine are answered."""
     keys_parameter: str = ""
@@ -83,8 +91,8 @@ def _parse(variable: str, name: str, text: str) -> Any:  # noqa: ANN401  # what 
         value = kind(text)
     except ValueError:
         raise SettingsError(f"{variable} takes {_KINDS[kind]}, not {text!r}") from None
-    if name == "engine" and value not in ENGINES:
-        raise SettingsError(f"{variable} takes {' or '.join(ENGINES)}, not {text!r}")
+    if name in _CHOICES and value not in _CHOICES[name]:
+        raise SettingsError(f"{variable} takes {' or '.join(_CHOICES[name])}, not {text!r}")
     if name == "database" and not _DATABASE.fullmatch(value):
         raise SettingsError(
             f"{variable} takes 1 to 63 lower-case letters, digits and underscores, beginning with a letter, not "
@@ -95,6 +103,7 @@ def _parse(variable: str, name: str, text: str) -> Any:  # noqa: ANN401  # what 
     return value
 
 
+_CHOICES = {"engine": ENGINES, "ip": ("keep", "truncate", "drop"), "user_agent": ("keep", "drop")}
 _KINDS: dict[type, str] = {int: "a whole number", float: "a number", str: "text", type(Path()): "a path"}
 _LARGEST = {
     "port": 65_535,

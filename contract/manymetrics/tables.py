@@ -22,7 +22,8 @@ class Column:
 
     ``path``: where in an event's context its value is read from, ``context.device.model``; the processor derives its
     decoding from that. Empty for a column that the processor computes. ``added``: tables were made without it, and an
-    older processor leaves its value in the rest of `context`.
+    older processor leaves its value in the rest of `context`. ``enriched``: the processor derives it
+    from other columns.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Column:
     json: bool = False  # JSON text
     path: str = ""
     added: bool = False
+    enriched: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,11 @@ class Table:
         """Column names in table order, which is the order of ``field_id``."""
         return tuple(column.name for column in self.columns)
 
+    @property
+    def row_columns(self) -> tuple[Column, ...]:
+        """Those that a row is made of: all but the enriched ones, which come last."""
+        return tuple(column for column in self.columns if not column.enriched)
+
 
 def _text(name: str, doc: str, *, required: bool = False) -> Column:
     return Column(name, "string", doc, required)
@@ -56,6 +63,10 @@ def _text(name: str, doc: str, *, required: bool = False) -> Column:
 
 def _json(name: str, doc: str) -> Column:
     return Column(name, "string", doc, json=True)
+
+
+def _enriched(name: str, doc: str, *, type: ColumnType = "string") -> Column:  # noqa: A002  # as Column's
+    return Column(name, type, doc, enriched=True)
 
 
 def _context(
@@ -162,6 +173,37 @@ EVENTS = Table(
         _context(
             "context.groupId", "context.groupId: the company or account, as our browser SDK sends it.", added=True
         ),
+        _enriched("browser_name", "The browser, by uap-core's names; null for apps, servers and bots."),
+        _enriched("browser_version", "Its version, as far as the user agent tells it: 131.0.0.0, or 131."),
+        _enriched("os_name", "The operating system: what the client said, else by uap-core's names: Mac OS X, iOS."),
+        _enriched(
+            "os_version", "Its version. Browsers freeze it: Mac OS X 10.15.7 and Windows 10 may be any later one."
+        ),
+        _enriched("device_type", "desktop, mobile, tablet, tv, console, bot or server."),
+        _enriched("device_brand", "Who makes the device: what the client said, else by the user agent."),
+        _enriched("device_model", "The device's model: what the client said, else by the user agent."),
+        _enriched("bot_name", "The program that sent it, as it calls itself; null for people."),
+        _enriched(
+            "bot_kind",
+            "search, AI crawler, AI assistant (it acts for a person), preview, monitoring, library or other; null for "
+            "people.",
+        ),
+        _enriched("geo_country", "The address's country, ISO 3166-1 alpha-2."),
+        _enriched("geo_region", "The address's state or region, in English."),
+        _enriched("geo_city", "The address's city, in English."),
+        _enriched("asn", "The number of the network (autonomous system) that the address is of.", type="long"),
+        _enriched(
+            "referrer_domain",
+            "The referring site's registrable domain; null where there is none, and for the page's own site.",
+        ),
+        _enriched(
+            "channel",
+            "GA4's default channel group, and AI assistants; null for events of no page, and for moves within a site.",
+        ),
+        _enriched("source", "utm_source, else what a click id says, else the referring site; null for Direct."),
+        _enriched("medium", "utm_medium, else cpc for the click ids of ads, else by the referring site's kind."),
+        _enriched("click_id_kind", "The click id in the page's query: gclid, fbclid, msclkid and others."),
+        _enriched("enrichment_version", "By which rules and files the columns from browser_name on were made."),
     ),
 )
 

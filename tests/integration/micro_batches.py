@@ -99,7 +99,7 @@ def file_paths(data_dir: Path) -> set[Path]:
     return {path for path in (data_dir / "warehouse").rglob("*") if path.is_file()}
 
 
-OLDER_EVENTS = replace(EVENTS, columns=tuple(column for column in EVENTS.columns if not column.added))
+OLDER_EVENTS = replace(EVENTS, columns=tuple(one for one in EVENTS.columns if not (one.added or one.enriched)))
 
 
 def append_as_older_processor(lake: Lake, sequence: int, message_id: str, context: str, *, day: int = 0) -> None:

@@ -44,7 +44,7 @@ def row_of_event(event: dict[str, Any], **stamp: Any) -> Row:  # noqa: ANN401  #
 
 
 def by_column(values: Row) -> dict[str, object]:
-    return dict(zip(EVENTS.column_names, values, strict=True))
+    return dict(zip((column.name for column in EVENTS.row_columns), values, strict=True))
 
 
 # --- event_time -------------------------------------------------------------------------------------------

@@ -25,6 +25,9 @@ GIVEN: dict[str, tuple[str, object]] = {
     "engine": ("arrow", "arrow"),
     "spark_jars": ("/srv/jars", Path("/srv/jars")),
     "archive": ("s3://lake/archive", "s3://lake/archive"),
+    "ip": ("truncate", "truncate"),
+    "user_agent": ("drop", "drop"),
+    "geoip": ("/srv/city.mmdb,/srv/asn.mmdb", "/srv/city.mmdb,/srv/asn.mmdb"),
     "metrics_token": ("t-1", "t-1"),
     "keys_parameter": ("/manymetrics/keys", "/manymetrics/keys"),
 }

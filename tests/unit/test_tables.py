@@ -98,7 +98,7 @@ def test_a_table_is_partitioned_by_a_time_and_sorted_by_columns_that_it_has(tabl
 def test_rows_become_columns_in_their_order_and_none_at_all_make_an_empty_table() -> None:
     row = tuple(
         {"string": "s", "timestamp": 1, "int": 2, "long": 3}[column.type] if column.required else None
-        for column in EVENTS.columns
+        for column in EVENTS.row_columns
     )
 
     assert to_arrow(EVENTS, [row, row]).num_rows == 2
@@ -126,4 +126,4 @@ def test_rows_that_are_equal_stay_in_order() -> None:
 
 def _row(project_id: str, event: str | None, event_time: int, day: int = 0) -> Row:
     given = {"project_id": project_id, "event": event, "event_time": event_time, "received_at": (day + 1) * DAY_US - 1}
-    return tuple(given.get(name) for name in EVENTS.column_names)
+    return tuple(given.get(column.name) for column in EVENTS.row_columns)

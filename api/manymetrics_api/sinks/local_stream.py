@@ -405,15 +405,16 @@ class LocalSource:
     """The reader, for the committer. Opens the database per write, so that it never holds a lock the API waits for.
 
     ``admits``: a read moves heavy records to the end of the stream, as far as it has room. So an event waits for at
-    most one read's worth of them.
+    most one read's worth of them. ``overwrites``: the bytes of dropped records are overwritten in the files, for
+    addresses that are not kept.
 
     ``read``, ``put_outcomes`` and ``drop_committed`` refer to the stream that ``name`` last returned. After its file
     was recreated, ``name`` returns the old one, which is still open here, until a later ``read`` found no more in it:
     its records had been acknowledged.
     """
 
-    def __init__(self, path: Path, *, admits: bool = True) -> None:
-        self._path, self._admits = path, admits
+    def __init__(self, path: Path, *, admits: bool = True, overwrites: bool = False) -> None:
+        self._path, self._admits, self._overwrites = path, admits, overwrites
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
         self._replaced = self._emptied = False
@@ -567,9 +568,12 @@ class LocalSource:
         ).fetchone()[0]
         if last is None:
             return 0
+        connection.execute(f"pragma secure_delete={'on' if self._overwrites else 'off'}")
         connection.execute("delete from outcomes where sequence <= ?", (last,))
         dropped = connection.execute("delete from records where sequence <= ?", (last,)).rowcount
         connection.executescript("pragma incremental_vacuum")  # `execute` runs only one step, which frees one page
+        if self._overwrites:  # the log holds what the pages held; if it is in use, the next time
+            connection.execute("pragma wal_checkpoint(truncate)").fetchall()
         return dropped
 
     def last_sequence(self) -> int:

@@ -34,12 +34,24 @@ def _field(field_id: int, column: Column) -> pa.Field:
     return pa.field(column.name, _ARROW_TYPES[column.type], nullable=not column.required, metadata=ids)
 
 
+@cache
+def row_schema(table: Table) -> pa.Schema:
+    """Like ``arrow_schema``, without enriched columns."""
+    return pa.schema([arrow_schema(table).field(column.name) for column in table.row_columns])
+
+
 def to_arrow(table: Table, rows: Sequence[Row]) -> pa.Table:
-    """Convert rows, with values in table order, to Arrow; keeps the order of rows."""
-    schema = arrow_schema(table)
+    """Convert rows, with values in table order, to Arrow, without enriched columns; keeps the order of rows."""
+    schema = row_schema(table)
     columns = zip(*rows, strict=True) if rows else [()] * len(schema)
     arrays = [pa.array(values, type=field.type) for values, field in zip(columns, schema, strict=True)]
     return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def to_schema(table: Table, rows: pa.Table) -> pa.Table:
+    """Put columns in table order, with Iceberg's field ids."""
+    schema = arrow_schema(table)
+    return pa.Table.from_arrays([rows[name] for name in schema.names], schema=schema)
 
 
 def to_days(table: Table, rows: pa.Table) -> npt.NDArray[np.int64]:

@@ -21,9 +21,11 @@ from manymetrics.limits import MAX_EVENT_BYTES, OVERSIZE_PREFIX_BYTES
 from manymetrics.outcomes import Reason
 from manymetrics.records import Cut, Stamp, UnreadableRecordError, unpack, weight
 from manymetrics.tables import DEAD_LETTERS, EVENTS, Table
-from manymetrics_processor.decode.arrow import arrow_schema, sort_order, to_arrow, to_days
+from manymetrics_processor.decode.arrow import arrow_schema, sort_order, to_arrow, to_days, to_schema
 from manymetrics_processor.decode.ids import Ids, Place, dedup_digest, place_digest, to_ids
 from manymetrics_processor.decode.row import Request, Row, make_row, read_request
+from manymetrics_processor.enrich.enrichment import enrich
+from manymetrics_processor.enrich.privacy import Mask, make_mask, mask_record, mask_rows
 
 STORED, DUPLICATE, DEAD_LETTERED = b"s", b"d", b"x"  # in the outcomes of a record, one byte per event
 
@@ -103,8 +105,9 @@ class Batch:
         return None if self.end is None else (*self.keys[-1], self.end)
 
 
-Entry = tuple[Row, int, int, object]
-"""A row, the index of its record, its position there, and an event's dedup digest or a letter's reason."""
+Entry = tuple[Row, int, int, object, Mask | None]
+"""A row, the index of its record, its position there, an event's dedup digest or a letter's reason, and what masks an
+event's row."""
 
 
 EventKey = tuple[str, int, int]
@@ -186,6 +189,7 @@ class _RowsBuilder:
         self._records: list[int] = []
         self._positions: list[int] = []
         self._notes: list[object] = []
+        self._masks: list[Mask | None] = []
 
     def add(self, entries: list[Entry]) -> None:
         self._waiting += entries
@@ -204,14 +208,20 @@ class _RowsBuilder:
         order = sort_order(self._table, rows, days)
         records, positions = (np.array(values, dtype=np.int64)[order] for values in (self._records, self._positions))
         notes = list(map(self._notes.__getitem__, order.tolist()))
-        return Rows(rows.take(pa.array(order)), days[order], records, positions, order), notes
+        rows = rows.take(pa.array(order))
+        if self._table == EVENTS:
+            rows = to_schema(self._table, enrich(rows))
+            if any(self._masks):
+                rows = mask_rows(rows, list(map(self._masks.__getitem__, order.tolist())))
+        return Rows(rows, days[order], records, positions, order), notes
 
     def _convert(self) -> None:
         waiting, self._waiting = self._waiting, []
-        rows, records, positions, notes = zip(*waiting, strict=True)
+        rows, records, positions, notes, masks = zip(*waiting, strict=True)
         self._records += records
         self._positions += positions
         self._notes += notes
+        self._masks += masks
         self._parts.append(to_arrow(self._table, rows))
 
 
@@ -238,13 +248,15 @@ def _decode_record(
         if span.start:  # the part before has reported it
             return b""
         letter = _unreadable(record, (stream, record.shard, sequence, 0), whole or str(error))
-        bad.append((letter, number, 0, Reason.UNREADABLE_RECORD.value))
+        bad.append((letter, number, 0, Reason.UNREADABLE_RECORD.value, None))
         return DEAD_LETTERED
+    mask = make_mask(unpacked.stamp)
     if whole is not None:
         events = unpacked.events[span]
         for position, raw in enumerate(events, span.start):
-            letter = _bare_letter(raw, record, whole, (stream, record.shard, sequence, position))
-            bad.append((letter, number, position, Reason.UNSTORABLE.value))
+            kept = raw if mask is None else mask.mask(raw)
+            letter = _bare_letter(kept, record, whole, (stream, record.shard, sequence, position))
+            bad.append((letter, number, position, Reason.UNSTORABLE.value, None))
         return DEAD_LETTERED * len(events)
     stamp, cuts = unpacked.stamp, unpacked.cuts
     request, facts = read_request(stamp), ""
@@ -258,10 +270,11 @@ def _decode_record(
         )
         if isinstance(row, Rejected):
             outcomes[position - span.start] = DEAD_LETTERED[0]
-            facts = facts or encode_stamp(stamp)
-            bad.append((make_letter(raw, stamp, row, place, facts), number, position, row.reason.value))
+            kept, facts_of = (raw, stamp) if mask is None else (mask.mask(raw), mask.stamp)
+            facts = facts or encode_stamp(facts_of)
+            bad.append((make_letter(kept, facts_of, row, place, facts), number, position, row.reason.value, None))
         else:
-            good.append((row, number, position, dedup_digest(stamp.project_id, row[0], stamp.key_kind)))
+            good.append((row, number, position, dedup_digest(stamp.project_id, row[0], stamp.key_kind), mask))
     return bytes(outcomes)
 
 
@@ -317,7 +330,8 @@ def encode_stamp(stamp: Stamp) -> str:
 
 
 def _unreadable(record: StreamRecord, place: Place, detail: str) -> Row:
-    return _letter_of_record(record, record.data[:OVERSIZE_PREFIX_BYTES], Reason.UNREADABLE_RECORD, detail, place)
+    kept = mask_record(record.data)[:OVERSIZE_PREFIX_BYTES]
+    return _letter_of_record(record, kept, Reason.UNREADABLE_RECORD, detail, place)
 
 
 def _letter_of_record(record: StreamRecord, raw: bytes, reason: Reason, detail: str, place: Place) -> Row:

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from pyiceberg.io import FileIO
 
 from manymetrics_processor.decode.batch import StreamRecord
+from manymetrics_processor.enrich.privacy import mask_record
 from manymetrics_processor.lake.object_storage import read_bytes, write_bytes
 
 SUFFIX = ".records.parquet"
@@ -50,7 +51,7 @@ class Archive:
 def encode(streams: Iterable[tuple[str, Sequence[StreamRecord]]]) -> bytes:
     """Encode an archive object of records, by stream."""
     rows = [
-        (stream, one.shard, str(one.sequence), one.arrived_at, one.data)
+        (stream, one.shard, str(one.sequence), one.arrived_at, mask_record(one.data))
         for stream, records in streams
         for one in records
     ]

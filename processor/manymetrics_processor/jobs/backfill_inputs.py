@@ -49,6 +49,7 @@ from manymetrics_processor.decode.batch import (
 )
 from manymetrics_processor.decode.ids import dedup_digest
 from manymetrics_processor.decode.row import DAY_US, parse_time, read_request
+from manymetrics_processor.enrich.privacy import make_mask
 from manymetrics_processor.ingest import raw_archive
 from manymetrics_processor.ingest.isolation import event_count
 from manymetrics_processor.ingest.lambda_records import split_parts
@@ -262,7 +263,7 @@ def _batch_of_lines(
         place = (source, piece.name, str(number), line)
         # The operator's file is trusted, whatever its key kind, so its context.ip is used as with a server key.
         stamp = Stamp(_received_at(whole, piece.file.modified_at), "", piece.project, "server")
-        cause = unstorable.get((piece.shard, end, position))
+        cause, mask = unstorable.get((piece.shard, end, position)), make_mask(stamp)
         row = (
             row_or_rejected(raw, read_request(stamp), place, cuts)
             if cause is None
@@ -271,11 +272,12 @@ def _batch_of_lines(
         if isinstance(row, Rejected):
             marks += DEAD_LETTERED
             stamp = msgspec.structs.replace(stamp, key_kind=piece.key_kind)
-            bad.append((make_letter(raw, stamp, row, place), 0, position, row.reason.value))
+            kept = raw if mask is None else mask.mask(raw)
+            bad.append((make_letter(kept, stamp, row, place), 0, position, row.reason.value, None))
         else:
             marks += STORED
             row = (*row[:_KEY_KIND], piece.key_kind, *row[_KEY_KIND + 1 :])
-            good.append((row, 0, position, dedup_digest(piece.project, row[0], piece.key_kind)))
+            good.append((row, 0, position, dedup_digest(piece.project, row[0], piece.key_kind), mask))
     batch = make_batch(source, [(piece.shard, end)], [bytes(marks)], good, bad)
     return replace(batch, begin=begin, end=span.stop)
 

@@ -24,6 +24,7 @@ from manymetrics_processor.decode.batch import DUPLICATE, STORED, Entry, make_ba
 from manymetrics_processor.decode.ids import dedup_digest
 from manymetrics_processor.decode.row import Row, read_request
 from manymetrics_processor.dedup.window import Window
+from manymetrics_processor.enrich.privacy import Mask, make_mask
 from manymetrics_processor.ingest.isolation import is_retryable
 from manymetrics_processor.ingest.pipeline import commit
 from manymetrics_processor.lake.lake import Lake, Plan, current_books, live_files
@@ -61,11 +62,11 @@ def replay(
     for letters in _in_parts(lake, chosen, report):
         good: list[tuple[Entry, Letter]] = []
         for letter in letters:
-            row = _read_letter(letter)
+            row, mask = _read_letter(letter)
             if isinstance(row, Rejected):
                 report.still_refused[row.reason.value] = report.still_refused.get(row.reason.value, 0) + 1
             else:
-                entry: Entry = (row, 0, len(good), dedup_digest(letter["project_id"], row[0], row[_KEY_KIND]))
+                entry: Entry = (row, 0, len(good), dedup_digest(letter["project_id"], row[0], row[_KEY_KIND]), mask)
                 good.append((entry, letter))
         if dry_run:
             report.stored += len(good)
@@ -92,7 +93,7 @@ def _send(lake: Lake, window: Window, good: list[tuple[Entry, Letter]], report: 
 
 
 def _commit(lake: Lake, window: Window, good: list[tuple[Entry, Letter]], report: Report) -> None:
-    entries: list[Entry] = [(row, 0, at, digest) for at, ((row, _, _, digest), _) in enumerate(good)]
+    entries: list[Entry] = [(row, 0, at, digest, mask) for at, ((row, _, _, digest, mask), _) in enumerate(good)]
     marks = None
     while marks is None:  # None: another replay took this number, so nothing was committed here
         sequence = current_books(lake.load(EVENTS), STREAM).watermark(SHARD) + 1
@@ -100,7 +101,7 @@ def _commit(lake: Lake, window: Window, good: list[tuple[Entry, Letter]], report
         marks = commit(batch, lake, window).outcomes[0]
     report.stored += marks.count(STORED)
     report.duplicate += marks.count(DUPLICATE)
-    done: list[Entry] = [(_mark(letter), 0, 0, STAGE) for _, letter in good]
+    done: list[Entry] = [(_mark(letter), 0, 0, STAGE, None) for _, letter in good]
     rows = make_batch(STREAM, [(SHARD, 0)], [b""], [], done).letters
     lake.commit(
         DEAD_LETTERS,
@@ -109,11 +110,11 @@ def _commit(lake: Lake, window: Window, good: list[tuple[Entry, Letter]], report
     )
 
 
-def _read_letter(letter: Letter) -> Row | Rejected:
+def _read_letter(letter: Letter) -> tuple[Row | Rejected, Mask | None]:
     raw = letter["raw"].encode() if letter["raw_encoding"] == "utf-8" else base64.b64decode(letter["raw"])
     stamp = msgspec.json.decode(letter["stamp"], type=_StampFields).stamp()
     place = (letter["_stream"], letter["_shard"], letter["_sequence"], letter["_position"])
-    return row_or_rejected(raw, read_request(stamp), place, {})
+    return row_or_rejected(raw, read_request(stamp), place, {}), make_mask(stamp)
 
 
 def _mark(letter: Letter) -> Row:
@@ -161,6 +162,8 @@ class _StampFields(msgspec.Struct):
     context: bytes = b""
     integrations: bytes = b""
     anonymous_id: bytes = b""
+    ip_rule: str = ""
+    user_agent_rule: str = ""
 
     def stamp(self) -> Stamp:
         return Stamp(**msgspec.structs.asdict(self))
