@@ -51,8 +51,10 @@ RUN python3 assemble.py jars pom.xml jars \
 FROM ${BASE} AS light
 COPY --from=packages /build/task /var/task
 COPY --from=own /build/own /var/task
+# GeoIP files, if you have put some there: found below the data directory, which nothing else uses on Lambda.
+COPY docker/geoip /opt/manymetrics/geoip
 WORKDIR /var/task
-ENV MANYMETRICS_ENGINE=arrow
+ENV MANYMETRICS_ENGINE=arrow MANYMETRICS_DATA_DIR=/opt/manymetrics
 ENTRYPOINT ["python3", "-m", "awslambdaric"]
 CMD ["manymetrics_processor.ingest.lambda_handler.handler"]
 ARG VERSION=0

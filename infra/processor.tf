@@ -29,6 +29,8 @@ resource "aws_lambda_function" "processor" {
         MANYMETRICS_DATABASE          = local.database
         MANYMETRICS_ENGINE            = var.engine
         MANYMETRICS_DEDUP_WINDOW_DAYS = tostring(var.dedup_window_days)
+        MANYMETRICS_IP                = var.processor.ip
+        MANYMETRICS_USER_AGENT        = var.processor.user_agent
       },
       var.archive_days > 0 ? { MANYMETRICS_ARCHIVE = local.archive } : {},
     )

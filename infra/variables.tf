@@ -180,14 +180,26 @@ variable "api" {
 }
 
 variable "processor" {
-  description = "The processor's function. memory_mb null: 1792 for spark, 1024 for arrow. concurrency as for the API; reserve at least the number of shards plus one."
+  description = "The processor's function. memory_mb null: 1792 for spark, 1024 for arrow. concurrency as for the API; reserve at least the number of shards plus one. ip (keep, truncate to /24 and /48, or drop) and user_agent (keep or drop): what events keep of both, once their place and device are read; a write key may say otherwise."
   type = object({
     architecture = optional(string, "x86_64")
     memory_mb    = optional(number)
     scratch_mb   = optional(number, 1024)
     concurrency  = optional(number)
+    ip           = optional(string, "keep")
+    user_agent   = optional(string, "keep")
   })
   default = {}
+
+  validation {
+    condition     = contains(["keep", "truncate", "drop"], var.processor.ip)
+    error_message = "processor.ip must be keep, truncate or drop."
+  }
+
+  validation {
+    condition     = contains(["keep", "drop"], var.processor.user_agent)
+    error_message = "processor.user_agent must be keep or drop."
+  }
 
   validation {
     condition     = contains(["arm64", "x86_64"], var.processor.architecture)

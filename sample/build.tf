@@ -14,7 +14,7 @@ locals {
 
   image_sources = flatten([
     for pattern in [
-      "docker/processor.Dockerfile", "docker/*.{lock,py}", "tests/jvm/pom.xml", "requirements-processor.lock", "pyproject.toml",
+      "docker/processor.Dockerfile", "docker/*.{lock,py}", "docker/geoip/*", "tests/jvm/pom.xml", "requirements-processor.lock", "pyproject.toml",
       "contract/manymetrics/**/*.py", "processor/manymetrics_processor/**/*.py",
     ] :
     sort(fileset(local.root, pattern))

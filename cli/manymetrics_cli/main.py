@@ -12,12 +12,26 @@ from importlib import metadata
 from typing import Any, cast
 
 from manymetrics.settings import SettingsError
-from manymetrics_cli.commands import backup, cost, doctor, erase, maintain, query, recover, replay, serve, stream, tail
+from manymetrics_cli.commands import (
+    backup,
+    cost,
+    doctor,
+    enrich,
+    erase,
+    geoip,
+    maintain,
+    query,
+    recover,
+    replay,
+    serve,
+    stream,
+    tail,
+)
 from manymetrics_cli.commit_conflicts import LostRacesError
 from manymetrics_cli.help_text import KeepExamples
 from manymetrics_cli.packages import missing_module
 
-COMMANDS = (serve, stream, query, tail, replay, erase, maintain, backup, recover, doctor, cost)
+COMMANDS = (serve, stream, query, tail, replay, erase, enrich, geoip, maintain, backup, recover, doctor, cost)
 
 _EXAMPLES = """\
 examples:

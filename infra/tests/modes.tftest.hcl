@@ -106,6 +106,18 @@ run "arrow_takes_half_the_memory" {
   }
 }
 
+run "addresses_and_user_agents_are_kept_or_not" {
+  command = plan
+  variables {
+    processor = { ip = "truncate", user_agent = "drop" }
+  }
+
+  assert {
+    condition     = aws_lambda_function.processor.environment[0].variables.MANYMETRICS_IP == "truncate" && aws_lambda_function.processor.environment[0].variables.MANYMETRICS_USER_AGENT == "drop"
+    error_message = "the processor is told"
+  }
+}
+
 run "spark_takes_a_whole_core" {
   command = plan
 

@@ -449,6 +449,18 @@ def _has_size(path: str, size: int) -> bool:
         return False
 
 
+def check_geoip(settings: Settings) -> Iterator[Finding]:
+    """Check that the GeoIP files can be used. Yields nothing if there is none: then events have no place."""
+    from manymetrics_processor.enrich.geo import GeoIP, geoip_paths
+
+    for state in GeoIP(geoip_paths(settings)).states:
+        if state.error:
+            cure = "put a file of MaxMind, DB-IP or IPinfo there, or run `manymetrics geoip fetch`"
+            yield Finding("geoip", "warn", f"{state.path} can't be used: {state.error}", cure)
+        else:
+            yield Finding("geoip", "ok", f"{state.path}: {state.version}")
+
+
 CHECKS: tuple[Check, ...] = (
     check_versions,
     check_data,
@@ -459,4 +471,5 @@ CHECKS: tuple[Check, ...] = (
     check_stream,
     check_progress,
     check_tables,
+    check_geoip,
 )
