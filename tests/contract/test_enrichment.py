@@ -75,6 +75,8 @@ def test_an_event_says_who_and_from_where_in_each_engine(store: Store, city: Pat
     assert (found["browser_name"], found["os_name"], found["device_type"]) == ("Mobile Safari", "iOS", "mobile")
     assert (found["geo_country"], found["geo_region"], found["geo_city"]) == ("GB", "England", "London")
     assert found["enrichment_version"].endswith(GeoIP([city]).states[0].version)
+    [decoded] = decode([record(1, event("a"))], STREAM).events.table.select(ENRICHED).to_pylist()
+    assert found == decoded
 
 
 def test_an_old_table_gains_the_columns_and_old_processors_go_on(tmp_path: Path) -> None:
