@@ -280,6 +280,17 @@ def test_json_without_a_key_is_json(body: str, key: str) -> None:
     assert json.dumps(left).replace('\\"' + CHOSEN, "").count(key) == 0
 
 
+def test_a_key_that_is_not_ascii_is_removed_as_each_client_writes_it() -> None:
+    key = "schl\u00fcssel-\U0001f511-\u6771"
+    for body in (
+        json.dumps({"a": [key]}),
+        json.dumps({"a": [key]}, ensure_ascii=False),
+        rf'{{"a":["{key[:4]}\u00FC{key[5:]}"]}}',
+    ):
+        assert may_hold_text(body.encode(), key)
+        assert json.loads(bytes(without_text(body.encode(), key))) == {"a": [None]}
+
+
 @pytest.mark.parametrize("key", [MADE, CHOSEN, SHORT, "wk_QQQQ", "\u00e9\u00e9", '"Q"'])
 @pytest.mark.parametrize("before", ["", "Q", "Q" * 50, "aB3dE6gH9", "wk_QQQ" * 20, "x" * 3])
 @pytest.mark.parametrize("after", ["", "Q" * 50, "wk_"])
