@@ -18,6 +18,7 @@ import pytest
 
 from manymetrics.tables import DEAD_LETTERS
 from manymetrics_cli.cost.stack import PROCESSOR_MB, Engine
+from manymetrics_processor.enrich.geo import GEOIP_FOLDER
 from manymetrics_processor.ingest.factory import stream_name
 from manymetrics_processor.lake.glue_catalog import glue_catalog
 from manymetrics_processor.lake.lake import Lake
@@ -206,6 +207,7 @@ def test_it_says_what_it_is_and_is_small_enough(
     assert (labels["revision"], labels["licenses"]) == ("abc", "MIT")
     assert labels["version"] == metadata.version("manymetrics")
     assert environ_of(image.config)["MANYMETRICS_ENGINE"] == image.engine
+    assert (image.root / environ_of(image.config)["MANYMETRICS_DATA_DIR"].lstrip("/") / GEOIP_FOLDER).is_dir()
     assert sum(image.config["sizes"]) < LAMBDA_TAKES
     for number, size in enumerate(image.config["sizes"]):
         record_testsuite_property(f"image for {image.engine}, layer {number}: MB", round(size / 1e6))
