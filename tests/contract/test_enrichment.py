@@ -21,6 +21,7 @@ from manymetrics_processor.lake.maintenance import stage_rewritten, swap
 from manymetrics_processor.operations import enrich_tables
 from manymetrics_processor.operations.enrich_tables import enrich_again, find_files
 from tests.contract.conftest import Store
+from tests.in_process_cluster import InProcessCluster
 from tests.integration.micro_batches import (
     NOW,
     STREAM,
@@ -137,6 +138,18 @@ def test_history_is_made_again_also_after_an_interruption(
     assert (again.files_rewritten, again.snapshot_before) == (0, again.snapshot_after)
     put(lake, 5, "a1", "b")
     assert message_ids(lake) == ["a1", "a2", "a3", "b", "old"]
+
+
+def test_a_cluster_makes_history_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake = make_lake(tmp_path)
+    for sequence in (1, 2, 3):
+        put(lake, sequence, f"a{sequence}")
+    monkeypatch.setattr(enrichment, "RULES", "next")
+
+    receipt = enrich_again(lake, spread=InProcessCluster().map, at_once=2)
+
+    assert (receipt.files_rewritten, receipt.rows_rewritten, receipt.files_left) == (3, 3, 0)
+    assert all("rules=next" in found["enrichment_version"] for found in enriched(lake).values())
 
 
 def test_only_days_that_are_named_are_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

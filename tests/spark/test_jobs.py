@@ -184,6 +184,9 @@ def test_jobs_are_exact_though_a_worker_is_lost_in_the_middle(
     assert events["duplicates_dropped"] == events["merges_lost"] == 0
     assert np.array_equal(ids_in(lake), archived)
 
+    enriched = report_of(cluster.submit("enrich"))  # nothing to do: the job above has the same rules
+    assert (enriched["files_done_before"], enriched["files_rewritten"]) == (events["files_after"], 0)
+
     receipt = report_of(cluster.submit("erase", "--user-id", "u7", "--archive", ARCHIVE, "--yes"))
 
     theirs = range(7, EVENT_COUNT, 1000)
