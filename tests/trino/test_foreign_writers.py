@@ -237,4 +237,4 @@ def in_order(trino: Trino, table: Table) -> list[Row]:
 def row_of(table: Table, values: dict[str, object]) -> tuple[object, ...]:
     """A row in which what is needed and not given is of the first day."""
     usual = {"string": "", "timestamp": 0, "int": 0, "long": 0}
-    return tuple(values.get(one.name, usual[one.type] if one.required else None) for one in table.columns)
+    return tuple(values.get(one.name, usual[one.type] if one.required else None) for one in table.row_columns)
