@@ -173,7 +173,10 @@ def test_what_was_not_kept_stays_gone_and_what_was_made_of_it_stays(
     with monkeypatch.context() as private:
         private.setattr(privacy, "own_privacy", lambda: Privacy("drop", "drop"))
         put(lake, 1, "private")
-    put(lake, 2, "open")
+        hints = {"brands": [{"brand": "Google Chrome", "version": "144"}], "platform": "Windows"}
+        hinted = track("hinted", context={"userAgentData": hints})
+        pipeline.run([record(2, hinted)], STREAM, lake, Window(7))
+    put(lake, 3, "open")
     monkeypatch.setattr(enrichment, "RULES", "next")
     monkeypatch.setattr(enrichment, "geoip", lambda: GeoIP([]))
     before = enriched(lake)
@@ -181,7 +184,8 @@ def test_what_was_not_kept_stays_gone_and_what_was_made_of_it_stays(
     receipt = enrich_again(lake, geo=GeoIP([]))
 
     found = {row["message_id"]: row for row in rows(lake)}
-    assert receipt.files_rewritten == 2
+    assert receipt.files_rewritten == 3
+    assert before["hinted"]["browser_name"] == found["hinted"]["browser_name"] == "Chrome"
     assert found["private"]["context_ip"] is found["private"]["context_user_agent"] is None
     changed = {name for name in ENRICHED if found["private"][name] != before["private"][name]}
     assert changed == {"enrichment_version"}

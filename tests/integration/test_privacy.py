@@ -33,6 +33,18 @@ EVENTS = [
     {"type": "track", "event": "A", "userId": "u", "messageId": "said", "context": {"ip": NAMED, "userAgent": AGENT}},
     {"type": "foo", "messageId": "bad", "context": {"ip": NAMED, "userAgent": AGENT}},
     {"type": "track", "userId": "u", "messageId": "unnamed", "properties": {"ip": SENDER}},
+    {
+        "type": "page",
+        "name": SENDER,
+        "userId": SENDER,
+        "anonymousId": f"a-{SENDER}",
+        "messageId": "texts",
+        "sentAt": SENDER,
+        "traits": {"x": AGENT},
+        "properties": {"url": f"https://shop.example/?ip={SENDER}", "referrer": f"http://{SENDER}:80/", "title": AGENT},
+        "context": {"device": {"id": SENDER}, "os": {"name": SENDER}, "campaign": {"source": SENDER}, "x": SENDER},
+        "extra": SENDER,
+    },
 ]
 
 
@@ -96,7 +108,7 @@ def test_a_dead_letter_is_replayed_by_the_rule_of_today(tmp_path: Path, monkeypa
 
     report = replay(make_lake(tmp_path), Window(7))
 
-    assert report.stored == 2
+    assert report.stored == 3
     found = {row["message_id"]: row for row in rows(make_lake(tmp_path))}
     assert (found["good"]["context_ip"], found["said"]["context_ip"]) == ("203.0.113.0", "198.51.100.0")
     assert found["good"]["context_user_agent"] is found["said"]["context_user_agent"] is None
@@ -120,7 +132,7 @@ def test_a_server_that_drops_addresses_has_them_in_no_file_but_its_stream(tmp_pa
         for event in EVENTS:
             sent = server.post("/v1/track", json.dumps(event).encode(), x_forwarded_for=SENDER, user_agent=AGENT)
             assert sent.status_code == 200
-        eventually(lambda: len(rows(make_lake(server.data_dir))) == 2 or None, within_s=30)
+        eventually(lambda: len(rows(make_lake(server.data_dir))) == 3 or None, within_s=30)
         eventually(lambda: len(rows(make_lake(server.data_dir), DEAD_LETTERS)) == 2 or None, within_s=30)
     finally:
         server.stop()

@@ -124,9 +124,13 @@ def _hint(context: str | None) -> str | None:
     if context is None:
         return None
     try:
-        return str(bytes(_rest_decoder.decode(context).userAgentData), "utf-8") or None
+        hints = bytes(_rest_decoder.decode(context).userAgentData)
+        return str(hints, "utf-8") if hints not in _NO_HINTS else None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
+
+
+_NO_HINTS = (b"", b"null")  # null is what privacy leaves of them
 
 
 def _locations(rows: pa.Table, geo: GeoIP) -> tuple[list[Location], Codes]:

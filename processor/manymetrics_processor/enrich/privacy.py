@@ -10,7 +10,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import msgspec
@@ -18,9 +18,11 @@ import pyarrow as pa
 
 from manymetrics.records import PLAIN, Record, Stamp, UnreadableRecordError, pack_again, unpack
 from manymetrics.settings import Settings
+from manymetrics.tables import EVENTS
 
 _SETTINGS = ("MANYMETRICS_IP", "MANYMETRICS_USER_AGENT")
 _PREFIXES = {4: 24, 6: 48}
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class Privacy(NamedTuple):
@@ -52,12 +54,14 @@ def cut_address(address: str | None, rule: str) -> str | None:
         return address
     if rule == "drop":
         return None
-    try:
-        ip = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
+    ip = _read_address(address)
+    if ip is None:
         return None
-    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
-        ip = ip.ipv4_mapped
+    return _find_network(ip)
+
+
+@lru_cache(maxsize=4_096)
+def _find_network(ip: _Address) -> str:
     return str(ipaddress.ip_network((ip, _PREFIXES[ip.version]), strict=False).network_address)
 
 
@@ -72,24 +76,36 @@ class Mask:
 
     def __init__(self, privacy: Privacy, stamp: Stamp) -> None:
         self._privacy = privacy
-        self._address = stamp.ip if privacy.ip != "keep" else None
-        self._agent = stamp.user_agent if privacy.user_agent == "drop" else None
+        self._sender = _read_address(stamp.ip) if privacy.ip != "keep" and stamp.ip else None
+        self._sender_sign = _find_sign(self._sender) if self._sender is not None else b""
+        self._sender_kept = (cut_address(stamp.ip, privacy.ip) or "").encode()
+        self._agent = stamp.user_agent if privacy.user_agent == "drop" and _is_product(stamp.user_agent) else None
         self.stamp = self._mask_stamp(stamp)
         """The facts of the request as they may be kept."""
 
     def mask(self, raw: bytes) -> bytes:
-        """JSON, also damaged JSON, without what may not be kept. Never raises.
+        """JSON, also damaged or cut JSON, without what may not be kept; JSON stays JSON. Never raises.
 
         Masks the sender's address wherever it stands, other addresses in fields whose names end with `ip` or `address`,
-        and the fields that hold user agents and client hints.
+        and the fields that hold user agents and client hints. Escapes that JSON doesn't need are resolved first.
         """
+        if b"\\u" in raw or b"\\/" in raw:
+            raw = _ESCAPE.sub(_resolve, raw)
         if self._privacy.ip != "keep":
-            raw = _ADDRESS_FIELD.sub(self._cut_field, raw)
-            raw = self._without(raw, self._address)
+            raw = self._without_sender(_ADDRESS_FIELD.sub(self._cut_field, raw))
         if self._privacy.user_agent == "drop":
-            raw = _AGENT_FIELD.sub(rb"\1null", raw)
-            raw = self._without(raw, self._agent)
+            raw = _without_agent_fields(raw)
+            if self._agent is not None:
+                raw = raw.replace(msgspec.json.encode(self._agent)[1:-1], b"")
         return raw
+
+    def mask_text(self, text: str) -> str | None:
+        """Mask a text that is no JSON; None if nothing is left."""
+        if self._sender is not None and self._sender_sign.decode() in text.lower():
+            text = self._without_sender(text.encode()).decode()
+        if self._agent is not None:
+            text = text.replace(self._agent, "")
+        return text or None
 
     def mask_column(self, name: str, text: str) -> str | None:
         """Mask a value of a column of `events`."""
@@ -97,40 +113,120 @@ class Mask:
             return cut_address(text, self._privacy.ip)
         if name == "context_user_agent":
             return None if self._privacy.user_agent == "drop" else text
-        return self.mask(text.encode()).decode()
+        return self.mask(text.encode()).decode() if name in _JSON_COLUMNS else self.mask_text(text)
 
-    def _without(self, raw: bytes, text: str | None) -> bytes:
-        if not text:
+    def _without_sender(self, raw: bytes) -> bytes:
+        if self._sender is None or self._sender_sign not in raw.lower():
             return raw
-        written = msgspec.json.encode(text)[1:-1]
-        if written not in raw:
-            return raw
-        kept = cut_address(text, self._privacy.ip) if text == self._address else None
-        return re.sub(rb"(?<![0-9A-Za-z.:])%b(?![0-9A-Za-z.:])" % re.escape(written), (kept or "").encode(), raw)
+        return _find_spellings(self._sender).sub(self._sender_kept, raw)
 
     def _cut_field(self, match: re.Match[bytes]) -> bytes:
-        try:
-            ipaddress.ip_address(match[2].decode("latin-1"))
-        except ValueError:
+        return match[1] + _ADDRESSES.sub(self._cut_addresses, match[2])
+
+    def _cut_addresses(self, match: re.Match[bytes]) -> bytes:
+        """The addresses in a JSON string, comma-separated; the string as it is if it holds anything else."""
+        hosts = [_HOST_PORT.sub(rb"\1", part.strip()).decode() for part in match[1].split(b",")]
+        is_cut = not match[0].endswith(b'"')
+        if not is_cut and not all(_read_address(host) is not None for host in hosts):
             return match[0]
-        kept = cut_address(match[2].decode("latin-1"), self._privacy.ip)
-        return match[1] + (b"null" if kept is None else b'"%b"' % kept.encode())
+        kept = [one for host in hosts if (one := cut_address(host, self._privacy.ip)) is not None]
+        return b'"%b"' % ", ".join(kept).encode() if kept else b"null"
 
     def _mask_stamp(self, stamp: Stamp) -> Stamp:
-        texts = {name: self.mask(getattr(stamp, name)) for name in ("context", "integrations")}
+        names = ("sent_at", "context", "integrations", "anonymous_id")
+        texts = {name: self.mask(getattr(stamp, name)) for name in names}
         agent = None if self._privacy.user_agent == "drop" else stamp.user_agent
         return msgspec.structs.replace(stamp, ip=cut_address(stamp.ip, self._privacy.ip), user_agent=agent, **texts)
 
 
+def _is_product(user_agent: str | None) -> bool:
+    """Whether a user agent is long enough to tell anything, and nothing that JSON has outside of its strings."""
+    return user_agent is not None and "/" in user_agent and len(user_agent) >= _SHORTEST_AGENT
+
+
+_SHORTEST_AGENT = 8
+
+
+def _read_address(text: str) -> _Address | None:
+    """An address, without its zone, and as IPv4 if it is one; None if it is none."""
+    return _parse_address(text) if len(text) <= _LONGEST_ADDRESS else None
+
+
+_LONGEST_ADDRESS = 100  # with its zone; bounds the memory of what is cached
+
+
+@lru_cache(maxsize=4_096)
+def _parse_address(text: str) -> _Address | None:
+    try:
+        ip = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return ip.ipv4_mapped or ip if isinstance(ip, ipaddress.IPv6Address) else ip
+
+
+@lru_cache(maxsize=4_096)
+def _find_sign(ip: _Address) -> bytes:
+    """What every text with an address holds, in lower case: most texts are told by that, faster than by a pattern."""
+    if isinstance(ip, ipaddress.IPv4Address):
+        return str(ip).encode()
+    return max((part.lstrip("0") for part in ip.exploded.split(":")), key=len).encode()
+
+
+@lru_cache(maxsize=1_024)
+def _find_spellings(ip: _Address) -> re.Pattern[bytes]:
+    """A pattern for how an address is written in texts, URLs among them."""
+    if isinstance(ip, ipaddress.IPv4Address):
+        return re.compile(rb"(?:(?<![0-9])|(?<=%%[0-9A-Fa-f]{2}))%b(?!\.?[0-9])" % re.escape(str(ip).encode()))
+    parts = [part.lstrip("0") or "0" for part in ip.exploded.split(":")]
+    spellings = "|".join(sorted({ip.compressed, ip.exploded, ":".join(parts)}, key=len, reverse=True))
+    written = spellings.replace(":", "(?::|%3a)").encode()
+    return re.compile(rb"(?:(?<![0-9a-f:])|(?<=%%[0-9a-f]{2}))(?:%b)(?!:?[0-9a-f])" % written, re.IGNORECASE)
+
+
+_ESCAPE = re.compile(rb"\\(?:u[0-9A-Fa-f]{4}(?:\\u[0-9A-Fa-f]{4})*|.)", re.DOTALL)
+
+
+def _resolve(match: re.Match[bytes]) -> bytes:
+    """The characters of JSON's escapes where it takes them as they are; lone surrogates become U+FFFD."""
+    if match[0] == rb"\/":
+        return b"/"
+    if not match[0].startswith(rb"\u"):
+        return match[0]
+    units = bytes.fromhex(match[0].replace(rb"\u", b"").decode())
+    return msgspec.json.encode(units.decode("utf-16-be", "replace"))[1:-1]
+
+
+_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)'  # also one that was cut
+_COLON = rb'"[ \t\r\n]*+:[ \t\r\n]*+'
 _ADDRESS_FIELD = re.compile(
-    rb'("[^"\\]{0,40}(?:ip|Ip|IP|address|Address)"[ \t\r\n]{0,20}:[ \t\r\n]{0,20})"([0-9A-Fa-f:.]{2,45})"'
+    rb'((?:ip|Ip|IP|[Aa]ddress)%b)(%b|\[(?:[^\]"]|%b)*+(?:\]|\Z))' % (_COLON, _STRING, _STRING), re.DOTALL
 )
-_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
-_AGENT_FIELD = re.compile(
-    rb'("(?:user_?[aA]gent|User-Agent|userAgentData)"[ \t\r\n]{0,20}:[ \t\r\n]{0,20})'
-    rb'(?:%b|\{[^{}"]*+(?:(?:%b|\{(?:[^{}"]|%b)*+\})[^{}"]*+)*+\})' % (_STRING, _STRING, _STRING),
-    re.DOTALL,
+_ADDRESSES = re.compile(rb'"([0-9A-Za-z:.%,\[\] ]{2,400})(?:"|\Z)')
+_HOST_PORT = re.compile(
+    rb"\A\[?([0-9A-Fa-f:]+|[0-9A-Fa-f:]*[0-9.]+)(?:%[0-9A-Za-z]+)?(?:\](?::[0-9]+)?|(?<=[0-9])(?<!:):[0-9]+)?\Z"
 )
+_AGENT_FIELD = re.compile(rb'user[_-]?agent(?:data)?%b(?=["\[{])' % _COLON, re.IGNORECASE)
+_BRACKET = re.compile(rb"(?P<string>%b)|(?P<opens>[\[{])|[\]}]" % _STRING, re.DOTALL)
+
+
+def _without_agent_fields(raw: bytes) -> bytes:
+    """Replace what is in the fields of user agents and hints by null; to the end where it was cut."""
+    kept, at = [], 0
+    while (field := _AGENT_FIELD.search(raw, at)) is not None:
+        kept += [raw[at : field.end()], b"null"]
+        at = _find_end(raw, field.end())
+    return b"".join([*kept, raw[at:]]) if kept else raw
+
+
+def _find_end(raw: bytes, start: int) -> int:
+    """Where the JSON string, array or object ends that begins at ``start``."""
+    depth = 0
+    for part in _BRACKET.finditer(raw, start):
+        if part["string"] is None:
+            depth += 1 if part["opens"] else -1
+        if depth == 0:
+            return part.end()
+    return len(raw)
 
 
 def mask_record(data: bytes) -> bytes:
@@ -148,19 +244,27 @@ def mask_record(data: bytes) -> bytes:
     return pack_again(Record(mask.stamp, [mask.mask(event) for event in record.events], record.cuts))
 
 
-_TEXTS = ("properties", "traits", "context", "extra")
+_JSON_COLUMNS = frozenset(column.name for column in EVENTS.columns if column.json)
+# Not from the client, but for `message_id`: later copies of an event are told by it.
+_UNMASKED = frozenset({"message_id", "project_id", "type", "key_kind", "request_id", "repairs", "enrichment_version"})
+_MASKED_COLUMNS = tuple(
+    column.name
+    for column in EVENTS.columns
+    if column.type == "string" and column.name not in _UNMASKED and not column.name.startswith("_")
+)
 
 
 def mask_rows(rows: pa.Table, masks: Sequence[Mask | None]) -> pa.Table:
     """Rows of `events` without what may not be kept; ``masks`` has an item per row."""
-    places = [place for place, mask in enumerate(masks) if mask is not None]
+    places = [(place, mask) for place, mask in enumerate(masks) if mask is not None]
     if not places:
         return rows
-    for name in ("context_ip", "context_user_agent", *_TEXTS):
+    for name in _MASKED_COLUMNS:
+        if rows[name].null_count == len(rows):
+            continue
         values = rows[name].to_pylist()
-        for place in places:
-            mask = masks[place]
-            if mask is not None and values[place] is not None:
+        for place, mask in places:
+            if values[place] is not None:
                 values[place] = mask.mask_column(name, values[place])
         at = rows.schema.get_field_index(name)
         rows = rows.set_column(at, rows.schema.field(at), pa.array(values, rows.schema.field(at).type))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import msgspec
 import pytest
@@ -74,11 +75,90 @@ def test_user_agents_and_client_hints_are_removed_wherever_a_client_puts_them() 
 
 
 @pytest.mark.parametrize("rule", ["truncate", "drop"])
-@pytest.mark.parametrize("sends", ["x", '"ip":"1.2.3.4', '{"ip":"1.2.3.4"', '{"ip":"198.51.100.9","x":NaN}', ""])
+@pytest.mark.parametrize(
+    "sends",
+    [
+        "x",
+        '"ip":"198.51.100.9',
+        '{"ip":"198.51.100.9"',
+        '{"ip":["198.51.100.9',
+        '{"ip":"198.51.100.9","x":NaN}',
+        '{"userAgent":"SecretBrowser',
+        '{"userAgentData":{"brands":[{"brand":"SecretBrowser',
+        "",
+    ],
+)
 def test_what_is_no_json_is_masked_too(sends: str, rule: str) -> None:
     masked = Mask(Privacy(rule, "drop"), STAMP).mask(sends.encode())
 
     assert b"198.51.100.9" not in masked
+    assert b"SecretBrowser" not in masked
+
+
+@pytest.mark.parametrize("rule", ["truncate", "drop"])
+@pytest.mark.parametrize(
+    ("raw", "kept"),
+    [
+        (rb'{"ip":"198.51.100.\u0039"}', b'{"ip":"198.51.100.0"}'),
+        (rb'{"\u0069p":"198.51.100.9"}', b'{"ip":"198.51.100.0"}'),
+        (rb'{"x":"\ud800\u0032\u00303.0.113.77"}', '{"x":"\ufffd203.0.113.0"}'.encode()),
+        (rb'{"x":"\\u0032 \ud83d\ude203.0.113.77"}', '{"x":"\\\\u0032 \U0001f6203.0.113.77"}'.encode()),
+        (b'{"ip"%b: "198.51.100.9"}' % (b" " * 50), b'{"ip"%b: "198.51.100.0"}' % (b" " * 50)),
+        (b'{"%b_ip":"198.51.100.9"}' % (b"x" * 50), b'{"%b_ip":"198.51.100.0"}' % (b"x" * 50)),
+        (b'{"ip":"198.51.100.9:443"}', b'{"ip":"198.51.100.0"}'),
+        (b'{"ip":"[2001:db8:1:2::3]:443"}', b'{"ip":"2001:db8:1::"}'),
+        (b'{"ip":"fe80:1:2:3::4%eth0"}', b'{"ip":"fe80:1:2::"}'),
+        (b'{"ip":["198.51.100.9", "198.51.100.8"]}', b'{"ip":["198.51.100.0", "198.51.100.0"]}'),
+        (b'{"ip":"198.51.100.9, 198.51.100.8"}', b'{"ip":"198.51.100.0, 198.51.100.0"}'),
+        (b'{"x":"http://203.0.113.77:80/?%3D203.0.113.77"}', b'{"x":"http://203.0.113.0:80/?%3D203.0.113.0"}'),
+        (b'{"x":"::ffff:203.0.113.77."}', b'{"x":"::ffff:203.0.113.0."}'),
+    ],
+)
+def test_no_way_to_write_an_address_gets_around_the_rule(raw: bytes, kept: bytes, rule: str) -> None:
+    masked = Mask(Privacy(rule, "keep"), STAMP).mask(raw)
+
+    json.loads(masked)
+    if rule == "truncate":
+        assert masked == kept
+    else:
+        assert not any(address in masked for address in (b"198.51.100", b"2001", b"fe80", b"203.0.113.77"))
+
+
+@pytest.mark.parametrize("written", ["2001:DB8:1:2::9", "2001:db8:1:2:0:0:0:9", "2001%3Adb8%3A1%3A2%3A%3A9"])
+def test_a_senders_ipv6_address_is_found_however_it_is_written(written: str) -> None:
+    mask = Mask(Privacy("truncate", "keep"), msgspec.structs.replace(STAMP, ip="2001:db8:1:2::9"))
+
+    assert mask.mask(json.dumps({"x": f"?a={written}&b"}).encode()) == b'{"x": "?a=2001:db8:1::&b"}'
+
+
+@pytest.mark.parametrize("agent", ["1", "true", ",", "}", "a", "userId", '"', "\\"])
+def test_a_user_agent_that_is_none_damages_no_event(agent: str) -> None:
+    raw = b'{"userId":"a","b":{"c":[1,true]},"d":"\\\\"}'
+
+    assert Mask(Privacy("keep", "drop"), msgspec.structs.replace(STAMP, user_agent=agent)).mask(raw) == raw
+
+
+@pytest.mark.parametrize("hints", [[{"brand": AGENT}], {"a": {"b": {"c": [{"d": AGENT + '"}'}]}}}, "x"])
+@pytest.mark.parametrize("name", ["userAgentData", "userAgent", "User-Agent", "user_agent", "browserUserAgent"])
+def test_fields_of_user_agents_are_emptied_whatever_they_hold(name: str, hints: object) -> None:
+    raw = json.dumps({"a": {name: hints, "b": 1}, "c": 2}).encode()
+
+    assert json.loads(Mask(Privacy("keep", "drop"), STAMP).mask(raw)) == {"a": {name: None, "b": 1}, "c": 2}
+
+
+@pytest.mark.parametrize(
+    "damaged", [b'"ip":[', b'"ip":"', b'"userAgent":"', b'"userAgentData":{', b'{"a":', b'"', b"\\u0031", b"1:2"]
+)
+def test_damaged_json_takes_time_by_its_length(damaged: bytes) -> None:
+    mask = Mask(Privacy("truncate", "drop"), STAMP)
+
+    def seconds(size: int) -> float:
+        raw = damaged * (size // len(damaged)) + b'"x\\'
+        start = time.process_time()
+        mask.mask(raw)
+        return time.process_time() - start
+
+    assert seconds(400_000) < 2  # quadratic: minutes
 
 
 _fields = st.sampled_from(["ip", "remoteAddress", "x", "userAgent", "userAgentData", "context", 'q"', "\\ip"])
