@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -118,16 +119,12 @@ class GeoIP:
         for reader in self._readers:
             try:
                 record, length = reader.get_with_prefix_len(address)
-            except (
-                TypeError,
-                ValueError,
-                maxminddb.InvalidDatabaseError,
-            ):  # no address, IPv6 in a file of IPv4, damage
+                its = to_location(record) if isinstance(record, dict) else NOWHERE
+            except _DAMAGED:  # or no address, or an IPv6 address in a file of IPv4
                 is_whole = False
                 continue
             is_whole = is_whole and length <= prefix
-            if isinstance(record, dict):
-                its = to_location(record)
+            if its != NOWHERE:
                 location = its if location is NOWHERE else _merged(location, its)
         if is_whole:
             if len(self._found) >= _CACHED:
@@ -140,14 +137,14 @@ class GeoIP:
         states = []
         for path in self._paths:
             try:
-                reader = _open_file(path)
-            except (OSError, ValueError, maxminddb.InvalidDatabaseError) as error:
+                reader, version = _open_file(path)
+            except _DAMAGED as error:
                 why = getattr(error, "strerror", None) or str(error) or type(error).__name__
                 states.append(FileState(path, "", why))
                 log.warning("a GeoIP file is not used", extra={"facts": {"file": str(path), "why": why}})
             else:
                 readers.append(reader)
-                states.append(FileState(path, _version(reader), ""))
+                states.append(FileState(path, version, ""))
         self._readers, self._states, self._found = readers, states, {}
 
 
@@ -162,19 +159,29 @@ def _stamp(path: Path) -> object:
     return None
 
 
-def _open_file(path: Path) -> maxminddb.Reader:
-    """Open a file, and check that its records hold a column's value.
+# What a damaged file makes the readers raise, by a test that damages one at random.
+_DAMAGED = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    OverflowError,
+    RecursionError,
+    struct.error,
+    SystemError,
+    maxminddb.InvalidDatabaseError,
+)
 
-    Raises OSError, ValueError, maxminddb.InvalidDatabaseError.
-    """
-    reader = maxminddb.open_database(path)
-    with suppress(maxminddb.InvalidDatabaseError):
-        for _, record in islice(reader, _LOOKED_AT):
-            if isinstance(record, dict) and to_location(record) != NOWHERE:
-                return reader
-    kind = reader.metadata().database_type or "the file"
-    reader.close()
-    raise ValueError(f"{kind} holds no country, region, city or network number")
+
+def _open_file(path: Path) -> tuple[maxminddb.Reader, str]:
+    """Open a file, and check that its records hold a column's value; also returns its version. Raises _DAMAGED."""
+    with closing(maxminddb.open_database(path, maxminddb.MODE_MMAP)) as checked:  # iterating in C aborts on damage
+        version = _version(checked)
+        with suppress(*_DAMAGED):
+            for _, record in islice(checked, _LOOKED_AT):
+                if isinstance(record, dict) and to_location(record) != NOWHERE:
+                    return maxminddb.open_database(path), version
+    raise ValueError(f"{version.partition('@')[0]} holds no country, region, city or network number")
 
 
 _LOOKED_AT = 10_000  # records, before a file is taken for one of another kind

@@ -62,7 +62,8 @@ def cut_address(address: str | None, rule: str) -> str | None:
 
 @lru_cache(maxsize=4_096)
 def _find_network(ip: _Address) -> str:
-    return str(ipaddress.ip_network((ip, _PREFIXES[ip.version]), strict=False).network_address)
+    shift = ip.max_prefixlen - _PREFIXES[ip.version]
+    return str(type(ip)(int(ip) >> shift << shift))
 
 
 def make_mask(stamp: Stamp) -> Mask | None:

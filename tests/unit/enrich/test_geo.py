@@ -6,6 +6,8 @@ import gzip
 import ipaddress
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +120,37 @@ def test_files_that_can_t_be_used_are_passed_over_and_said(
     assert found.find("81.2.69.142").city == "London"
     assert len(caplog.records) == 4
     assert "81.2" not in caplog.text
+
+
+_LOOKS_INTO_DAMAGED_FILES = """
+import random, sys
+from pathlib import Path
+from manymetrics_processor.enrich.geo import GeoIP
+
+data, path = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])
+metadata = data.rindex(b"MaxMind.com")
+for seed in range(int(sys.argv[3])):
+    chance, damaged = random.Random(seed), bytearray(data)
+    for _ in range(chance.choice([1, 3, 20])):
+        place = chance.randrange(metadata) if seed % 2 else chance.randrange(metadata, len(data))
+        damaged[place] = chance.randrange(256)
+    path.write_bytes(damaged)
+    found = GeoIP([path])
+    found.refresh()
+    for address in ("81.2.69.142", "2001:218::1", "89.160.20.112", "::ffff:81.2.69.142", "1.1.1.1"):
+        found.find(address)
+    path.unlink()
+print("done")
+"""
+
+
+def test_no_damage_to_a_file_stops_the_events(city: Path, tmp_path: Path) -> None:
+    """In a process of its own, since maxminddb's part in C can abort."""
+    given = [sys.executable, "-c", _LOOKS_INTO_DAMAGED_FILES, city, tmp_path / "damaged.mmdb", "300"]
+
+    done = subprocess.run(given, capture_output=True, check=False)
+
+    assert (done.returncode, done.stdout) == (0, b"done\n"), done.stderr[-2_000:]
 
 
 def test_a_file_that_was_replaced_is_opened_again(city: Path, tmp_path: Path) -> None:
