@@ -568,7 +568,6 @@ class LocalSource:
         ).fetchone()[0]
         if last is None:
             return 0
-        connection.execute(f"pragma secure_delete={'on' if self._overwrites else 'off'}")
         connection.execute("delete from outcomes where sequence <= ?", (last,))
         dropped = connection.execute("delete from records where sequence <= ?", (last,)).rowcount
         connection.executescript("pragma incremental_vacuum")  # `execute` runs only one step, which frees one page
@@ -619,4 +618,6 @@ class LocalSource:
         if self._connection is None or inode != self._inode:
             self.close()
             self._connection, self._inode = open_stream(self._path), inode
+            # For every deletion: heavy records are moved, too. SQLite's own default depends on how it was built.
+            self._connection.execute(f"pragma secure_delete={'on' if self._overwrites else 'off'}")
         return self._connection

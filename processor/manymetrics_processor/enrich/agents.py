@@ -328,7 +328,7 @@ def _said_type(said: Said) -> str | None:
     """The client's own word, where it is one; Segment's mobile SDKs say the platform, so the model has to tell."""
     word = (said.device_type or "").strip().lower()
     if word in _PLATFORM_WORDS:
-        model = said.device_model or ""
+        model = (said.device_model or "")[:MAX_VALUE]
         return "tablet" if _TABLET.search(model) else "mobile"
     return _WORDS.get(word)
 
