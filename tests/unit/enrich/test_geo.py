@@ -146,7 +146,7 @@ print("done")
 
 def test_no_damage_to_a_file_stops_the_events(city: Path, tmp_path: Path) -> None:
     """In a process of its own, since maxminddb's part in C can abort."""
-    given = [sys.executable, "-c", _LOOKS_INTO_DAMAGED_FILES, city, tmp_path / "damaged.mmdb", "300"]
+    given = [sys.executable, "-c", _LOOKS_INTO_DAMAGED_FILES, str(city), str(tmp_path / "damaged.mmdb"), "300"]
 
     done = subprocess.run(given, capture_output=True, check=False)
 
