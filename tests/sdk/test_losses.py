@@ -215,7 +215,8 @@ def test_twenty_events_cost_four_requests_and_no_preflight(
     Arrived(server, f"T{every_ms}").all_of(20)
     posts = [size for method, size in gate.passed if method == "POST"]
     assert len(posts) == len(gate.passed) <= 4
-    assert sum(posts) <= (4_000 if len(posts) == 1 else 4_500)  # with the page view
+    hints = 200 * len(posts)  # each says the browser's brands, whose number is the browser's
+    assert sum(posts) - hints <= (4_000 if len(posts) == 1 else 4_500)  # with the page view
 
 
 BAD_LISTS = {
