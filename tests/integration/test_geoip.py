@@ -51,6 +51,9 @@ def site(city: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, byt
         "/city.tar.gz": archive("GeoLite2-City_20261101/GeoLite2-City.mmdb", city),
         "/empty.tar.gz": archive("README", b"none"),
         "/text.mmdb": b"no database",
+        "/cut.tar.gz": archive("city.mmdb", city)[:2_000],
+        "/damaged.tar.gz": archive("city.mmdb", city)[:2_000] + b"\xff" * 100,
+        "/short.mmdb": city,
         "/package.tgz": archive(geoip.MEMBER, city),
     }
 
@@ -58,6 +61,8 @@ def site(city: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, byt
         def do_GET(self) -> None:
             found = files.get(self.path)
             self.send_response(404 if found is None else 200)
+            if self.path == "/short.mmdb":
+                self.send_header("content-length", str(len(city) + 1))
             self.end_headers()
             self.wfile.write(found or b"")
 
@@ -112,6 +117,9 @@ def test_the_package_is_fetched_by_its_hash_and_its_licence_is_said(
         ("{site}/text.mmdb", "can't be used"),
         ("{site}/empty.tar.gz", "holds no .mmdb file"),
         ("{site}/absent.mmdb", "can't be read"),
+        ("{site}/cut.tar.gz", "can't be read"),
+        ("{site}/damaged.tar.gz", "can't be read"),
+        ("{site}/short.mmdb", "can't be read"),
         ("file:///etc/passwd", "no http"),
         ("http://127.0.0.1:1/x.mmdb", "can't be read"),
     ],

@@ -11,11 +11,12 @@ import os
 import sys
 import tarfile
 import tempfile
-import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from http.client import HTTPException
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 
@@ -141,15 +142,16 @@ def _fetch_url(url: str) -> tuple[str, bytes]:
 
 def _unpack(data: bytes, member: str | None = None) -> bytes:
     """Take the MMDB file out of a .tar.gz (the member of this name, else the first), or of a .gz."""
-    try:
-        with tarfile.open(fileobj=BytesIO(data), mode="r:gz") as archive:
-            for one in archive:
-                is_it = one.name == member if member else one.name.endswith(".mmdb")
-                if is_it and (file := archive.extractfile(one)) is not None:
-                    return _limited(file.read(MAX_BYTES + 1))
-    except tarfile.ReadError:
-        with _as_fetch_error("the file"), gzip.open(BytesIO(data)) as unzipped:
-            return _limited(unzipped.read(MAX_BYTES + 1))
+    with _as_fetch_error("the file"):
+        try:
+            with tarfile.open(fileobj=BytesIO(data), mode="r:gz") as archive:
+                for one in archive:
+                    is_it = one.name == member if member else one.name.endswith(".mmdb")
+                    if is_it and (file := archive.extractfile(one)) is not None:
+                        return _limited(file.read(MAX_BYTES + 1))
+        except tarfile.ReadError:
+            with gzip.open(BytesIO(data)) as unzipped:
+                return _limited(unzipped.read(MAX_BYTES + 1))
     raise FetchError(f"the archive holds no {member or '.mmdb file'}")
 
 
@@ -158,7 +160,10 @@ def _download(url: str) -> bytes:
         raise FetchError(f"{url} is no http(s) URL")
     request = urllib.request.Request(url, headers={"User-Agent": "manymetrics"})  # noqa: S310  # checked above
     with _as_fetch_error(url), urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:  # noqa: S310
-        return _limited(response.read(MAX_BYTES + 1))
+        data = _limited(response.read(MAX_BYTES + 1))
+        if response.length:  # read(size) doesn't raise for it
+            raise FetchError(f"{url} can't be read: the answer ends {response.length} bytes early")
+        return data
 
 
 def _limited(data: bytes) -> bytes:
@@ -171,5 +176,5 @@ def _limited(data: bytes) -> bytes:
 def _as_fetch_error(what: str) -> Iterator[None]:
     try:
         yield
-    except (urllib.error.URLError, OSError, EOFError) as error:
+    except (OSError, EOFError, HTTPException, tarfile.TarError, zlib.error) as error:
         raise FetchError(f"{what} can't be read: {getattr(error, 'reason', error)}") from error
