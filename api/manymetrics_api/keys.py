@@ -393,10 +393,17 @@ def make_keys(settings: Settings) -> Keys:
 
 
 def write_keys(path: Path, keys: Iterable[WriteKey]) -> None:
-    """Replace the file in one step, readable only by its owner."""
+    """Replace the file in one step, readable only by its owner; by older versions too, unless a key has a rule."""
     from manymetrics_api.private_files import write_private
 
-    write_private(path, msgspec.json.format(msgspec.json.encode(list(keys)), indent=2) + b"\n")
+    written = [
+        {name: value for name, value in msgspec.structs.asdict(key).items() if value or name not in _ADDED}
+        for key in keys
+    ]
+    write_private(path, msgspec.json.format(msgspec.json.encode(written), indent=2) + b"\n")
+
+
+_ADDED = ("ip", "user_agent")  # older versions reject a file with them
 
 
 def parse_key_list(text: str) -> KeyTable:

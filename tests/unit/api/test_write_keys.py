@@ -479,3 +479,14 @@ def test_the_keys_setting_names_keys_and_their_projects() -> None:
 
 def test_new_keys_differ() -> None:
     assert len({new_key().key for _ in range(100)}) == 100
+
+
+def test_a_keys_file_without_rules_is_one_that_older_versions_read(tmp_path: Path) -> None:
+    keys = [WriteKey(key="wk_a", project="a"), WriteKey(key="wk_b", project="b", ip="drop")]
+
+    write_keys(tmp_path / "keys.json", keys)
+
+    first, second = json.loads((tmp_path / "keys.json").read_text())
+    assert first == {"key": "wk_a", "project": "a", "kind": "browser", "origins": [], "revoked": False}
+    assert second["ip"] == "drop"
+    assert read_keys(tmp_path / "keys.json") == keys
