@@ -1,4 +1,4 @@
-"""The hot path: events over HTTP, answered without a framework. Knows ASGI, and nothing of FastAPI.
+"""Hot path: accepts events over HTTP, with ASGI but without a framework.
 
     read the body, capped -> intake.accept -> Sink.put -> answer
 
@@ -55,10 +55,10 @@ HeaderList = list[tuple[bytes, bytes]]
 
 log = logging.getLogger("manymetrics.api")
 
-MAX_STORING_BYTES = 64_000_000  # inflated, of small bodies whose events are being stored
-MAX_UNREAD_BYTES, MAX_UNREAD_S = 50_000_000, 10.0  # of a refused body, that are read and thrown away
-MAX_PAUSE_S = 2.0  # between two parts of one: who waits longer has sent all that will come
-MAX_ORIGIN_BYTES = 500  # of an Origin that is sent back
+MAX_STORING_BYTES = 64_000_000  # inflated bytes of small bodies whose events are being stored
+MAX_UNREAD_BYTES, MAX_UNREAD_S = 50_000_000, 10.0  # of a rejected body, read and discarded
+MAX_PAUSE_S = 2.0  # between two parts of one: after a longer pause, no more is expected
+MAX_ORIGIN_BYTES = 500  # longest Origin that is sent back
 PREFLIGHT_MAX_AGE_S = 86_400
 
 
@@ -68,7 +68,7 @@ class Answer(NamedTuple):
     status: int
     headers: HeaderList
     body: bytes
-    closes: bool = False  # whether the connection ends with it
+    closes: bool = False  # whether the connection is closed after it
 
 
 _OK_BODY = b'{"success": true}'
@@ -78,9 +78,9 @@ OK = Answer(200, _OK_HEADERS, _OK_BODY)
 
 
 class Request(NamedTuple):
-    """A request that brings events, whole. ``pairs``: its headers, names in lower case; ``peer``: who sent it.
+    """A complete request with events. ``pairs``: its headers, names in lower case; ``peer``: the sender's address.
 
-    ``client``: whether it still waits, where that is known; ``held``: what the body counts as, where it is counted.
+    ``client``: whether the client is still connected, if known; ``held``: the body's share of the limit on body bytes.
     """
 
     route: Route
@@ -96,7 +96,7 @@ Accepted = tuple[list[bytes], WriteKey] | Refusal
 
 
 class Collector:
-    """Answers requests that bring events."""
+    """Handles requests with events."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class Collector:
         body_timeout_s: float = 30,
         has_threads: bool = True,
     ) -> None:
-        """``has_threads``: whether large bodies are parsed in threads, as others would wait; not in a function."""
+        """``has_threads``: parse large bodies in threads, so that other requests don't wait; False in Lambda."""
         self.keys, self.sink = keys, sink
         self._trusted_proxies, self._clock, self.body_timeout_s = trusted_proxies, clock, body_timeout_s
         self.bodies = BodyBytes()
@@ -117,10 +117,10 @@ class Collector:
         self._run, self._number = secrets.token_hex(6), itertools.count(1)
 
     async def answer(self, request: Request) -> Answer:
-        """Store the events of a request, and answer once they are. Never raises: an internal error is a 503."""
+        """Store the events of a request, then return the response. Never raises: internal errors return 503."""
         try:
             return await self._answer(request)
-        except Exception:  # the entry point of the hot routes: an internal error in one request
+        except Exception:  # entry point of the hot routes: an internal error affects one request
             log.exception("a request failed")
             return self.with_cors(internal_error(), request.pairs)
 
@@ -143,7 +143,7 @@ class Collector:
         return await self.put(draft, pairs, request.peer, request.held)
 
     async def put(self, draft: Draft, pairs: HeaderList, peer: str | None, held: Body | None = None) -> Answer:
-        """Store the events of a draft, and answer once they are. ``pairs``: the request's headers."""
+        """Store the events of a draft, then return the response. ``pairs``: the request's headers."""
         refusal = intake.find_key_in_header(draft)
         if refusal is not None:
             return self.refused(refusal, pairs, None)
@@ -192,7 +192,7 @@ class Collector:
         return self._ok(pairs, key) if b"origin" in draft.headers else OK
 
     def sender(self, peer: str | None, headers: Mapping[bytes, bytes]) -> str | None:
-        """The address that sent a request with these headers."""
+        """Return the sender's address of a request with these headers."""
         return client_ip(peer, headers, self._trusted_proxies)
 
     def _accept(self, draft: Draft, peer: str | None) -> Accepted:
@@ -204,7 +204,7 @@ class Collector:
         )
 
     def preflight(self, pairs: HeaderList) -> Answer:
-        """A CORS preflight. It carries no key, so the union of all keys' origins decides."""
+        """Answer a CORS preflight. It has no key, so it is checked against the union of all keys' origins."""
         headers = self.cors(pairs, None)
         if any(name == b"access-control-allow-origin" for name, _ in headers):
             asked = one_of_each(pairs).get(b"access-control-request-headers", b"")
@@ -216,11 +216,11 @@ class Collector:
         return Answer(204, headers, b"")
 
     def with_cors(self, answer: Answer, pairs: HeaderList, key: WriteKey | None = None) -> Answer:
-        """Let the page that sent a request with these headers read the answer."""
+        """Add CORS headers, so that the page that sent these request headers can read the response."""
         return answer._replace(headers=[*answer.headers, *self.cors(pairs, key)])
 
     def cors(self, pairs: HeaderList, key: WriteKey | None) -> HeaderList:
-        """The CORS headers of an answer to a request with these. Never credentials: no cookie is read."""
+        """Return the CORS headers of the response. Credentials are never allowed: no cookie is read."""
         origins = [value for name, value in pairs if name == b"origin"]
         if not origins:
             return []
@@ -243,20 +243,20 @@ class Collector:
         try:
             allowed = self.keys.origins()
         except KeysUnavailableError:
-            return True  # so that the page can read the 503 and send it again
+            return True  # so that the page can read the 503 and retry
         return allowed is None or origin in allowed
 
     def _ok(self, pairs: HeaderList, key: WriteKey | None) -> Answer:
         return Answer(200, [*_OK_HEADERS, *self.cors(pairs, key)], _OK_BODY)
 
     def refused(self, refusal: Refusal, pairs: HeaderList, key: WriteKey | None) -> Answer:
-        """Count a refusal, and say it."""
+        """Count a refusal, and return its response."""
         telemetry.count_request(refusal.outcome, refusal.code)
         return self.with_cors(refusal_answer(refusal), pairs, key)
 
 
-# Any header is allowed that a preflight asks for, as no credentials are ever taken; clients add new ones over time.
-# Up to 2,000 bytes of names; without any, what the unmodified browser clients of 2026 send.
+# Preflights allow every requested header, since credentials are never accepted and clients add headers over time.
+# Up to 2,000 bytes of names; if none is requested, the headers that unmodified browser clients of 2026 send.
 _HEADER_NAMES = re.compile(rb"(?=.{1,2000}\Z)[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:[ \t]*,[ \t]*[!#$%&'*+.^_`|~0-9A-Za-z-]+)*")
 ALLOWED_HEADERS = (
     b"authorization, content-type, content-encoding, x-retry-count, anonymousid, sentat, x-write-key, x-strict-mode, "
@@ -265,12 +265,12 @@ ALLOWED_HEADERS = (
 
 
 def is_preflight(pairs: HeaderList) -> bool:
-    """Whether an OPTIONS request with these headers is a CORS preflight."""
+    """Return whether an OPTIONS request with these headers is a CORS preflight."""
     return any(name == b"access-control-request-method" for name, _ in pairs)
 
 
 def one_of_each(pairs: HeaderList) -> dict[bytes, bytes]:
-    """By name; where one comes more than once, joined as HTTP has it: so two origins match no key's."""
+    """Map names to values; repeated headers are joined as in HTTP, so two origins match no key's."""
     values: dict[bytes, list[bytes]] = {}
     for name, value in pairs:
         values.setdefault(name, []).append(value)
@@ -278,17 +278,17 @@ def one_of_each(pairs: HeaderList) -> dict[bytes, bytes]:
 
 
 class Front:
-    """The ASGI app: hot routes and preflights here, everything else in the app behind.
+    """The ASGI app: handles hot routes and preflights, and passes everything else to the app behind it.
 
-    For all of them doubled slashes count as one, every route takes a trailing slash, HEAD is answered where GET is
-    (but for the pixels, which store an event), and a page of another origin can read each refusal.
+    For all of them, repeated slashes count as one, a trailing slash is accepted, HEAD works like GET (except for
+    pixels, which store an event), and pages of other origins can read every refusal.
     """
 
     def __init__(self, collector: Collector, behind: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
         self.collector, self.behind = collector, behind
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one ASGI scope."""
+        """Handle one ASGI scope."""
         if scope["type"] != "http":
             return await self.behind(scope, receive, send)
         path, method = scope.get("raw_path") or scope["path"].encode(), scope["method"]
@@ -299,7 +299,7 @@ class Front:
             answer = self.collector.preflight(scope["headers"])
         elif _has_too_many_fields(scope["query_string"]):
             answer = self.collector.refused(QUERY_TOO_LONG, scope["headers"], None)
-        elif b"%" in path:  # no path of ours has an escape; one that decodes to ours is not ours
+        elif b"%" in path:  # percent-encoded paths are not aliases of ours
             answer = self.collector.with_cors(refusal_answer(NOT_FOUND), scope["headers"])
         else:
             return await self._ask_behind(scope, receive, send)
@@ -332,13 +332,13 @@ _PIXELS = ("/v1/pixel/", "/pixel/v1/")
 
 
 def internal_error() -> Answer:
-    """Answer an internal error: 503, so that clients retry."""
+    """Count an internal error, and return its 503, so that clients retry."""
     telemetry.count_request(RequestOutcome.UNAVAILABLE, INTERNAL.code)
     return refusal_answer(INTERNAL)
 
 
 def refusal_answer(refusal: Refusal) -> Answer:
-    """Our error body, the same for every refusal."""
+    """Build the error response of a refusal."""
     body = msgspec.json.encode(error_body(refusal))
     headers = [*_JSON, (b"content-length", str(len(body)).encode())]
     if refusal.retry_after_s is not None:
@@ -363,7 +363,7 @@ def error_body(refusal: Refusal) -> dict[str, object]:
 
 
 def client_ip(peer: str | None, headers: Mapping[bytes, bytes], trusted_proxies: int) -> str | None:
-    """The sender's address: the peer's, or what so many trusted proxies say, counted from the right."""
+    """Return the sender's address: the peer's, or with trusted proxies, X-Forwarded-For's, counted from the right."""
     if peer is not None and (peer.startswith("::ffff:") or "%" in peer):
         peer = _address(peer) or peer
     if not trusted_proxies:
@@ -376,7 +376,7 @@ def client_ip(peer: str | None, headers: Mapping[bytes, bytes], trusted_proxies:
 def _address(text: str) -> str | None:
     """Parse `1.2.3.4`, `1.2.3.4:5678`, `::1` or `[::1]:5678`, IPv4 in IPv6 as IPv4; None for other text.
 
-    An address's zone (`fe80::1%eth0`) is left out: it names something of one machine, and takes any text.
+    The zone (`fe80::1%eth0`) is removed: it is local to one machine, and may be any text.
     """
     text = text.strip(' "')
     if text.startswith("["):
@@ -391,9 +391,9 @@ def _address(text: str) -> str | None:
 
 
 async def answer_asgi(collector: Collector, scope: Scope, receive: Receive, route: Route) -> Answer | None:
-    """Read the body, capped and timed, and answer. None where the client went away before its body was there.
+    """Read the body, limited in size and time, and return the response.
 
-    Nothing was received then.
+    None if the client disconnected before its body was complete: then no event was received.
     """
     pairs: HeaderList = scope["headers"]
     peer, client = get_peer(scope), _AsgiClient(receive)
@@ -419,7 +419,7 @@ def _watched(client: Client | None) -> contextlib.AbstractAsyncContextManager[No
 
 
 class _AsgiClient:
-    """Whether a client of an ASGI server still waits; known while it is watched."""
+    """Whether a client of an ASGI server is still connected; updated while it is watched."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
@@ -439,7 +439,7 @@ class _AsgiClient:
 
 
 def get_peer(scope: Scope) -> str | None:
-    """The address of who sent a request; None over a Unix socket."""
+    """Return the peer's address; None over a Unix socket."""
     return scope["client"][0] if scope.get("client") else None
 
 
@@ -448,10 +448,10 @@ class _BodyReader:
 
     def __init__(self, pairs: HeaderList, receive: Receive, held: Body) -> None:
         self._pairs, self._receive, self._held = pairs, receive, held
-        self._is_over = self._is_gone = False  # whether nothing more is to come, and the client is gone
+        self._is_over = self._is_gone = False  # whether the body is complete, and whether the client disconnected
 
     async def read(self) -> bytes | Refusal | None:
-        """None where the client is gone."""
+        """Return the body, a refusal, or None if the client disconnected."""
         if any(name == b"content-length" and int(value) > MAX_BODY_BYTES for name, value in self._pairs):
             return TOO_LARGE
         try:
@@ -461,10 +461,10 @@ class _BodyReader:
             return OVERLOADED
 
     async def read_rest(self) -> None:
-        """Throw the rest of a refused body away, up to a limit and a time.
+        """Read and discard the rest of a rejected body, up to MAX_UNREAD_BYTES and MAX_UNREAD_S.
 
-        A connection that is closed while its client still sends is reset: the client never sees the answer, and many
-        then send the same again. One that waits for 100 Continue has sent nothing yet.
+        Closing a connection while its client is still sending resets it: the client never sees the response, and many
+        then send the same again. A client that waits for 100 Continue has sent nothing yet.
         """
         if any(name == b"expect" for name, _ in self._pairs):
             return
@@ -475,7 +475,7 @@ class _BodyReader:
                     size += len(await self._next())
 
     async def _read_parts(self) -> bytes | Refusal | None:
-        """Raises OverloadedError."""
+        """Read all parts. Raises OverloadedError."""
         body = bytearray()
         while True:
             part = await self._next()
@@ -497,7 +497,7 @@ class _BodyReader:
 
 
 def _is_large(draft: Draft) -> bool:
-    """Inflates what is small. 19 kB of gzip may be 20 MB, so the size on the wire tells nothing."""
+    """Inflate a small body, since the size on the wire isn't enough: 19 kB of gzip may be 20 MB."""
     if len(draft.body) > SMALL_BODY_BYTES:
         return True
     return intake.inflate_body(draft, SMALL_BODY_BYTES) is TOO_LARGE_INFLATED
@@ -508,7 +508,7 @@ _LONGEST_KEY = 1_000
 
 
 def _query_key(query: bytes) -> str | None:
-    """The last that is not blank; nothing else is decoded."""
+    """Return the last non-blank `writeKey` of a query; nothing else is decoded."""
     keys = [field[len(_KEY_FIELD) :] for field in query.split(b"&") if field.startswith(_KEY_FIELD)]
     last = next((key for key in reversed(keys) if key.replace(b"%20", b"").strip(b"+")), None)
     return unquote_plus(last[:_LONGEST_KEY].decode("latin-1")) if last is not None else None

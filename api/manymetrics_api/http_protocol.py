@@ -1,16 +1,16 @@
-"""uvicorn's HTTP, with a fast path for ingestion routes, limits on heads and connections, and our error bodies.
+"""uvicorn's HTTP protocol with a fast path for ingestion routes, limits on heads and connections, and our errors.
 
-fast path    A whole POST to a hot route goes from the parser to the collector, and its answer to the socket:
-             no ASGI messages in between, which cost more than all that the collector does for one event.
-             Anything unusual (a body that is slow, large or chunked, requests ahead of it on the connection,
-             Expect, HTTP/1.0) goes uvicorn's way, to the same collector.
-heads        uvicorn's request line and headers have no limit: 75 MB of them took 1 GB. Nor has their time.
-pieces       Each costs a microsecond, so that a body in chunks of one byte is refused.
-connections  Past a limit that follows from the file descriptors, those that are idle longest are closed for new ones;
-             where none is idle, those whose request is not here yet. `limit_concurrency` would refuse the new ones.
-error bodies What is not HTTP at all is refused with ours, counted, and leaves no log line. What its client still sends
-             is read for a moment, or the connection would be reset and the answer lost.
-upgrades     Ignored, as RFC 9110 7.8 allows: the JDK's client asks for h2c with each request.
+fast path    A complete POST to a hot route goes from the parser to the collector, and the response to the socket,
+             without ASGI messages, which cost more than all of the collector's work for one event.
+             Anything unusual (a slow, large or chunked body, pipelined requests ahead of it, Expect, HTTP/1.0)
+             takes uvicorn's ASGI path to the same collector.
+heads        uvicorn limits neither the size of the request line and headers (75 MB of them took 1 GB) nor their time.
+pieces       Each costs a microsecond, so a body in chunks of one byte is rejected.
+connections  Past a limit derived from the file descriptors, the longest idle ones are closed for new ones; if none is
+             idle, those with an incomplete request. `limit_concurrency` would reject the new ones.
+error bodies Input that is not HTTP is rejected with our error body, and counted, but not logged. What the client still
+             sends is read briefly; otherwise the connection would be reset and the response lost.
+upgrades     Ignored, as RFC 9110 7.8 allows: the JDK's client requests h2c with each request.
 """
 
 from __future__ import annotations
@@ -42,22 +42,22 @@ from manymetrics_api.routes import ROUTES, Route
 
 log = logging.getLogger("manymetrics.http")
 
-MAX_PIECES, LEAST_PIECE_BYTES = 2_000, 512  # of a body: so many may be smaller
-HEAD_WAIT_S = 10.0  # for a request's line and headers, from a connection's start or their own first byte
-MOST_PARTS = 64  # of a body on the fast path
-BODY_WAIT_S = 1.0  # how long the fast path waits for the rest of a body; uvicorn's way then goes on, with its limits
-RESERVED_FILES = 256  # file descriptors for what is not a connection, and for those that come at once; or a quarter
-BACKLOG = 200  # connections that may come at once: fewer than the reserved files
-MOST_FILES = 65_536  # that are asked for
-CLOSED_AT_ONCE = 16  # past the limit, one connection in so many is closed: looking for the idle ones takes time
+MAX_PIECES, LEAST_PIECE_BYTES = 2_000, 512  # of a body: more pieces must have at least this average size
+HEAD_WAIT_S = 10.0  # for a request's line and headers, from the start of the connection or their first byte
+MOST_PARTS = 64  # maximum parts of a body on the fast path
+BODY_WAIT_S = 1.0  # how long the fast path waits for the rest of a body; then the ASGI path continues, with its limits
+RESERVED_FILES = 256  # file descriptors for other uses and for connection bursts; a quarter if fewer are available
+BACKLOG = 200  # connections that may arrive at once: fewer than the reserved files
+MOST_FILES = 65_536  # maximum requested limit of file descriptors
+CLOSED_AT_ONCE = 16  # past the limit, one in 16 connections is closed at once, since finding the idle ones takes time
 LOG_EVERY_S = 60.0
-LINGER_S, LINGER_BYTES = 2.0, 2_000_000  # how long and how much is read and thrown away after a refusal
-_UPGRADE_TOKENS = frozenset({b"upgrade", b"http2-settings"})  # headers, and words of Connection
+LINGER_S, LINGER_BYTES = 2.0, 2_000_000  # how long and how much is read and discarded after a refusal
+_UPGRADE_TOKENS = frozenset({b"upgrade", b"http2-settings"})  # header names, and tokens of Connection
 
 
 @cache
 def max_connections() -> int:
-    """How many connections may be open, by the limit of file descriptors, which is raised as far as may be."""
+    """Return the maximum number of connections, from the file descriptor limit, which is raised as far as allowed."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -65,31 +65,31 @@ def max_connections() -> int:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
             soft = wanted
         except (OSError, ValueError) as error:
-            log.warning("the limit of open files can't be raised", exc_info=error)
+            log.warning("could not raise the limit of open files", exc_info=error)
     files = MOST_FILES if soft == resource.RLIM_INFINITY else soft
     return max(files - RESERVED_FILES, files * 3 // 4) if files > 2 * RESERVED_FILES else max(files // 2, 8)
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """For uvicorn's ``http``; give it log_level="error" with it, since uvicorn warns of each such request."""
+    """Pass as uvicorn's ``http``, with log_level="error": uvicorn logs a warning for each invalid request."""
 
-    _head_bytes = 0  # since something came of them
-    _route: Route | None = None  # of the request that is coming in, while it goes the fast path
+    _head_bytes = 0  # since the last parsed head or part of a body
+    _route: Route | None = None  # of the incoming request, while it is on the fast path
     _query = b""
     _body: list[bytes] = []  # noqa: RUF012  # each request has its own
-    _collector: Collector | None = None  # where the fast path leads; None where the app or a setting allows none
+    _collector: Collector | None = None  # of the fast path; None if the app or a setting doesn't allow it
     _waiting: asyncio.TimerHandle | None = None
-    _head_timer: asyncio.TimerHandle | None = None  # while a head is to come
-    _pieces = _body_bytes = 0  # of the body that is coming in
-    _held = 0  # bytes of it that are counted as a small body's
-    _refusal = NOT_HTTP  # of what the parser does not take
+    _head_timer: asyncio.TimerHandle | None = None  # while a head is expected
+    _pieces = _body_bytes = 0  # of the incoming body
+    _held = 0  # its bytes that count towards MAX_SMALL_BODIES_BYTES
+    _refusal = NOT_HTTP  # of a request that the parser rejects
     _since = 0.0  # when the connection was made
-    _number = 0  # and as which
-    max_connections: int | None = None  # None: by the limit of file descriptors
-    _unread: int | None = None  # bytes that may still come after a refusal; None while requests are taken
+    _number = 0  # of the connection, in order
+    max_connections: int | None = None  # None: from the limit of file descriptors
+    _unread: int | None = None  # bytes that may still arrive after a refusal; None while requests are accepted
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
-        """Like uvicorn's, with the limit on connections."""
+        """Do what uvicorn does, with the limit on connections."""
         super().connection_made(transport)
         self._since, self._number = self.loop.time(), next(_numbers)
         self._head_timer = self.loop.call_later(HEAD_WAIT_S, self._head_is_late)
@@ -100,7 +100,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._collector = self.app.collector
 
     def data_received(self, data: bytes) -> None:
-        """Like uvicorn's, with the limits."""
+        """Do what uvicorn does, with the limits."""
         if self._unread is not None:
             self._unread -= len(data)
             if self._unread < 0:
@@ -117,26 +117,26 @@ class HttpProtocol(HttpToolsProtocol):
             elif self._head_timer is None and not self._is_busy():
                 self._head_timer = self.loop.call_later(HEAD_WAIT_S, self._head_is_late)
         elif self.timeout_keep_alive_task is None and not self._is_busy() and not self._is_refused():
-            # The answer went out before the body's end: nothing else would end an idle connection.
+            # The response was sent before the body's end: nothing else would close an idle connection.
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Like uvicorn's."""
+        """Do what uvicorn does, and cancel the timers."""
         self._route = None
         self._stop_waiting()
         self._stop_head_timer()
         super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
-        """Like uvicorn's, but its scope is made only for what goes its way."""
+        """Do what uvicorn does, but create the scope only for requests on the ASGI path."""
         self.url = b""
         self.headers = []
         self.expect_100_continue = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Like uvicorn's, with the limit. A chunked body's trailers come here too."""
+        """Do what uvicorn does, with the limit. Also called for trailers of a chunked body."""
         if len(self.headers) >= MAX_HEADERS:
             self._refusal = HEAD_TOO_LARGE
             raise ValueError
@@ -151,7 +151,7 @@ class HttpProtocol(HttpToolsProtocol):
             try:
                 self.parser.feed_data(rest)
             except httptools.HttpParserUpgrade as upgrade:
-                rest = memoryview(rest)[upgrade.args[0] :]  # of many pipelined requests each may be an upgrade
+                rest = memoryview(rest)[upgrade.args[0] :]  # each of many pipelined requests may be an upgrade
                 if not self._ignore_upgrade():
                     return
             except httptools.HttpParserError:
@@ -161,7 +161,7 @@ class HttpProtocol(HttpToolsProtocol):
                 return
 
     def _ignore_upgrade(self) -> bool:
-        """Parse the request's head again without the upgrade; what follows is its body. False where it is refused."""
+        """Parse the request's head again without the upgrade; its body follows. Return False if it is rejected."""
         method = self.parser.get_method()
         lines = [b"%b: %b\r\n" % header for header in map(_without_upgrade, self.headers) if header is not None]
         head = b"%b %b HTTP/%b\r\n" % (method, self.url, self.parser.get_http_version().encode())
@@ -177,7 +177,7 @@ class HttpProtocol(HttpToolsProtocol):
         return False
 
     def on_headers_complete(self) -> None:
-        """Like uvicorn's, or the fast path's start."""
+        """Start the fast path, or do what uvicorn does."""
         if self.parser.should_upgrade():
             return
         self._head_bytes = self._pieces = self._body_bytes = 0
@@ -189,7 +189,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._start_cycle()
 
     def on_body(self, body: bytes) -> None:
-        """Like uvicorn's."""
+        """Do what uvicorn does, with the limit on pieces; keep the body on the fast path."""
         self._head_bytes = 0
         self._pieces += 1
         self._body_bytes += len(body)
@@ -202,7 +202,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._body.append(body)
 
     def on_message_complete(self) -> None:
-        """Like uvicorn's, or the fast path's end."""
+        """Finish the fast path, or do what uvicorn does."""
         if self.parser.should_upgrade():
             return None
         route = self._route
@@ -211,39 +211,39 @@ class HttpProtocol(HttpToolsProtocol):
         self._route = None
         self._stop_waiting()
         peer = self.client[0] if self.client else None
-        self.cycle = cycle = _Cycle()  # type: ignore[assignment]  # it has what uvicorn asks of one
+        self.cycle = cycle = _Cycle()  # type: ignore[assignment]  # it has the attributes that uvicorn reads
         request = Request(route, self.headers, self._query, peer, b"".join(self._body), cycle)
         cycle.task = self.loop.create_task(self._answer(self._collector, request, cycle))
         return None
 
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # uvicorn's words
-        """Like uvicorn's: answers, and closes the connection."""
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # uvicorn's message
+        """Send the refusal, and close the connection, as uvicorn does."""
         self._refuse(self._refusal)
 
     def close_for_others(self) -> None:
-        """Close the connection: it is idle, or its request is not here yet and is to come again."""
+        """Close the connection: it is idle, or its request is incomplete and should be sent again."""
         if self.is_waiting() and self._unread is None:
             self.ask_to_come_again()
         else:
             self.transport.close()
 
     def ask_to_come_again(self) -> None:
-        """Answer 503, and close the connection."""
+        """Return 503, and close the connection."""
         self._refuse(OVERLOADED)
         self.transport.close()
 
     @property
     def idle_since(self) -> tuple[float, int]:
-        """When the last answer was sent, or the connection made: to sort by."""
+        """Return when the last response was sent or the connection was made, as a sort key."""
         timer = self.timeout_keep_alive_task
         return (timer.when() - self.timeout_keep_alive if timer is not None else self._since), self._number
 
     def is_idle(self) -> bool:
-        """Whether no request is being answered or comes in, as far as is known."""
+        """Return whether no request is known to be in progress or arriving."""
         return not self._is_busy() and not self._head_bytes
 
     def is_waiting(self) -> bool:
-        """Whether a request comes in that is not whole yet."""
+        """Return whether an incomplete request is arriving."""
         cycle: object = self.cycle
         if self._head_bytes or self._route is not None:
             return True
@@ -269,7 +269,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._head_timer = None
 
     def _hold(self, size: int) -> None:
-        """A body is not whole: it is counted, and others have their time."""
+        """Count the bytes of an incomplete body; leave the fast path after BODY_WAIT_S or past the limits."""
         if self._waiting is None:
             self._waiting = self.loop.call_later(BODY_WAIT_S, self._leave_fast_path)
         _of_fast_path.held += size
@@ -278,7 +278,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._leave_fast_path()
 
     def _fast_path(self) -> Route | None:
-        """The route of a request that may go the fast path, by its head."""
+        """Return the route of a request whose head allows the fast path, else None."""
         path, _, self._query = self.url.partition(b"?")
         route, parser = ROUTES.get(path), self.parser
         ahead: RequestResponseCycle | None = self.cycle
@@ -338,7 +338,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._linger()
 
     def _linger(self) -> None:
-        """Close the connection once its client has sent what it was sending, or soon; at once if it is busy."""
+        """Close the connection when its client has finished sending, or after LINGER_S; immediately if it is busy."""
         self._stop_waiting()
         self._stop_head_timer()
         if self._is_busy():
@@ -350,7 +350,7 @@ class HttpProtocol(HttpToolsProtocol):
         return None
 
     def _write(self, answer: Answer, *, close: bool) -> None:
-        """Send an answer whole; ``close`` the connection after it, where it does not say so itself."""
+        """Send a complete response; ``close``: close the connection after it even if the response doesn't say so."""
         self._send(answer, close=close)
         if close or answer.closes:
             self.transport.close()
@@ -367,7 +367,7 @@ class HttpProtocol(HttpToolsProtocol):
 
 
 class _Ok:
-    """The usual response, as bytes; made anew with the Date header, which uvicorn sets once per second."""
+    """The usual response, as bytes; rebuilt with the Date header, which uvicorn sets once per second."""
 
     def __init__(self) -> None:
         self._default: HeaderList | None = None
@@ -388,7 +388,7 @@ def _to_bytes(answer: Answer, headers: HeaderList) -> bytes:
 
 
 def _without_upgrade(header: tuple[bytes, bytes]) -> tuple[bytes, bytes] | None:
-    """A header without what asks for an upgrade; None where nothing else was in it."""
+    """Return a header without its upgrade tokens; None if nothing else was in it."""
     name, value = header
     if name == b"connection":
         words = [word for word in map(bytes.strip, value.split(b",")) if word.lower() not in _UPGRADE_TOKENS]
@@ -397,7 +397,7 @@ def _without_upgrade(header: tuple[bytes, bytes]) -> tuple[bytes, bytes] | None:
 
 
 class _Cycle:
-    """A request on the fast path, as uvicorn looks at it: whether it is answered, and what came in between."""
+    """A request on the fast path, with the attributes that uvicorn reads: whether it is complete or disconnected."""
 
     __slots__ = ("disconnected", "keep_alive", "message_event", "response_complete", "task")
 
@@ -405,14 +405,14 @@ class _Cycle:
         self.response_complete = self.disconnected = False
         self.keep_alive = True
         self.message_event = _nobody_waits
-        self.task: asyncio.Task[None] | None = None  # held here, for the loop itself does not
+        self.task: asyncio.Task[None] | None = None  # a reference, since the loop keeps none
 
 
 _nobody_waits = asyncio.Event()
 
 
 class _FastPath:
-    """Bytes of bodies that come in on the fast path, over all connections of this process."""
+    """Bytes of incoming bodies on the fast path, over all connections of this process."""
 
     held = 0
 
@@ -422,7 +422,7 @@ _numbers = itertools.count()
 
 
 class _Log:
-    """The line about too many connections, at most once in LOG_EVERY_S."""
+    """Logs too many connections, at most once in LOG_EVERY_S."""
 
     def __init__(self) -> None:
         self._closed, self._next_at = 0, float("-inf")
@@ -432,8 +432,8 @@ class _Log:
         if now < self._next_at:
             return
         log.warning(
-            "too many connections: those idle longest are closed; raise the limit of open files (ulimit -n) if they "
-            "are your clients'",
+            "too many connections: closed those idle longest; raise the limit of open files (ulimit -n) if they "
+            "belong to your clients",
             extra={"facts": {"closed": self._closed, "limit": most}},
         )
         self._closed, self._next_at = 0, now + LOG_EVERY_S
@@ -451,6 +451,6 @@ def _make_room(new: HttpProtocol, connections: Iterable[HttpProtocol], most: int
     closed = waiting[: len(others) - most + 1 + most // CLOSED_AT_ONCE]
     for one in closed:
         one.close_for_others()
-    if not closed:  # all are being answered
+    if not closed:  # all have requests in progress
         new.ask_to_come_again()
     connection_log.note(max(1, len(closed)), most, new.loop.time())

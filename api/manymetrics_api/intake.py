@@ -1,11 +1,11 @@
-"""From a request's bytes to records for the stream: a list of pure steps. Clock, ids and keys are arguments.
+"""Turns a request's bytes into records for the stream, in pure steps. Clock, ids and keys are arguments.
 
     find key in header -> inflate -> split, find key -> check origin -> check limits -> (strict mode: check events)
-    -> take the write key out of the events
+    -> remove the write key from the events
 
-The key is looked at before anything costly: a Basic header decides before the body is inflated; without one, only what
-msgspec does in one pass comes before it. Each step takes the draft and returns None, or the refusal that ends it. A
-refused request received no event.
+The key is checked before anything costly: with a Basic header, before the body is inflated; otherwise, after only one
+pass of msgspec. Each step takes the draft and returns None, or a refusal, which ends it. No event of a refused request
+counts as received.
 """
 
 from __future__ import annotations
@@ -72,10 +72,10 @@ from manymetrics_api.keys import Keys, KeysUnavailableError, WriteKey
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
-MAX_GZIP_MEMBERS = 100  # gzip may come in several
-INFLATE_BLOCK_BYTES = 65_536  # what follows a member is copied, so it is handed over in blocks
-QUICK_CARE_BYTES = 64_000  # a body up to here is read with care, or strictly, in a millisecond
-MAX_FAILED_RECORDS = 100  # of strict mode's answer
+MAX_GZIP_MEMBERS = 100  # gzip allows several members
+INFLATE_BLOCK_BYTES = 65_536  # data after a member is copied, so input is passed in blocks
+QUICK_CARE_BYTES = 64_000  # up to this size, careful or strict parsing takes a millisecond
+MAX_FAILED_RECORDS = 100  # in strict mode's response
 
 Headers = Mapping[bytes, bytes]
 
@@ -83,7 +83,7 @@ Headers = Mapping[bytes, bytes]
 _NO_ENVELOPE = Envelope()
 
 
-class Draft(msgspec.Struct):  # not a dataclass: it is made for each request, in C
+class Draft(msgspec.Struct):  # not a dataclass: created for each request, in C
     """A request on its way through the steps."""
 
     body: bytes
@@ -96,18 +96,18 @@ class Draft(msgspec.Struct):  # not a dataclass: it is made for each request, in
     events: Sequence[bytes | msgspec.Raw] = ()
     key: WriteKey | None = None
     inflated: bool = False
-    in_thread: bool = False  # whether nobody else waits while this one is read
+    in_thread: bool = False  # whether parsing this body blocks no other request
     client: Client | None = None
 
 
 class Client(Protocol):
-    """Who waits for an answer."""
+    """The client that waits for the response."""
 
     disconnected: bool
 
 
 class TakesLongError(Exception):
-    """Others would wait while this body is read: accept it again in a thread."""
+    """Parsing this body would block other requests: accept it again in a thread."""
 
 
 Step = Callable[[Draft], Refusal | None]
@@ -116,9 +116,9 @@ Step = Callable[[Draft], Refusal | None]
 def accept(
     draft: Draft, *, received_at: int, request_id: str, ip: str | None
 ) -> tuple[list[bytes], WriteKey] | Refusal:
-    """The records to put, and the key that sent them. ``received_at``: microseconds since 1970, UTC.
+    """Return the records to put and their key, or a refusal. ``received_at``: microseconds since 1970, UTC.
 
-    The draft is one that find_key_in_header has not refused. Raises TakesLongError, unless the draft is ``in_thread``.
+    Call find_key_in_header first. Raises TakesLongError, unless the draft is ``in_thread``.
     """
     for step in _steps_for(draft):
         refusal = step(draft)
@@ -153,7 +153,7 @@ def accept(
 
 
 def inflate_body(draft: Draft, most: int = MAX_INFLATED_BYTES) -> Refusal | None:
-    """Gzip or deflate, by header or by its first bytes, up to a hard cap: past it, the draft is left as it was."""
+    """Inflate gzip or deflate, by header or first bytes, up to ``most`` bytes; past it, leave the draft unchanged."""
     if draft.inflated:
         return None
     encoding = draft.headers.get(b"content-encoding")
@@ -177,7 +177,7 @@ def inflate_body(draft: Draft, most: int = MAX_INFLATED_BYTES) -> Refusal | None
 
 
 def find_key_in_header(draft: Draft) -> Refusal | None:
-    """A Basic header decides at once, so that no stranger's body is looked at."""
+    """Check the key of a Basic header first, so that bodies of unknown senders aren't read."""
     authorization = draft.headers.get(b"authorization")
     if authorization is None:
         return None
@@ -198,7 +198,7 @@ def find_key_in_header(draft: Draft) -> Refusal | None:
 
 
 def split_events(draft: Draft) -> Refusal | None:
-    """Find the envelope, with the key where no header decided, and each event's bytes."""
+    """Find the envelope, with the key if no header had one, and each event's bytes."""
     if draft.body[:3] == BYTE_ORDER_MARK:
         draft.body = draft.body[3:]
     try:
@@ -225,14 +225,14 @@ def split_events(draft: Draft) -> Refusal | None:
 
 
 def _split_quickly(draft: Draft) -> Refusal | None:
-    """Raises NeedsCareError, TooManyValuesError."""
+    """Split with msgspec only. Raises NeedsCareError, TooManyValuesError."""
     if not draft.batch:
         draft.envelope, draft.events = read_envelope(draft.body), (draft.body,)
         return find_key(draft)
     try:
         is_trusted = _holds_live_key(draft)
     except KeysUnavailableError:
-        is_trusted = False  # find_key says so, where it is this batch's own key
+        is_trusted = False  # find_key reports it, if it is this batch's own key
     if is_trusted:
         body = split_batch(draft.body)
         draft.envelope = body
@@ -243,9 +243,9 @@ def _split_quickly(draft: Draft) -> Refusal | None:
 
 
 def _holds_live_key(draft: Draft) -> bool:
-    """Whether any key that came with it is live, whichever decides then.
+    """Return whether any key in the request is active, even one that find_key won't use.
 
-    Raises KeysUnavailableError where none is known to be, and one may be.
+    Raises KeysUnavailableError if none is known to be active but one may be.
     """
     if draft.key is not None:
         return True
@@ -269,7 +269,7 @@ def _keys_that_came(draft: Draft) -> Iterator[str]:
 
 
 def _split_with_care(draft: Draft) -> Refusal | None:
-    """Raises UnreadableBodyError, ClientGoneError."""
+    """Split bodies that msgspec can't. Raises UnreadableBodyError, ClientGoneError."""
 
     def gone() -> bool:
         return _is_gone(draft)
@@ -284,10 +284,10 @@ def _split_with_care(draft: Draft) -> Refusal | None:
 
 
 def _without_keys(draft: Draft, key: str) -> tuple[Envelope, Sequence[bytes | msgspec.Raw]]:
-    """All without the key that they came with: it is a credential, and never stored.
+    """Remove the request's key: it is a credential, and never stored.
 
-    Mostly one search of the body, which is all that each byte may cost here. Where the key is not in it as it is
-    written, fields that hold another one are left out as rows and dead letters are made.
+    Usually one search of the body, which is all that each byte may cost here. If the body doesn't contain the key
+    literally, fields with another key are removed when rows and dead letters are made.
     """
     envelope, events = draft.envelope, draft.events
     if not may_hold_text(draft.body, key):
@@ -311,7 +311,7 @@ def _is_gone(draft: Draft) -> bool:
 
 
 def find_key(draft: Draft) -> Refusal | None:
-    """By Basic user, the body's writeKey, ?writeKey=, X-Write-Key, the body's api_key; the first with text decides."""
+    """Use the first non-blank of Basic user, the body's writeKey, ?writeKey=, X-Write-Key, the body's api_key."""
     if draft.key is not None:
         return None
     text = _key_elsewhere(draft)
@@ -325,7 +325,7 @@ def find_key(draft: Draft) -> Refusal | None:
 
 
 def check_origin(draft: Draft) -> Refusal | None:
-    """A page may send only from the origins of its key, compared exactly."""
+    """Check that the page's origin is one of its key's, compared exactly."""
     origin = draft.headers.get(b"origin")
     if origin is None or draft.key is None or not draft.key.origins:
         return None
@@ -335,7 +335,7 @@ def check_origin(draft: Draft) -> Refusal | None:
 
 
 def check_limits(draft: Draft) -> Refusal | None:
-    """The number of events, and the size and depth of what rides on each of them."""
+    """Check the number of events, and the size and depth of the fields that they share."""
     envelope = draft.envelope
     if not draft.batch:
         return None
@@ -363,12 +363,12 @@ def check_limits(draft: Draft) -> Refusal | None:
 
 def _weighs_too_much(draft: Draft, shared: int) -> bool:
     events = draft.events
-    most = len(draft.body) + (MIN_EVENT_WEIGHT + shared) * len(events)  # quick, and mostly enough
+    most = len(draft.body) + (MIN_EVENT_WEIGHT + shared) * len(events)  # a quick upper bound, usually enough
     return most > MAX_WEIGHT_BYTES and sum_weights([len(event) for event in events], shared) > MAX_WEIGHT_BYTES
 
 
 def check_events_if_strict(draft: Draft) -> Refusal | None:
-    """With X-Strict-Mode: 1, a request with any event that would become a dead letter is refused whole."""
+    """With X-Strict-Mode: 1, reject the whole request if any event would become a dead letter."""
     if draft.headers.get(b"x-strict-mode") != b"1":
         return None
     if not draft.in_thread and sum(map(len, draft.events)) > QUICK_CARE_BYTES:
@@ -399,7 +399,7 @@ STEPS: tuple[Step, ...] = (
 )
 
 
-# Where no header calls for the others: so it is for most requests.
+# For most requests: those without headers that need the other steps.
 _USUAL_STEPS: tuple[Step, ...] = (split_events, check_limits)
 
 
@@ -413,21 +413,21 @@ def _steps_for(draft: Draft) -> tuple[Step, ...]:
 # --- parts ------------------------------------------------------------------------------------------------
 
 GZIP_MAGIC = b"\x1f\x8b"
-_JSON_STARTS = b"{ \r\n\t"  # of an object
-_PADDING = b"\0 \t\r\n"  # what may follow a compressed body
+_JSON_STARTS = b"{ \r\n\t"  # of a JSON object
+_PADDING = b"\0 \t\r\n"  # allowed after a compressed body
 _PLAIN = frozenset({b"", b"identity"})
 _ENCODINGS = _PLAIN | {b"gzip", b"x-gzip", b"deflate"}
 
 
 def _is_compressed(body: bytes) -> bool:
-    """Whether a body begins as gzip or zlib do, and no JSON does."""
+    """Return whether a body starts like gzip or zlib, as no JSON does."""
     start = body[:2]
     return start == GZIP_MAGIC or (start[:1] == b"x" and int.from_bytes(start, "big") % 31 == 0)
 
 
 def _inflate(body: bytes, most: int) -> bytes:
-    """Raises OverflowError past the caps, EOFError for a truncated body, zlib.error for anything else."""
-    window_bits = 47 if _is_compressed(body) else -15  # 47: gzip or zlib, by its header; -15: deflate without one
+    """Inflate a body. Raises OverflowError past the limits, EOFError if it is truncated, else zlib.error."""
+    window_bits = 47 if _is_compressed(body) else -15  # 47: gzip or zlib, by its header; -15: raw deflate
     view, at, room = memoryview(body), 0, most + 1
     parts: list[bytes] = []
     for _ in range(MAX_GZIP_MEMBERS):
@@ -448,7 +448,7 @@ def _inflate(body: bytes, most: int) -> bytes:
 
 
 def _key_elsewhere(draft: Draft) -> str | None:
-    """The first that is not blank. What is no text in the body says nothing, so that the next place does."""
+    """Return the first non-blank key outside of Basic. Body fields that aren't text are skipped."""
     envelope = draft.envelope
     return (
         (envelope.write_key and (parse_text(envelope.write_key) or "").strip())
@@ -464,7 +464,7 @@ def _key_header(draft: Draft) -> str:
 
 
 def _basic_user(authorization: bytes) -> tuple[bool, str | None]:
-    """Whether the header is of HTTP Basic, and its user; None where it can't be read. Padding may be left out."""
+    """Return whether the header is HTTP Basic, and its user, None if unreadable. Padding is optional."""
     scheme, _, text = authorization.replace(b"\t", b" ").strip().partition(b" ")
     if scheme.lower() != b"basic":
         return False, None
@@ -477,6 +477,6 @@ def _basic_user(authorization: bytes) -> tuple[bool, str | None]:
 
 
 def _sent_at_header(headers: Headers) -> bytes:
-    """The header SentAt of RudderStack's browser SDK, as JSON text; empty where absent."""
+    """Return the SentAt header of RudderStack's browser SDK, as JSON text; empty if absent."""
     value = headers.get(b"sentat")
     return msgspec.json.encode(value[:100].decode("latin-1")) if value else b""

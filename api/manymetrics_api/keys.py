@@ -2,10 +2,10 @@
 
 ``intake.find_key`` decides where a request carries its key.
 
-They stand in a file, or on AWS in a parameter. Both are JSON: a list of
+They are in a file, or on AWS in a parameter. Both are JSON: a list of
 {"key", "project", "kind": "browser" | "server", "origins": [...], "revoked": false}.
-They are read again every few seconds, and once more, rate-limited, before an unknown key is refused: clients drop a
-batch on 401, so a key that was made a moment ago must not lose events.
+They are reread every few seconds, and also, rate-limited, before an unknown key is rejected: clients drop a batch on
+401, so a newly created key must not lose events.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ log = logging.getLogger("manymetrics.keys")
 _KEYS_EXAMPLE = '[{"key": "...", "project": "default"}]'
 _MEND = f"make it a list of keys, as in {_KEYS_EXAMPLE}; it is read again within seconds"
 
-REREAD_S = 5.0  # how long a changed file may go unnoticed; the promise is 60
-UNKNOWN_REREAD_S = 1.0  # and how often strangers with unknown keys can make us read it
+REREAD_S = 5.0  # how long a changed file may go unnoticed; documented: 60
+UNKNOWN_REREAD_S = 1.0  # the shortest time between rereads caused by unknown keys
 
 
-# Of keys that are read over the network.
+# For keys that are read over the network.
 REMOTE_REREAD_S = 30.0
-MAX_AGE_S = 60.0  # the promise: a key that was revoked longer ago is not taken, so older keys are as good as none
-# SSM answers 40 reads a second in an account, whoever asks for them: 200 functions' worth of strangers' keys.
+MAX_AGE_S = 60.0  # documented: a key revoked longer ago is rejected, so older keys are not used
+# SSM allows an account 40 reads per second in all: enough for unknown keys at 200 functions.
 UNKNOWN_REMOTE_REREAD_S = 5.0
-RETRY_S = 1.0  # from a read that failed to the next
+RETRY_S = 1.0  # between a failed read and the next
 
 
 class WriteKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``origins``: the pages' origins that may send with it, compared as browsers send them; none means any.
+    """``origins``: page origins that may use the key, compared as browsers send them; empty: any.
 
-    ``ip``, ``user_agent``: what is kept of both; empty: as the processor's settings MANYMETRICS_IP and
-    MANYMETRICS_USER_AGENT say.
+    ``ip``, ``user_agent``: how each is stored; empty: per the processor's settings MANYMETRICS_IP and
+    MANYMETRICS_USER_AGENT.
     """
 
     key: str
@@ -61,7 +61,7 @@ class WriteKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class KeysUnavailableError(Exception):
-    """The keys can't be read: nobody can be told yes or no. A 503, never a 401. ``cure``: what the user does."""
+    """The keys can't be read, so no key can be checked. A 503, never a 401. ``cure``: what fixes it."""
 
     def __init__(self, why: str, cure: str = "") -> None:
         super().__init__(why)
@@ -69,22 +69,22 @@ class KeysUnavailableError(Exception):
 
 
 class Keys(Protocol):
-    """Where write keys come from."""
+    """A source of write keys."""
 
     def find(self, key: str) -> WriteKey | None:
-        """The live key, or None for an unknown or revoked one. Raises KeysUnavailableError."""
+        """Return the active key, or None if it is unknown or revoked. Raises KeysUnavailableError."""
 
     def known(self, authorization: bytes) -> WriteKey | None:
-        """The live key of an Authorization header that `remember` was told of since the keys were read.
+        """Return the active key of an Authorization header passed to `remember` since the keys were read.
 
         Raises KeysUnavailableError.
         """
 
     def remember(self, authorization: bytes, key: WriteKey) -> None:
-        """A header that was found to hold a live key; those that weren't are looked at in full each time."""
+        """Cache a header with an active key; other headers are parsed each time."""
 
     def origins(self) -> frozenset[str] | None:
-        """The union of the live keys' origins; None where one of them takes any. Raises KeysUnavailableError."""
+        """Return the union of the active keys' origins; None if one allows any. Raises KeysUnavailableError."""
 
 
 _LONGEST_KNOWN, _MOST_KNOWN = 300, 1_024  # bytes of a header; headers
@@ -92,7 +92,7 @@ _NONE: tuple[bytes, WriteKey | None] = (bytes(32), None)
 
 
 class KeyTable:
-    """Keys in memory. Looked up by digest, so that the time it takes tells nothing about a key."""
+    """Keys in memory. Looked up by digest, so that timing reveals nothing about a key."""
 
     def __init__(self, keys: Iterable[WriteKey]) -> None:
         live = live_keys(list(keys))
@@ -113,7 +113,7 @@ class KeyTable:
         return self._known.get(authorization)
 
     def remember(self, authorization: bytes, key: WriteKey) -> None:
-        """Like ``Keys.remember``; the bounds are on what a client can make us keep by writing one key in many ways."""
+        """Like ``Keys.remember``; bounded, since a client can write one key in many ways."""
         if len(authorization) <= _LONGEST_KNOWN and len(self._known) < _MOST_KNOWN:
             self._known[authorization] = key
 
@@ -123,7 +123,7 @@ class KeyTable:
 
 
 class FileKeys:
-    """Keys from a file, read again as the module says. Why it can't be read is logged once, and when that changes."""
+    """Keys from a file, reread as described above. A read error is logged once, and again when it changes."""
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._path, self._clock = path, clock
@@ -168,7 +168,7 @@ class FileKeys:
             if str(error) != self._trouble:
                 self._trouble = str(error)
                 facts = {"why": str(error), "cure": error.cure}
-                log.error("the write keys can't be read: every event is answered 503", extra={"facts": facts})  # noqa: TRY400  # says why by itself
+                log.error("the write keys can't be read: event requests return 503", extra={"facts": facts})  # noqa: TRY400  # `facts` has the reason
             raise
         if self._trouble:
             self._trouble = ""
@@ -179,19 +179,19 @@ class FileKeys:
 
 
 class _Held(msgspec.Struct, frozen=True):
-    """Keys, and when they began to be read."""
+    """Keys, and when their read started."""
 
     table: KeyTable
     at: float
 
 
 class WatchedKeys:
-    """Keys that a thread reads over the network, so that nobody who serves an event waits for it.
+    """Keys that a thread reads over the network, so that requests don't wait for it.
 
-    Those that were read are served while they can't be read again, for MAX_AGE_S; then, as before the first time,
-    nobody is told yes or no. ``read`` raises KeysUnavailableError. ``wait_s`` is how long a caller may be held while
-    keys that will do are read: 0 on an event loop, where an unknown key is then asked to come again. ``clock`` gives
-    seconds since 1970: a clock from the start may stand still while Lambda freezes a process.
+    If rereading fails, the last keys are used for MAX_AGE_S; after that, as before the first read, lookups raise
+    KeysUnavailableError, as ``read`` may. ``wait_s`` is how long a caller may wait for keys that are recent enough: 0
+    on an event loop, where requests with unknown keys are then told to retry. ``clock`` returns seconds since 1970: a
+    monotonic clock may stop while Lambda freezes a process.
     """
 
     def __init__(
@@ -212,7 +212,7 @@ class WatchedKeys:
         return self._fresh().known(authorization)
 
     def remember(self, authorization: bytes, key: WriteKey) -> None:
-        """Like ``Keys.remember``. Between find and this the keys may be other ones: those decide again."""
+        """Like ``Keys.remember``. The keys may have changed since ``find``, so they are checked again."""
         held = self._watch.held
         if held is not None and held.table.find(key.key) == key:
             held.table.remember(authorization, key)
@@ -222,7 +222,7 @@ class WatchedKeys:
         return self._fresh().origins()
 
     def wait(self, timeout_s: float) -> None:
-        """Until they were read once, or that failed: at the start, when nobody is served yet."""
+        """Wait until the first read succeeded or failed: at startup, before requests are served."""
         self._watch.look(0, timeout_s)
 
     def _fresh(self) -> KeyTable:
@@ -232,7 +232,7 @@ class WatchedKeys:
         return self._newer(MAX_AGE_S)
 
     def _newer(self, age_s: float) -> KeyTable:
-        """Keys that are no older. Raises KeysUnavailableError."""
+        """Return keys no older than ``age_s``. Raises KeysUnavailableError."""
         held = self._watch.look(age_s, self._wait_s)
         if held is None:
             raise KeysUnavailableError("the keys can't be read just now")
@@ -240,7 +240,7 @@ class WatchedKeys:
 
 
 class _Watch:
-    """The thread that reads for WatchedKeys, and ends with them."""
+    """The thread that reads for WatchedKeys, and ends with it."""
 
     def __init__(self, read: Callable[[], list[WriteKey]], clock: Callable[[], float]) -> None:
         self._read, self._clock = read, clock
@@ -257,7 +257,7 @@ class _Watch:
             except KeysUnavailableError as error:
                 log.warning("the write keys can't be read", extra={"facts": {"why": str(error)}})
                 held = None
-            except Exception:  # whatever it is: this thread must go on
+            except Exception:  # any error: this thread must continue
                 log.exception("reading the write keys failed")
                 held = None
             with self._changed:
@@ -269,7 +269,7 @@ class _Watch:
                 self._changed.notify_all()
 
     def _wait_until_wanted(self) -> bool:
-        """False where it is over."""
+        """Wait for the next read; return False to end the thread."""
         with self._changed:
             least_s = RETRY_S - (self._clock() - self._failed_at)
             if 0 < least_s <= RETRY_S:
@@ -280,7 +280,7 @@ class _Watch:
             return not self._over
 
     def look(self, age_s: float, wait_s: float) -> _Held | None:
-        """Return the keys that are held and no older than that, and wait for them where there are none."""
+        """Return keys no older than ``age_s``, waiting up to ``wait_s`` for them; None if there are none."""
 
         def young() -> _Held | None:
             held = self.held
@@ -301,7 +301,7 @@ class _Watch:
 
 
 def read_keys(path: Path) -> list[WriteKey]:
-    """Raises KeysUnavailableError, which says what is wrong with the file."""
+    """Read a keys file. Raises KeysUnavailableError with what is wrong with the file."""
     try:
         text = path.read_bytes()
     except OSError as error:
@@ -311,14 +311,14 @@ def read_keys(path: Path) -> list[WriteKey]:
 
 def _cure(path: Path, error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
-        return "put it back, or start the server again, which makes one with a new key"
+        return "restore it, or restart the server, which creates one with a new key"
     if isinstance(error, PermissionError):
         return f"let the server's user read it: chmod 600 {path}, and chown it to that user"
     return f"put a file in its place that holds {_KEYS_EXAMPLE}"
 
 
 def parse_keys(text: bytes | str, where: str) -> list[WriteKey]:
-    """Raises KeysUnavailableError, which says what is wrong with it, and holds none of it."""
+    """Parse keys. Raises KeysUnavailableError with what is wrong, without quoting the text."""
     try:
         keys = msgspec.json.decode(_without_mark(text), type=list[WriteKey])
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -326,7 +326,7 @@ def parse_keys(text: bytes | str, where: str) -> list[WriteKey]:
     for key in keys:
         if not key.key.strip() or not key.project or "\0" in key.project:
             raise KeysUnavailableError(f"{where}: each key needs a `key` and a `project`", _MEND)
-    # Blanks around a key are not part of it: whoever sends one, and whoever revokes one, may have pasted some.
+    # Blanks around a key are not part of it: they may be pasted with it, by clients or on revoking.
     return [
         msgspec.structs.replace(key, key=key.key.strip(), origins=tuple(map(browser_origin, key.origins)))
         for key in keys
@@ -334,23 +334,23 @@ def parse_keys(text: bytes | str, where: str) -> list[WriteKey]:
 
 
 def _without_mark(text: bytes | str) -> bytes | str:
-    """Without the byte order mark that some editors write before the text."""
+    """Remove the byte order mark that some editors write."""
     return text.removeprefix(b"\xef\xbb\xbf") if isinstance(text, bytes) else text.removeprefix("\ufeff")
 
 
 def is_browser_origin(text: str) -> bool:
-    """Whether a browser can send this as its page's origin: a scheme, a host and maybe a port, and no pattern."""
+    """Return whether a browser can send this as a page's origin: scheme, host, optional port; no pattern."""
     return text == "null" or (_ORIGIN.fullmatch(text) is not None and "*" not in text)
 
 
 def browser_origin(text: str) -> str:
-    """An origin as browsers send it: scheme and host in lower case and ASCII, no default port, no path."""
+    """Return an origin as browsers send it: scheme and host in lower-case ASCII, no default port, no path."""
     match = _ORIGIN.fullmatch(text.strip())
     if match is None:
         return text
     scheme, host, port = match[1].lower(), match[2].lower(), match[3] or ""
     if not host.isascii():
-        import idna  # Python's own codec is of 2003: it makes fass.de, somebody else's, of faß.de
+        import idna  # Python's own codec is IDNA 2003: it maps faß.de to fass.de, another domain
 
         with contextlib.suppress(idna.IDNAError):
             host = idna.encode(host, uts46=True).decode()
@@ -362,13 +362,13 @@ _DEFAULT_PORTS = {("http", ":80"), ("https", ":443")}
 
 
 def live_keys(keys: Sequence[WriteKey]) -> list[WriteKey]:
-    """Those that are not revoked anywhere in the list."""
+    """Return the active keys: those that are not revoked anywhere in the list."""
     revoked = {key.key for key in keys if key.revoked}
     return [key for key in keys if key.key not in revoked]
 
 
 def repeated_keys(keys: Sequence[WriteKey]) -> list[list[int]]:
-    """The places of keys that are there more than once, from 1."""
+    """Return the positions, from 1, of each key that occurs more than once."""
     places: dict[str, list[int]] = {}
     for place, key in enumerate(keys, 1):
         places.setdefault(key.key, []).append(place)
@@ -376,19 +376,19 @@ def repeated_keys(keys: Sequence[WriteKey]) -> list[list[int]]:
 
 
 def _why(text: str) -> str:
-    """Return msgspec's message without what it quotes of the file: that may be a key in a wrong place."""
+    """Return msgspec's message without its quotes of the file, which may be a misplaced key."""
     if text.startswith(("Object contains unknown field", "Invalid enum value")):
         return "a field or a kind that keys don't have" + text[text.rfind(" - at `$") :]
     return text
 
 
 def keys_path(data_dir: Path) -> Path:
-    """The keys file in a data folder."""
+    """Return the path of the keys file in a data directory."""
     return data_dir / "keys.json"
 
 
 def make_keys(settings: Settings) -> Keys:
-    """From the setting, else from the keys file."""
+    """Return the keys of the setting if it is set, else of the keys file."""
     return parse_key_list(settings.write_keys) if settings.write_keys else FileKeys(keys_path(settings.data_dir))
 
 
@@ -407,13 +407,13 @@ _ADDED = ("ip", "user_agent")  # older versions reject a file with them
 
 
 def parse_key_list(text: str) -> KeyTable:
-    """Keys from ``key`` or ``key:project``, comma-separated; the project is ``default`` where none is named."""
+    """Parse comma-separated ``key`` or ``key:project``; the default project is ``default``."""
     pairs = (entry.strip().partition(":") for entry in text.split(",") if entry.strip())
     return KeyTable(WriteKey(key=key, project=project or "default") for key, _, project in pairs)
 
 
 def new_key(project: str = "default") -> WriteKey:
-    """A key that nobody can guess."""
+    """Create an unguessable key."""
     return WriteKey(key="wk_" + secrets.token_urlsafe(18), project=project)
 
 
