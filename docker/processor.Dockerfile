@@ -51,7 +51,7 @@ RUN python3 assemble.py jars pom.xml jars \
 FROM ${BASE} AS light
 COPY --from=packages /build/task /var/task
 COPY --from=own /build/own /var/task
-# GeoIP files, if you have put some there: found below the data directory, which nothing else uses on Lambda.
+# GeoIP files, if any: read from the data directory, which has no other use on Lambda.
 COPY docker/geoip /opt/manymetrics/geoip
 WORKDIR /var/task
 ENV MANYMETRICS_ENGINE=arrow MANYMETRICS_DATA_DIR=/opt/manymetrics

@@ -180,7 +180,7 @@ variable "api" {
 }
 
 variable "processor" {
-  description = "The processor's function. memory_mb null: 1792 for spark, 1024 for arrow. concurrency as for the API; reserve at least the number of shards plus one. ip (keep, truncate to /24 and /48, or drop) and user_agent (keep or drop): what events keep of both, once their place and device are read; a write key may say otherwise."
+  description = "The processor's function. memory_mb null: 1792 for spark, 1024 for arrow. concurrency as for the API; reserve at least the number of shards plus one. ip (keep, truncate to /24 and /48, or drop) and user_agent (keep or drop): how both are stored, after location and device are derived; a write key's own rules take precedence."
   type = object({
     architecture = optional(string, "x86_64")
     memory_mb    = optional(number)

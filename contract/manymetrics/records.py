@@ -52,7 +52,7 @@ class Stamp(msgspec.Struct, gc=False, array_like=True, frozen=True):
     context: bytes = b""
     integrations: bytes = b""
     anonymous_id: bytes = b""  # records of older versions end before this field, or before the next ones
-    ip_rule: str = ""  # how much of an address is kept, if the write key says so: keep, truncate or drop
+    ip_rule: str = ""  # how the address is stored, if the write key has a rule: keep, truncate or drop
     user_agent_rule: str = ""  # likewise: keep or drop
 
 
@@ -152,7 +152,7 @@ def without(data: bytes, gone: Collection[int]) -> bytes:
 
 
 def pack_again(record: Record) -> bytes:
-    """Encode a record that was unpacked and changed; compressed, if that makes it smaller."""
+    """Encode an unpacked and modified record; compressed if that makes it smaller."""
     header = _Header(record.stamp, list(map(len, record.events)), list(record.cuts.values()))
     return compress(_pack_one(header, record.events))
 

@@ -57,13 +57,13 @@ class Settings:
     archive: str = ""
     """Where the processor on AWS keeps the records it had, for `replay`: `s3://bucket/prefix`. Empty: nowhere."""
     ip: str = "keep"
-    """What the processor keeps of addresses, once it has looked up their place: `keep`, `drop`, or `truncate`.
+    """How the processor stores addresses, after looking up their location: `keep`, `drop`, or `truncate`.
 
     The latter keeps /24 of IPv4 and /48 of IPv6."""
     user_agent: str = "keep"
-    """What the processor keeps of user agents and client hints, once it has read them: `keep` or `drop`."""
+    """How the processor stores user agents and client hints, after parsing them: `keep` or `drop`."""
     geoip: str = ""
-    """MMDB files, comma-separated, that say where an address is. Empty: those below `geoip` in the data directory."""
+    """MMDB files for the location of addresses, comma-separated. Empty: those in `geoip` in the data directory."""
     metrics_token: str = ""
     """Bearer token for /metrics. Without it, only direct requests from this machine are answered."""
     keys_parameter: str = ""

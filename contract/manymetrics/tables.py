@@ -53,7 +53,7 @@ class Table:
 
     @property
     def row_columns(self) -> tuple[Column, ...]:
-        """Those that a row is made of: all but the enriched ones, which come last."""
+        """The columns of a decoded row: all but the enriched ones, which come last."""
         return tuple(column for column in self.columns if not column.enriched)
 
 
@@ -173,16 +173,17 @@ EVENTS = Table(
         _context(
             "context.groupId", "context.groupId: the company or account, as our browser SDK sends it.", added=True
         ),
-        _enriched("browser_name", "The browser, by uap-core's names; null for apps, servers and bots."),
-        _enriched("browser_version", "Its version, as far as the user agent tells it: 131.0.0.0, or 131."),
-        _enriched("os_name", "The operating system: what the client said, else by uap-core's names: Mac OS X, iOS."),
+        _enriched("browser_name", "The browser, named as in uap-core; null for apps, servers and bots."),
+        _enriched("browser_version", "The browser's version, as detailed as the client sends it: 131.0.0.0, or 131."),
+        _enriched("os_name", "The operating system, as sent by the client, else named as in uap-core: Mac OS X, iOS."),
         _enriched(
-            "os_version", "Its version. Browsers freeze it: Mac OS X 10.15.7 and Windows 10 may be any later one."
+            "os_version",
+            "The operating system's version. Browsers freeze it: Mac OS X 10.15.7 and Windows 10 may be any later one.",
         ),
         _enriched("device_type", "desktop, mobile, tablet, tv, console, bot or server."),
-        _enriched("device_brand", "Who makes the device: what the client said, else by the user agent."),
-        _enriched("device_model", "The device's model: what the client said, else by the user agent."),
-        _enriched("bot_name", "The program that sent it, as it calls itself; null for people."),
+        _enriched("device_brand", "The device's manufacturer, as sent by the client, else from the user agent."),
+        _enriched("device_model", "The device's model, as sent by the client, else from the user agent."),
+        _enriched("bot_name", "The bot's name, from its user agent; null for people."),
         _enriched(
             "bot_kind",
             "search, AI crawler, AI assistant (it acts for a person), preview, monitoring, library or other; null for "
@@ -191,19 +192,22 @@ EVENTS = Table(
         _enriched("geo_country", "The address's country, ISO 3166-1 alpha-2."),
         _enriched("geo_region", "The address's state or region, in English."),
         _enriched("geo_city", "The address's city, in English."),
-        _enriched("asn", "The number of the network (autonomous system) that the address is of.", type="long"),
+        _enriched("asn", "The number of the address's network (autonomous system).", type="long"),
         _enriched(
             "referrer_domain",
-            "The referring site's registrable domain; null where there is none, and for the page's own site.",
+            "The referring site's registrable domain; null without a referrer, and for the page's own site.",
         ),
         _enriched(
             "channel",
-            "GA4's default channel group, and AI assistants; null for events of no page, and for moves within a site.",
+            "GA4's default channel group, and AI assistants; null for events without a page, and for navigation within "
+            "a site.",
         ),
-        _enriched("source", "utm_source, else what a click id says, else the referring site; null for Direct."),
-        _enriched("medium", "utm_medium, else cpc for the click ids of ads, else by the referring site's kind."),
+        _enriched("source", "utm_source, else the click id's source, else the referring site; null for Direct."),
+        _enriched("medium", "utm_medium, else the click id's, such as cpc for ads, else by the referring site's kind."),
         _enriched("click_id_kind", "The click id in the page's query: gclid, fbclid, msclkid and others."),
-        _enriched("enrichment_version", "By which rules and files the columns from browser_name on were made."),
+        _enriched(
+            "enrichment_version", "The versions of the rules and files that computed the columns from browser_name on."
+        ),
     ),
 )
 

@@ -450,7 +450,7 @@ def _has_size(path: str, size: int) -> bool:
 
 
 def check_geoip(settings: Settings) -> Iterator[Finding]:
-    """Check that the GeoIP files can be used. Yields nothing if there is none: then events have no place."""
+    """Check that the GeoIP files are usable. Yields nothing without files: then events have no location."""
     from manymetrics_processor.enrich.geo import GeoIP, geoip_paths
 
     for state in GeoIP(geoip_paths(settings)).states:

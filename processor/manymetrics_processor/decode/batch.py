@@ -106,7 +106,7 @@ class Batch:
 
 
 Entry = tuple[Row, int, int, object, Mask | None]
-"""A row, the index of its record, its position there, an event's dedup digest or a letter's reason, and what masks an
+"""A row, the index of its record, its position there, an event's dedup digest or a letter's reason, and the mask of an
 event's row."""
 
 

@@ -1,7 +1,7 @@
-"""A user agent, client hints, and what the client said itself -> browser, operating system, device and bot.
+"""Derives browser, operating system, device and bot from the user agent, client hints and the client's own fields.
 
-What the client said wins, then the hints (which reduced user agents no longer tell), then uap-core's rules. Names are
-those of uap-core: `Chrome Mobile`, `Mac OS X`, `Windows` with `10` or `11`.
+The client's fields take precedence, then the hints (with details that reduced user agents lack), then uap-core's rules.
+Names are uap-core's: `Chrome Mobile`, `Mac OS X`, `Windows` with `10` or `11`.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from ua_parser.regex import Resolver
 
 from manymetrics_processor.enrich.bots import Bot, find_bot
 
-MAX_AGENT = 400  # characters that are looked at; browsers send under 300, those inside of apps up to 400
-MAX_HINTS = 4_096  # of JSON; browsers send under 800
-MAX_VALUE = 100  # characters of a name that is read from a user agent or hints
+MAX_AGENT = 400  # characters that are parsed; browsers send under 300, in-app browsers up to 400
+MAX_HINTS = 4_096  # characters of JSON; browsers send under 800
+MAX_VALUE = 100  # characters of a name from a user agent or hints
 _CACHED = 2_048  # about 1 kB each
 
 
 class Said(NamedTuple):
-    """What an event itself says of its device, and how it came. Each may be None."""
+    """The event's own fields about its device, and its kind of key. Each may be None."""
 
     user_agent: str | None
     hints: str | None
-    """``context.userAgentData`` as JSON text, as NavigatorUAData.toJSON() or getHighEntropyValues() give it."""
+    """``context.userAgentData`` as JSON text, as returned by NavigatorUAData.toJSON() or getHighEntropyValues()."""
     os_name: str | None
     os_version: str | None
     device_type: str | None
@@ -68,7 +68,7 @@ class _Hints(msgspec.Struct, gc=False, rename="camel"):
 
 
 class _Parsed(NamedTuple):
-    """What user agent and hints say."""
+    """The values parsed from the user agent and hints."""
 
     browser_name: str | None
     browser_version: str | None
@@ -85,11 +85,11 @@ _NOTHING = _Parsed(None, None, None, None, None, None, None, None)
 
 @lru_cache(maxsize=_CACHED)
 def read_agent(said: Said) -> Agent:
-    """The columns of an event that says this. Never raises."""
+    """Return the columns of an event with these fields. Never raises."""
     parsed = parse_agent((said.user_agent or "")[:MAX_AGENT], (said.hints or "")[:MAX_HINTS])
     bot = parsed.bot
     if bot is not None and bot.kind == "library" and (said.app_name or said.os_name or said.key_kind == "server"):
-        bot = None  # an app or a server that sends what its people do, with the user agent of its HTTP library
+        bot = None  # an app or server that sends its users' events, with the user agent of its HTTP library
     os_name = said.os_name or parsed.os_name
     same_os = said.os_name is None or said.os_name.lower() == (parsed.os_name or "").lower()
     brand = said.device_brand or (None if said.device_model else parsed.device_brand)
@@ -113,9 +113,9 @@ def read_agent(said: Said) -> Agent:
     )
 
 
-@lru_cache(maxsize=_CACHED)  # of its own, since clients say different things with one user agent
+@lru_cache(maxsize=_CACHED)  # a separate cache, since clients send different fields with the same user agent
 def parse_agent(user_agent: str, hints: str) -> _Parsed:
-    """What a user agent and hints say. Never raises."""
+    """Parse a user agent and hints. Never raises."""
     if not user_agent and not hints:
         return _NOTHING
     bot = find_bot(user_agent) if user_agent else None
@@ -147,18 +147,18 @@ def parse_agent(user_agent: str, hints: str) -> _Parsed:
 
 
 def _is_device(device: Device | None) -> bool:
-    """Whether a user agent names a device, rather than `Generic Smartphone`."""
+    """Return whether the user agent names a device, rather than `Generic Smartphone`."""
     return device is not None and device.brand is not None and device.brand not in _GENERIC_BRANDS
 
 
 def _is_phone(device: Device | None) -> bool:
-    """Whether a phone or tablet is named: `HTC Butterfly`, whose model a list of crawlers has too."""
+    """Return whether a phone or tablet is named, such as `HTC Butterfly`, whose model is also in a list of crawlers."""
     return device is not None and _is_device(device) and device.brand != "Apple"
 
 
 _NAMES_PROGRAM = re.compile(r"bot|crawl|spider|https?:|@", re.IGNORECASE)
 _GENERIC_BRANDS = frozenset({"Generic", "Generic_Android", "Spider"})
-# User agents of apps rather than browsers: Android's HTTP stack, Apple's, and HTTP libraries.
+# User agents of apps rather than browsers: Android's and Apple's HTTP stacks, and HTTP libraries.
 _APP_FAMILIES = frozenset({"Android", "CFNetwork", "okhttp", "Dart", "Apache-HttpClient", "Electron"})
 
 
@@ -176,7 +176,7 @@ _hints_decoder = msgspec.json.Decoder(_Hints)
 
 
 def _browser(result: Result, hints: _Hints) -> tuple[str | None, str | None]:
-    """Browsers that are built on Chromium name themselves in the hints; some of them, only there."""
+    """Return name and version. Chromium-based browsers name themselves in the hints; some, only there."""
     agent = result.user_agent
     name = agent.family if agent is not None else None
     version = _version(agent.major, agent.minor, agent.patch, agent.patch_minor) if agent is not None else None
@@ -188,12 +188,12 @@ def _browser(result: Result, hints: _Hints) -> tuple[str | None, str | None]:
             family = known[1] if hints.mobile else known[0]
             is_same = name in known
             if is_same and brands is hints.brands and version and version.startswith(one.version + "."):
-                return name, version  # the user agent says more of it
+                return name, version  # the user agent has more of the version
             return (name if is_same and not hints.mobile else family), _cut(one.version) or version
     return _cut(name), _cut(version)
 
 
-# Brands of NavigatorUAData, and uap-core's names for them on a desktop and on a phone.
+# Brands of NavigatorUAData, with uap-core's names on desktops and on phones.
 _BRANDS: dict[str, tuple[str, str]] = {
     "Brave": ("Brave", "Brave"),
     "DuckDuckGo": ("DuckDuckGo", "DuckDuckGo Mobile"),
@@ -219,7 +219,7 @@ def _os(result: Result, hints: _Hints) -> tuple[str | None, str | None]:
         return _cut(name), _cut(version)
     if hints.platform_version:
         return hinted, _windows_version(hints.platform_version) if hinted == "Windows" else _cut(hints.platform_version)
-    if hinted == "Linux":  # the user agent may name which
+    if hinted == "Linux":  # the user agent may name the distribution
         return _cut(name) if name is not None and name not in _PLATFORMS.values() else hinted, _cut(version)
     return hinted, _cut(version) if name == hinted else None
 
@@ -236,7 +236,7 @@ _PLATFORMS = {
 
 
 def _windows_version(platform_version: str) -> str | None:
-    """https://learn.microsoft.com/microsoft-edge/web-platform/how-to-detect-win11: from 13 on, it is Windows 11."""
+    """Windows 11 is 13 or later: https://learn.microsoft.com/microsoft-edge/web-platform/how-to-detect-win11."""
     major = platform_version.partition(".")[0]
     if not major.isascii() or not major.isdigit():
         return None
@@ -260,8 +260,8 @@ def _device_type(
     if hints.mobile:
         return "mobile"
     if os_name == "Android" and user_agent:
-        is_phone = "Mobile" in user_agent or not user_agent.startswith("Mozilla/")  # apps and old browsers say no more
-        is_old = (os_version or "3")[:2] in {"1.", "2."}  # there were hardly any tablets yet
+        is_phone = "Mobile" in user_agent or not user_agent.startswith("Mozilla/")  # apps and old browsers lack Mobile
+        is_old = (os_version or "3")[:2] in {"1.", "2."}  # there were hardly any tablets then
         return "mobile" if is_phone or is_old else "tablet"  # https://developer.chrome.com/docs/multidevice/user-agent
     if _MOBILE.search(user_agent) or _is_phone(device):
         return "mobile"
@@ -325,7 +325,7 @@ _TYPES_OF_OS = {
 
 
 def _said_type(said: Said) -> str | None:
-    """The client's own word, where it is one; Segment's mobile SDKs say the platform, so the model has to tell."""
+    """Map the client's device type. Segment's mobile SDKs send the platform instead, so the model decides."""
     word = (said.device_type or "").strip().lower()
     if word in _PLATFORM_WORDS:
         model = (said.device_model or "")[:MAX_VALUE]
@@ -344,7 +344,7 @@ _WORDS = {
 
 
 def _version(*parts: str | None) -> str | None:
-    """The parts up to the first that is absent, with dots."""
+    """Join the parts before the first missing one with dots."""
     known: list[str] = []
     for part in parts:
         if not part:

@@ -1,7 +1,7 @@
-"""Which user agents are no person's, and of what kind: a kept list of crawlers, after a short one of AI assistants.
+"""Detects bots by user agent, and their kind: a short list of our own first, then a maintained list of crawlers.
 
-Assistants fetch a page because a person asked them to, so they are told apart from the crawlers of the same companies.
-Each entry names the page on which its company says so.
+Assistants fetch a page at a person's request, so they are distinguished from the crawlers of the same companies.
+Each entry of our list names the page that describes the agent.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ BotKind = Literal["search", "AI crawler", "AI assistant", "preview", "monitoring
 
 
 class Bot(NamedTuple):
-    """A user agent of a program. ``name``: as it calls itself."""
+    """A program. ``name``: from its user agent."""
 
     name: str
     kind: BotKind
@@ -51,7 +51,7 @@ _ASSISTANTS: dict[str, tuple[str, ...]] = {
         r"\bDevin\b",
     ),
 }
-# Crawlers for AI and previews that the list has not, or has under another kind.
+# Search and AI crawlers that the maintained list lacks, or has under another kind.
 _MORE: dict[BotKind, dict[str, tuple[str, ...]]] = {
     "search": {
         "https://platform.openai.com/docs/bots": ("OAI-SearchBot",),
@@ -77,7 +77,7 @@ _MORE: dict[BotKind, dict[str, tuple[str, ...]]] = {
         "https://ai2.org/crawler": ("AI2Bot[A-Za-z0-9-]*",),
     },
 }
-# What the list's tags come to, the first that an entry has.
+# The kind for each tag of the maintained list; the first match applies.
 _KINDS: dict[str, BotKind] = {
     "ai-crawler": "AI crawler",
     "search-engine": "search",
@@ -87,7 +87,7 @@ _KINDS: dict[str, BotKind] = {
     "browser-automation": "library",
 }
 _LONGEST_NAME = 64
-# In the list, and sent by people: the browser inside of Meta's apps.
+# Listed, but sent by people: the in-app browser of Meta's apps.
 _PEOPLES = frozenset({"MetaIAB Facebook"})
 
 
@@ -117,11 +117,11 @@ def find_bot(user_agent: str) -> Bot | None:
 def _lists() -> tuple[ua_parser_rs.UserAgentExtractor, list[_Entry]]:
     """Compile the lists with Rust's engine, which tries 1,600 patterns in 1 us; Python's took 320 (2026-11-30).
 
-    It finds the first that matches, and tells which by the name that each was given: its number.
+    It returns the name of the first matching pattern: here, its index.
     """
     listed = msgspec.json.decode(
         files("crawleruseragents").joinpath("crawler-user-agents.json").read_bytes(), type=list[_Listed]
-    )  # its own module keeps what it reads, 3 MB
+    )  # the package's own module would keep the parsed list in memory, 3 MB
     entries = [_Entry(one, "AI assistant") for group in _ASSISTANTS.values() for one in group]
     entries += [_Entry(one, kind) for kind, groups in _MORE.items() for group in groups.values() for one in group]
     entries += [_Entry(entry.pattern, _kind(entry.tags)) for entry in listed if entry.pattern not in _PEOPLES]

@@ -1,7 +1,7 @@
-"""Rows of `events` -> the columns that are made of what their clients said: who, from where, by which way.
+"""Computes the enriched columns of `events` rows: browser, device, bot, location and source of the visit.
 
-Pure but for the GeoIP files. Each distinct user agent, address and referrer of a batch is looked at once, so that what
-an event costs is what its columns take.
+Pure except for the GeoIP files. Each distinct user agent, address and referrer of a batch is parsed once, so an event
+costs little more than building its columns.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from manymetrics_processor.enrich.agents import Agent, Said, read_agent
 from manymetrics_processor.enrich.geo import GeoIP, Location, geoip_paths
 from manymetrics_processor.enrich.sources import QUERY_FIELDS, Arrival, Source, read_source
 
-RULES = "1"  # of this package: raise it when what they say changes
+RULES = "1"  # version of this package's rules: increase it when their results change
 _PACKAGES = ("ua-parser-builtins", "crawler-user-agents", "publicsuffixlist")
 
 ENRICHED_COLUMNS = tuple(column for column in EVENTS.columns if column.enriched)
@@ -35,13 +35,13 @@ Codes = npt.NDArray[np.int64]
 
 @cache
 def geoip() -> GeoIP:
-    """The GeoIP files of this process, by its environment: the same in a decoder and on a cluster."""
+    """Return the GeoIP files configured in this process's environment, which decoders and clusters share."""
     given = {name: os.environ[name] for name in ("MANYMETRICS_GEOIP", "MANYMETRICS_DATA_DIR") if name in os.environ}
     return GeoIP(geoip_paths(Settings.read(given)))
 
 
 def rules_version(geo: GeoIP) -> str:
-    """By which rules the columns were made: ours, the packages' and the files'."""
+    """Return the versions of the rules: ours, the packages' and the files'."""
     own = ["rules=" + RULES, *(f"{name}={_version(name)}" for name in _PACKAGES)]
     return " ".join([*own, *(["geoip=" + geo.version] if geo.version else [])])
 
@@ -50,9 +50,9 @@ _version = cache(version)
 
 
 def enrich(rows: pa.Table, geo: GeoIP | None = None, *, keeps_unknown: bool = False) -> pa.Table:
-    """Make the enriched columns of the others, whatever they held before.
+    """Compute the enriched columns from the others, replacing their previous values.
 
-    ``keeps_unknown``: columns stay as they are where the address or the user agent is gone that they were made of.
+    ``keeps_unknown``: keep the values of columns whose address or user agent was not kept.
     """
     geo = geoip() if geo is None else geo
     geo.refresh()
@@ -70,7 +70,7 @@ def enrich(rows: pa.Table, geo: GeoIP | None = None, *, keeps_unknown: bool = Fa
 
 
 def _where(is_known: pa.ChunkedArray, made: dict[str, pa.Array], rows: pa.Table) -> dict[str, pa.ChunkedArray]:
-    """Columns as made where that is known; else, and where they were never made before, as they are."""
+    """Return the new values where ``is_known`` or if the row was never enriched; otherwise the stored ones."""
     chosen = pc.or_(is_known, pc.is_null(rows["enrichment_version"]))
     return {name: pc.if_else(chosen, array, rows[name]) for name, array in made.items()}
 
@@ -80,7 +80,7 @@ _TYPES = {column.name: pa.int64() if column.type == "long" else pa.string() for 
 
 
 def _columns(names: Sequence[str], found: Sequence[tuple[Any, ...]], codes: Codes) -> dict[str, pa.Array]:
-    """Columns of the distinct answers in ``found``; ``codes`` says which is each row's."""
+    """Expand the distinct results in ``found`` to columns; ``codes``: each row's index in it."""
     places = pa.array(codes)
     values = zip(*found, strict=True) if found else ([] for _ in names)
     return {name: _column(name, of, places) for name, of in zip(names, values, strict=True)}
@@ -105,14 +105,14 @@ def _agents(rows: pa.Table) -> tuple[list[Agent], Codes]:
 
 
 class _Rest(msgspec.Struct, gc=False):
-    userAgentData: msgspec.Raw = msgspec.Raw()  # noqa: N815  # as the context has it
+    userAgentData: msgspec.Raw = msgspec.Raw()  # noqa: N815  # as in the context
 
 
 _rest_decoder = msgspec.json.Decoder(_Rest)
 
 
 def _hints(context: pa.ChunkedArray) -> pa.Array:
-    """Take `userAgentData` out of the rest of the context."""
+    """Extract `userAgentData` from the rest of the context, as JSON text."""
     held = pc.match_substring(context, '"userAgentData"')
     if not pc.any(held).as_py():
         return pa.nulls(len(context), pa.string())
@@ -151,14 +151,14 @@ def _sources(rows: pa.Table) -> tuple[list[Source], Codes]:
 
 
 def _told(queries: pa.ChunkedArray) -> pa.Array:
-    """The queries that say a source, and null for the others."""
+    """Return the queries that name a source, and null for the others."""
     encoded = queries.combine_chunks().dictionary_encode()
     is_told = pc.match_substring_regex(encoded.dictionary, QUERY_FIELDS)
     return pc.if_else(is_told, encoded.dictionary, None).take(encoded.indices)
 
 
 def _origin(urls: pa.ChunkedArray) -> pa.Array:
-    """Scheme and host of each URL, with a port and what else stands before its path; null where it has none."""
+    """Return each URL up to its path: scheme, host, port and user; null if it has no scheme."""
     encoded = urls.combine_chunks().dictionary_encode()
     found = pc.struct_field(pc.extract_regex(encoded.dictionary, _ORIGIN), "found")
     return pc.if_else(pc.equal(found, ""), None, found).take(encoded.indices)
@@ -168,7 +168,7 @@ _ORIGIN = r"^(?P<found>[A-Za-z][A-Za-z0-9+.-]*:/*[^/?#]*)"
 
 
 def _host(urls: pa.ChunkedArray) -> pa.Array:
-    """What stands in each URL between the second slash and the third, which no regular expression finds as fast."""
+    """Return the part of each URL between the second and third slash; faster than a regular expression."""
     parts = pc.split_pattern(urls.combine_chunks(), "/", max_splits=3)
     lengths = pc.fill_null(pc.list_value_length(parts), 0).to_numpy()
     return parts.values.take(pa.array(parts.offsets.to_numpy()[:-1] + 2, mask=lengths < 3))
@@ -177,13 +177,13 @@ def _host(urls: pa.ChunkedArray) -> pa.Array:
 def _each(
     read: Callable[[Any], Any], make: Callable[[Iterable[Any]], Any], columns: Sequence[pa.ChunkedArray | pa.Array]
 ) -> tuple[list[Any], Codes]:
-    """The answers for the distinct combinations of values, and which of them is each row's."""
+    """Return the results for the distinct combinations of values, and each row's index in them."""
     encoded = [_encode(column) for column in columns]
     rows, size = np.zeros(len(columns[0]), dtype=np.int64), 1
     for values, codes in encoded:
         rows = rows * len(values) + codes
         size *= max(1, len(values))
-        if size > 2**40:  # or it could overflow: number the combinations so far
+        if size > 2**40:  # renumber the combinations so far to avoid overflow
             known, rows = _number(rows)
             size = len(known)
     _, rows = _number(rows)
@@ -194,13 +194,13 @@ def _each(
 
 
 def _number(codes: Codes) -> tuple[pa.Array, Codes]:
-    """The distinct codes, and each one's place among them; a hash table is five times as fast as numpy's sort."""
+    """Return the distinct codes, and each one's index; a hash table is five times as fast as numpy's sort."""
     encoded = pa.array(codes).dictionary_encode()
     return encoded.dictionary, encoded.indices.to_numpy().astype(np.int64)
 
 
 def _encode(column: pa.ChunkedArray | pa.Array) -> tuple[list[Any], Codes]:
-    """The distinct values of a column, null among them, and which of them is each row's."""
+    """Return the distinct values of a column, including null, and each row's index in them."""
     if column.null_count == len(column):
         return [None], np.zeros(len(column), dtype=np.int64)
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column

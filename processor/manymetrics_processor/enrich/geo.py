@@ -1,8 +1,8 @@
-"""An address -> country, region, city and network, from MMDB files that the setting MANYMETRICS_GEOIP names.
+"""Looks up an address's country, region, city and network in the MMDB files of the setting MANYMETRICS_GEOIP.
 
-Files of MaxMind, DB-IP, IPinfo and ip-location-db are read, several together: the first that says a field decides. They
-are opened once, mapped into memory, and opened again after they were replaced. A file that can't be read is passed
-over, and `state` says why: events go on without what it would have said.
+Supports files of MaxMind, DB-IP, IPinfo and ip-location-db, also several: the first with a value for a field applies.
+They are memory-mapped once, and reopened after they were replaced. An unreadable file is skipped, and `states` has the
+reason: events are stored without its values.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from manymetrics.settings import Settings
 
 log = logging.getLogger("manymetrics.geo")
 
-LOOK_EVERY_S = 60.0  # for files that were replaced
+LOOK_EVERY_S = 60.0  # interval of checks for replaced files
 _CACHED = 16_384  # prefixes
-_V4_PREFIX, _V6_PREFIX = 24, 48  # what is cached together, as a whole network is mostly at one place
+_V4_PREFIX, _V6_PREFIX = 24, 48  # cached per prefix, since a network is usually at one location
 MAX_NAME = 200  # characters of a name from a file
 
 
 def geoip_paths(settings: Settings) -> list[Path]:
-    """Return the files that the setting names, else those that `geoip fetch` put into the data directory."""
+    """Return the files in the setting, else those that `geoip fetch` downloaded to the data directory."""
     named = [Path(one.strip()) for one in settings.geoip.split(",") if one.strip()]
     return named or sorted((settings.data_dir / GEOIP_FOLDER).glob("*.mmdb"))
 
@@ -53,7 +53,7 @@ NOWHERE = Location()
 
 
 class FileState(NamedTuple):
-    """``version``: the file's kind and the day that it was made, UTC; ``error``: why it is not used."""
+    """``version``: the file's type and build date, UTC; ``error``: why it is not used."""
 
     path: Path
     version: str
@@ -61,7 +61,7 @@ class FileState(NamedTuple):
 
 
 class GeoIP:
-    """Looks addresses up. For any thread."""
+    """Looks up addresses. Thread-safe."""
 
     def __init__(self, paths: Iterable[Path], clock: Callable[[], float] = time.monotonic) -> None:
         self._paths, self._clock = tuple(paths), clock
@@ -74,17 +74,17 @@ class GeoIP:
 
     @property
     def states(self) -> Sequence[FileState]:
-        """Each file, as it was when it was last looked at."""
+        """Each file's state at the last check."""
         self.refresh()
         return self._states
 
     @property
     def version(self) -> str:
-        """Name the files that are used: ``GeoLite2-City@2026-11-01``, comma-separated."""
+        """The versions of the files in use, comma-separated: ``GeoLite2-City@2026-11-01``."""
         return ",".join(state.version for state in self._states if not state.error)
 
     def refresh(self) -> None:
-        """Open the files, or those again that were replaced, at most every LOOK_EVERY_S."""
+        """Open the files, or reopen them if one was replaced; checks at most every LOOK_EVERY_S."""
         if not self._paths or self._clock() - self._looked_at < LOOK_EVERY_S:
             return
         with self._lock:
@@ -95,7 +95,7 @@ class GeoIP:
                 self._stamps = stamps
 
     def find(self, address: str | None) -> Location:
-        """Where an address is; all None where that is not known, or it is no public one. Never raises."""
+        """Return an address's location; all None if it is unknown or not a public address. Never raises."""
         if not address or not self._readers:
             return NOWHERE
         if ":" in address:
@@ -114,7 +114,7 @@ class GeoIP:
         return self._found.get(prefix) or self._look_up(str(ip), prefix, _V6_PREFIX)
 
     def _look_up(self, address: str, key: object, prefix: int) -> Location:
-        """Look an address up, and remember the location if it is that of all addresses with this prefix."""
+        """Look up an address, and cache the location if all addresses with this prefix share it."""
         location, is_whole = NOWHERE, True
         for reader in self._readers:
             try:
@@ -184,7 +184,7 @@ def _open_file(path: Path) -> tuple[maxminddb.Reader, str]:
     raise ValueError(f"{version.partition('@')[0]} holds no country, region, city or network number")
 
 
-_LOOKED_AT = 10_000  # records, before a file is taken for one of another kind
+_LOOKED_AT = 10_000  # records checked before a file is rejected as another type
 
 
 def _version(reader: maxminddb.Reader) -> str:
@@ -194,7 +194,7 @@ def _version(reader: maxminddb.Reader) -> str:
 
 
 def to_location(record: Mapping[str, Any]) -> Location:
-    """Read a record in any of the forms that are in use; see the module."""
+    """Convert a record of any supported vendor; see the module."""
     country = record.get("country")
     if not isinstance(country, dict):
         country = record.get("registered_country") if "country_code" not in record and country is None else country
@@ -208,7 +208,7 @@ def to_location(record: Mapping[str, Any]) -> Location:
 
 
 def _name(value: object) -> str | None:
-    """A name as MaxMind has it (in several languages; of several parts, the largest first), or text."""
+    """Return MaxMind's English name (of the first and largest part if there are several), or plain text."""
     if isinstance(value, list):
         value = value[0] if value else None
     if isinstance(value, dict):
@@ -222,7 +222,7 @@ def _text(value: object) -> str | None:
 
 
 def _number(value: object) -> int | None:
-    """A network's number; IPinfo writes it ``AS15169``."""
+    """Return a network's number; IPinfo writes ``AS15169``."""
     if isinstance(value, str) and value[:2].upper() == "AS" and value[2:].isascii() and value[2:].isdigit():
         value = int(value[2:])
     return value if isinstance(value, int) and 0 <= value < 2**32 else None

@@ -1,7 +1,7 @@
-"""Cut or remove addresses and user agents from rows, dead letters and archived records, once enrichment has read them.
+"""Truncates or removes addresses and user agents in rows, dead letters and archived records, after enrichment.
 
-A project's keys say what is kept; if they don't, the settings MANYMETRICS_IP and MANYMETRICS_USER_AGENT of the
-processor do. `truncate` keeps the network: /24 of IPv4, /48 of IPv6.
+A write key's rules apply, else the processor's settings MANYMETRICS_IP and MANYMETRICS_USER_AGENT. `truncate` keeps the
+network: /24 of IPv4, /48 of IPv6.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ KEEP = Privacy()
 
 @cache
 def own_privacy() -> Privacy:
-    """What the settings of this process say."""
+    """Return the rules in this process's settings."""
     settings = Settings.read({name: os.environ[name] for name in _SETTINGS if name in os.environ})
     return Privacy(settings.ip, settings.user_agent)
 
 
 def read_privacy(stamp: Stamp) -> Privacy:
-    """What is to be kept of a request's events."""
+    """Return the rules for a request's events."""
     own = own_privacy()
     return Privacy(stamp.ip_rule or own.ip, stamp.user_agent_rule or own.user_agent)
 
 
 def cut_address(address: str | None, rule: str) -> str | None:
-    """What is kept of an address; nothing if ``rule`` is not keep and it is none."""
+    """Apply ``rule`` to an address; returns None for an invalid address unless ``rule`` is keep."""
     if address is None or rule == "keep":
         return address
     if rule == "drop":
@@ -67,13 +67,13 @@ def _find_network(ip: _Address) -> str:
 
 
 def make_mask(stamp: Stamp) -> Mask | None:
-    """The mask of a request's events; None if all may be kept."""
+    """Return the mask for a request's events; None if everything is kept."""
     privacy = read_privacy(stamp)
     return None if privacy == KEEP else Mask(privacy, stamp)
 
 
 class Mask:
-    """Masks the texts of one request's events. ``stamp``: its facts, with its address and user agent."""
+    """Masks the texts of one request's events. ``stamp``: the request's data, with its address and user agent."""
 
     def __init__(self, privacy: Privacy, stamp: Stamp) -> None:
         self._privacy = privacy
@@ -82,7 +82,7 @@ class Mask:
         self._sender_kept = (cut_address(stamp.ip, privacy.ip) or "").encode()
         self._agent = stamp.user_agent if privacy.user_agent == "drop" and _is_product(stamp.user_agent) else None
         self.stamp = self._mask_stamp(stamp)
-        """The facts of the request as they may be kept."""
+        """The request's data, masked."""
 
     def mask(self, raw: bytes) -> bytes:
         """JSON, also damaged or cut JSON, without what may not be kept; JSON stays JSON. Never raises.
@@ -231,9 +231,9 @@ def _find_end(raw: bytes, start: int) -> int:
 
 
 def mask_record(data: bytes) -> bytes:
-    """A stream record without what may not be kept; as it is if all may be.
+    """Mask a stream record; returned unchanged if everything is kept.
 
-    Of bytes that are no record nothing is kept but their number, if the settings don't keep all.
+    Bytes that aren't a record are replaced by PLAIN and at most 8 zeros, unless the settings keep everything.
     """
     try:
         record = unpack(data)

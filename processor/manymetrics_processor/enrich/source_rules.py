@@ -1,8 +1,8 @@
-"""Sites that send visitors, by kind, and click ids. Facts from public pages, each group naming its own; no copied list.
+"""Lists referring sites, by kind, and click ids. Facts from public pages, cited per group; no copied list.
 
-In a row, a word with a dot is a host, with all below it; ``=host`` is that host with its ``www.`` and ``m.`` only; a
-word without a dot is another name that people write in ``utm_source``. The key is the name that the column ``source``
-gets. Read 2026-11-30.
+In a row, a word with a dot is a host, with its subdomains; ``=host`` is that host with only its ``www.`` and ``m.``; a
+word without a dot is another name used in ``utm_source``. The key is the value for the column ``source``. Read
+2026-11-30.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ Kind = Literal["search", "social", "video", "shopping", "mail", "AI"]
 
 
 class Site(NamedTuple):
-    """A known site. ``name``: for the column ``source``."""
+    """A known site. ``name``: value for the column ``source``."""
 
     name: str
     kind: Kind
 
 
 class Click(NamedTuple):
-    """What a click id says. ``is_sure``: it says more than the referrer does, as an ad's; else the referrer wins."""
+    """A click id. ``is_sure``: takes precedence over the referrer, as those of ads do; otherwise the referrer does."""
 
     source: str
     medium: str
     is_sure: bool = True
     shared_with: str = ""
-    """A site whose ads use a parameter of the same name; told by the referrer."""
+    """A site whose ads use the same parameter name; applies if it is the referrer."""
 
 
-# Which kinds there are, and the best-known of each: "default channel group source categories", a PDF linked from
+# The kinds, and the best-known sites of each: "default channel group source categories", a PDF linked from
 # https://support.google.com/analytics/answer/9756891. Hosts: from the sites themselves.
 SITES: dict[Kind, dict[str, str]] = {
     # Search engines also from https://gs.statcounter.com/search-engine-market-share and
@@ -193,7 +193,7 @@ SITES: dict[Kind, dict[str, str]] = {
         "shopify": "shopify.com shop.app",
         "wish": "wish.com",
     },
-    # Mail in browsers: the largest by https://www.litmus.com/email-client-market-share, and their own pages.
+    # Webmail: the largest by https://www.litmus.com/email-client-market-share, and their own pages.
     "mail": {
         "mail.google.com": "mail.google.com gmail.com gmail",
         "outlook.live.com": "outlook.live.com outlook.com mail.live.com hotmail.com outlook hotmail",
@@ -223,7 +223,7 @@ SITES: dict[Kind, dict[str, str]] = {
         "mail.163.com": "mail.163.com mail.126.com",
         "mailchimp": "list-manage.com campaign-archive.com",
     },
-    # Assistants' own pages; which are used: https://en.wikipedia.org/wiki/List_of_chatbots. That ChatGPT adds
+    # Assistants' own pages; for those in use: https://en.wikipedia.org/wiki/List_of_chatbots. That ChatGPT adds
     # utm_source=chatgpt.com: https://www.metrivo.co/blog/chatgpt-referral-tracking.
     "AI": {
         "chatgpt.com": "chatgpt.com chat.openai.com openai.com chatgpt openai",
@@ -264,8 +264,8 @@ SITES: dict[Kind, dict[str, str]] = {
     },
 }
 
-# Sites with a domain in many countries; Google's are https://www.google.com/supported_domains. The first group is what
-# stands before the name; where a set is given, only those hosts are the site.
+# Sites with a domain in many countries; Google's are https://www.google.com/supported_domains. The first group is the
+# part before the name; for names in COUNTRY_HOSTS, only these hosts are the site.
 COUNTRY_DOMAINS = re.compile(
     r"(?:([a-z0-9.-]+)\.)?"
     r"(google|yahoo|yandex|amazon|ebay|pinterest|mercadolibre|aliexpress|shopee|lazada|zalando|tripadvisor)"
@@ -277,7 +277,7 @@ COUNTRY_HOSTS = {
     "yandex": re.compile(r"(?:www|m|yabs|clck)?"),
 }
 
-# Packages of Android apps, by their page on https://play.google.com/store/apps/details?id=..., and the host of each.
+# Packages of Android apps, from https://play.google.com/store/apps/details?id=..., and the host of each.
 ANDROID_APPS = {
     "com.google.android.gm": "mail.google.com",
     "com.google.android.googlequicksearchbox": "www.google.com",
@@ -331,8 +331,8 @@ ANDROID_APPS = {
     "tv.twitch.android.app": "www.twitch.tv",
 }
 
-# The first that is found is the event's: ads' before all others, and of those Google's. Where no page of the company's
-# says so publicly, the name is that of AdGuard's list of tracking parameters, with its remark on whose it is:
+# The first match applies: ads first, Google's before the others. If the company has no public page about a parameter,
+# it is from AdGuard's list of tracking parameters, with the remark there on its owner:
 # https://github.com/AdguardTeam/AdguardFilters/blob/master/TrackParamFilter/sections/general_url.txt ("AdGuard" below).
 CLICKS: dict[str, Click] = {
     # https://support.google.com/google-ads/answer/9744275 (gclid), .../answer/10417364 (gbraid, wbraid)
@@ -356,7 +356,7 @@ CLICKS: dict[str, Click] = {
     # https://yandex.ru/support/direct/en/statistics/url-tags; Yahoo! JAPAN Ads has a parameter of the same name:
     # https://ads-help.yahoo.co.jp/yahooads/ss/articledetail?lan=en&aid=20442
     "yclid": Click("yandex", "cpc", shared_with="yahoo"),
-    # Outbrain's and Taboola's: seen in public sites' code, not described by the companies in public.
+    # Outbrain's and Taboola's: seen in the code of public sites; the companies don't document them publicly.
     "obclid": Click("outbrain", "cpc"),
     "dicbo": Click("outbrain", "cpc"),
     "tblci": Click("taboola", "cpc"),
@@ -373,7 +373,7 @@ CLICKS: dict[str, Click] = {
     "_kx": Click("klaviyo", "email"),
     "_hsenc": Click("hubspot", "email"),
     "mkt_tok": Click("marketo", "email"),
-    # Not of ads only. fbclid, igsh and igshid: links on and shared from Meta's apps, paid for or not,
+    # Not only on ads. fbclid, igsh and igshid: links on and shared from Meta's apps, paid for or not,
     # https://fbclid-igsh.com/can-the-igsh-or-fbclid-parameters-be-dangerous/; ysclid: Yandex' results, AdGuard;
     # srsltid: Google's results for shops, https://support.google.com/merchants/answer/15191080
     "fbclid": Click("facebook", "social", is_sure=False),

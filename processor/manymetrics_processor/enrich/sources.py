@@ -1,8 +1,8 @@
-"""Where a visit came from: the referrer's domain, source and medium, the click id, and GA4's default channel group.
+"""Derives the source of a visit: the referrer's domain, source and medium, click id, and GA4's default channel group.
 
-UTM parameters win, then the click id of an ad, then the referrer, then other click ids. The channel follows from
-source, medium and campaign by Google's rules, in Google's order: https://support.google.com/analytics/answer/9756891
-(read 2026-11-30), with a channel of our own for AI assistants, which Google counts as referrals.
+UTM parameters take precedence, then an ad's click id, then the referrer, then other click ids. The channel is derived
+from source, medium and campaign by Google's rules, in their order: https://support.google.com/analytics/answer/9756891
+(read 2026-11-30), with an additional channel for AI assistants, which Google counts as referrals.
 """
 
 from __future__ import annotations
@@ -27,18 +27,17 @@ from manymetrics_processor.enrich.source_rules import (
 )
 
 MAX_VALUE = 200  # characters of a source or medium
-MAX_QUERY = 8_192  # characters of a query that are read; servers commonly take no more in a request line
-_MAX_RAW = 1_000  # characters of a value before blanks around it go
+MAX_QUERY = 8_192  # characters of a query that are parsed; servers commonly accept no more in a request line
+_MAX_RAW = 1_000  # characters of a value before surrounding blanks are removed
 _MAX_ORIGIN = 512
 _MAX_HOST = 253  # https://www.rfc-editor.org/rfc/rfc1035#section-2.3.4, as text
 _CACHED = 8_192  # hosts; about 0.5 kB each
 
 
 class Arrival(NamedTuple):
-    """What an event says of how its page was reached. Each may be None.
+    """An event's fields on how its page was reached. Each may be None.
 
-    ``referrer``: scheme and host, ``https://www.google.com``; ``query``: the page's, only where it holds something that
-    QUERY_FIELDS finds.
+    ``referrer``: scheme and host, ``https://www.google.com``; ``query``: the page's, only if it matches QUERY_FIELDS.
     """
 
     referrer: str | None
@@ -88,7 +87,7 @@ _FIELDS = {name.lower(): name for name in (*_UTM, *CLICK_IDS)}
 
 
 class _Host(NamedTuple):
-    """A host that can be linked to. ``name``: in lower case, IDNs in ASCII."""
+    """A public or local host. ``name``: in lower case, IDNs in ASCII."""
 
     name: str
     domain: str | None
@@ -96,7 +95,7 @@ class _Host(NamedTuple):
 
 
 def read_source(arrival: Arrival) -> Source:
-    """The columns of an event that says this. Never raises."""
+    """Return the columns of an event with these fields. Never raises."""
     query = _read_query(arrival.query) if arrival.query else {}
     source = _clean(arrival.utm_source) or query.get("utm_source")
     medium = _clean(arrival.utm_medium) or query.get("utm_medium")
@@ -111,7 +110,7 @@ def read_source(arrival: Arrival) -> Source:
             return Source()
         referrer = None
     if referrer is not None and referrer.domain is None:
-        referrer = None  # `localhost`, `wiki.local`, `10.0.0.7`: no public site
+        referrer = None  # `localhost`, `wiki.local`, `10.0.0.7`: not a public site
     if not is_tagged and referrer is None:
         return Source(channel="Direct") if arrival.page_host else Source()
 
@@ -144,7 +143,7 @@ _MEDIUMS: dict[Kind, str] = {
 
 
 def _find_source(click: Click | None, referrer: _Host | None) -> tuple[str | None, str | None, Kind | None]:
-    """Source, medium and the kind of the site, by click id and referrer."""
+    """Return source, medium and the site's kind, from click id and referrer."""
     site = referrer.site if referrer is not None else None
     if click is not None and (click.is_sure or referrer is None):
         is_shared = site is not None and site.name == click.shared_with
@@ -159,7 +158,7 @@ def _find_source(click: Click | None, referrer: _Host | None) -> tuple[str | Non
 
 
 def _referral_name(referrer: _Host) -> str:
-    """The domain, or the host where the domain is a known site's: `docs.google.com` is not `google`."""
+    """Return the domain, or the host if the domain is a known site's: `docs.google.com` is not `google`."""
     host = referrer.name.removeprefix("www.")
     return host if referrer.domain is None or _find_site(referrer.domain) is not None else referrer.domain
 
@@ -178,7 +177,7 @@ _PAID_CHANNELS: dict[Kind, str] = {
 
 
 def _find_channel(source: str, medium: str, campaign: str, kind: Kind | None) -> str:
-    """Google's rules in Google's order, on values in lower case, with ours for assistants before the unpaid ones."""
+    """Apply Google's rules in order to lower-case values, with ours for assistants before the unpaid channels."""
     if source == "(direct)" and medium in {"", "(none)", "(not set)"}:
         return "Direct"
     if "cross-network" in campaign:
@@ -220,11 +219,11 @@ _SEPARATORS = re.compile("[?&#]")
 
 
 def _read_query(query: str) -> dict[str, str]:
-    """UTM values and click ids of a query or URL, the first of each that is not empty."""
+    """Return UTM values and click ids of a query or URL: the first non-empty one of each."""
     found: dict[str, str] = {}
     for pair in _SEPARATORS.split(query[:MAX_QUERY]):
         key, _, raw = pair.partition("=")
-        name = _FIELDS.get(key.rpartition(";")[2].lower())  # `&amp;utm_source`, of a link that was escaped twice
+        name = _FIELDS.get(key.rpartition(";")[2].lower())  # `&amp;utm_source`, from a doubly escaped link
         if name is None or not raw or name in found:
             continue
         value = _clean(unquote_plus(raw, errors="replace")) if name in _UTM else "1"
@@ -234,11 +233,11 @@ def _read_query(query: str) -> dict[str, str]:
 
 
 def _clean(value: str | None) -> str | None:
-    """A value that a column can hold, without control characters; None where nothing is left."""
+    """Return a valid column value, without control characters; None if nothing is left."""
     if not value:
         return None
     value = value[:_MAX_RAW]
-    if not value.isprintable():  # also lone surrogates, which no column can hold
+    if not value.isprintable():  # also lone surrogates, which are invalid in columns
         value = "".join(character if character.isprintable() else " " for character in value)
     return value.strip()[:MAX_VALUE].rstrip() or None
 
@@ -249,7 +248,7 @@ def _referring_host(referrer: str | None) -> _Host | None:
 
 @lru_cache(maxsize=_CACHED)
 def _read_referrer(referrer: str) -> _Host | None:
-    """The host of a link that can lead to a page. None for other schemes, local names, and hosts that are none."""
+    """Return the host of an http, https or android-app referrer; None for other schemes and invalid hosts."""
     scheme, _, rest = referrer.partition(":")
     scheme = scheme.strip().lower()
     if scheme == "android-app":
@@ -258,14 +257,14 @@ def _read_referrer(referrer: str) -> _Host | None:
 
 
 def _read_app(package: str) -> _Host | None:
-    """The host of an Android app: a known one, or its package's name backwards, which is a domain by convention."""
+    """Return an Android app's host: a known one, or its package name reversed, by convention a domain."""
     host = ANDROID_APPS.get(package) or ".".join(reversed(package.split(".")))
     found = _read_host(host)
     return found if found is not None and found.domain is not None else None
 
 
 def _is_same_site(referrer: _Host, page_host: str | None) -> bool:
-    """True for one domain, and where one host is below the other, as a blog platform's own pages are."""
+    """Return whether domains are equal or one host is a subdomain of the other, like a blog platform's own pages."""
     page = _read_page_host(page_host[:_MAX_ORIGIN]) if page_host else None
     if page is None:
         return False
@@ -284,7 +283,7 @@ def _read_page_host(host: str) -> _Host | None:
 
 
 def _read_host(text: str) -> _Host | None:
-    """The host in what stands between a scheme and a path: without user, port, and final dot."""
+    """Parse the host from the part between scheme and path, without user, port and final dot."""
     authority = re.split(r"[/?#\\]", text.lstrip("/\\"), maxsplit=1)[0].rpartition("@")[2].strip()
     if authority.startswith("["):
         name = authority[1:].partition("]")[0].lower()
@@ -317,16 +316,16 @@ def _read_address(text: str) -> _Host | None:
 
 
 def _find_domain(host: str) -> str | None:
-    """The registrable domain, `myshop.github.io` as well; None below no public suffix: `localhost`, `shop.local`."""
+    """Return the registrable domain, as `myshop.github.io`; None without a public suffix: `localhost`, `shop.local`."""
     domain = _suffixes().privatesuffix(host, accept_unknown=False)
     if domain is None and "." in host and _suffixes().publicsuffix(host, accept_unknown=False) == host:
-        return host  # a platform's own site: github.io
+        return host  # a platform's own site, such as github.io
     return domain
 
 
 @cache
 def _suffixes() -> PublicSuffixList:
-    """The list with its private part. Takes 30 ms and 3 MB (measured 2026-11-30)."""
+    """Load the list with its private section. Takes 30 ms and 3 MB (measured 2026-11-30)."""
     return PublicSuffixList()
 
 
@@ -353,12 +352,12 @@ def _names() -> _Names:
 
 @lru_cache(maxsize=_CACHED)
 def _find_name(source: str) -> Site | None:
-    """The site that a source in lower case means: its name, another name of it, or a host."""
+    """Find the site of a lower-case source: a name, alternative name or host."""
     return _names().words.get(source) or (_find_site(source) if "." in source else None)
 
 
 def _find_site(host: str) -> Site | None:
-    """The known site of a host, by the most special entry."""
+    """Find the known site of a host, by the most specific entry."""
     names = _names()
     site = names.hosts.get(host.removeprefix("www.").removeprefix("m."))
     part = host

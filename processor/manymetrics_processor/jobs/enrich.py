@@ -1,6 +1,6 @@
-"""Make the enriched columns of stored events again, on a cluster: ``spark-submit enrich.py --from 2026-01-01``.
+"""Recomputes the enriched columns of stored events on a cluster: ``spark-submit enrich.py --from 2026-01-01``.
 
-Needed after an upgrade of the rules or with a newer GeoIP file, if history is to follow; see operations.enrich_tables.
+Applies upgraded rules or newer GeoIP files to earlier events; see operations.enrich_tables.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from manymetrics_processor.operations.enrich_tables import FILES_AT_ONCE, enrich
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the receipt as JSON. Returns 1 if files were left, which another run takes."""
-    parser = job_parser("enrich", "Make browser, place and source columns again, by today's rules and GeoIP files.")
+    """Print the receipt as JSON. Returns 1 if files are left for another run."""
+    parser = job_parser(
+        "enrich", "Recompute browser, location and source columns with the current rules and GeoIP files."
+    )
     parser.add_argument("--from", dest="first", metavar="YYYY-MM-DD", type=_day, help="first day of received_at (UTC)")
     parser.add_argument("--to", dest="last", metavar="YYYY-MM-DD", type=_day, help="last day, included")
     args = parser.parse_args(arguments)

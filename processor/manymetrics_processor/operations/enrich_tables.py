@@ -1,9 +1,9 @@
-"""Make the enriched columns of stored events again, by today's rules and GeoIP files.
+"""Recomputes the enriched columns of stored events with the current rules and GeoIP files.
 
     files of the days -> those made by other rules -> [rewrite some -> swap them in one snapshot]*
 
-Each swap is a commit of its own, so an interrupted run continues where it stopped: files that are done say so in
-`enrichment_version`. What was not kept of an address or user agent stays gone: its columns keep their values.
+Each swap is a separate commit, so an interrupted run continues where it stopped: finished files have the current
+`enrichment_version`. Columns whose address or user agent was not kept keep their values.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _VERSION = "enrichment_version"
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """``files_left``: that another commit replaced meanwhile: run it again. Snapshots: ids; None for an empty table."""
+    """``files_left``: replaced by another commit meanwhile; run again. Snapshots: ids; None for an empty table."""
 
     rules: str
     snapshot_before: int | None
@@ -47,7 +47,7 @@ class Receipt:
 def find_files(
     lake: Lake, from_day: int | None, to_day: int | None, geo: GeoIP | None = None, spread: Spread = map
 ) -> tuple[list[DataFile], list[DataFile]]:
-    """Find the files of these days (since 1970, UTC; both included) that other rules made, and those that are done."""
+    """Return the files of these days (since 1970, UTC; inclusive) made by other rules, and those up to date."""
     iceberg, rules = lake.load(EVENTS), _current_rules(geo)
     files = [file for file in live_files(iceberg) if _is_within(file.partition[0], from_day, to_day)]
     io = portable(iceberg).io
@@ -76,11 +76,11 @@ def enrich_again(
     at_once: int = FILES_AT_ONCE,
     say: Callable[[str], None] = lambda _line: None,
 ) -> Receipt:
-    """Rewrite the files of these days (since 1970, UTC; both included) that other rules made.
+    """Rewrite the files of these days (since 1970, UTC; inclusive) that were made by other rules.
 
-    ``geo``: the files to look addresses up in; by default those of each process's environment, which a cluster needs.
-    ``at_once``: how many are rewritten between two commits. Raises ConflictError after too many lost races; what was
-    committed by then stays, and the next run continues.
+    ``geo``: the GeoIP files; by default those of each process's environment, as a cluster needs. ``at_once``: files
+    rewritten between two commits. Raises ConflictError after too many lost races; earlier commits stay, and the next
+    run continues.
     """
     lake.ensure_tables()
     before = lake.load(EVENTS).metadata.current_snapshot_id
@@ -103,7 +103,7 @@ def _rewrite(lake: Lake, files: Sequence[DataFile], geo: GeoIP | None, spread: S
     def stage(file: DataFile) -> Rewritten | None:
         try:
             return stage_rewritten(EVENTS, target, [file], lambda rows: enrich(rows, geo, keeps_unknown=True))
-        except FileNotFoundError:  # another commit replaced it, and removed it
+        except FileNotFoundError:  # another commit replaced and removed it
             return None
 
     staged = [one for one in spread(stage, files) if one is not None]
