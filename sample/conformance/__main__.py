@@ -1,8 +1,8 @@
-"""``make aws-conformance``: apply a stack of its own in your AWS account, probe it, destroy it, and write a report.
+"""``make aws-conformance``: apply a separate stack in your AWS account, probe it, destroy it, and write a report.
 
-    what a killed run left is destroyed -> consent -> apply -> probes -> destroy -> probes of what is left -> report
+    destroy a killed run's stack -> consent -> apply -> probes -> destroy -> probes of leftovers -> report
 
-Exits with 0 where nothing failed, 1 where something did, 2 where the run could not start, 130 after Ctrl-C.
+Exits with 0 if nothing failed, 1 if something did, 2 if the run could not start, 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ from sample.conformance.tables import erase_person, failed_batch, maintenance, v
 from sample.conformance.world import ConformanceError, World, make_world
 
 WINDOW_S = 10
-# Of probes that look at names alone.
+# For probes that only check names.
 NO_DOORS, NO_OUTPUTS = Doors({}, {}), Outputs("", "", "", "", "", "")
 
 PROBES = (
-    Probe("routes", "does every route answer, with slashes too many as well, by both ingresses?", routes),
-    Probe("encodings", "which compressed bodies arrive whole, and are the others refused?", encodings),
-    Probe("ipv6", "is a sender's IPv6 address taken?", ipv6),
-    Probe("cold-starts", "are a hundred first requests at once all stored?", cold_starts),
-    Probe("views", "do views and saved queries say the same in Athena and in DuckDB?", views_and_queries),
-    Probe("failed-batch", "is a batch that was given up kept in S3, and brought back by replay?", failed_batch),
-    Probe("maintenance", "does maintenance run, and change no row?", maintenance),
-    Probe("erase", "does the erase job take out one person, and nobody else?", erase_person),
-    Probe("starts", "how long do starts take, how much memory is used, is the class archive mapped?", starts),
+    Probe("routes", "does every route respond, also with extra slashes, through both ingresses?", routes),
+    Probe("encodings", "which compressed bodies arrive intact, and are the others rejected?", encodings),
+    Probe("ipv6", "is a sender's IPv6 address stored?", ipv6),
+    Probe("cold-starts", "are a hundred simultaneous first requests all stored?", cold_starts),
+    Probe("views", "do views and saved queries return the same in Athena and in DuckDB?", views_and_queries),
+    Probe("failed-batch", "is a failed batch kept in S3, and stored by replay?", failed_batch),
+    Probe("maintenance", "does maintenance run, without changing rows?", maintenance),
+    Probe("erase", "does the erase job erase one person, and nobody else?", erase_person),
+    Probe("starts", "how long do starts take, how much memory is used, and is the class archive used?", starts),
     Probe("alarms", "does each alarm reach the topic?", alarms),
     Probe("second-plan", "would a second apply change nothing?", second_plan),
     Probe("nothing-left", "is nothing left after destroy?", nothing_left, after_destroy=True),
@@ -59,12 +59,12 @@ examples:
   make aws-conformance ARGS='--yes --region eu-west-1'
   make aws-conformance ARGS='--only routes --only alarms'
   make aws-conformance ARGS=--keep-for-a-day     then, a day later: make aws-conformance ARGS=--measure
-  make aws-conformance ARGS=--destroy            destroy what a run left, and do nothing else
+  make aws-conformance ARGS=--destroy            only destroy what a run left
 """
 
 
 def main(arguments: Sequence[str] | None = None, make: Callable[[str], World] = make_world) -> int:
-    """Run the command. ``make`` gives the world of a region."""
+    """Run the command. ``make`` returns the world of a region."""
     args = _parser().parse_args(arguments)
     if args.list:
         for probe in PROBES:
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None, make: Callable[[str], World] = 
         print(error, file=sys.stderr)
         return 2
     except (BotoCoreError, ClientError) as error:
-        print(f"AWS refused what was asked: {error}", file=sys.stderr)
+        print(f"AWS rejected a request: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -87,13 +87,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="make aws-conformance",
         description=(
-            "Apply a stack of its own in your AWS account, look at what AWS makes of it, destroy it, and write "
-            "build/aws-conformance.json and .md. It asks first."
+            "Apply a separate stack in your AWS account, probe it, destroy it, and write "
+            "build/aws-conformance.json and .md. Asks for confirmation first."
         ),
         epilog=_EXAMPLES,
         formatter_class=KeepExamples,
     )
-    parser.add_argument("--list", action="store_true", help="name the probes, and run none")
+    parser.add_argument("--list", action="store_true", help="list the probes, without running any")
     parser.add_argument(
         "--only",
         action="append",
@@ -101,16 +101,16 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PROBE",
         help="run this probe; may be repeated (default: all)",
     )
-    parser.add_argument("--yes", action="store_true", help="agree to the price without being asked")
-    parser.add_argument("--name", type=_name, default="mm-conformance", help="of the stack (default: %(default)s)")
+    parser.add_argument("--yes", action="store_true", help="accept the price without a prompt")
+    parser.add_argument("--name", type=_name, default="mm-conformance", help="the stack's name (default: %(default)s)")
     parser.add_argument("--region", type=_region, default="us-east-1", help="(default: %(default)s)")
     parser.add_argument("--engine", choices=("spark", "arrow"), default="spark", help="(default: %(default)s)")
     later = parser.add_mutually_exclusive_group()
-    later.add_argument("--keep-for-a-day", action="store_true", help="leave the stack, for --measure a day later")
+    later.add_argument("--keep-for-a-day", action="store_true", help="keep the stack, for --measure a day later")
     later.add_argument(
         "--measure", action="store_true", help="compare a kept stack's usage with `manymetrics cost`, and destroy it"
     )
-    later.add_argument("--destroy", action="store_true", help="destroy what a run left, and do nothing else")
+    later.add_argument("--destroy", action="store_true", help="only destroy what a run left")
     return parser
 
 
@@ -122,13 +122,13 @@ def _name(text: str) -> str:
 
 def _region(text: str) -> str:
     if not re.fullmatch(r"[a-z]{2}-[a-z]+-\d", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no region of AWS: write it as eu-west-1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not an AWS region: write it as eu-west-1")
     return text
 
 
 @contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM and a closed terminal destroy the stack, as Ctrl-C does."""
+    """Destroy the stack on SIGTERM and when the terminal closes, as on Ctrl-C."""
 
     def interrupt(*_: object) -> NoReturn:
         raise KeyboardInterrupt
@@ -148,25 +148,25 @@ def _run(args: argparse.Namespace, world: World) -> int:
     if left is not None:
         if left.account != account:
             raise ConformanceError(
-                "An earlier run left a stack in another account than that of these credentials: use those of then, "
-                "with --destroy, or it goes on costing."
+                "An earlier run left a stack in another account than that of these credentials: use the earlier ones "
+                "with --destroy, or it continues to cost."
             )
         if args.measure:
             return _measure(world.at(left.region), left)
         if left.is_kept and not args.destroy:
             raise ConformanceError(
-                f"The stack {left.name} was kept for a day: --measure compares its bill and destroys it, "
+                f"The stack {left.name} was kept for a day: --measure compares its bill and destroys it; "
                 "--destroy only destroys it."
             )
         _say(f"An earlier run left the stack {left.name} in {left.region}. Destroying it first")
         Stack(world.at(left.region), left).destroy()
     if args.measure:
-        raise ConformanceError("There is no kept stack to measure: begin with --keep-for-a-day.")
+        raise ConformanceError("There is no kept stack to measure: start with --keep-for-a-day.")
     if args.destroy:
         _say("Nothing is left.")
         return 0
     if not _agreed(args, account):
-        _say("Nothing was made.")
+        _say("Nothing was created.")
         return 2
     return _probe(args, world, account)
 
@@ -174,20 +174,20 @@ def _run(args: argparse.Namespace, world: World) -> int:
 def _agreed(args: argparse.Namespace, account: str) -> bool:
     hours = 26.0 if args.keep_for_a_day else 2.0
     _say(
-        f"This makes the stack {args.name} in {args.region} of account {account}: about 80 resources, for less than "
-        f"{hours:.0f} hours, at an estimated ${estimated_usd(args.engine, hours):.2f}, under $1 in all. It destroys it "
-        f"{'when you run --measure' if args.keep_for_a_day else 'in the end, also after Ctrl-C'}."
+        f"This creates the stack {args.name} in {args.region} of account {account}: about 80 resources, for less "
+        f"than {hours:.0f} hours, at an estimated ${estimated_usd(args.engine, hours):.2f}, under $1 in all. It is "
+        f"destroyed {'when you run --measure' if args.keep_for_a_day else 'at the end, also after Ctrl-C'}."
     )
     if args.yes:
         return True
     if not sys.stdin.isatty():
-        raise ConformanceError("Nobody can be asked here: --yes agrees to the price.")
-    return input("Go on? [y/N] ").strip().lower() in {"y", "yes"}
+        raise ConformanceError("No terminal to ask for confirmation: pass --yes to accept the price.")
+    return input("Continue? [y/N] ").strip().lower() in {"y", "yes"}
 
 
 @dataclass(slots=True)
 class _Outcome:
-    """The findings of a run, as it goes."""
+    """The findings of a run so far."""
 
     secrets: list[str]
     results: list[Result] = field(default_factory=list)
@@ -210,7 +210,7 @@ def _probe(args: argparse.Namespace, world: World, account: str) -> int:
         outcome.problems.append(str(error))
     if args.keep_for_a_day and not outcome.problems:
         write_marker(world.build, replace(stack.marker, is_kept=True))
-        _say(f"The stack {args.name} is left. In a day: make aws-conformance ARGS=--measure")
+        _say(f"The stack {args.name} is kept. In a day: make aws-conformance ARGS=--measure")
     else:
         outcome.problems += _destroyed(stack)
         if not outcome.is_interrupted:
@@ -221,7 +221,7 @@ def _probe(args: argparse.Namespace, world: World, account: str) -> int:
 
 
 def _look_at(world: World, stack: Stack, probes: Sequence[Probe], outcome: _Outcome) -> None:
-    """Apply, and run the probes of what is there."""
+    """Apply, and run the probes of the stack."""
     _say("Applying: 5 to 15 minutes with the builds")
     outputs = stack.apply()
     outcome.secrets.append(outputs.write_key)
@@ -233,10 +233,10 @@ def _look_at(world: World, stack: Stack, probes: Sequence[Probe], outcome: _Outc
                     doors(world, stack.marker.name, stack.marker.account, outputs.api_instance_url)
                 )
             except (BotoCoreError, ClientError) as error:
-                outcome.problems.append(f"No function URL and no echo: {error}")
+                outcome.problems.append(f"No function URL and no echo function: {error}")
         run = Run(world, stack, outputs, both, WINDOW_S, outcome.payloads)
         for probe in probes:
-            outcome.results.append(_looked(probe, run))  # those until Ctrl-C are reported
+            outcome.results.append(_looked(probe, run))  # results before Ctrl-C are reported
 
 
 def _reported(args: argparse.Namespace, world: World, outcome: _Outcome, began_at: datetime, minutes: float) -> int:
@@ -253,7 +253,7 @@ def _reported(args: argparse.Namespace, world: World, outcome: _Outcome, began_a
     page = write_report(world.build, report, outcome.payloads, outcome.secrets)
     for problem in outcome.problems:
         _say(problem)
-    _say(f"{page} has what was seen, {page.with_suffix('.json')} the same for programs")
+    _say(f"The report is in {page}, and for programs in {page.with_suffix('.json')}")
     return 130 if outcome.is_interrupted else 0 if report.has_passed else 1
 
 
@@ -266,7 +266,7 @@ def _variables(args: argparse.Namespace) -> dict[str, Any]:
         "processor": {"architecture": here},  # builds without emulation
         "batch_window_s": WINDOW_S,
         "alarm_email": None,
-        "monthly_budget_usd": None,  # a budget is of the whole account
+        "monthly_budget_usd": None,  # a budget covers the whole account
     }
 
 
@@ -278,12 +278,12 @@ def _looked(probe: Probe, run: Run) -> Result:
 
 
 def _destroyed(stack: Stack) -> list[str]:
-    """Destroy, however it goes. A second Ctrl-C ends it, and the next run goes on."""
+    """Destroy the stack in any case. A second Ctrl-C stops it, and the next run continues."""
     _say("Destroying: about 5 minutes")
     try:
         stack.destroy()
     except (ConformanceError, BotoCoreError, ClientError, OSError) as error:
-        return [f"The stack is not wholly destroyed; `make aws-conformance ARGS=--destroy` goes on: {error}"]
+        return [f"The stack is only partly destroyed; `make aws-conformance ARGS=--destroy` continues: {error}"]
     return []
 
 

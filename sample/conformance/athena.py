@@ -1,4 +1,4 @@
-"""SQL in Athena, in the workgroup of the stack."""
+"""Runs SQL in Athena, in the stack's workgroup."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from sample.conformance.probe import ProbeFailedError, Run
 Row = dict[str, str | None]
 POLL_S = 1.0
 ASK_EVERY_S = 10.0
-SPARE_S = 300.0  # beyond the batch window: a cold start, the commit, a batch that is tried again
+SPARE_S = 300.0  # beyond the batch window: a cold start, the commit, a retried batch
 
 
 def ask(run: Run, sql: str) -> list[Row]:
-    """The rows, each value as Athena writes it. Raises ProbeFailedError with Athena's reason."""
+    """Return the rows, with values as formatted by Athena. Raises ProbeFailedError with Athena's reason."""
     athena = run.world.client("athena")
     asked = athena.start_query_execution(
         QueryString=sql,
@@ -23,7 +23,7 @@ def ask(run: Run, sql: str) -> list[Row]:
     while True:
         status = athena.get_query_execution(QueryExecutionId=asked)["QueryExecution"]["Status"]
         if status["State"] in {"FAILED", "CANCELLED"}:
-            raise ProbeFailedError(f"Athena refused {sql!r}: {status.get('StateChangeReason', status['State'])}")
+            raise ProbeFailedError(f"Athena rejected {sql!r}: {status.get('StateChangeReason', status['State'])}")
         if status["State"] == "SUCCEEDED":
             return _results(athena, asked)
         run.world.sleep(POLL_S)
@@ -38,14 +38,14 @@ def _results(athena: Any, asked: str) -> list[Row]:  # noqa: ANN401  # boto3 shi
         names = [column["Name"] for column in page["ResultSet"]["ResultSetMetadata"]["ColumnInfo"]]
         rows += [[cell.get("VarCharValue") for cell in row["Data"]] for row in page["ResultSet"]["Rows"]]
         if "NextToken" not in page:
-            return [dict(zip(names, row, strict=True)) for row in rows[1:]]  # the first row is the names
+            return [dict(zip(names, row, strict=True)) for row in rows[1:]]  # the first row has the names
         more = {"NextToken": page["NextToken"]}
 
 
 def wait_for_count(run: Run, sql: str, wanted: int) -> None:
-    """Return once the first value of the answer is ``wanted``. Raises ProbeFailedError where it isn't in time.
+    """Wait until the first value of the result is ``wanted``. Raises ProbeFailedError if it isn't in time.
 
-    More than wanted fails at once: rows don't go away by waiting.
+    A larger value fails immediately: waiting doesn't remove rows.
     """
     until = run.world.clock() + run.window_s + SPARE_S
     while True:
@@ -54,5 +54,5 @@ def wait_for_count(run: Run, sql: str, wanted: int) -> None:
         if found == wanted:
             return
         if found > wanted or run.world.clock() > until:
-            raise ProbeFailedError(f"{found} rows in place of {wanted}: {sql}")
+            raise ProbeFailedError(f"{found} rows instead of {wanted}: {sql}")
         run.world.sleep(ASK_EVERY_S)

@@ -1,8 +1,8 @@
-"""A kept stack's usage, as CloudWatch has it, priced line by line next to what `manymetrics cost` says.
+"""Prices a kept stack's usage from CloudWatch, line by line, next to the result of `manymetrics cost`.
 
-    CloudWatch -> usage -> dollars a month | the model's bill for the same events | what differs
+    CloudWatch -> usage -> dollars a month | the model's bill for the same events | differences
 
-What AWS meters and CloudWatch doesn't tell of (requests to S3, KMS and Glue) is named, and left to Cost Explorer.
+Usage that AWS bills but CloudWatch doesn't report (requests to S3, KMS and Glue) is listed, and left to Cost Explorer.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from sample.conformance.stack import Stack
 from sample.conformance.world import ConformanceError, World
 
 LEAST_HOURS = 12.0  # S3 reports its storage once a day
-MOST_RATIO, SMALL_USD = 1.25, 0.05  # by how much a line may be above the model's, and what of a month is too little
+MOST_RATIO, SMALL_USD = 1.25, 0.05  # a line may exceed the model's by this ratio, plus this amount a month
 _PERIOD_S = 3_600
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The usage since the stack was made, but for ``stored_bytes`` and ``hours``."""
+    """The usage since the stack was created, except for ``stored_bytes`` and ``hours``."""
 
     hours: float
     requests: float
@@ -52,7 +52,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """A line of the bill, in dollars a month. ``measured`` None: CloudWatch doesn't tell."""
+    """A line of the bill, in dollars a month. ``measured`` None: not reported by CloudWatch."""
 
     component: str
     model: float
@@ -60,16 +60,16 @@ class Compared:
 
     @property
     def is_above(self) -> bool:
-        """Whether it costs more than the model says, by more than can be left open."""
+        """Whether it costs more than the model's, beyond the tolerance."""
         return self.measured is not None and self.measured > self.model * MOST_RATIO + SMALL_USD
 
 
 def measure(world: World, stack: Stack) -> int:
-    """Write the comparison and measured.json. 1 where a line is above the model's."""
+    """Write the comparison and measured.json. Returns 1 if a line is above the model's."""
     hours = (time.time() - stack.marker.started_at) / 3_600
     if hours < LEAST_HOURS:
         raise ConformanceError(
-            f"The stack is {hours:.1f} hours old, and AWS counts its storage once a day: come back when it is a day "
+            f"The stack is {hours:.1f} hours old, and AWS reports its storage once a day: run this when it is a day "
             "old, or --destroy it."
         )
     outputs = stack.outputs()
@@ -84,12 +84,12 @@ def measure(world: World, stack: Stack) -> int:
     except ProbeFailedError as error:
         print(f"No measured.json: {error}", flush=True)
     above = [line.component for line in lines if line.is_above]
-    print(f"{page} has the bill" + (f"; above the model: {', '.join(above)}" if above else ""), flush=True)
+    print(f"The bill is in {page}" + (f"; above the model: {', '.join(above)}" if above else ""), flush=True)
     return 1 if above else 0
 
 
 def read_usage(world: World, stack: Stack, hours: float) -> Usage:
-    """Ask CloudWatch."""
+    """Read the usage from CloudWatch."""
     name = stack.marker.name
     apis = [one["values"]["id"] for one in stack.resources() if one["type"] == "aws_apigatewayv2_api"]
     buckets = [one["values"]["bucket"] for one in stack.resources() if one["type"] == "aws_s3_bucket"]
@@ -127,7 +127,7 @@ def read_usage(world: World, stack: Stack, hours: float) -> Usage:
 
 
 class _Sums:
-    """Metrics of CloudWatch since the stack was made."""
+    """CloudWatch metrics since the stack was created."""
 
     def __init__(self, world: World, hours: float) -> None:
         self._client, self._now = world.client("cloudwatch"), datetime.now(UTC)
@@ -137,7 +137,7 @@ class _Sums:
         return sum(float(one["Sum"]) for one in self._points(namespace, metric, "Sum", dimensions))
 
     def last(self, namespace: str, metric: str, **dimensions: str) -> float:
-        """The newest mean; 0 where there is none."""
+        """Return the latest average; 0 if there is none."""
         points = sorted(self._points(namespace, metric, "Average", dimensions), key=lambda one: str(one["Timestamp"]))
         return float(points[-1]["Average"]) if points else 0.0
 
@@ -155,7 +155,7 @@ class _Sums:
 
 
 def compare(usage: Usage, variables: Mapping[str, Any], prices: Prices) -> list[Compared]:
-    """The model's lines for as many events, and what was used, both as dollars a month."""
+    """Compare the model's lines for the same events with the usage, in dollars a month."""
     month = HOURS / usage.hours
     architecture = variables["processor"]["architecture"]
     priced = PricedStack(
@@ -172,7 +172,7 @@ def compare(usage: Usage, variables: Mapping[str, Any], prices: Prices) -> list[
     bill = make_bill(priced, traffic, prices, read_measured())
     measured = _measured(usage, month, prices, architecture)
     model = {line.component: line.usd for line in bill.lines}
-    model["KMS"] -= bill.key_rotations_usd  # of later years
+    model["KMS"] -= bill.key_rotations_usd  # in later years
     model["processor function"] += model.pop("maintenance")  # one function does both
     return [Compared(component, usd, measured.get(component)) for component, usd in model.items()]
 
@@ -194,9 +194,9 @@ def _measured(usage: Usage, month: float, prices: Prices, architecture: str) -> 
 
 
 def write_measured(path: Path, by_size: Mapping[int, Sequence[Report]], every: Sequence[Report]) -> Path:
-    """The API's figures, in the form that `manymetrics cost --measured` takes.
+    """Write the API's figures in the format of `manymetrics cost --measured`.
 
-    They are CPU of the machine of the bench: what the model makes of them is the duration that Lambda reported.
+    They are converted to CPU of the bench's machine, so that the model's result is the duration that Lambda reported.
     """
     figures: dict[str, float] = {}
     for size, reports in by_size.items():
@@ -210,20 +210,21 @@ def write_measured(path: Path, by_size: Mapping[int, Sequence[Report]], every: S
     told = {"measured_on": f"{datetime.now(UTC):%Y-%m-%d}, AWS", "figures": {"Lambda: the API's CPU": figures}}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(told, indent=1) + "\n")
-    read_measured(path)  # raises MeasuredError for what the command would not take
+    read_measured(path)  # raises MeasuredError if the command would not accept it
     return path
 
 
 def as_markdown(lines: Sequence[Compared], hours: float) -> str:
-    """A table, dollars a month."""
+    """Format the lines as a table, in dollars a month."""
     rows = [
-        f"| {line.component} | {line.model:.2f} | {'not told' if line.measured is None else f'{line.measured:.2f}'} | "
+        f"| {line.component} | {line.model:.2f} | "
+        f"{'not reported' if line.measured is None else f'{line.measured:.2f}'} | "
         f"{'above the model' if line.is_above else ''} |"
         for line in lines
     ]
     about = (
-        f"{hours:.1f} hours of a stack, as US dollars a month at list price, next to `manymetrics cost` for as many "
-        "events. CloudWatch doesn't tell of requests to S3, Glue and KMS: Cost Explorer does, a day later."
+        f"{hours:.1f} hours of a stack, as US dollars a month at list price, next to `manymetrics cost` for the same "
+        "events. CloudWatch doesn't report requests to S3, Glue and KMS: see Cost Explorer a day later."
     )
     head = ["# ManyMetrics on AWS: the bill", "", about, "", "| line | model | measured | |", "|---|--:|--:|---|"]
     return "\n".join([*head, *rows, ""])

@@ -1,4 +1,4 @@
-"""The project's own commands, started as a user starts them, over the tables of the stack."""
+"""Runs the project's own commands like a user, on the stack's tables."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _JAVA = ROOT / ".venv" / "jvm" / "java21"
 
 
 def query(run: Run, sql: str) -> list[dict[str, Any]]:
-    """Rows as `manymetrics query` prints them."""
+    """Return the rows printed by `manymetrics query`."""
     done = _start(run, ["manymetrics", "query", sql, "-o", "ndjson"])
     if done.returncode:
         raise ProbeFailedError(f"manymetrics query {sql!r}: {done.stderr.strip()}")
@@ -24,7 +24,7 @@ def query(run: Run, sql: str) -> list[dict[str, Any]]:
 
 
 def replay(run: Run, location: str) -> dict[str, Any]:
-    """The report of `manymetrics replay LOCATION`."""
+    """Return the report of `manymetrics replay LOCATION`."""
     done = _start(run, ["manymetrics", "replay", location])
     if done.returncode:
         raise ProbeFailedError(f"manymetrics replay: {done.stderr.strip()[-1_000:]}")
@@ -33,7 +33,7 @@ def replay(run: Run, location: str) -> dict[str, Any]:
 
 
 def erase(run: Run, user_id: str) -> dict[str, Any]:
-    """The receipt of the erase job, with Spark on this machine. Raises NotRunError where there is no Java for it."""
+    """Return the receipt of the erase job, run with Spark on this machine. Raises NotRunError without Java."""
     java = os.environ.get("JAVA_HOME") or (str(_JAVA) if _JAVA.is_dir() else "")
     if not java:
         raise NotRunError("The erase job runs on Spark, which needs Java 17 or 21: run `make jvm`, or set JAVA_HOME")
@@ -42,7 +42,7 @@ def erase(run: Run, user_id: str) -> dict[str, Any]:
     try:
         receipt: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
-        raise ProbeFailedError(f"erase prints no receipt: {done.stderr.strip()[-1_000:]}") from None
+        raise ProbeFailedError(f"erase printed no receipt: {done.stderr.strip()[-1_000:]}") from None
     return receipt
 
 

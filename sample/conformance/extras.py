@@ -1,6 +1,6 @@
-"""Make what probes need next to the stack, by boto3: a function URL, a function that echoes its payload, a queue.
+"""Creates what probes need next to the stack, with boto3: a function URL, a function that echoes its payload, a queue.
 
-All is named after the stack and removed again, also by the run after one that was killed.
+Everything is named after the stack and removed again; if a run is killed, by the next one.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ LIVE = "live"
 
 @dataclass(frozen=True, slots=True)
 class Doors:
-    """URLs by ingress: of the API's function, and of the one that answers with the payload that it was given."""
+    """URLs by ingress: of the API's function, and of the function that echoes its payload."""
 
     api: dict[str, str]
     echo: dict[str, str]
@@ -46,7 +46,7 @@ class Doors:
 
 @contextmanager
 def doors(world: World, name: str, account: str, http_api: str) -> Iterator[Doors]:
-    """Both ingresses of both functions, until the block ends. ``http_api``: the URL that the stack has."""
+    """Provide both ingresses of both functions, until the block ends. ``http_api``: the stack's URL."""
     try:
         url = _make_url(world, f"{name}-api", LIVE)
         _make_echo(world, name)
@@ -57,7 +57,7 @@ def doors(world: World, name: str, account: str, http_api: str) -> Iterator[Door
 
 
 def _make_url(world: World, function: str, qualifier: str | None) -> str:
-    """With both permissions that a public URL needs, as infra/ingest.tf gives them."""
+    """Create a public function URL with both permissions that it needs, as in infra/ingest.tf."""
     compute = world.client("lambda")
     which = {"FunctionName": function, **({} if qualifier is None else {"Qualifier": qualifier})}
     url = compute.create_function_url_config(**which, AuthType="NONE")["FunctionUrl"]
@@ -79,8 +79,8 @@ def _make_echo(world: World, name: str) -> None:
         archive.writestr(zipfile.ZipInfo("echo.py"), _ECHO)
     compute.create_function(
         FunctionName=f"{name}-echo",
-        Description="ManyMetrics conformance: answers with the payload that it was given",
-        Role=api["Role"],  # it needs none of it; its own would be one more thing to remove
+        Description="ManyMetrics conformance: returns its payload",
+        Role=api["Role"],  # needs no permissions; a separate role would also have to be removed
         Runtime=api["Runtime"],
         Architectures=api["Architectures"],
         Handler="echo.handler",
@@ -91,7 +91,7 @@ def _make_echo(world: World, name: str) -> None:
 
 
 def _make_gateway(world: World, name: str, account: str) -> str:
-    """An HTTP API with the settings of infra/ingest.tf that decide what a payload is."""
+    """Create an HTTP API with the settings of infra/ingest.tf that affect payloads."""
     gateway, compute = world.client("apigatewayv2"), world.client("lambda")
     function = compute.get_function_configuration(FunctionName=f"{name}-echo")["FunctionArn"]
     api = gateway.create_api(Name=f"{name}-echo", ProtocolType="HTTP", IpAddressType="dualstack", Tags=_tags(name))
@@ -117,13 +117,13 @@ def _make_gateway(world: World, name: str, account: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """Hears what the topic of alarms is told."""
+    """Receives the messages of the alarms' topic."""
 
     world: World
     url: str
 
     def messages(self) -> list[dict[str, Any]]:
-        """Those that came since it was asked last, as SNS wraps them."""
+        """Return the messages since the last call, as wrapped by SNS."""
         sqs = self.world.client("sqs")
         found = sqs.receive_message(QueueUrl=self.url, MaxNumberOfMessages=10, WaitTimeSeconds=1).get("Messages", [])
         for one in found:
@@ -133,7 +133,7 @@ class Queue:
 
 @contextmanager
 def heard(world: World, name: str, topic: str) -> Iterator[Queue]:
-    """A queue that is subscribed to a topic, until the block ends."""
+    """Subscribe a queue to a topic, until the block ends."""
     sqs, sns = world.client("sqs"), world.client("sns")
     url = sqs.create_queue(QueueName=f"{name}-alarms-heard", tags=_tags(name))["QueueUrl"]
     try:
@@ -164,7 +164,7 @@ def _may_be_told(queue: str, topic: str) -> dict[str, Any]:
 
 
 def remove_extras(world: World, name: str) -> None:
-    """Remove whatever a run that was killed may have left next to the stack."""
+    """Remove what a killed run may have left next to the stack."""
     remove_doors(world, name)
     remove_queue(world, name)
 

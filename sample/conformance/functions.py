@@ -1,4 +1,4 @@
-"""The probe of the functions' starts and memory, from what Lambda writes into their logs."""
+"""Probes the functions' starts and memory, from Lambda's log lines."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import Any
 from sample.conformance.payloads import IPV4
 from sample.conformance.probe import ProbeFailedError, Run
 
-INIT_LIMIT_MS = 10_000  # Lambda stops an init then, and runs it again as a part of the invocation
+INIT_LIMIT_MS = 10_000  # Lambda stops an init then, and repeats it as part of the invocation
 MEMORY_SHARE = 0.9
 LOGGED_WITHIN_S, LOOK_EVERY_S = 180.0, 10.0
-API_SIZES = (1, 20, 100)  # events a request, as `manymetrics cost --measured` takes them
+API_SIZES = (1, 20, 100)  # events per request, as in `manymetrics cost --measured`
 _WARM_REQUESTS = 10
 _REPORT = re.compile(r"REPORT RequestId: \S+\s+(.*)")
 _FIELD = re.compile(r"([A-Z][\w ]+?): ([\d.]+) (?:ms|MB)")
@@ -33,7 +33,7 @@ class Report:
 
 
 def starts(run: Run) -> list[str]:
-    """Both functions start within Lambda's limit and below their memory; the JVM maps its class archive."""
+    """Both functions start within Lambda's limit and below their memory; the JVM uses its class archive."""
     since = int((time.time() - 6 * 3_600) * 1_000)
     seen, wrong = [], []
     for function, found in (
@@ -42,7 +42,7 @@ def starts(run: Run) -> list[str]:
     ):
         inits = sorted(one.init_ms for one in found if one.init_ms is not None)
         if not inits:
-            wrong.append(f"{function}: the log shows no start")
+            wrong.append(f"{function}: no start in the log")
             continue
         most, limit = max(one.most_memory_mb for one in found), found[0].memory_mb
         seen.append(
@@ -52,20 +52,21 @@ def starts(run: Run) -> list[str]:
         if inits[-1] >= INIT_LIMIT_MS:
             wrong.append(f"{function}: a start took {inits[-1]:.0f} ms")
         if most > MEMORY_SHARE * limit:
-            wrong.append(f"{function}: {most} of {limit} MB are used: give it more memory")
+            wrong.append(f"{function}: {most} of {limit} MB are used: increase its memory")
     if any(True for _ in _messages(run, "processor", since, '"without its class archive"')):
-        wrong.append("processor: the JVM doesn't map its class archive, so each start takes twice as long")
+        wrong.append("processor: the JVM doesn't use its class archive, so each start takes twice as long")
     if any("Status: timeout" in line for line in _messages(run, "processor", since, '"INIT_REPORT"')):
-        wrong.append(f"processor: a start was stopped after {INIT_LIMIT_MS / 1e3:.0f} s, and begun again")
+        wrong.append(f"processor: a start was stopped after {INIT_LIMIT_MS / 1e3:.0f} s, and repeated")
     if wrong:
         raise ProbeFailedError("\n".join([*wrong, *seen]))
-    return [*seen, "no JVM did without its class archive"]
+    return [*seen, "every JVM used its class archive"]
 
 
 def api_reports(run: Run) -> tuple[dict[int, list[Report]], list[Report]]:
-    """The API's reports of warm requests by their events, and all. It is told to log them, for that long.
+    """Return the API's reports of warm requests by number of events, and all reports.
 
-    Only $LATEST is, which the gateway doesn't call; another configuration also starts another environment.
+    Temporarily enables their logging, only for $LATEST, which the gateway doesn't call; a changed configuration also
+    starts a new environment.
     """
     compute, function = run.world.client("lambda"), f"{run.name}-api"
     right = compute.get_function_configuration(FunctionName=function).get("LoggingConfig")
@@ -79,7 +80,7 @@ def api_reports(run: Run) -> tuple[dict[int, list[Report]], list[Report]]:
                 done = compute.invoke(FunctionName=function, Payload=json.dumps(_payload(run, size)))
                 answer = json.loads(done["Payload"].read())
                 if "FunctionError" in done or answer["statusCode"] != 200:
-                    raise ProbeFailedError(f"the API's function answers {json.dumps(answer)[:500]}")
+                    raise ProbeFailedError(f"the API's function returned {json.dumps(answer)[:500]}")
                 asked[done["ResponseMetadata"]["RequestId"]] = size
         found = _wait_for_reports(run, since)
     finally:
@@ -99,7 +100,7 @@ def _put_logging(run: Run, function: str, logging: Mapping[str, str]) -> None:
 
 
 def _payload(run: Run, events: int) -> dict[str, Any]:
-    """A batch of so many events, as the gateway would hand it over."""
+    """Build a batch of so many events, as passed by the gateway."""
     key = base64.b64encode(f"{run.outputs.write_key}:".encode()).decode()
     event = {"type": "track", "event": "Timed", "userId": f"timed-{run.id}"}
     batch = [{**event, "properties": {"number": number, "text": "x" * 400}} for number in range(events)]
@@ -117,7 +118,7 @@ def _payload(run: Run, events: int) -> dict[str, Any]:
 
 
 def _wait_for_reports(run: Run, since: int) -> list[tuple[str, Report]]:
-    """Those of the API; the logs tell of them some seconds later."""
+    """Wait for the API's reports, which appear in the logs some seconds later."""
     until = run.world.clock() + LOGGED_WITHIN_S
     while True:
         found = list(_api_reports(run, since))
@@ -149,7 +150,7 @@ def _reports(run: Run, function: str, since: int) -> list[Report]:
 
 
 def read_report(message: str) -> Iterator[Report]:
-    """Lambda's line in the format Text."""
+    """Parse Lambda's line in the format Text."""
     found = _REPORT.search(message)
     if found:
         told = {name.strip(): float(number) for name, number in _FIELD.findall(found[1])}

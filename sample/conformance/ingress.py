@@ -1,4 +1,4 @@
-"""Probes of the ways in: routes, compressed bodies, IPv6, and many first requests at once."""
+"""Probes the ingresses: routes, compressed bodies, IPv6, and many simultaneous first requests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sample.conformance.probe import NotRunError, ProbeFailedError, Run
 from sample.conformance.world import Answer, Request
 
 AT_ONCE = 100
-NEW_HOST_S, AGAIN_S = 120.0, 3.0  # a new name, permission or role is not known everywhere at once
+NEW_HOST_S, AGAIN_S = 120.0, 3.0  # a new name, permission or role takes time to propagate
 CONTENT_TYPES = (
     "application/json",
     "application/json; charset=utf-8",
@@ -39,7 +39,7 @@ _FIELDS: Mapping[str, Mapping[str, str]] = {
 
 
 def routes(run: Run) -> list[str]:
-    """Each route, with and without slashes too many, by each ingress; and each accepted event becomes one row."""
+    """Each route works, with and without extra slashes, through each ingress; each accepted event becomes one row."""
     user, wrong, sent, count = f"routes-{run.id}", list[str](), 0, 0
     for ingress, url in run.doors.api.items():
         for method, path, expected, events in _cases(run, user):
@@ -48,17 +48,20 @@ def routes(run: Run) -> list[str]:
             sent += events
             if answer.status != expected:
                 shown = path.replace(run.outputs.write_key, STAND_IN_KEY)
-                wrong.append(f"{ingress}: {method} {shown} is answered {answer.status} in place of {expected}")
+                wrong.append(f"{ingress}: {method} {shown} returned {answer.status} instead of {expected}")
     for target in ("//v1/track", "/v1/track/?a=1&a=2&b=%2F", "/v1//batch"):
         record(run, f"path {target}", "POST", target, {"content-type": "application/json"}, _event_for(target, user))
     if wrong:
         raise ProbeFailedError("\n".join(wrong))
     wait_for_count(run, f"SELECT count(*) FROM events WHERE user_id = '{user}'", sent)  # noqa: S608  # our own id
-    return [f"{count} requests by {len(run.doors.api)} ingresses are answered as documented", f"{sent} rows, one each"]
+    return [
+        f"{count} requests through {len(run.doors.api)} ingresses returned what is documented",
+        f"{sent} rows, one each",
+    ]
 
 
 def _cases(run: Run, user: str) -> list[tuple[str, str, int, int]]:
-    """Method, path, status, and how many events that stores."""
+    """Return method, path, expected status, and number of stored events."""
     cases = []
     for route in (path.decode() for path in ROUTES):
         stored = 0 if ROUTES[route.encode()].discard else 1
@@ -87,7 +90,7 @@ def _base64url(event: Mapping[str, str]) -> str:
 
 
 def _event_for(path: str, user: str) -> bytes:
-    """An event that the path takes."""
+    """Build an event for the path."""
     route = ROUTES.get(path.partition("?")[0].replace("//", "/").encode())
     kind = (route.default_type if route else None) or "track"
     event = {
@@ -100,12 +103,12 @@ def _event_for(path: str, user: str) -> bytes:
 
 
 def _message_id() -> str:
-    """In letters: digits might be taken for an account number in what is recorded."""
+    """Return an id of letters: digits might look like an account number in recorded payloads."""
     return "".join(secrets.choice(string.ascii_lowercase) for _ in range(20))
 
 
 def encodings(run: Run) -> list[str]:
-    """A gzip body of each Content-Type: as base64 it is stored, as damaged text it is refused as `encoding_lost`."""
+    """A gzip body of each Content-Type is stored if it arrives as base64, else refused with `encoding_lost`."""
     seen, wrong = [], []
     for ingress in run.doors.api:
         by_form: dict[str, list[str]] = {"base64": [], "text": []}
@@ -113,11 +116,11 @@ def encodings(run: Run) -> list[str]:
             form, answer = _compressed(run, ingress, kind)
             by_form[form].append(kind or "(none)")
             if not _is_expected(form, answer):
-                wrong.append(f"{ingress}, {kind or 'no Content-Type'}: comes as {form}, answered {_shown(answer)}")
+                wrong.append(f"{ingress}, {kind or 'no Content-Type'}: arrives as {form}, returned {_shown(answer)}")
         seen += [f"{ingress}: as {form}: {', '.join(kinds)}" for form, kinds in by_form.items() if kinds]
     if wrong:
         raise ProbeFailedError("\n".join([*wrong, *seen]))
-    return [*seen, "what comes as text is answered 415 encoding_lost, the rest 200"]
+    return [*seen, "bodies that arrive as text return 415 encoding_lost, the rest 200"]
 
 
 def _compressed(run: Run, ingress: str, kind: str) -> tuple[str, Answer]:
@@ -135,31 +138,33 @@ def _is_expected(form: str, answer: Answer) -> bool:
 
 
 def ipv6(run: Run) -> list[str]:
-    """An event over IPv6, and the sender's address in its row."""
+    """An event sent over IPv6 has the sender's address in its row."""
     user, url = f"ipv6-{run.id}", run.doors.api["http_api"]
     try:
         answer = _post(run, url, "/v1/track", _event_for("/v1/track", user), family=socket.AF_INET6)
     except socket.gaierror as error:
         raise ProbeFailedError(f"The HTTP API has no IPv6 address, though it is dualstack: {error}") from error
     except OSError as error:
-        raise NotRunError(f"This machine reaches nothing over IPv6 ({error}): run it where there is IPv6") from error
+        raise NotRunError(f"This machine has no IPv6 ({error}): run the probe on one that does") from error
     if answer.status != 200:
-        raise ProbeFailedError(f"answered {_shown(answer)}")
+        raise ProbeFailedError(f"returned {_shown(answer)}")
     headers = {"content-type": "application/json"}
     payload = record(run, "ipv6", "POST", "/v1/track", headers, _event_for("/v1/track", user), family=socket.AF_INET6)
     address = str(payload["requestContext"]["http"]["sourceIp"])
     if ":" not in address:
-        raise ProbeFailedError("The gateway gives the function another sourceIp than an IPv6 address")
+        raise ProbeFailedError("The gateway's sourceIp is not an IPv6 address")
     found = f"SELECT count(*) FROM events WHERE user_id = '{user}' AND context_ip LIKE '%:%'"  # noqa: S608  # our own id
     wait_for_count(run, found, 1)
     return ["sourceIp is an IPv6 address, and so is context_ip of the row"]
 
 
 def cold_starts(run: Run) -> list[str]:
-    """A hundred first requests at once: each is answered 200, if need be after a retry, and is one row."""
+    """A hundred simultaneous first requests each return 200, if necessary after a retry, and become one row each."""
     limit = int(run.world.client("lambda").get_account_settings()["AccountLimit"]["ConcurrentExecutions"])
     if limit < AT_ONCE:
-        raise NotRunError(f"This account runs {limit} functions at once: ask AWS for a higher quota, it is free")
+        raise NotRunError(
+            f"This account can run {limit} functions at once: request a higher quota from AWS, which is free"
+        )
     user, gate = f"cold-{run.id}", threading.Barrier(AT_ONCE)
     url, began = run.doors.api["http_api"], [0.0] * AT_ONCE
 
@@ -180,11 +185,11 @@ def cold_starts(run: Run) -> list[str]:
     first, last = (Counter(statuses[at] for statuses, _ in done) for at in (0, -1))
     took = sorted(seconds for _, seconds in done)
     seen = [
-        f"answers to the first try: {_counted(first)}",
-        f"seconds until the last answer: median {took[AT_ONCE // 2]:.2f}, longest {took[-1]:.2f}",
+        f"responses to the first attempt: {_counted(first)}",
+        f"seconds until the last response: median {took[AT_ONCE // 2]:.2f}, longest {took[-1]:.2f}",
     ]
     if last != Counter({200: AT_ONCE}):
-        raise ProbeFailedError("\n".join([f"answers in the end: {_counted(last)}", *seen]))
+        raise ProbeFailedError("\n".join([f"final responses: {_counted(last)}", *seen]))
     wait_for_count(run, f"SELECT count(*) FROM events WHERE user_id = '{user}'", AT_ONCE)  # noqa: S608  # our own id
     return [*seen, f"{AT_ONCE} rows"]
 
@@ -201,7 +206,7 @@ def _post(
     headers: Mapping[str, str] | None = None,
     family: socket.AddressFamily = socket.AF_UNSPEC,
 ) -> Answer:
-    """Send, and for a while again what a new host or permission answers."""
+    """Send, and retry for a while on responses of a new host or permission."""
     until = run.world.clock() + NEW_HOST_S
     while True:
         answer = _send_once(run, url, path, body, headers, family)
@@ -232,7 +237,7 @@ def _shown(answer: Answer) -> str:
 
 
 def send_events(run: Run, events: Sequence[Mapping[str, object]]) -> None:
-    """One batch through the HTTP API. Raises ProbeFailedError where it isn't taken."""
+    """Send one batch through the HTTP API. Raises ProbeFailedError if it isn't accepted."""
     answer = _post(run, run.doors.api["http_api"], "/v1/batch", json.dumps({"batch": events}).encode())
     if answer.status != 200:
-        raise ProbeFailedError(f"a batch is answered {_shown(answer)}")
+        raise ProbeFailedError(f"a batch returned {_shown(answer)}")

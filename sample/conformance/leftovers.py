@@ -1,4 +1,4 @@
-"""Find what AWS still has of a stack: by its tag, and by its name where a service lists its resources."""
+"""Finds what is left of a stack in AWS: by its tag, and by its name if a service lists its resources."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError
 
 from sample.conformance.world import World
 
-# service, operation, where its list is, where the name is in one of these (None: it is the name)
+# service, operation, key of its list, key of the name in an item (None: the item is the name)
 _LISTS: tuple[tuple[str, str, str, str | None], ...] = (
     ("apigatewayv2", "get_apis", "Items", "Name"),
     ("athena", "list_work_groups", "WorkGroups", "Name"),
@@ -32,7 +32,7 @@ _LISTS: tuple[tuple[str, str, str, str | None], ...] = (
 
 
 def leftovers(world: World, name: str) -> list[str]:
-    """Each in words, sorted; the same thing may be there by tag and by name."""
+    """Describe what is left, sorted; a resource may be listed by tag and by name."""
     found = [f"{service}: {one}" for service, one in _named(world, name)]
     found += [f"Glue database: {one}" for one in _databases(world, name)]
     found += [f"CloudFront distribution: {one}" for one in _distributions(world, name)]
@@ -60,7 +60,7 @@ def _pages(client: Any, operation: str, items: str) -> Iterator[Any]:  # noqa: A
 
 
 def is_of(found: str, name: str) -> bool:
-    """Whether a name, a path or an ARN is the stack's: its last part, or one before, is NAME or begins with NAME-."""
+    """Return whether a name, path or ARN is the stack's: a part of it is NAME or starts with NAME-."""
     parts = found.replace(":", "/").split("/")
     return any(part == name or part.startswith(f"{name}-") for part in parts)
 
@@ -72,7 +72,7 @@ def _databases(world: World, name: str) -> list[str]:
 
 
 def _distributions(world: World, name: str) -> Iterator[str]:
-    """By their origin: CloudFront is in no region, so the tags of the stack's own don't tell of it."""
+    """Find distributions by origin: CloudFront is global, so the tags in the stack's region don't include it."""
     for page in world.client("cloudfront").get_paginator("list_distributions").paginate():
         for one in page["DistributionList"].get("Items", []):
             if any(origin["DomainName"].startswith(f"{name}-sdk-") for origin in one["Origins"]["Items"]):
@@ -80,7 +80,7 @@ def _distributions(world: World, name: str) -> Iterator[str]:
 
 
 def _tagged(world: World, name: str) -> Iterator[str]:
-    """Without keys that wait for their end. What was deleted may be told of for some minutes more."""
+    """Find tagged resources, except KMS keys pending deletion. Deleted ones may be listed for some minutes."""
     given = {"TagFilters": [{"Key": "Stack", "Values": [name]}, {"Key": "Application", "Values": ["ManyMetrics"]}]}
     pages = world.client("resourcegroupstaggingapi").get_paginator("get_resources")
     for page in pages.paginate(**given):
@@ -90,7 +90,7 @@ def _tagged(world: World, name: str) -> Iterator[str]:
 
 
 def _is_gone(world: World, arn: str) -> bool:
-    """The tagging service goes on telling of keys that wait for their end, and of databases that were deleted."""
+    """Return whether it is gone: the tagging service still lists keys pending deletion and deleted databases."""
     if ":glue:" in arn and ":database/" in arn:
         return not _databases(world, arn.rpartition("/")[2])
     if ":kms:" not in arn:

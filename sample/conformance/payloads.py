@@ -1,7 +1,7 @@
-"""Record the payloads that AWS hands a function, and redact them so that they can be committed.
+"""Records the payloads that AWS passes to a function, and redacts them so that they can be committed.
 
-The echo is sent a stand-in for the write key. The addresses, account, hosts and ids of AWS are replaced by examples;
-``redacted`` raises where anything is left that looks like one.
+The echo function receives a placeholder for the write key. The addresses, account, hosts and ids of AWS are replaced by
+examples; ``redacted`` raises if anything is left that looks like one.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ def record(
     ingress: str | None = None,
     family: socket.AddressFamily = socket.AF_UNSPEC,
 ) -> dict[str, Any]:
-    """Send the same to the echo, of one ingress or of all; keep and return the payload of the last.
+    """Send the same request to the echo function, through one ingress or all; record and return the last payload.
 
-    ``answered``: the status that the API's own function gave the request.
+    ``answered``: the status that the API's own function returned for the request.
     """
     if not run.doors.echo:
-        raise NotRunError("AWS did not let the probes make their own function, which tells what a payload is")
+        raise NotRunError("AWS did not allow the probes to create the echo function, which shows the payloads")
     payload: dict[str, Any] = {}
     for one, url in run.doors.echo.items():
         if ingress not in {None, one} or (family is socket.AF_INET6 and one != "http_api"):
@@ -66,26 +66,26 @@ def record(
         given = {"authorization": _AUTHORIZATION, **headers}
         answer = run.world.send(Request(method, url, target, given, body, family))
         until = run.world.clock() + 120
-        while answer.status in {403, 404, 429, 500, 503} and run.world.clock() < until:  # not known everywhere yet
+        while answer.status in {403, 404, 429, 500, 503} and run.world.clock() < until:  # not propagated yet
             run.world.sleep(3)
             answer = run.world.send(Request(method, url, target, given, body, family))
         if answer.status != 200:
-            raise ProbeFailedError(f"The echo behind the {one} answers {answer.status} to {method} {target}")
+            raise ProbeFailedError(f"The echo behind the {one} returned {answer.status} for {method} {target}")
         payload = json.loads(answer.body)
         run.payloads.append({"name": name, "ingress": one, "answered": answered, "payload": payload})
     return payload
 
 
 def redacted(recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy to commit. Raises ValueError, naming what it is, where something private may be left."""
+    """Return a copy to commit. Raises ValueError with the kind of data if something private may be left."""
     clean: dict[str, Any] = _clean(dict(recorded))
     text = json.dumps(clean)
     for pattern, kind in _LEFT:
         if set(pattern.findall(text)) - {ACCOUNT, STAND_IN_KEY}:
-            raise ValueError(f"{recorded['name']} would hold {kind}")
+            raise ValueError(f"{recorded['name']} would contain {kind}")
     for found in _addresses(text):
         if found not in {IPV4, IPV6}:
-            raise ValueError(f"{recorded['name']} would hold an address")
+            raise ValueError(f"{recorded['name']} would contain an address")
     return clean
 
 
@@ -103,7 +103,7 @@ def _clean(value: Any) -> Any:  # noqa: ANN401  # of JSON
 
 
 def _addresses(text: str) -> list[str]:
-    """IP addresses in a text, longest first, so that none is taken for a part of another."""
+    """Return IP addresses in a text, longest first, so that none is treated as part of another."""
     found = set()
     for one in _ADDRESS.findall(text):
         try:

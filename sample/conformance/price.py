@@ -1,4 +1,4 @@
-"""Estimate what a run costs, by the model of `manymetrics cost`."""
+"""Estimates the cost of a run, with the model of `manymetrics cost`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from manymetrics_cli.cost.prices import read_prices
 from manymetrics_cli.cost.stack import Engine, Stack, Traffic
 
 WINDOW_S, EVENTS = 10, 5_000
-_ATHENA_GB = 150 * 0.01  # each question costs 10 MB at least
-_UNKNOWN = 1.25  # a margin for what the model leaves out: the upload of the image, CloudFormation, taxes
+_ATHENA_GB = 150 * 0.01  # each query costs at least 10 MB
+_UNKNOWN = 1.25  # a margin for what the model excludes: the upload of the image, CloudFormation, taxes
 
 
 def estimated_usd(engine: Engine, hours: float) -> float:
-    """US dollars at list price, without free tiers: the hour's share of what is there, and what the probes send."""
+    """Return US dollars at list price, without free tiers: the idle stack for these hours, and the probes' traffic."""
     prices, measured = read_prices(), read_measured()
     stack = Stack(engine=engine, window_seconds=WINDOW_S)
     idle = make_bill(stack, Traffic(events=1), prices, measured)

@@ -18,16 +18,16 @@ Status = Literal["passed", "failed", "not run"]
 
 
 class ProbeFailedError(Exception):
-    """AWS does something else than is expected."""
+    """AWS behaves differently than expected."""
 
 
 class NotRunError(Exception):
-    """This account or machine can't show it. The message says why."""
+    """The probe can't run in this account or on this machine. The message has the reason."""
 
 
 @dataclass(slots=True)
 class Run:
-    """The state that the probes of one stack share. ``payloads`` are recorded, and not redacted yet."""
+    """The state shared by the probes of one stack. ``payloads`` are recorded, but not redacted yet."""
 
     world: World
     stack: Stack
@@ -44,7 +44,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """``look`` returns what was seen, in words, and raises ProbeFailedError or NotRunError."""
+    """``look`` returns its findings as text, or raises ProbeFailedError or NotRunError."""
 
     name: str
     question: str
@@ -54,7 +54,7 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """``seen``: in words; why, where it didn't pass."""
+    """``seen``: the findings as text, or the reason if it didn't pass."""
 
     name: str
     question: str
@@ -64,7 +64,7 @@ class Result:
 
 
 def look(probe: Probe, run: Run) -> Result:
-    """Run one probe. Whatever goes wrong in it is its result: the others still run."""
+    """Run one probe. Any error becomes its result, so that the others still run."""
     began = run.world.clock()
     status: Status = "passed"
     try:
@@ -75,6 +75,6 @@ def look(probe: Probe, run: Run) -> Result:
         status, seen = "failed", str(error).splitlines()
     except (BotoCoreError, ClientError, ConformanceError, OSError) as error:
         status, seen = "failed", [f"{type(error).__name__}: {error}"]
-    except Exception:  # noqa: BLE001  # a defect of the probe costs no other probe its result
-        status, seen = "failed", ["The probe itself broke:", *traceback.format_exc(limit=-3).splitlines()]
+    except Exception:  # noqa: BLE001  # a defect of one probe must not stop the others
+        status, seen = "failed", ["The probe itself failed:", *traceback.format_exc(limit=-3).splitlines()]
     return Result(probe.name, probe.question, status, seen, round(run.world.clock() - began, 1))

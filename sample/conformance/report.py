@@ -1,4 +1,4 @@
-"""Write a run's findings as JSON and as Markdown, and the redacted payloads that can be committed."""
+"""Writes a run's findings as JSON and Markdown, and the redacted payloads that can be committed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sample.conformance.probe import Result
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One run. ``problems``: what went wrong besides the probes, such as an apply or a destroy that failed."""
+    """One run. ``problems``: errors outside of the probes, such as a failed apply or destroy."""
 
     version: str
     region: str
@@ -27,12 +27,12 @@ class Report:
 
     @property
     def has_passed(self) -> bool:
-        """Whether nothing failed. What was not run is not failed, and is named."""
+        """Whether nothing failed. Probes that were not run don't count as failed, but are listed."""
         return not self.problems and all(one.status != "failed" for one in self.results)
 
 
 def write_report(build: Path, report: Report, payloads: Sequence[Mapping[str, Any]], secrets: Sequence[str]) -> Path:
-    """Next to the folder of the run: .json, .md and the payloads. Returns the page. No secret goes into any."""
+    """Write .json and .md next to the run's folder, and the payloads, all without secrets. Returns the page."""
     build.parent.mkdir(parents=True, exist_ok=True)
     clean, refused = _clean_payloads(payloads)
     told = {**asdict(report), "passed": report.has_passed, "payloads": clean, "payloads_left_out": refused}
@@ -66,18 +66,18 @@ def _without(text: str, secrets: Sequence[str]) -> str:
 
 
 def as_markdown(report: Report, payloads: int, refused: Sequence[str]) -> str:
-    """A page that can be committed or put into an issue."""
+    """Format a page that can be committed or posted in an issue."""
     counts = Counter(one.status for one in report.results)
     lines = [
         "# ManyMetrics on AWS: conformance",
         "",
-        f"Version {report.version}, region {report.region}, engine {report.engine}, begun {report.began_at}, "
+        f"Version {report.version}, region {report.region}, engine {report.engine}, started {report.began_at}, "
         f"{report.minutes:.0f} minutes: "
         + ", ".join(f"{counts[status]} {status}" for status in ("passed", "failed", "not run"))
         + ".",
         "",
-        *(f"**Went wrong:** {_cell(problem)}\n" for problem in report.problems),
-        "| probe | result | s | what was seen |",
+        *(f"**Error:** {_cell(problem)}\n" for problem in report.problems),
+        "| probe | result | s | findings |",
         "|---|---|--:|---|",
         *(
             f"| {one.name}: {_cell(one.question)} | {one.status} | {one.seconds:.0f} | "

@@ -1,8 +1,8 @@
-"""The stack of a run: applied, marked and destroyed, with a state of its own under build/aws-conformance.
+"""Applies, marks and destroys the stack of a run, with a separate state under build/aws-conformance.
 
     marker -> apply -> probes -> destroy -> no marker
 
-A marker that is found at the start is of a run that was killed: its stack is destroyed before anything else.
+A marker found at the start is from a killed run: its stack is destroyed before anything else.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _PLAN_CHANGES = 2
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """The stack that may exist. It never leaves build/, which git ignores."""
+    """A stack that may exist. Stored only in build/, which git ignores."""
 
     name: str
     region: str
     account: str
     started_at: float
     variables: dict[str, Any]
-    is_kept: bool = False  # left on purpose, for a day
+    is_kept: bool = False  # kept on purpose, for a day
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Outputs:
 
 
 def read_marker(build: Path) -> Marker | None:
-    """The marker of a stack that may still exist. Raises ConformanceError where it can't be read."""
+    """Return the marker of a stack that may still exist. Raises ConformanceError if it can't be read."""
     path = build / _MARKER
     if not path.exists():
         return None
@@ -64,7 +64,7 @@ def read_marker(build: Path) -> Marker | None:
 
 
 def write_marker(build: Path, marker: Marker) -> None:
-    """Write it whole or not at all: it is what a later run goes by."""
+    """Write the marker atomically, since a later run relies on it."""
     build.mkdir(parents=True, exist_ok=True)
     new = build / f"{_MARKER}.new"
     with new.open("w") as file:
@@ -75,55 +75,55 @@ def write_marker(build: Path, marker: Marker) -> None:
 
 
 def account_of(world: World) -> str:
-    """The account of the credentials. Raises ConformanceError without any."""
+    """Return the account of the credentials. Raises ConformanceError without any."""
     try:
         return str(world.client("sts").get_caller_identity()["Account"])
     except (BotoCoreError, ClientError) as error:
         raise ConformanceError(
             f"AWS doesn't accept the credentials of this machine: {error}\n"
-            "Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run aws sso login; and name a region "
-            "with --region that is enabled in the account."
+            "Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run aws sso login; and use a --region "
+            "that is enabled in the account."
         ) from error
 
 
 def check_folder(folder: Path) -> None:
-    """Raise ConformanceError where sample/ keeps its state elsewhere: the run would replace that stack."""
+    """Raise ConformanceError if sample/ has a remote state: the run would replace that stack."""
     for file in sorted(folder.glob("*.tf")):
         if re.search(r'(?m)^\s*(backend\s+"|cloud\s*\{)', file.read_text()):
             raise ConformanceError(
-                f"{file} keeps the state of your own stack, and this run needs a state of its own: move the file out "
+                f"{file} configures the state of your own stack, and this run needs a separate one: move the file out "
                 "of the folder, run again, and move it back."
             )
 
 
 class Stack:
-    """Terraform in sample/, over the state of one marker."""
+    """Terraform in sample/, with the state of one marker."""
 
     def __init__(self, world: World, marker: Marker) -> None:
         self._world, self.marker = world, marker
 
     def apply(self) -> Outputs:
-        """Make everything. The marker is written first."""
+        """Create everything. The marker is written first."""
         write_marker(self._world.build, self.marker)
         self._init()
         self._run("apply", "-auto-approve", *self._inputs())
         return self.outputs()
 
     def outputs(self) -> Outputs:
-        """The outputs of the stack. Raises ConformanceError where nothing or only a part was applied."""
+        """Return the stack's outputs. Raises ConformanceError if it is not applied, or only partly."""
         told = json.loads(self._run("output", "-json", f"-state={self._state}", quiet=True))
         values = {name: told[name]["value"] for name in Outputs.__dataclass_fields__ if name in told}
         if len(values) < len(Outputs.__dataclass_fields__):
-            raise ConformanceError("Only a part of the stack is applied: run again, which destroys it first.")
+            raise ConformanceError("The stack is only partly applied: run again, which destroys it first.")
         return Outputs(**values)
 
     def resources(self) -> list[dict[str, Any]]:
-        """The resources of the state: address, type and values."""
+        """Return the resources of the state: address, type and values."""
         shown = json.loads(self._run("show", "-json", str(self._state), quiet=True))
         return [*_resources(shown.get("values", {}).get("root_module", {}))]
 
     def planned_changes(self) -> dict[str, list[str]]:
-        """The changes that another apply would make, as arguments by address."""
+        """Return the changes of another apply, as arguments by address."""
         plan = self._world.build.absolute() / "second.tfplan"
         self._run(
             "plan",
@@ -134,7 +134,7 @@ class Stack:
             accepted=frozenset({0, _PLAN_CHANGES}),
         )
         told = json.loads(self._run("show", "-json", str(plan), quiet=True))
-        plan.unlink(missing_ok=True)  # it holds the write key
+        plan.unlink(missing_ok=True)  # it contains the write key
         return {
             one["address"]: _differing(one["change"])
             for one in told.get("resource_changes", [])
@@ -142,7 +142,7 @@ class Stack:
         }
 
     def destroy(self) -> None:
-        """Take everything down, with what the probes made. The marker goes last."""
+        """Destroy everything, including what the probes created. The marker is removed last."""
         self._init()
         remove_extras(self._world, self.marker.name)
         self._run("destroy", "-auto-approve", *self._inputs())
@@ -171,7 +171,7 @@ class Stack:
     def _run(
         self, command: str, *arguments: str, quiet: bool = False, accepted: frozenset[int] = frozenset({0})
     ) -> str:
-        """Run Terraform; returns its output where ``quiet``. The rest goes to a log: it may outlive this process."""
+        """Run Terraform; returns its output if ``quiet``. The rest goes to a log, since it may outlive this process."""
         build = self._world.build.absolute()
         environ = {**self._world.environ, "TF_DATA_DIR": str(build / "terraform"), "TF_IN_AUTOMATION": "1"}
         environ.pop("TF_WORKSPACE", None)
@@ -192,14 +192,14 @@ class Stack:
 
 
 def _start(command: list[str], environ: dict[str, str], out: int | IO[str], log: IO[str]) -> subprocess.Popen[str]:
-    """In a session of its own: Ctrl-C is handed on once, by this process alone."""
+    """Start in a separate session: only this process forwards Ctrl-C, once."""
     try:
         return subprocess.Popen(
             command, env=environ, stdin=subprocess.DEVNULL, stdout=out, stderr=log, text=True, start_new_session=True
         )
     except FileNotFoundError:
         raise ConformanceError(
-            "There is no terraform on PATH: install Terraform 1.10 or later, "
+            "terraform is not on PATH: install Terraform 1.10 or later, "
             "https://developer.hashicorp.com/terraform/install"
         ) from None
 

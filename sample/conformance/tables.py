@@ -1,4 +1,4 @@
-"""Probes of the tables: views and saved queries, a batch that was given up, erase, maintenance."""
+"""Probes the tables: views and saved queries, a failed batch, erase, maintenance."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LOOK_EVERY_S = 10.0
 
 
 def views_and_queries(run: Run) -> list[str]:
-    """Each view and each saved query has the same rows in Athena as in DuckDB over the same tables."""
+    """Each view and saved query returns the same rows in Athena as in DuckDB on the same tables."""
     user = f"shop-{run.id}"
     send_events(run, _shop(user))
     wait_for_count(run, f"SELECT count(*) FROM events WHERE user_id = '{user}'", len(_shop(user)))  # noqa: S608  # our own id
@@ -37,14 +37,14 @@ def views_and_queries(run: Run) -> list[str]:
         if difference:
             wrong.append(f"{name}: {difference}")
     if not saved:
-        wrong.append(f"The workgroup {run.outputs.athena_workgroup} has no saved query")
+        wrong.append(f"The workgroup {run.outputs.athena_workgroup} has no saved queries")
     if wrong:
         raise ProbeFailedError("\n".join(wrong))
     return [f"{len(questions)} views and {len(saved)} saved queries: the same {rows} rows in Athena and in DuckDB"]
 
 
 def _shop(user: str) -> list[dict[str, Any]]:
-    """Something for each saved query to find."""
+    """Build events with a result for each saved query."""
     place = {"path": "/tea", "url": "https://example.com/tea"}
     context = {"page": place, "sessionId": 1, "campaign": {"source": "mail", "name": "spring"}}
     return [
@@ -77,7 +77,7 @@ def _saved_queries(run: Run) -> Iterator[tuple[str, str]]:
 
 
 def _difference(athena: list[dict[str, str | None]], duckdb: list[dict[str, Any]]) -> str:
-    """Describe the differences, whatever the order of the rows; empty where there are none."""
+    """Describe the differences, ignoring the order of rows; empty if there are none."""
     if len(athena) != len(duckdb):
         return f"{len(athena)} rows in Athena, {len(duckdb)} in DuckDB"
     if athena and list(athena[0]) != list(duckdb[0]):
@@ -95,7 +95,7 @@ def _plain(row: Mapping[str, Any], kinds: Mapping[str, set[type]]) -> tuple[str,
 
 
 def _cell(value: Any, kinds: set[type]) -> str:  # noqa: ANN401  # of either engine
-    """A value in one spelling: numbers by value, times without trailing zeros. ``kinds``: DuckDB's, of the column."""
+    """Normalize a value: numbers by value, times without trailing zeros. ``kinds``: the column's types in DuckDB."""
     if value is None:
         return "null"
     if isinstance(value, bool) or kinds & {bool}:
@@ -115,7 +115,7 @@ def _cell(value: Any, kinds: set[type]) -> str:  # noqa: ANN401  # of either eng
 
 
 def failed_batch(run: Run) -> list[str]:
-    """A batch that the processor can't commit goes to S3 at once, and `manymetrics replay` brings its events back."""
+    """A batch that the processor can't commit goes to S3 immediately, and `manymetrics replay` stores its events."""
     user = f"given-up-{run.id}"
     with _failing_processor(run):
         before = _given_up(run)
@@ -124,16 +124,14 @@ def failed_batch(run: Run) -> list[str]:
     report = replay(run, run.outputs.failures_location)
     again = replay(run, run.outputs.failures_location)
     if report["stored"] < 1 or again["stored"]:
-        raise ProbeFailedError(f"replay reports {report}, and the second time {again}")
+        raise ProbeFailedError(f"replay reported {report}, and the second time {again}")
     wait_for_count(run, f"SELECT count(*) FROM events WHERE user_id = '{user}'", 1)  # noqa: S608  # our own id
-    return [
-        f"{len(new)} object in the failures bucket, {report['stored']} event stored by replay, none by a second one"
-    ]
+    return [f"{len(new)} object in the failures bucket, {report['stored']} event stored by replay, none by the second"]
 
 
 @contextmanager
 def _failing_processor(run: Run) -> Iterator[None]:
-    """The processor without its warehouse, and no retries, until the block ends; then both are as they were."""
+    """Run the processor without its warehouse and retries, until the block ends; then restore both."""
     compute, function = run.world.client("lambda"), f"{run.name}-processor"
     right = compute.get_function_configuration(FunctionName=function)["Environment"]["Variables"]
     [mapping] = compute.list_event_source_mappings(FunctionName=function)["EventSourceMappings"]
@@ -172,14 +170,14 @@ def _wait_until_given_up(run: Run, before: set[str]) -> set[str]:
     while not (new := _given_up(run) - before):
         if run.world.clock() > until:
             raise ProbeFailedError(
-                f"No object below {run.outputs.failures_location} {GIVEN_UP_WITHIN_S:.0f} s after a batch failed"
+                f"No object in {run.outputs.failures_location} {GIVEN_UP_WITHIN_S:.0f} s after a batch failed"
             )
         run.world.sleep(LOOK_EVERY_S)
     return new
 
 
 def erase_person(run: Run) -> list[str]:
-    """The erase job takes one person out of the tables and of the batches that were given up, and nobody else."""
+    """The erase job erases one person from the tables and failed batches, and nobody else."""
     gone, stays = f"erase-{run.id}", f"stay-{run.id}"
     send_events(run, [{"type": "track", "event": "E", "userId": user} for user in (gone, gone, stays)])
     counts = f"SELECT count(*) FROM events WHERE user_id IN ('{gone}', '{stays}')"  # noqa: S608  # our own ids
@@ -189,12 +187,12 @@ def erase_person(run: Run) -> list[str]:
     [left] = ask(run, f"SELECT count(*) AS n FROM events WHERE user_id = '{gone}'")  # noqa: S608  # our own id
     [others] = ask(run, f"SELECT count(*) AS n FROM events WHERE user_id = '{stays}'")  # noqa: S608  # our own id
     if (left["n"], others["n"], erased) != ("0", "1", 2):
-        raise ProbeFailedError(f"{left['n']} rows are left, {others['n']} of somebody else; the receipt says {erased}")
-    return [f"{erased} rows are gone, those of others are there", f"not reached: {'; '.join(receipt['not_reached'])}"]
+        raise ProbeFailedError(f"{left['n']} rows are left, {others['n']} of another person; the receipt has {erased}")
+    return [f"{erased} rows were erased, those of others remain", f"not reached: {'; '.join(receipt['not_reached'])}"]
 
 
 def maintenance(run: Run) -> list[str]:
-    """Both schedules are on and have the processor as their target; a run changes files, and no row."""
+    """Both schedules are enabled and target the processor; a run changes files, but no rows."""
     events = run.world.client("events")
     for kind in ("hourly", "daily"):
         rule = events.describe_rule(Name=f"{run.name}-maintain-{kind}")
@@ -202,20 +200,20 @@ def maintenance(run: Run) -> list[str]:
         if rule["State"] != "ENABLED" or [one["Arn"].rpartition(":")[2] for one in targets] != [
             f"{run.name}-processor"
         ]:
-            raise ProbeFailedError(f"The schedule {rule['Name']} is off, or calls something else than the processor")
+            raise ProbeFailedError(f"The schedule {rule['Name']} is disabled, or has another target than the processor")
     before = _contents(run)
     done = run.world.client("lambda").invoke(
         FunctionName=f"{run.name}-processor", Payload=json.dumps({"action": "maintain", "orphans": True})
     )
     answer = json.loads(done["Payload"].read())
     if "FunctionError" in done or "tables" not in answer:
-        raise ProbeFailedError(f"maintenance fails: {json.dumps(answer)[:500]}")
+        raise ProbeFailedError(f"maintenance failed: {json.dumps(answer)[:500]}")
     if (after := _contents(run)) != before:
         raise ProbeFailedError(f"maintenance changed the rows: {before} before, {after} after")
     return [json.dumps(table) for table in answer["tables"]]
 
 
 def _contents(run: Run) -> dict[str, str | None]:
-    """How many events and message ids there are."""
+    """Count events and message ids."""
     [row] = ask(run, "SELECT count(*) AS events, count(DISTINCT message_id) AS ids FROM events")
     return row

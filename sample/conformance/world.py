@@ -1,4 +1,4 @@
-"""The world of a conformance run: AWS, HTTP, time, and the commands of this machine. Tests hand in others."""
+"""The environment of a conformance run: AWS, HTTP, time, and local commands. Tests inject others."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ TIMEOUT_S = 30.0
 
 
 class ConformanceError(Exception):
-    """Why the run can't go on. The message names the cure."""
+    """The run can't continue. The message has the reason and the fix."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """An HTTP request whose path is sent as it is written. ``family``: AF_INET6 forces IPv6."""
+    """An HTTP request whose path is sent unchanged. ``family``: AF_INET6 forces IPv6."""
 
     method: str
     url: str
@@ -38,7 +38,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer to an HTTP request."""
+    """An HTTP response."""
 
     status: int
     body: bytes
@@ -46,7 +46,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """``environ``: of a command that reaches AWS. ``untold``: arguments that this AWS doesn't tell Terraform of."""
+    """``environ``: of commands that use AWS. ``untold``: arguments that this AWS doesn't report to Terraform."""
 
     client: Callable[[str], Any]
     send: Callable[[Request], Answer]
@@ -60,12 +60,12 @@ class World:
     remade: Callable[[str], World] | None = None  # the same in another region
 
     def at(self, region: str) -> World:
-        """This world in a region."""
+        """Return this world in a region."""
         return self if self.remade is None else self.remade(region)
 
 
 def make_world(region: str) -> World:
-    """The real one, with the credentials of this machine. Raises ConformanceError for a region that isn't one."""
+    """Return the real one, with this machine's credentials. Raises ConformanceError for an unknown region."""
     session = boto3.Session(region_name=region)
     known = session.get_available_regions("lambda")
     if region not in known:
@@ -76,7 +76,7 @@ def make_world(region: str) -> World:
 
 
 def send(request: Request) -> Answer:
-    """Send a request. Raises OSError where the host can't be reached, by that family."""
+    """Send a request. Raises OSError if the host can't be reached with that family."""
     target = urlsplit(request.url)
     host, is_tls = target.hostname or "", target.scheme == "https"
     found = socket.getaddrinfo(host, target.port or (443 if is_tls else 80), request.family, socket.SOCK_STREAM)
@@ -88,7 +88,7 @@ def send(request: Request) -> Answer:
         response = connection.getresponse()
         return Answer(response.status, response.read())
     except http.client.HTTPException as error:
-        raise OSError(f"{host} broke off: {error!r}") from error
+        raise OSError(f"{host} closed the connection: {error!r}") from error
     finally:
         connection.close()
 

@@ -159,7 +159,7 @@ def test_where_aws_lets_nobody_make_a_public_url_the_other_probes_still_run(mach
 
     assert status == 1, said
     [problem] = machine.report()["problems"]
-    assert problem.startswith("No function URL and no echo: ")
+    assert problem.startswith("No function URL and no echo function: ")
     results = {one["name"]: one["status"] for one in machine.report()["results"]}
     assert results == {"encodings": "failed", "nothing-left": "passed"}
     assert machine.calls() == ["apply", "destroy"]
@@ -227,7 +227,7 @@ def test_nothing_is_made_without_consent(machine: Machine) -> None:
 
     assert (status, machine.calls()) == (2, [])
     assert "under $1" in said
-    assert said.endswith("Nobody can be asked here: --yes agrees to the price.\n")
+    assert said.endswith("No terminal to ask for confirmation: pass --yes to accept the price.\n")
 
 
 def test_a_kept_stack_is_neither_replaced_nor_destroyed_unasked(machine: Machine) -> None:
@@ -239,7 +239,7 @@ def test_a_kept_stack_is_neither_replaced_nor_destroyed_unasked(machine: Machine
     assert "--measure" in said
     status, said = machine.run("--measure", "--region", "eu-west-1")
     assert (status, machine.calls()) == (2, ["apply"])
-    assert "come back when it is a day old" in said
+    assert "run this when it is a day old" in said
     assert machine.run("--destroy")[0] == 0
     assert machine.buckets() == []
 

@@ -77,7 +77,7 @@ def test_it_asks_until_the_row_is_there(
 
     said = capsys.readouterr().out.splitlines()
     assert [re.sub(r"^https?://\S+", "URL", line) for line in said] == [
-        f"URL took event {ID}; its row is due in 300 s",
+        f"URL accepted event {ID}; its row is due in 300 s",
         "0 s: no row yet",
         "20 s: no row yet",
         "40 s: its row is in manymetrics.events",
@@ -100,7 +100,7 @@ def test_what_never_arrives_is_said_with_where_to_look(aws: Aws, stack: Stack) -
 
 
 def test_a_key_that_is_unknown_is_said_before_anything_is_asked(stack: Stack) -> None:
-    with pytest.raises(SmokeError, match="The API answered 401") as refused:
+    with pytest.raises(SmokeError, match="The API returned 401") as refused:
         run(replace(stack, write_key="wk_revoked"), None, ID)
 
     assert "write_keys_parameter" in str(refused.value)
@@ -134,7 +134,7 @@ def test_a_new_stack_that_can_not_reach_its_keys_yet_is_waited_for_a_minute(
         if taken:
             send(new, ID, clock=time.clock, sleep=time.sleep)
         else:
-            with pytest.raises(SmokeError, match="answered 503"):
+            with pytest.raises(SmokeError, match="returned 503"):
                 send(new, ID, clock=time.clock, sleep=time.sleep)
 
     assert len(asked) == (refusals + 1 if taken else 21)  # each 3 seconds of the first 60, and the last one
@@ -181,7 +181,7 @@ def test_without_a_stack_it_says_how_to_make_one(terraform: Path, monkeypatch: p
     with pytest.raises(SmokeError, match="Nothing is applied"):
         read_stack(terraform.parent)
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(SmokeError, match="no terraform on PATH"):
+    with pytest.raises(SmokeError, match="terraform is not on PATH"):
         read_stack(terraform.parent)
 
 
@@ -197,4 +197,4 @@ def test_the_command_ends_with_1_and_the_cure(
     monkeypatch.setenv("PATH", "/nowhere")
 
     assert smoke.main() == 1
-    assert capsys.readouterr().err == "There is no terraform on PATH.\n"
+    assert capsys.readouterr().err == "terraform is not on PATH.\n"
