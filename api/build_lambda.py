@@ -1,12 +1,12 @@
-"""``make package``: the API as a zip for AWS Lambda, one for each of its processors.
+"""``make package``: build the API as zips for AWS Lambda, one per architecture.
 
     build/manymetrics-api-arm64.zip    build/manymetrics-api-x86_64.zip
 
-    requirements-lambda.lock -> wheels for Lambda's Linux -> less what is never loaded -> .pyc -> zip
+    requirements-lambda.lock -> wheels for Lambda's Linux -> trim files never loaded -> .pyc -> zip
 
-Needs nothing of AWS and runs no code of the packages, so any machine builds both. The .pyc are made by the Python that
-will load them, to its minor version (another's are dead weight), and are never compared with their sources, whose times
-Lambda sets. Names are sorted and times and modes fixed: the same input gives the same bytes.
+Needs no AWS account and runs no code of the packages, so any machine builds both. The .pyc are compiled with Lambda's
+minor version of Python (others are ignored), and are never checked against their sources, whose times Lambda sets.
+Names are sorted, and times and modes fixed: the build is reproducible.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ LOCK = ROOT / "requirements-lambda.lock"
 PACKAGES = (ROOT / "contract" / "manymetrics", ROOT / "api" / "manymetrics_api")
 PLATFORMS = {"arm64": "aarch64-manylinux2014", "x86_64": "x86_64-manylinux2014"}
 MAX_ZIP_BYTES = 12_000_000
-TASK_ROOT = "/var/task"  # where Lambda unpacks it, and so what tracebacks name
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # a zip knows none before
+TASK_ROOT = "/var/task"  # where Lambda unpacks it, for tracebacks
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time in a zip
 
-# What the function never loads, below the folder of its packages.
+# Files that the function never loads, in the folder of its packages.
 TRIMMED = (
     "bin",
     "**/*.pyi",
@@ -42,12 +42,12 @@ TRIMMED = (
     "zstandard/_cffi*.so",  # for PyPy
     "zstandard/backend_cffi.py",
 )
-# Of a package's metadata, licences come along, and what is looked up at run time: versions and entry points.
+# Kept of a package's metadata: licences, and what is read at run time: versions and entry points.
 METADATA_KEPT = ("METADATA", "entry_points.txt", "licenses/**/*", "LICENSE*", "NOTICE*")
 
 
 def main() -> None:
-    """Build both, and say where they are."""
+    """Build both, and print their paths."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--python", default="3.13", help="the minor version of Lambda's Python (default: 3.13)")
     parser.add_argument("--out", type=Path, default=ROOT / "build", help="the folder for the zips (default: build)")
@@ -58,11 +58,11 @@ def main() -> None:
         path = arguments.out / f"manymetrics-api-{architecture}.zip"
         build(path, architecture, arguments.python, python)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        print(f"{path}  {path.stat().st_size / 1e6:.1f} MB  sha256 {digest}")  # noqa: T201  # what the command says
+        print(f"{path}  {path.stat().st_size / 1e6:.1f} MB  sha256 {digest}")  # noqa: T201  # the command's result
 
 
 def build(path: Path, architecture: str, version: str, python: Path) -> None:
-    """Write the zip. ``python`` is an interpreter of that minor version, of this machine."""
+    """Write the zip. ``python``: a local interpreter of that minor version."""
     with TemporaryDirectory(dir=path.parent, prefix="package-") as scratch:
         folder = Path(scratch)
         _install(folder, architecture, version)
@@ -73,11 +73,11 @@ def build(path: Path, architecture: str, version: str, python: Path) -> None:
         _zip(folder, path)
     size = path.stat().st_size
     if size > MAX_ZIP_BYTES:
-        raise SystemExit(f"{path} has {size} bytes, over the {MAX_ZIP_BYTES} that it may have: trim it")
+        raise SystemExit(f"{path} has {size} bytes, over the limit of {MAX_ZIP_BYTES}: trim it")
 
 
 def find_python(version: str) -> Path:
-    """An interpreter of that minor version: this one, one that uv or pyenv has, or one that uv downloads."""
+    """Find an interpreter of that minor version: this one, one of uv or pyenv, or one that uv downloads."""
     if version == f"{sys.version_info.major}.{sys.version_info.minor}":
         return Path(sys.executable)
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
@@ -87,7 +87,7 @@ def find_python(version: str) -> Path:
     subprocess.run([*_uv(), "python", "install", "--quiet", version], check=False)
     downloaded = _uv_python(version)
     if downloaded is None:
-        raise SystemExit(f"Lambda runs Python {version}, and its bytecode needs one here: put python{version} on PATH")
+        raise SystemExit(f"compiling for Lambda needs Python {version} on this machine: put python{version} on PATH")
     return downloaded
 
 
@@ -124,18 +124,18 @@ def _trim(folder: Path) -> None:
 
 
 def stripped(elf: bytes) -> bytes:
-    """A 64-bit little-endian library without its sections: debug information and symbols that only tools read.
+    """Remove the sections of a 64-bit little-endian library: debug information and symbols that only tools read.
 
-    What is loaded stands in segments, before them. It is two thirds of the zip's bytes, zstandard's above all.
+    Loaded data is in segments, before them. The sections would be two thirds of the zip, mostly zstandard's.
     """
     if elf[:6] != b"\x7fELF\x02\x01":
-        raise ValueError("no 64-bit little-endian ELF file")
+        raise ValueError("not a 64-bit little-endian ELF file")
     [first] = struct.unpack_from("<Q", elf, 0x20)
     size, count = struct.unpack_from("<HH", elf, 0x36)
     segments = (struct.unpack_from("<IIQQQQQQ", elf, first + number * size) for number in range(count))
     end = max(first + count * size, *(offset + length for _, _, offset, _, _, length, _, _ in segments))
     kept = bytearray(elf[:end])
-    struct.pack_into("<Q", kept, 0x28, 0)  # where the sections are described: nowhere
+    struct.pack_into("<Q", kept, 0x28, 0)  # offset of the section headers: none
     struct.pack_into("<HHH", kept, 0x3A, 0, 0, 0)
     return bytes(kept)
 
@@ -151,7 +151,7 @@ def _zip(folder: Path, path: Path) -> None:
         for file in _files(folder):
             entry = zipfile.ZipInfo(file.relative_to(folder).as_posix(), _EPOCH)
             entry.compress_type = zipfile.ZIP_DEFLATED
-            entry.create_system = 3  # Unix, whose modes follow
+            entry.create_system = 3  # Unix, for its modes
             entry.external_attr = (stat.S_IFREG | 0o644) << 16
             archive.writestr(entry, file.read_bytes())
 

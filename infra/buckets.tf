@@ -1,4 +1,4 @@
-# Four buckets, alike in what keeps them closed: nobody from outside, nothing unencrypted, nothing without TLS.
+# Four buckets with the same protection: no public access, no unencrypted objects, no requests without TLS.
 
 locals {
   buckets = {
@@ -12,8 +12,8 @@ locals {
     for key, bucket in aws_s3_bucket.this : key => {
       Sid       = "TlsOnly"
       Effect    = "Deny"
-      Principal = "*"                             # a denial: for everybody
-      Action    = "s3:*"                          # a denial: of everything
+      Principal = "*"                             # a denial: for everyone
+      Action    = "s3:*"                          # a denial: of all actions
       Resource  = [bucket.arn, "${bucket.arn}/*"] # a denial: in the whole bucket
       Condition = { Bool = { "aws:SecureTransport" = "false" } }
     }
@@ -27,7 +27,7 @@ resource "aws_s3_bucket" "this" {
   force_destroy = contains(["results", "sdk"], each.key) || !var.protect_data
   tags          = merge(local.tags, { Purpose = replace(each.value, "/[`,]/", "") })
 
-  # So that destroy, stopped at a bucket that holds something, has not begun to delete the key it is written under.
+  # So that a destroy that stops at a non-empty bucket has not yet deleted the bucket's key.
   depends_on = [aws_kms_key.this]
 }
 
@@ -57,7 +57,7 @@ resource "aws_s3_bucket_server_side_encryption_configuration" "this" {
   rule {
     bucket_key_enabled = each.key != "sdk"
     apply_server_side_encryption_by_default {
-      # The SDK is public. Under the key, CloudFront would need a word in its policy, which may be the user's own.
+      # The SDK is public. With the key, CloudFront would need a permission in its policy, which may be the user's own.
       sse_algorithm     = each.key == "sdk" ? "AES256" : "aws:kms"
       kms_master_key_id = each.key == "sdk" ? null : local.kms_key_arn
     }
@@ -73,7 +73,7 @@ resource "aws_s3_bucket_policy" "this" {
   depends_on = [aws_s3_bucket_public_access_block.this]
 }
 
-# Apart from the others, so that they, and the tables, don't wait the minutes that a distribution takes.
+# Separate from the others, so that they and the tables don't wait minutes for the distribution.
 resource "aws_s3_bucket_policy" "sdk" {
   bucket = aws_s3_bucket.this["sdk"].id
   policy = jsonencode({
@@ -85,7 +85,7 @@ resource "aws_s3_bucket_policy" "sdk" {
         Effect    = "Allow"
         Principal = { Service = "cloudfront.amazonaws.com" }
         Action    = "s3:GetObject"
-        Resource  = "${aws_s3_bucket.this["sdk"].arn}/*" # all that lies in this bucket is there to be served
+        Resource  = "${aws_s3_bucket.this["sdk"].arn}/*" # everything in this bucket is served
         Condition = { StringEquals = { "aws:SourceArn" = aws_cloudfront_distribution.sdk.arn } }
       },
     ]
@@ -99,7 +99,7 @@ moved {
   to   = aws_s3_bucket_policy.sdk
 }
 
-# What was deleted or overwritten by mistake can be brought back for some days: a table, or all of them.
+# Objects deleted or overwritten by mistake can be restored for some days: a table, or all of them.
 resource "aws_s3_bucket_versioning" "lake" {
   bucket = aws_s3_bucket.this["lake"].id
   versioning_configuration {
@@ -148,8 +148,8 @@ resource "aws_s3_bucket_lifecycle_configuration" "this" {
     }
   }
 
-  # Nothing else expires by its age: Iceberg alone knows which files of a table are in use, and a batch that was
-  # given up is the only copy of its events.
+  # Nothing else expires by age: only Iceberg knows which files of a table are in use, and a failed batch is the only
+  # copy of its events.
   dynamic "rule" {
     for_each = each.key == "lake" && var.archive_days > 0 ? [var.archive_days] : []
     content {

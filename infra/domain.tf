@@ -1,4 +1,4 @@
-# A domain of your own for the HTTP API, with its certificate, in a zone of Route 53's.
+# A custom domain for the HTTP API, with its certificate, in a Route 53 zone.
 
 locals {
   domain = var.domain == null ? {} : { this = var.domain }
@@ -24,7 +24,7 @@ resource "aws_route53_record" "validation" {
   type            = one(aws_acm_certificate.api["this"].domain_validation_options).resource_record_type
   records         = [one(aws_acm_certificate.api["this"].domain_validation_options).resource_record_value]
   ttl             = 300
-  allow_overwrite = true # the same record proves the domain in every region
+  allow_overwrite = true # the validation record is the same in every region
 }
 
 resource "aws_acm_certificate_validation" "api" {

@@ -1,4 +1,4 @@
-# HTTP in: the API's function, and before it an HTTP API, or nothing but its own URL.
+# Ingestion over HTTP: the API's function, behind an HTTP API or its own function URL.
 
 locals {
   http_api = var.ingress == "http_api" ? { this = true } : {}
@@ -25,14 +25,14 @@ resource "aws_lambda_function" "api" {
     variables = {
       MANYMETRICS_STREAM         = aws_kinesis_stream.this.name
       MANYMETRICS_KEYS_PARAMETER = aws_ssm_parameter.keys.name
-      MANYMETRICS_DATABASE       = local.database # what its metrics are told apart by
+      MANYMETRICS_DATABASE       = local.database # distinguishes its metrics
     }
   }
 
   logging_config {
-    log_format       = "JSON" # so that levels can be chosen; what the function writes itself stays as it is
+    log_format       = "JSON" # so that levels can be set; the function's own lines are unchanged
     log_group        = aws_cloudwatch_log_group.api.name
-    system_log_level = "WARN" # at INFO, three lines for each call: they would cost as much as the call
+    system_log_level = "WARN" # at INFO, three lines per call, which would cost as much as the call
   }
 
   tags = local.tags
@@ -114,9 +114,9 @@ resource "aws_apigatewayv2_api" "this" {
 
   ip_address_type = "dualstack"
 
-  disable_execute_api_endpoint = var.domain != null # one way in
+  disable_execute_api_endpoint = var.domain != null # a single entry point
 
-  # The gateway answers preflights, so they cost no invocation; its headers replace the function's.
+  # The gateway answers preflights, without an invocation; its headers replace the function's.
   cors_configuration {
     allow_origins = var.allowed_origins
     allow_methods = ["GET", "POST", "OPTIONS"]
@@ -143,8 +143,8 @@ resource "aws_apigatewayv2_integration" "api" {
   timeout_milliseconds   = (var.api.timeout_s + 1) * 1000
 }
 
-# One route for all: no route key may end in "/", as paths of SDKs do. The function answers what is no path of its own
-# with 404, before it loads anything. A stranger's request costs no more there than at a path that can be guessed.
+# One route for all: route keys can't end in "/", but SDKs' paths do. The function returns 404 for unknown paths before
+# it loads anything. Unwanted requests cost no more there than on a guessable path.
 resource "aws_apigatewayv2_route" "this" {
   for_each = local.http_api
 
@@ -163,14 +163,14 @@ resource "aws_apigatewayv2_stage" "this" {
   default_route_settings {
     throttling_rate_limit    = var.throttle.rate_per_s
     throttling_burst_limit   = var.throttle.burst
-    detailed_metrics_enabled = false # by route, each a metric that costs
+    detailed_metrics_enabled = false # per route, each billed as a metric
   }
 
   dynamic "access_log_settings" {
     for_each = var.access_log ? [true] : []
     content {
       destination_arn = aws_cloudwatch_log_group.access[0].arn
-      # The route, not the path, which may hold a key.
+      # The route, not the path, which may contain a key.
       format = jsonencode({
         at      = "$context.requestTimeEpoch", route = "$context.routeKey", status = "$context.status",
         took_ms = "$context.responseLatency", bytes = "$context.responseLength", error = "$context.integrationErrorMessage",
@@ -200,13 +200,13 @@ resource "aws_lambda_permission" "http_api" {
   source_arn    = "${aws_apigatewayv2_api.this["this"].execution_arn}/*" # every stage and route of this one API
 }
 
-# The cheap way in: no throttle but the function's concurrency. The function answers preflights itself, from the keys.
+# The cheap ingress: throttled only by the function's concurrency. The function answers preflights, from the keys.
 resource "aws_lambda_function_url" "this" {
   for_each = local.url
 
   function_name      = aws_lambda_function.api.function_name
   qualifier          = aws_lambda_alias.live.name
-  authorization_type = "NONE" # browsers hold no AWS credentials: the write keys are the gate
+  authorization_type = "NONE" # browsers have no AWS credentials: write keys authorize
 }
 
 resource "aws_lambda_permission" "url" {
@@ -220,9 +220,9 @@ resource "aws_lambda_permission" "url" {
   function_url_auth_type = "NONE"
 }
 
-# Since October 2025 a function URL needs lambda:InvokeFunction too, held to calls that come by the URL. The provider
-# can't say so before 6.28 (https://github.com/hashicorp/terraform-provider-aws/issues/44829); without that condition
-# anybody's account could call the function itself. CloudFormation can, in every version of the provider.
+# Since October 2025 a function URL also needs lambda:InvokeFunction, limited to calls through the URL. The provider
+# supports that condition only from 6.28 (https://github.com/hashicorp/terraform-provider-aws/issues/44829); without it,
+# any account could call the function directly. CloudFormation supports it with every version of the provider.
 resource "aws_cloudformation_stack" "url_permission" {
   for_each = local.url
 
@@ -234,7 +234,7 @@ resource "aws_cloudformation_stack" "url_permission" {
         Properties = {
           Action                = "lambda:InvokeFunction"
           FunctionName          = aws_lambda_alias.live.arn
-          Principal             = "*" # the public, by way of the URL alone
+          Principal             = "*" # the public, only through the URL
           InvokedViaFunctionUrl = true
         }
       }

@@ -1,8 +1,8 @@
-# Write keys: one SSM parameter, which the API reads again every 30 seconds. Terraform makes it with one random key in it
-# and never looks at it again: from then on it is its owner's.
+# Write keys: one SSM parameter, which the API rereads every 30 seconds. Terraform creates it with one random key, and
+# ignores later changes by its owner.
 
 resource "terraform_data" "first_key" {
-  # 128 random bits, made once: ignored from then on. Not as an input, whose copy, the output, a destroy's plan would show.
+  # 128 random bits, created once and then ignored. Not an input, since a destroy's plan would show its output.
   triggers_replace = sensitive(uuid())
 
   lifecycle {
@@ -19,6 +19,6 @@ resource "aws_ssm_parameter" "keys" {
   tags        = local.tags
 
   lifecycle {
-    ignore_changes = [value] # keys that were added and revoked since
+    ignore_changes = [value] # keys added and revoked since
   }
 }

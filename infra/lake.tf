@@ -1,5 +1,5 @@
-# The tables: files in the lake's bucket, named in Glue's catalog. The processor makes and changes them, and each has
-# its own location; Terraform has the database alone.
+# The tables: files in the lake's bucket, registered in Glue's catalog. The processor creates and changes them, each with
+# its own location; Terraform manages only the database.
 
 locals {
   database       = coalesce(var.database, replace(var.name, "-", "_")) # a hyphen would need quotes in SQL
@@ -14,7 +14,7 @@ locals {
     for pair in setproduct(local.tables, local.optimizer_types) : "${pair[0]}-${pair[1]}" => { table = pair[0], type = pair[1] }
   }
 
-  # Glue checks a table with its database and the catalog, all three.
+  # Glue checks permissions on the table, its database and the catalog.
   glue_arn           = "arn:${local.partition}:glue:${local.arn_tail}"
   glue_database_arns = ["${local.glue_arn}:catalog", "${local.glue_arn}:database/${local.database}"]
   glue_table_arns    = concat(local.glue_database_arns, [for table in local.tables : "${local.glue_arn}:table/${local.database}/${table}"])
@@ -76,7 +76,7 @@ resource "aws_iam_role" "optimizer" {
   tags = local.tags
 }
 
-# As https://docs.aws.amazon.com/glue/latest/dg/optimization-prerequisites.html has it, and the key.
+# As in https://docs.aws.amazon.com/glue/latest/dg/optimization-prerequisites.html, plus the key.
 resource "aws_iam_role_policy" "optimizer" {
   count = var.glue_optimizers ? 1 : 0
 
@@ -101,7 +101,7 @@ resource "aws_iam_role_policy" "optimizer" {
         Condition = { StringEquals = { "kms:ViaService" = "s3.${local.region}.amazonaws.com" } }
       },
       {
-        # Glue names these groups, and every optimizer in the region of the account shares them, so they are not ours.
+        # Glue names these groups, and all optimizers of the account and region share them, so the module doesn't manage them.
         Sid    = "Logs"
         Effect = "Allow"
         Action = ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"]

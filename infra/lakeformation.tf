@@ -1,25 +1,25 @@
-# Lake Formation, where an account lets it decide beside IAM: the files of the tables are registered with it, the processor may go
-# on as before, and the readers may ask. Whoever applies must be one of its administrators.
+# Lake Formation, for accounts that use it in addition to IAM: registers the tables' files, and grants the processor and the readers
+# their permissions. The identity that applies must be one of its administrators.
 
 locals {
   governed = var.lake_formation == null ? [] : ["this"]
 
-  # By who, as an ARN may not be known before the apply.
+  # By role, since an ARN may not be known before the apply.
   lake_principals = { for who, arn in merge(
     { processor = aws_iam_role.processor.arn },
     { for role in aws_iam_role.optimizer : "optimizer" => role.arn },
     { for number, arn in try(var.lake_formation.readers, []) : "reader-${number}" => arn },
   ) : who => arn if var.lake_formation != null }
 
-  # What each may do with the database, and with every table in it.
+  # Permissions of each on the database, and on every table in it.
   lake_permissions = {
     processor = { database = ["CREATE_TABLE", "DESCRIBE"], tables = ["ALTER", "DESCRIBE"] }
     optimizer = { database = ["DESCRIBE"], tables = ["ALTER", "DELETE", "DESCRIBE", "INSERT", "SELECT"] }
     reader    = { database = ["DESCRIBE"], tables = ["DESCRIBE", "SELECT"] }
   }
 
-  # For a role of the stack's that is to reach files by way of Lake Formation.
-  lake_keys = { Sid = "Keys", Effect = "Allow", Action = "lakeformation:GetDataAccess", Resource = "*" } # it knows no resource
+  # For roles of the stack that access files through Lake Formation.
+  lake_keys = { Sid = "Keys", Effect = "Allow", Action = "lakeformation:GetDataAccess", Resource = "*" } # supports no resources
 }
 
 resource "aws_lakeformation_resource" "tables" {
@@ -50,11 +50,11 @@ resource "aws_lakeformation_permissions" "tables" {
 
   table {
     database_name = aws_glue_catalog_database.this.name
-    wildcard      = true # those that are yet to be made too, and the views
+    wildcard      = true # also future tables, and the views
   }
 }
 
-# A table's place is only taken from who may put tables there. Readers make none.
+# Creating a table requires access to its location. Readers create none.
 resource "aws_lakeformation_permissions" "location" {
   for_each = { for who, arn in local.lake_principals : who => arn if !startswith(who, "reader-") }
 
@@ -66,7 +66,7 @@ resource "aws_lakeformation_permissions" "location" {
   }
 }
 
-# What Lake Formation hands out keys of: to readers by way of Athena, and to Glue's optimizers, which write.
+# The role with which Lake Formation vends credentials: to readers through Athena, and to Glue's optimizers, which write.
 resource "aws_iam_role" "lake_formation" {
   for_each = toset(local.governed)
 

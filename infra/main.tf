@@ -1,5 +1,5 @@
-# ManyMetrics in an AWS account: HTTP in (ingest.tf), Kinesis (stream.tf), Iceberg tables (processor.tf, lake.tf),
-# Athena (query.tf). Keys in keys.tf, the browser SDK in sdk.tf, who is told of what in observability.tf.
+# ManyMetrics in an AWS account: HTTP (ingest.tf), Kinesis (stream.tf), Iceberg tables (processor.tf, lake.tf),
+# Athena (query.tf). Write keys in keys.tf, the browser SDK in sdk.tf, alarms in observability.tf.
 
 data "aws_caller_identity" "this" {}
 
@@ -13,7 +13,7 @@ locals {
   partition = data.aws_partition.this.partition
   arn_tail  = "${local.region}:${local.account}"
 
-  # Bucket names are unique in the world, and this one is the same at every apply.
+  # Bucket names are globally unique; this suffix is the same at every apply.
   suffix = substr(sha256("${local.account}/${local.region}/${var.name}"), 0, 10)
 
   tags = merge(var.tags, { Application = "ManyMetrics", Stack = var.name })

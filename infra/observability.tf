@@ -1,7 +1,7 @@
-# Alarms and the dashboard. Every alarm goes to one topic; the dashboard shows an event's flow from left to right.
+# Alarms and the dashboard. All alarms notify one topic; the dashboard shows an event's flow from left to right.
 
 locals {
-  # What the API's function gets wrong, its gateway answers 5xx.
+  # Errors of the API's function become 5xx of its gateway.
   watched = merge({ processor = aws_lambda_function.processor }, var.ingress == "http_api" ? {} : { api = aws_lambda_function.api })
 
   lambda_alarms = merge([
@@ -11,13 +11,13 @@ locals {
     }
   ]...)
 
-  # threshold: what is still well. missing: what silence means.
+  # threshold: the highest good value. missing: the meaning of missing data.
   alarms = merge(
     {
       for key, one in local.lambda_alarms : key => {
         text      = one.text, namespace = "AWS/Lambda", metric = one.metric, dimensions = { FunctionName = one.function },
         statistic = "Sum", period_s = 300, threshold = 0, comparison = "GreaterThanThreshold", missing = "notBreaching",
-        # Maintenance fails but once an hour, so two of the processor's errors in two hours are enough.
+        # Maintenance fails at most once an hour, so two errors of the processor in two hours are enough.
         periods = key == "processor-errors" ? 24 : 3, breaching = key == "processor-errors" ? 2 : 3
       }
     },
@@ -26,7 +26,7 @@ locals {
         text      = "The tables are an hour behind the stream: commits fail, or are too slow. Events are lost once the lag exceeds the stream's retention",
         namespace = "AWS/Lambda", metric = "IteratorAge", dimensions = { FunctionName = aws_lambda_function.processor.function_name },
         statistic = "Maximum", period_s = 300, threshold = 3600000, comparison = "GreaterThanThreshold", missing = "notBreaching"
-        # A delivery that fails may take 15 minutes, and tells its age once: three in an hour are enough.
+        # A failing invocation may take 15 minutes, and reports its age once: three in an hour are enough.
         periods = 12, breaching = 3
       }
       stream-throttled = {
@@ -43,7 +43,7 @@ locals {
         text      = "No events for a day, after there were some",
         namespace = "AWS/Kinesis", metric = "IncomingRecords", dimensions = { StreamName = aws_kinesis_stream.this.name },
         statistic = "Sum", period_s = 3600, periods = 24, threshold = 1, comparison = "LessThanThreshold"
-        # Told by INSUFFICIENT_DATA, which a new alarm is in: so it is silent until it was left, by a first event.
+        # Notifies on INSUFFICIENT_DATA, the initial state of an alarm: so it is silent until a first event changes the state.
         missing = "missing", silence = true
       }
       dead-letters = {
@@ -78,8 +78,8 @@ locals {
   )
 }
 
-# Not under the KMS key: messages hold names and numbers of alarms, and a key whose policy leaves out CloudWatch would
-# silence every one of them.
+# Not encrypted with the KMS key: messages contain only names and values of alarms, and a key policy without CloudWatch
+# would silence all of them.
 resource "aws_sns_topic" "alarms" {
   name = "${var.name}-alarms"
   tags = local.tags
@@ -100,15 +100,15 @@ resource "aws_sns_topic_policy" "alarms" {
   })
 }
 
-# A batch that was given up is told of as it is written: S3's own metric of a bucket's objects comes once a day.
-# `manymetrics replay` brings it back; then delete it.
+# Notifies of a failed batch when it is written: S3's own metric of a bucket's objects is only daily.
+# `manymetrics replay` stores its events; then delete it.
 resource "aws_s3_bucket_notification" "given_up" {
   bucket = aws_s3_bucket.this["failures"].id
 
   topic {
     id        = "batch-given-up-run-manymetrics-replay"
     topic_arn = aws_sns_topic.alarms.arn
-    events    = ["s3:ObjectCreated:*"] # however Lambda writes it
+    events    = ["s3:ObjectCreated:*"] # any operation that Lambda uses
   }
 
   depends_on = [aws_sns_topic_policy.alarms]

@@ -1,4 +1,4 @@
-# What a user pastes.
+# Values for users to paste.
 
 output "api_instance_url" {
   description = "URL that SDKs send to: the host in their configuration."

@@ -1,8 +1,8 @@
-# From the stream into the tables: a function that Kinesis' records are given to, one shard at a time.
+# From the stream to the tables: a function that receives Kinesis' records, one invocation per shard at a time.
 
 locals {
-  # A batch that fails is tried again until its records near the stream's retention; then it goes whole to S3.
-  record_age_s = min((var.stream.retention_hours - 4) * 3600, 604800) # Lambda's most is 7 days
+  # A failing batch is retried until its records approach the stream's retention; then all of it goes to S3.
+  record_age_s = min((var.stream.retention_hours - 4) * 3600, 604800) # Lambda's maximum is 7 days
 }
 
 resource "aws_lambda_function" "processor" {
@@ -15,7 +15,7 @@ resource "aws_lambda_function" "processor" {
   architectures = [var.processor.architecture]
 
   memory_size                    = coalesce(var.processor.memory_mb, var.engine == "spark" ? 1792 : 1024)
-  timeout                        = 900 # Lambda's most: a backlog and maintenance take minutes
+  timeout                        = 900 # Lambda's maximum: a backlog and maintenance take minutes
   reserved_concurrent_executions = coalesce(var.processor.concurrency, -1)
 
   ephemeral_storage {
@@ -37,7 +37,7 @@ resource "aws_lambda_function" "processor" {
   }
 
   logging_config {
-    log_format = "Text" # the function writes lines of JSON itself, and metrics among them
+    log_format = "Text" # the function itself writes JSON lines, including metrics
     log_group  = aws_cloudwatch_log_group.processor.name
   }
 
@@ -59,16 +59,16 @@ resource "aws_lambda_event_source_mapping" "stream" {
 
   batch_size                         = 10000
   maximum_batching_window_in_seconds = var.batch_window_s
-  parallelization_factor             = 1 # the watermark is the highest sequence of a shard: it needs one reader
+  parallelization_factor             = 1 # the watermark is a shard's highest sequence number, which requires a single reader
 
   function_response_types        = ["ReportBatchItemFailures"]
   bisect_batch_on_function_error = true
-  maximum_retry_attempts         = -1 # what fails is ours, and passes; a bad record fails no batch
+  maximum_retry_attempts         = -1 # failures are temporary errors of the processor; a bad record doesn't fail its batch
   maximum_record_age_in_seconds  = local.record_age_s
 
   destination_config {
     on_failure {
-      destination_arn = aws_s3_bucket.this["failures"].arn # S3 is given the records themselves, SQS only where they were
+      destination_arn = aws_s3_bucket.this["failures"].arn # S3 receives the records themselves, SQS only their positions
     }
   }
 
@@ -77,7 +77,7 @@ resource "aws_lambda_event_source_mapping" "stream" {
   depends_on = [aws_lambda_invocation.ensure_tables, aws_iam_role_policy.processor]
 }
 
-# The tables are there before the first event, and get the columns that a newer image knows.
+# Creates the tables before the first event, and adds the columns of a newer image.
 resource "aws_lambda_invocation" "ensure_tables" {
   function_name = aws_lambda_function.processor.function_name
   input         = jsonencode({ action = "ensure_tables" })
@@ -90,8 +90,8 @@ resource "aws_lambda_invocation" "ensure_tables" {
   ]
 }
 
-# Without it each commit is slower than the one before: manifests and small files add up. What a killed process left is
-# looked for once a day: that reads what every snapshot refers to.
+# Without it each commit is slower than the one before: manifests and small files accumulate. Orphans of killed processes
+# are searched once a day, since that reads the references of every snapshot.
 locals {
   maintenance = {
     hourly = { at = "cron(0 * * * ? *)", orphans = false }
@@ -128,7 +128,7 @@ resource "aws_lambda_permission" "maintain" {
 
 resource "aws_lambda_function_event_invoke_config" "maintain" {
   function_name                = aws_lambda_function.processor.function_name
-  maximum_retry_attempts       = 0 # the next hour's run does it
+  maximum_retry_attempts       = 0 # the next hour's run repeats it
   maximum_event_age_in_seconds = 3600
 }
 
@@ -165,7 +165,7 @@ resource "aws_iam_role_policy" "processor" {
       {
         Sid    = "Files"
         Effect = "Allow"
-        Action = ["s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:PutObject"] # else a large upload that failed is billed on
+        Action = ["s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:PutObject"] # otherwise failed large uploads continue to be billed
         Resource = [
           "${aws_s3_bucket.this["lake"].arn}/${local.tables_prefix}*", # the tables and dedup ids, by their folder
         ]
@@ -175,7 +175,7 @@ resource "aws_iam_role_policy" "processor" {
         Effect = "Allow"
         Action = "s3:PutObject"
         Resource = concat(
-          ["${aws_s3_bucket.this["failures"].arn}/aws/lambda/*"],                                    # where Lambda puts what failed
+          ["${aws_s3_bucket.this["failures"].arn}/aws/lambda/*"],                                    # where Lambda puts failed batches
           var.archive_days > 0 ? ["${aws_s3_bucket.this["lake"].arn}/${local.archive_prefix}*"] : [] # the archive, by its folder
         )
       },

@@ -1,4 +1,4 @@
-# SQL: a workgroup of Athena's that reads no more than it may, and saved queries (queries/*.sql).
+# SQL: an Athena workgroup with a scan limit, and saved queries (queries/*.sql).
 
 locals {
   query_files = fileset("${path.module}/queries", "*.sql")
@@ -7,7 +7,7 @@ locals {
 resource "aws_athena_workgroup" "this" {
   name          = var.name
   description   = "ManyMetrics: select * from ${local.database}.events"
-  force_destroy = true # saved queries and history, no data
+  force_destroy = true # only saved queries and history, no data
 
   configuration {
     enforce_workgroup_configuration    = true

@@ -1,10 +1,10 @@
-# The browser SDK: a private bucket behind CloudFront. One path names a build and never changes its bytes, so that a
-# page can hold it to a hash; the other is whatever was applied last.
+# The browser SDK: a private bucket behind CloudFront. One path names a build and is immutable, so that a page can pin it
+# with a hash; the other is the build of the last apply.
 
 locals {
   sdk_path  = coalesce(var.sdk_path, "${path.module}/../sdk-js")
   sdk_files = fileset("${local.sdk_path}/dist", "**/*.{js,map}")
-  sdk_build = format("%s-%s", # as one machine names it: cli/manymetrics_cli/built_sdk.py
+  sdk_build = format("%s-%s", # same name as on one machine: cli/manymetrics_cli/built_sdk.py
     jsondecode(file("${local.sdk_path}/package.json")).version,
     substr(sha256(join("", [
       for name in sort(local.sdk_files) : "${name} ${substr(filesha256("${local.sdk_path}/dist/${name}"), 0, 16)} " if endswith(name, ".js")
@@ -12,7 +12,7 @@ locals {
   )
   sdk_integrity = "sha512-${filebase64sha512("${local.sdk_path}/dist/mm.js")}"
 
-  # A released build stays under its path, whatever is applied later.
+  # A released build stays under its path after later applies.
   sdk_for_ever = merge(
     { for name in local.sdk_files : "${local.sdk_build}/${name}" => "dist/${name}" },
     { for name in fileset("${local.sdk_path}/released", "*/*.js") : name => "released/${name}" },
@@ -37,7 +37,7 @@ resource "aws_s3_object" "sdk" {
   source_hash   = filemd5("${local.sdk_path}/${each.value.file}")
   content_type  = endswith(each.value.file, ".js") ? "text/javascript; charset=utf-8" : "application/json"
   cache_control = each.value.cache
-  tags          = { Application = "ManyMetrics", Stack = var.name } # and none of var.tags: S3 takes 10 of an object
+  tags          = { Application = "ManyMetrics", Stack = var.name } # without var.tags: S3 allows 10 per object
 }
 
 resource "aws_cloudfront_origin_access_control" "sdk" {

@@ -1,4 +1,4 @@
-# The stream between the API and the tables. It is what 200 means: an event that is in it is not lost.
+# The stream between the API and the tables. 200 means that an event is in it, and won't be lost.
 
 resource "aws_kinesis_stream" "this" {
   name             = var.name

@@ -1,4 +1,4 @@
-# What a user must or may choose. The two without a default are what was built: the API's zip and the processor's image.
+# Required and optional inputs. The two without a default are the builds: the API's zip and the processor's image.
 
 variable "name" {
   description = "Name of the stack and prefix of its resources: 3 to 24 lower-case letters, digits and hyphens, beginning with a letter."

@@ -1,4 +1,4 @@
-# The views, as Athena keeps its own: tables of Glue's whose text is SQL. views.json is made from the table contract.
+# The views, in Athena's format: Glue tables whose text is SQL. views.json is generated from the table contract.
 
 locals {
   views = jsondecode(file("${path.module}/views.json"))
@@ -10,7 +10,7 @@ resource "aws_glue_catalog_table" "view" {
   database_name = aws_glue_catalog_database.this.name
   name          = each.key
   description   = each.value.description
-  owner         = "manymetrics" # Athena asks for none; Trino, on EMR or your own, reads no view without
+  owner         = "manymetrics" # optional for Athena; Trino, on EMR or your own, requires it
   table_type    = "VIRTUAL_VIEW"
   parameters    = { presto_view = "true", comment = "Presto View" }
   view_original_text = "/* Presto View: ${base64encode(jsonencode({
@@ -33,7 +33,7 @@ resource "aws_glue_catalog_table" "view" {
       }
     }
 
-    # Athena refuses a view without: https://github.com/hashicorp/terraform-provider-aws/issues/28517
+    # Athena rejects a view without it: https://github.com/hashicorp/terraform-provider-aws/issues/28517
     ser_de_info {
       name                  = "-"
       serialization_library = "-"

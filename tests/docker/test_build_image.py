@@ -144,7 +144,7 @@ def test_it_pushes_once_and_says_the_digest(with_buildah: Checkout, tmp_path: Pa
     assert another.stdout == light["digest"] + "\n" != first.stdout
     assert pushed["mediaType"] == "application/vnd.docker.distribution.manifest.v2+json"
     assert (len(pushed["layers"]), len(light["layers"])) == (2, 1)
-    assert "is in the registry already" in again.stderr
+    assert "is already in the registry" in again.stderr
     assert PASSWORD not in words + first.stderr + again.stderr
     assert "REGISTRY_PASSWORD" not in words
     assert list(temp.iterdir()) == []
@@ -158,8 +158,8 @@ def test_wrong_credentials_are_told_before_anything_is_built(checkout: Checkout,
         wrong = checkout.run(image, "--push", REGISTRY_USER=USER, REGISTRY_PASSWORD="another")
 
     assert (none.returncode, wrong.returncode) == (1, 1)
-    assert none.stderr == f"build_image: {address} wants REGISTRY_USER and REGISTRY_PASSWORD: set both\n"
-    assert "are wrong or too old" in wrong.stderr
+    assert none.stderr == f"build_image: {address} requires REGISTRY_USER and REGISTRY_PASSWORD: set both\n"
+    assert "they are wrong or expired" in wrong.stderr
 
 
 @pytest.mark.image
@@ -200,8 +200,8 @@ def test_without_an_engine_one_error_says_what_to_install(checkout: Checkout) ->
 
     assert done.returncode == 1
     assert done.stderr == (
-        "build_image: no engine that builds images answers. Start Docker with buildx, or install podman or buildah.\n"
-        "  `docker info` says: Cannot connect to the Docker daemon\n"
+        "build_image: no working container engine. Start Docker with buildx, or install podman or buildah.\n"
+        "  `docker info` failed: Cannot connect to the Docker daemon\n"
         "  podman is not installed\n"
         "  buildah is not installed\n"
     )
@@ -213,7 +213,7 @@ def test_a_docker_without_buildx_is_none(checkout: Checkout) -> None:
     done = checkout.run("localhost/shop:1.0")
 
     assert done.returncode == 1
-    assert "\n  `docker buildx version` says: unknown command: docker buildx\n" in done.stderr
+    assert "\n  `docker buildx version` failed: unknown command: docker buildx\n" in done.stderr
 
 
 def test_the_revision_is_the_commit_and_tells_of_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
