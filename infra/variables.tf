@@ -51,7 +51,7 @@ variable "processor_image_uri" {
 
   validation {
     condition     = can(regex("^[^@:]+(:[0-9]+)?/[^@]+@sha256:[0-9a-f]{64}$", var.processor_image_uri))
-    error_message = "processor_image_uri must be repository@sha256:digest; tags such as :latest are rejected."
+    error_message = "processor_image_uri must be repository@sha256:digest; a tag is rejected, since it can be moved."
   }
 }
 

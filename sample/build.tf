@@ -14,8 +14,9 @@ locals {
 
   image_sources = flatten([
     for pattern in [
-      "docker/processor.Dockerfile", "docker/*.{lock,py}", "docker/geoip/*", "tests/jvm/pom.xml", "requirements-processor.lock", "pyproject.toml",
+      "docker/processor.Dockerfile", "docker/*.{lock,py}", "tests/jvm/pom.xml", "requirements-processor.lock", "pyproject.toml",
       "contract/manymetrics/**/*.py", "processor/manymetrics_processor/**/*.py",
+      "docker/geoip/**", # all GeoIP files that are there
     ] :
     sort(fileset(local.root, pattern))
   ])

@@ -269,7 +269,7 @@ def test_an_image_that_is_run_by_its_tag_is_found(sample: Terraform, tmp_path: P
     copy = sample.copy(tmp_path)
     copy.edit("main.tf", "@${data.aws_ecr_image.processor.image_digest}", ":${local.image_tag}")
 
-    assert "processor_image_uri takes repository@sha256:digest" in "".join(copy.test(TESTS).errors)
+    assert "processor_image_uri must be repository@sha256:digest" in "".join(copy.test(TESTS).errors)
 
 
 @pytest.mark.parametrize(("file", "kind"), [("variables.tf", "variable"), ("outputs.tf", "output")])
