@@ -194,6 +194,27 @@ def test_what_was_not_kept_stays_gone_and_what_was_made_of_it_stays(
     assert found["open"]["browser_name"] == "Mobile Safari"
 
 
+def test_a_truncated_address_that_is_nowhere_keeps_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake = make_lake(tmp_path)
+    for sequence, address in enumerate(("81.2.69.142", "2.125.160.216", "89.160.20.112")):
+        addressed = track(address, context={"ip": address})
+        pipeline.run([record(sequence, addressed, ip_rule="truncate")], STREAM, lake, Window(7))
+    with monkeypatch.context() as without:
+        without.setattr(enrichment, "geoip", lambda: GeoIP([]))
+        put(lake, 3, "later")
+    before = enriched(lake)
+    monkeypatch.setattr(enrichment, "RULES", "next")
+
+    enrich_again(lake)
+
+    found = enriched(lake)
+    assert [row["context_ip"] for row in rows(lake)][:3] == ["81.2.69.0", "2.125.160.0", "89.160.20.0"]
+    for address in ("81.2.69.142", "2.125.160.216", "89.160.20.112"):
+        assert before[address]["geo_country"]
+        assert found[address] == before[address] | {"enrichment_version": found[address]["enrichment_version"]}
+    assert found["later"]["geo_city"] == "London"
+
+
 def test_a_file_that_another_commit_replaced_is_left_for_the_next_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

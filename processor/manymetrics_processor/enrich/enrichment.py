@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache
+from functools import cache, reduce
 from importlib.metadata import version
 from typing import Any
 
@@ -61,12 +61,19 @@ def enrich(rows: pa.Table, geo: GeoIP | None = None, *, keeps_unknown: bool = Fa
     if keeps_unknown and "enrichment_version" in rows.column_names:
         has_agent = pc.or_(pc.is_valid(rows["context_user_agent"]), pc.is_valid(_hints(rows["context"])))
         agents = _where(has_agent, agents, rows)
-        places = _where(pc.is_valid(rows["context_ip"]), places, rows)
+        places = _where(_has_place(rows["context_ip"], places), places, rows)
     made = agents | places | _columns(Source._fields, *_sources(rows))
     made["enrichment_version"] = pa.repeat(pa.scalar(rules_version(geo), pa.string()), len(rows))
     left = {name: rows[name] for name in rows.column_names if name not in made}
     fields = [rows.schema.field(name) for name in left] + [pa.field(name, _TYPES[name]) for name in made]
     return pa.Table.from_arrays([*left.values(), *made.values()], schema=pa.schema(fields))
+
+
+def _has_place(addresses: pa.ChunkedArray, places: dict[str, pa.Array]) -> pa.ChunkedArray:
+    """Where an address is there, and it is whole or found: a network's first address may be where no place is known."""
+    is_whole = pc.invert(pc.match_substring_regex(addresses, r"(?:\.0|::)$"))
+    found = [pc.is_valid(array) for array in places.values()]
+    return pc.fill_null(pc.or_(is_whole, reduce(pc.or_, found)), False)  # noqa: FBT003  # Arrow's signature
 
 
 def _where(is_known: pa.ChunkedArray, made: dict[str, pa.Array], rows: pa.Table) -> dict[str, pa.ChunkedArray]:
