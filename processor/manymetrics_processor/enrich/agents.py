@@ -91,7 +91,8 @@ def read_agent(said: Said) -> Agent:
     if bot is not None and bot.kind == "library" and (said.app_name or said.os_name or said.key_kind == "server"):
         bot = None  # an app or server that sends its users' events, with the user agent of its HTTP library
     os_name = said.os_name or parsed.os_name
-    same_os = said.os_name is None or said.os_name.lower() == (parsed.os_name or "").lower()
+    said_os = _PLATFORMS.get(said.os_name or "", said.os_name or "")
+    same_os = not said_os or said_os.lower() == (parsed.os_name or "").lower()
     brand = said.device_brand or (None if said.device_model else parsed.device_brand)
     model = said.device_model or parsed.device_model
     device_type = _said_type(said) or ("bot" if bot is not None else parsed.device_type)

@@ -195,6 +195,8 @@ def test_a_bot_is_flagged_with_its_kind(user_agent: str, name: str, kind: str) -
         (WINDOWS, {"os_name": "iOS", "os_version": "18"}, {"os_name": "iOS", "os_version": "18"}),
         (WINDOWS, {"os_name": "iOS"}, {"os_name": "iOS", "os_version": None}),
         (WINDOWS, {"os_name": "windows"}, {"os_name": "windows", "os_version": "10"}),
+        (WINDOWS, {"os_name": ""}, {"os_name": "Windows", "os_version": "10"}),
+        (MAC, {"os_name": "macOS"}, {"os_name": "macOS", "os_version": "10.15.7"}),
         (WINDOWS, {"device_type": "Smartphone"}, {"device_type": "mobile"}),
         (None, {"device_type": "ios", "device_model": "iPad13,1"}, {"device_type": "tablet"}),
         (None, {"device_type": "android", "device_model": "Pixel 7"}, {"device_type": "mobile"}),
