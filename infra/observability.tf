@@ -153,7 +153,7 @@ resource "aws_cloudwatch_dashboard" "this" {
     widgets = [
       for index, widget in [
         { title = "Requests", metrics = var.ingress == "http_api" ? [for metric in ["Count", "4xx", "5xx"] : ["AWS/ApiGateway", metric, "ApiId", aws_apigatewayv2_api.this["this"].id]] : [for metric in ["UrlRequestCount", "Url4xxCount", "Url5xxCount"] : ["AWS/Lambda", metric, "FunctionName", aws_lambda_function.api.function_name]], statistic = "Sum" },
-        { title = "What became of events", metrics = [for metric in ["stored", "dead_lettered"] : ["ManyMetrics", metric, "Database", local.database]], statistic = "Sum" },
+        { title = "Outcomes of events", metrics = [for metric in ["stored", "dead_lettered"] : ["ManyMetrics", metric, "Database", local.database]], statistic = "Sum" },
         { title = "Stream", metrics = [for metric in ["IncomingRecords", "WriteProvisionedThroughputExceeded"] : ["AWS/Kinesis", metric, "StreamName", aws_kinesis_stream.this.name]], statistic = "Sum" },
         { title = "How far the tables are behind (ms)", metrics = [["AWS/Lambda", "IteratorAge", "FunctionName", aws_lambda_function.processor.function_name]], statistic = "Maximum" },
         { title = "Time taken (ms)", metrics = [for function in [aws_lambda_function.api, aws_lambda_function.processor] : ["AWS/Lambda", "Duration", "FunctionName", function.function_name]], statistic = "p99" },
