@@ -69,7 +69,7 @@ def answered(emulated: Rehearsal, change: Any) -> Iterator[None]:  # noqa: ANN40
 def test_routes(emulated: Rehearsal, run: Run) -> None:
     status, said = seen("routes", run)
     assert status == "passed", said
-    assert "126 requests by 2 ingresses" in said
+    assert "126 requests through 2 ingresses" in said
 
     def no_doubled_slashes(request: Request, answer: Answer) -> Answer:
         return Answer(404, b"") if request.path == "//v1/page" else answer
