@@ -374,7 +374,7 @@ def test_more_files_than_the_tables_can_remember_are_refused(home: Path, monkeyp
     for number in range(3):
         (home / f"{number}.json").write_bytes(lines(exported(f"m{number}")))
 
-    with pytest.raises(TooManyFilesError, match="holds 3 files"):
+    with pytest.raises(TooManyFilesError, match="has 3 files"):
         run(home, project="shop")
 
 

@@ -98,7 +98,8 @@ def read_agent(said: Said) -> Agent:
     device_type = _said_type(said) or ("bot" if bot is not None else parsed.device_type)
     if device_type is None and bot is None:
         device_type = _TYPES_OF_OS.get((os_name or "").lower())
-        if device_type is None and said.key_kind == "server" and not parsed.browser_name:
+        names_device = parsed.browser_name or os_name or model
+        if device_type is None and said.key_kind == "server" and not names_device:
             device_type = "server"
     is_browser = bot is None and not (said.app_name and parsed.browser_name in _APP_FAMILIES)
     return Agent(

@@ -190,6 +190,7 @@ def test_a_bot_is_flagged_with_its_kind(user_agent: str, name: str, kind: str) -
         ("okhttp/4.12.0", {}, {"bot_name": "okhttp", "bot_kind": "library"}),
         ("python-requests/2.32", {"key_kind": "server"}, {"bot_name": None, "device_type": "server"}),
         (None, {"key_kind": "server"}, {"device_type": "server", "os_name": None}),
+        (None, {"key_kind": "server", "os_name": "visionOS"}, {"device_type": None}),
         (None, {}, {"device_type": None}),
         (WINDOWS, {"key_kind": "server"}, {"device_type": "desktop", "browser_name": "Chrome"}),
         (WINDOWS, {"os_name": "iOS", "os_version": "18"}, {"os_name": "iOS", "os_version": "18"}),
