@@ -45,6 +45,8 @@ def own_privacy() -> Privacy:
 def read_privacy(stamp: Stamp) -> Privacy:
     """Return the rules for a request's events."""
     own = own_privacy()
+    if not stamp.ip_rule and not stamp.user_agent_rule:
+        return own
     return Privacy(stamp.ip_rule or own.ip, stamp.user_agent_rule or own.user_agent)
 
 
