@@ -28,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--from", dest="first", metavar="YYYY-MM-DD", type=_day, help="first day of received_at (UTC)")
     parser.add_argument("--to", dest="last", metavar="YYYY-MM-DD", type=_day, help="last day, included")
     args = parser.parse_args(arguments)
+    if args.first is not None and args.last is not None and args.first > args.last:
+        parser.error("--from is later than --to: swap them")
     with errors_in_a_line(parser, CommitNotConfirmedError), cluster("manymetrics enrich") as on:
         settings = job_settings(args)
         lake = Lake(make_catalog(settings, os.environ), database=settings.database)
