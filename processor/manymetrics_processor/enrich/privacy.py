@@ -124,12 +124,15 @@ class Mask:
         return _find_spellings(self._sender).sub(self._sender_kept, raw)
 
     def _cut_field(self, match: re.Match[bytes]) -> bytes:
-        return match[1] + _ADDRESSES.sub(self._cut_addresses, match[2])
+        return match[1] + _STRINGS.sub(self._cut_addresses, match[2])
 
     def _cut_addresses(self, match: re.Match[bytes]) -> bytes:
         """The addresses in a JSON string, comma-separated; the string as it is if it holds anything else."""
-        hosts = [_HOST_PORT.sub(rb"\1", part.strip()).decode() for part in match[1].split(b",")]
-        is_cut = not match[0].endswith(b'"')
+        is_cut = len(match[0]) == 1 or not match[0].endswith(b'"')
+        inside = match[0][1:] if is_cut else match[0][1:-1]
+        if not _ADDRESSES.fullmatch(inside):
+            return match[0]
+        hosts = [_HOST_PORT.sub(rb"\1", part.strip()).decode() for part in inside.split(b",")]
         if not is_cut and not all(_read_address(host) is not None for host in hosts):
             return match[0]
         kept = [one for host in hosts if (one := cut_address(host, self._privacy.ip)) is not None]
@@ -204,7 +207,8 @@ _COLON = rb'"[ \t\r\n]*+:[ \t\r\n]*+'
 _ADDRESS_FIELD = re.compile(
     rb'((?:ip|Ip|IP|[Aa]ddress)%b)(%b|\[(?:[^\]"]|%b)*+(?:\]|\Z))' % (_COLON, _STRING, _STRING), re.DOTALL
 )
-_ADDRESSES = re.compile(rb'"([0-9A-Za-z:.%,\[\] ]{2,400})(?:"|\Z)')
+_STRINGS = re.compile(_STRING, re.DOTALL)
+_ADDRESSES = re.compile(rb"[0-9A-Za-z:.%,\[\] ]{2,400}")
 _HOST_PORT = re.compile(
     rb"\A\[?([0-9A-Fa-f:]+|[0-9A-Fa-f:]*[0-9.]+)(?:%[0-9A-Za-z]+)?(?:\](?::[0-9]+)?|(?<=[0-9])(?<!:):[0-9]+)?\Z"
 )

@@ -7,7 +7,7 @@ import time
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from manymetrics.records import Stamp, pack, unpack
@@ -170,6 +170,8 @@ _values = st.recursive(
 
 
 @given(_values, st.sampled_from(["keep", "truncate", "drop"]), st.sampled_from(["keep", "drop"]), st.booleans())
+@example(value={"ip": [AGENT, None]}, ip="truncate", agent="keep", ascii_only=False)
+@example(value={"ip": [";", "198.51.100.9", ";", 1, "x"]}, ip="drop", agent="drop", ascii_only=True)
 def test_json_stays_json(value: object, ip: str, agent: str, ascii_only: bool) -> None:
     masked = Mask(Privacy(ip, agent), STAMP).mask(json.dumps({"a": value}, ensure_ascii=ascii_only).encode())
 
