@@ -147,8 +147,7 @@ def without(data: bytes, gone: Collection[int]) -> bytes:
         stamp = Stamp(stamp.received_at, "", stamp.project_id, stamp.key_kind)
     elif stamp.anonymous_id and not any(_takes_shared_id(event) for event in events if event):
         stamp = msgspec.structs.replace(stamp, anonymous_id=b"")
-    cuts = [cut for position, cut in record.cuts.items() if position not in gone]
-    return pack_again(Record(stamp, events, {cut.position: cut for cut in cuts}))
+    return pack_again(Record(stamp, events, {at: cut for at, cut in record.cuts.items() if at not in gone}))
 
 
 def pack_again(record: Record) -> bytes:

@@ -5,12 +5,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import sys
-from dataclasses import replace
 from datetime import date
 
-from manymetrics.settings import Settings
 from manymetrics_cli.commit_conflicts import report_commit_conflicts
 from manymetrics_cli.data_dir import add_data_dir, require_tables
 from manymetrics_cli.help_text import KeepExamples
@@ -45,15 +42,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Print the receipt as JSON. Returns 1 if files are left for another run."""
-    from manymetrics_cli.one_machine import open_lake
-    from manymetrics_processor.enrich.geo import GeoIP, geoip_paths
+    from manymetrics_cli.one_machine import open_geoip, open_lake
     from manymetrics_processor.operations.enrich_tables import enrich_again, find_files
 
     if args.first is not None and args.last is not None and args.first > args.last:
         print("manymetrics: --from is later than --to: swap them", file=sys.stderr)
         return 2
     require_tables(args.data_dir)
-    geo = GeoIP(geoip_paths(replace(Settings.read(os.environ), data_dir=args.data_dir)))
+    geo = open_geoip(args.data_dir)
     lake = open_lake(args.data_dir)
     if args.dry_run:
         lake.ensure_tables()

@@ -7,7 +7,6 @@ import base64
 import gzip
 import hashlib
 import json
-import os
 import sys
 import tarfile
 import tempfile
@@ -15,12 +14,10 @@ import urllib.request
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from http.client import HTTPException
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 
-from manymetrics.settings import Settings
 from manymetrics_cli.data_dir import add_data_dir
 from manymetrics_cli.help_text import KeepExamples
 
@@ -90,9 +87,9 @@ def run_fetch(args: argparse.Namespace) -> int:
 
 def run_lookup(args: argparse.Namespace) -> int:
     """Print a JSON line per address. Returns 1 if there is no usable file."""
-    from manymetrics_processor.enrich.geo import GeoIP, geoip_paths
+    from manymetrics_cli.one_machine import open_geoip
 
-    geo = GeoIP(geoip_paths(replace(Settings.read(os.environ), data_dir=args.data_dir)))
+    geo = open_geoip(args.data_dir)
     for state in geo.states:
         if state.error:
             print(f"manymetrics geoip: {state.path} is not used: {state.error}", file=sys.stderr)

@@ -128,7 +128,7 @@ def parse_agent(user_agent: str, hints: str) -> _Parsed:
     if bot is None and device is not None and device.family == "Spider":
         family = result.user_agent.family if result.user_agent is not None else ""
         bot = Bot(family or user_agent[:64], "other")
-    if bot is not None and not (bot.kind == "other" and _is_phone(device) and not _NAMES_PROGRAM.search(user_agent)):
+    if bot is not None and (not _is_phone(device) or _NAMES_PROGRAM.search(user_agent)):
         return _NOTHING._replace(bot=bot)
     own = _read_hints(hints)
     os_name, os_version = _os(result, own)

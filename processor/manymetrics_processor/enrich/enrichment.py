@@ -28,7 +28,6 @@ RULES = "1"  # version of this package's rules: increase it when their results c
 _PACKAGES = ("ua-parser-builtins", "crawler-user-agents", "publicsuffixlist")
 
 ENRICHED_COLUMNS = tuple(column for column in EVENTS.columns if column.enriched)
-_FAMILIES: tuple[tuple[str, ...], ...] = (Agent._fields, Location._fields, Source._fields)
 
 Codes = npt.NDArray[np.int64]
 
@@ -56,10 +55,11 @@ def enrich(rows: pa.Table, geo: GeoIP | None = None, *, keeps_unknown: bool = Fa
     """
     geo = geoip() if geo is None else geo
     geo.refresh()
-    agents = _columns(Agent._fields, *_agents(rows))
+    hints = _hints(rows["context"])
+    agents = _columns(Agent._fields, *_agents(rows, hints))
     places = _columns(_GEO_COLUMNS, *_locations(rows, geo))
     if keeps_unknown and "enrichment_version" in rows.column_names:
-        has_agent = pc.or_(pc.is_valid(rows["context_user_agent"]), pc.is_valid(_hints(rows["context"])))
+        has_agent = pc.or_(pc.is_valid(rows["context_user_agent"]), pc.is_valid(hints))
         agents = _where(has_agent, agents, rows)
         places = _where(_has_place(rows["context_ip"], places), places, rows)
     made = agents | places | _columns(Source._fields, *_sources(rows))
@@ -70,7 +70,10 @@ def enrich(rows: pa.Table, geo: GeoIP | None = None, *, keeps_unknown: bool = Fa
 
 
 def _has_place(addresses: pa.ChunkedArray, places: dict[str, pa.Array]) -> pa.ChunkedArray:
-    """Where an address is there, and it is whole or found: a network's first address may be where no place is known."""
+    """Return whether an address is not truncated, or has a location; false if there is none.
+
+    The first address of a network, which truncation leaves, may have no location where the full one had.
+    """
     is_whole = pc.invert(pc.match_substring_regex(addresses, r"(?:\.0|::)$"))
     found = [pc.is_valid(array) for array in places.values()]
     return pc.fill_null(pc.or_(is_whole, reduce(pc.or_, found)), False)  # noqa: FBT003  # Arrow's signature
@@ -98,11 +101,11 @@ def _column(name: str, values: Sequence[Any], places: pa.Array) -> pa.Array:
     return pa.nulls(len(places), array.type) if array.null_count == len(array) else array.take(places)
 
 
-def _agents(rows: pa.Table) -> tuple[list[Agent], Codes]:
+def _agents(rows: pa.Table, hints: pa.Array) -> tuple[list[Agent], Codes]:
     brand = pc.coalesce(rows["context_device_brand"], rows["context_device_manufacturer"])
     said = [
         rows["context_user_agent"],
-        _hints(rows["context"]),
+        hints,
         *(rows[f"context_{name}"] for name in ("os_name", "os_version", "device_type")),
         brand,
         *(rows[f"context_{name}"] for name in ("device_model", "app_name")),
@@ -159,19 +162,26 @@ def _sources(rows: pa.Table) -> tuple[list[Source], Codes]:
 
 def _told(queries: pa.ChunkedArray) -> pa.Array:
     """Return the queries that name a source, and null for the others."""
-    encoded = queries.combine_chunks().dictionary_encode()
-    is_told = pc.match_substring_regex(encoded.dictionary, QUERY_FIELDS)
-    return pc.if_else(is_told, encoded.dictionary, None).take(encoded.indices)
+    return _map_distinct(queries, lambda one: pc.if_else(pc.match_substring_regex(one, QUERY_FIELDS), one, None))
 
 
 def _origin(urls: pa.ChunkedArray) -> pa.Array:
     """Return each URL up to its path: scheme, host, port and user; null if it has no scheme."""
-    encoded = urls.combine_chunks().dictionary_encode()
-    found = pc.struct_field(pc.extract_regex(encoded.dictionary, _ORIGIN), "found")
-    return pc.if_else(pc.equal(found, ""), None, found).take(encoded.indices)
+
+    def extract(distinct: pa.Array) -> pa.Array:
+        found = pc.struct_field(pc.extract_regex(distinct, _ORIGIN), "found")
+        return pc.if_else(pc.equal(found, ""), None, found)
+
+    return _map_distinct(urls, extract)
 
 
 _ORIGIN = r"^(?P<found>[A-Za-z][A-Za-z0-9+.-]*:/*[^/?#]*)"
+
+
+def _map_distinct(column: pa.ChunkedArray, function: Callable[[pa.Array], pa.Array]) -> pa.Array:
+    """Apply a function to the distinct values only."""
+    encoded = column.combine_chunks().dictionary_encode()
+    return function(encoded.dictionary).take(encoded.indices)
 
 
 def _host(urls: pa.ChunkedArray) -> pa.Array:

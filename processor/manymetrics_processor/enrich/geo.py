@@ -159,7 +159,7 @@ def _stamp(path: Path) -> object:
     return None
 
 
-# What a damaged file makes the readers raise, by a test that damages one at random.
+# Exceptions of the readers for damaged files, found by damaging one at random.
 _DAMAGED = (
     OSError,
     ValueError,

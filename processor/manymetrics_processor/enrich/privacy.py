@@ -87,7 +87,7 @@ class Mask:
         """The request's data, masked."""
 
     def mask(self, raw: bytes) -> bytes:
-        """JSON, also damaged or cut JSON, without what may not be kept; JSON stays JSON. Never raises.
+        """Mask JSON, even if damaged or cut; valid JSON stays valid. Never raises.
 
         Masks the sender's address wherever it stands, other addresses in fields whose names end with `ip` or `address`,
         and the fields that hold user agents and client hints. Escapes that JSON doesn't need are resolved first.
@@ -103,7 +103,7 @@ class Mask:
         return raw
 
     def mask_text(self, text: str) -> str | None:
-        """Mask a text that is no JSON; None if nothing is left."""
+        """Mask a text that is not JSON; None if nothing is left."""
         if self._sender is not None and self._sender_sign.decode() in text.lower():
             text = self._without_sender(text.encode()).decode()
         if self._agent is not None:
@@ -127,7 +127,7 @@ class Mask:
         return match[1] + _STRINGS.sub(self._cut_addresses, match[2])
 
     def _cut_addresses(self, match: re.Match[bytes]) -> bytes:
-        """The addresses in a JSON string, comma-separated; the string as it is if it holds anything else."""
+        """Cut the comma-separated addresses of a JSON string; unchanged if it contains anything else."""
         is_cut = len(match[0]) == 1 or not match[0].endswith(b'"')
         inside = match[0][1:] if is_cut else match[0][1:-1]
         if not _ADDRESSES.fullmatch(inside):
@@ -146,7 +146,7 @@ class Mask:
 
 
 def _is_product(user_agent: str | None) -> bool:
-    """Whether a user agent is long enough to tell anything, and nothing that JSON has outside of its strings."""
+    """Return whether a user agent can be searched for: long enough, and not like JSON outside of strings."""
     return user_agent is not None and "/" in user_agent and len(user_agent) >= _SHORTEST_AGENT
 
 
@@ -154,7 +154,7 @@ _SHORTEST_AGENT = 8
 
 
 def _read_address(text: str) -> _Address | None:
-    """An address, without its zone, and as IPv4 if it is one; None if it is none."""
+    """Parse an address, without its zone, IPv4-mapped ones as IPv4; None if it is invalid."""
     return _parse_address(text) if len(text) <= _LONGEST_ADDRESS else None
 
 
@@ -172,7 +172,7 @@ def _parse_address(text: str) -> _Address | None:
 
 @lru_cache(maxsize=4_096)
 def _find_sign(ip: _Address) -> bytes:
-    """What every text with an address holds, in lower case: most texts are told by that, faster than by a pattern."""
+    """Return a lower-case part of every spelling of an address; texts without it need no search by pattern."""
     if isinstance(ip, ipaddress.IPv4Address):
         return str(ip).encode()
     return max((part.lstrip("0") for part in ip.exploded.split(":")), key=len).encode()
@@ -180,7 +180,7 @@ def _find_sign(ip: _Address) -> bytes:
 
 @lru_cache(maxsize=1_024)
 def _find_spellings(ip: _Address) -> re.Pattern[bytes]:
-    """A pattern for how an address is written in texts, URLs among them."""
+    """Compile a pattern of an address's spellings in texts, including URLs."""
     if isinstance(ip, ipaddress.IPv4Address):
         return re.compile(rb"(?:(?<![0-9])|(?<=%%[0-9A-Fa-f]{2}))%b(?!\.?[0-9])" % re.escape(str(ip).encode()))
     parts = [part.lstrip("0") or "0" for part in ip.exploded.split(":")]
@@ -193,7 +193,7 @@ _ESCAPE = re.compile(rb"\\(?:u[0-9A-Fa-f]{4}(?:\\u[0-9A-Fa-f]{4})*|.)", re.DOTAL
 
 
 def _resolve(match: re.Match[bytes]) -> bytes:
-    """The characters of JSON's escapes where it takes them as they are; lone surrogates become U+FFFD."""
+    """Decode escapes that JSON doesn't require; lone surrogates become U+FFFD."""
     if match[0] == rb"\/":
         return b"/"
     if not match[0].startswith(rb"\u"):
@@ -217,7 +217,7 @@ _BRACKET = re.compile(rb"(?P<string>%b)|(?P<opens>[\[{])|[\]}]" % _STRING, re.DO
 
 
 def _without_agent_fields(raw: bytes) -> bytes:
-    """Replace what is in the fields of user agents and hints by null; to the end where it was cut."""
+    """Replace the values of user agent and hint fields by null; up to the end if the value was cut."""
     kept, at = [], 0
     while (field := _AGENT_FIELD.search(raw, at)) is not None:
         kept += [raw[at : field.end()], b"null"]
@@ -226,7 +226,7 @@ def _without_agent_fields(raw: bytes) -> bytes:
 
 
 def _find_end(raw: bytes, start: int) -> int:
-    """Where the JSON string, array or object ends that begins at ``start``."""
+    """Return the end of the JSON string, array or object that begins at ``start``."""
     depth = 0
     for part in _BRACKET.finditer(raw, start):
         if part["string"] is None:
@@ -262,7 +262,7 @@ _MASKED_COLUMNS = tuple(
 
 
 def mask_rows(rows: pa.Table, masks: Sequence[Mask | None]) -> pa.Table:
-    """Rows of `events` without what may not be kept; ``masks`` has an item per row."""
+    """Mask rows of `events`; ``masks`` has one item per row."""
     places = [(place, mask) for place, mask in enumerate(masks) if mask is not None]
     if not places:
         return rows

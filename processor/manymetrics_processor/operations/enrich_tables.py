@@ -8,7 +8,6 @@ Each swap is a separate commit, so an interrupted run continues where it stopped
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -24,8 +23,6 @@ from manymetrics_processor.lake.maintenance import JOBS_ATTEMPTS, Rewritten, sta
 from manymetrics_processor.lake.object_storage import open_parquet
 from manymetrics_processor.lake.scan import portable
 from manymetrics_processor.parallel import Spread
-
-log = logging.getLogger("manymetrics.enrich")
 
 FILES_AT_ONCE = 8  # rewritten between two commits, unless a cluster rewrites more in parallel
 _VERSION = "enrichment_version"
