@@ -20,7 +20,7 @@ from typing import Final
 
 import duckdb
 
-from manymetrics.tables import TABLES, ColumnType, Table
+from manymetrics.tables import EVENTS, TABLES, ColumnType, Table
 from manymetrics_insights.reader.iceberg import Attached, DataFile, Field, LakeError, Source, TableState, read_table
 from manymetrics_insights.views import View, read_views
 
@@ -58,9 +58,30 @@ _MACROS: Final = (
       CASE WHEN json_type(json, _json_path(path)) NOT IN ('OBJECT', 'ARRAY')
       THEN json_extract_string(json, _json_path(path)) END
     END""",
+    """CREATE MACRO json_extract(json, path) AS
+    CASE WHEN json_valid(json) THEN system.main.json_extract(json, _json_path(path)) END""",
+    "CREATE MACRO json_parse(text) AS CAST(CASE WHEN _json_strict(text) THEN text ELSE '{' END AS JSON)",
+    "CREATE MACRO json_format(json) AS CAST(json AS VARCHAR)",
+    "CREATE MACRO regexp_like(text, pattern) AS regexp_matches(text, pattern)",
+    """CREATE MACRO regexp_replace(text, pattern, replacement) AS
+      system.main.regexp_replace(text, pattern, replacement, 'g'),
+    (text, pattern, replacement, options) AS system.main.regexp_replace(text, pattern, replacement, options)""",
     "CREATE MACRO to_unixtime(time) AS epoch(time)",
 )
-_JSON_PATH: Final = """CREATE MACRO _json_path(path) AS regexp_replace(path, '\\["([^"]*)"\\]', '."\\1"', 'g')"""
+# DuckDB also takes NaN, Infinity and a comma before a closing bracket, as no other reader does: look for them, first in
+# the whole text, which is quick, then outside of strings.
+_LENIENT: Final = r"'(?i)nan|inf|,\s*[\]}]'"
+_JSON_STRICT: Final = rf"""CREATE MACRO _json_strict(text) AS json_valid(text) AND (
+    NOT regexp_matches(text, {_LENIENT})
+    OR NOT regexp_matches(regexp_replace(text, '"(?:[^"\\]|\\.)*"', '""', 'g'), {_LENIENT}))"""
+# A path of Trino's, $["a"]["b"], as a JSON pointer, which takes any key; another as a path of DuckDB's. In a pointer
+# ~0 is a ~ and ~1 a /; ~2 and ~3 stand for an escaped " and \\ until the keys are apart.
+_JSON_PATH: Final = r"""CREATE MACRO _json_path(path) AS
+    CASE WHEN path LIKE '$["%"]' AND NOT regexp_matches(path, '"\]([.]|\[[^"])') THEN
+      '/' || replace(replace(replace(replace(replace(replace(replace(
+        substr(path, 4, length(path) - 5),
+        '~', '~0'), '/', '~1'), '\\', '~3'), '\"', '~2'), '"]["', '/'), '~2', '"'), '~3', '\')
+    ELSE regexp_replace(path, '\["([^"]*)"\]', '."\1"', 'g') END"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +89,13 @@ class Session:
     """A session. ``failure``, called after an error of DuckDB's, returns what kept it from reading a file.
 
     If that is a FileNotFoundError, maintenance removed the file, and a new session finds its replacement; or it was
-    deleted by someone else. Queries on other tables still work.
+    deleted by someone else. Queries on other tables still work. ``snapshot``: that of the events; None: none yet.
     """
 
     connection: duckdb.DuckDBPyConnection
     views: tuple[View, ...]
     failure: Attached
+    snapshot: int | None = None
 
 
 def open_session(source: Source, *, writable: Path | None = None) -> Session:
@@ -107,13 +129,14 @@ def open_session(source: Source, *, writable: Path | None = None) -> Session:
     def failure() -> Exception | None:
         return attached() or next(iter(missing.values()), None)
 
-    for macro in (_JSON_PATH, *_MACROS):
+    for macro in (_JSON_PATH, _JSON_STRICT, *_MACROS):
         connection.execute(macro)
     views = read_views()
     for view in views:
         connection.execute(f"CREATE VIEW {view.name} AS {view.sql}")
     _lock(connection, [*(file.path for file in files), *([str(writable)] if writable else [])])
-    return Session(connection, views, failure)
+    events = states.get(EVENTS)
+    return Session(connection, views, failure, events.snapshot_id if events else None)
 
 
 def _create_table(

@@ -1,0 +1,83 @@
+"""What a question is asked of, apart from its own words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from typing import TYPE_CHECKING, Final, Protocol
+
+from manymetrics_insights.questions.base import days
+from manymetrics_insights.questions.models import QuestionError, Ranged
+from manymetrics_insights.sql.calendar import Calendar
+
+if TYPE_CHECKING:
+    from manymetrics_insights.questions.filters import Matcher
+
+DEFAULT_LAST: Final = "30d"
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """A relation with the rows of ``person_events``. ``person``: SQL for one value that names the person, or null.
+
+    ``tie``: a column that orders events of one person in the same microsecond, as message_id does.
+    """
+
+    relation: str = "person_events"
+    person: str = "CASE WHEN person_kind = 'user' THEN 'u' ELSE 'a' END || person_id"
+    tie: str = "message_id"
+
+
+PERSON_EVENTS: Final = Events()
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """``project``: whose events. ``complete_through``, ``now``: naive UTC. ``events``: where from."""
+
+    project: str
+    complete_through: datetime
+    now: datetime
+    events: Events = PERSON_EVENTS
+    definitions: Definitions | None = None
+
+    def event(self, name: str) -> Matcher:
+        """Return the matcher of a defined event. Raises QuestionError."""
+        found = self.definitions.event(name) if self.definitions is not None else None
+        if found is None:
+            raise QuestionError([([], f"there is no definition of an event {name!r}")])
+        return found
+
+
+class Definitions(Protocol):
+    """What names in a question stand for."""
+
+    def event(self, name: str) -> Matcher | None:
+        """Return the matcher of a defined event."""
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Local days [first, to), and their instants [start, end), naive UTC."""
+
+    first: date
+    to: date
+    start: datetime
+    end: datetime
+    calendar: Calendar = field(repr=False)
+
+
+def resolve_range(question: Ranged, now: datetime) -> Range:
+    """Resolve the days of a question; ``now`` is naive UTC."""
+    calendar = Calendar(question.zone, question.week_start)
+    tomorrow = calendar.local_day(now) + timedelta(1)
+    if question.from_ is not None:
+        first = date.fromisoformat(question.from_)
+        to = date.fromisoformat(question.to) if question.to is not None else max(tomorrow, first + timedelta(1))
+    else:
+        first, to = tomorrow - days(question.last or DEFAULT_LAST), tomorrow
+    return make_range(calendar, first, to)
+
+
+def make_range(calendar: Calendar, first: date, to: date) -> Range:
+    return Range(first, to, calendar.midnight(first), calendar.midnight(to), calendar)
