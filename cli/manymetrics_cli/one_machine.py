@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from manymetrics.books import StreamBooks
     from manymetrics_api.metrics import Books
     from manymetrics_cli.sample_page import SampleData
+    from manymetrics_insights.reader.complete_through import StreamState
     from manymetrics_processor.enrich.geo import GeoIP
     from manymetrics_processor.lake.lake import Lake
 
@@ -275,6 +276,26 @@ def pending_records(data_dir: Path) -> int:
         return 0
     with closing(LocalSource(stream_path(data_dir))) as source:
         return source.pending(committed_up_to(data_dir))[0]
+
+
+def stream_state(data_dir: Path, properties: Mapping[str, str]) -> StreamState | None:
+    """Compare the local stream with the books of a table that was just read; None if the stream can't be read.
+
+    With the books that a query read, not the newest: a record that was committed since is not in its rows.
+    """
+    from manymetrics.books import parse_books
+    from manymetrics_insights.reader.complete_through import StreamState
+
+    if not stream_path(data_dir).exists():
+        return None
+    try:
+        with closing(LocalSource(stream_path(data_dir))) as source:
+            watermark = parse_books(source.name(), properties).watermark(SHARD)
+            waiting, oldest = source.pending(watermark)
+            is_empty = not waiting and not source.missing(watermark)  # committed since, and dropped already
+    except (OSError, sqlite3.Error):
+        return None
+    return StreamState(is_empty, datetime.fromtimestamp(oldest / 1_000_000, UTC) if oldest else None)
 
 
 def books_for_metrics(data_dir: Path) -> Books:

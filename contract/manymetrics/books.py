@@ -8,13 +8,22 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 import msgspec
 
 from manymetrics.outcomes import DEAD_LETTERED, DUPLICATE, STORED
 
 PROPERTY_PREFIX = "manymetrics.stream."
+LOCAL_STREAM = "local:"  # begins the name of one machine's stream; then comes its incarnation
+KINESIS_STREAM = (
+    "arn:"  # begins the name of a Kinesis stream: its ARN, `@`, and when it was created, in seconds since 1970
+)
+_NO_TIMES: Mapping[str, int] = MappingProxyType({})
+
+Shards = Mapping[str, Sequence[str]]
+"""The shards that a stream lists, each with its parents: the closed ones that a resharding made it from."""
 
 
 class StreamBooks(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,12 +32,19 @@ class StreamBooks(msgspec.Struct, frozen=True, kw_only=True):
     ``parts``: by shard, a record past the watermark whose events before a position are committed. Present only while
     a record is committed in parts, to isolate an event in it that can't be stored.
 
+    ``arrived_at``: by shard, when the newest committed record arrived in the stream, in microseconds since 1970, UTC;
+    0 for a shard of which nothing is committed yet. Empty for sources that are no stream: backfills and replays.
+
+    ``ended``: the shards that a resharding closed, once they were read to their end. They have no time.
+
     ``received`` is counted from the records, independently of the outcomes, which must add up to it.
     """
 
     stream: str
     watermarks: dict[str, str] = {}
     parts: dict[str, tuple[str, int]] = {}
+    arrived_at: dict[str, int] = {}
+    ended: list[str] = []
     received: int = 0
     stored: int = 0
     duplicate: int = 0
@@ -53,14 +69,18 @@ class StreamBooks(msgspec.Struct, frozen=True, kw_only=True):
         watermarks: Mapping[str, int],
         *,
         part: tuple[str, int, int] | None = None,
+        arrived_at: Mapping[str, int] = _NO_TIMES,
+        shards: Shards | None = None,
         received: int,
         stored: int = 0,
         duplicate: int = 0,
         dead_lettered: Mapping[str, int] | None = None,
     ) -> StreamBooks:
-        """Return the books after a commit. Watermarks only rise.
+        """Return the books after a commit. Watermarks and times only rise.
 
         ``part``: the shard, sequence number and position up to which the last record is committed, if only in part.
+        ``arrived_at``: by shard, the latest arrival of a committed record. ``shards``: those that the stream lists, if
+        known.
         """
         risen = {shard: str(max(at, self.watermark(shard))) for shard, at in watermarks.items()}
         marks = {**self.watermarks, **risen}
@@ -69,22 +89,61 @@ class StreamBooks(msgspec.Struct, frozen=True, kw_only=True):
             shard, sequence, position = part
             known, at = self.part(shard)
             parts[shard] = (str(sequence), max(position, at) if known == sequence else position)
+        times, ended = self._moved_times(arrived_at, marks, shards)
         letters = Counter(self.dead_lettered)
         letters.update(dead_lettered or {})
         return StreamBooks(
             stream=self.stream,
             watermarks=marks,
             parts=parts,
+            arrived_at=times,
+            ended=ended,
             received=self.received + received,
             stored=self.stored + stored,
             duplicate=self.duplicate + duplicate,
             dead_lettered=dict(letters),
         )
 
+    def _moved_times(
+        self, arrived_at: Mapping[str, int], marks: Mapping[str, str], shards: Shards | None
+    ) -> tuple[dict[str, int], list[str]]:
+        """Return ``arrived_at`` and ``ended`` after a commit."""
+        times = {
+            **self.arrived_at,
+            **{shard: max(at, self.arrived_at.get(shard, 0)) for shard, at in arrived_at.items()},
+        }
+        if shards is None:
+            ended = set(self.ended)
+        else:
+            times = {**dict.fromkeys(shards.keys() - marks.keys(), 0), **times}
+            ended = {*self.ended, *_ancestors(marks, shards), *_expired({*marks, *times}, shards)}
+        return {shard: at for shard, at in times.items() if shard not in ended}, sorted(ended)
+
     def outcomes(self) -> dict[str, int]:
         """Return the counts by outcome: ``stored``, ``duplicate`` and ``dead_lettered:<reason>``."""
         letters = {f"{DEAD_LETTERED}:{reason}": count for reason, count in sorted(self.dead_lettered.items())}
         return {STORED: self.stored, DUPLICATE: self.duplicate, **letters}
+
+
+def _ancestors(read: Iterable[str], shards: Shards) -> set[str]:
+    """Return the ancestors of shards that were read: a shard is only read once its parents are finished."""
+    found: set[str] = set()
+    waiting = [parent for shard in read for parent in shards.get(shard, ())]
+    while waiting:
+        shard = waiting.pop()
+        if shard not in found:
+            found.add(shard)
+            waiting += shards.get(shard, ())
+    return found
+
+
+def _expired(known: Iterable[str], shards: Shards) -> set[str]:
+    """Return the shards that are no longer listed: they were closed, and have outlived the stream's retention.
+
+    The list may be older than a shard's first record. Such a shard is newer than all in it, and ids of shards rise.
+    """
+    newest = max(shards, default="")
+    return {shard for shard in known if shard not in shards and shard < newest}
 
 
 _decoder = msgspec.json.Decoder(StreamBooks)

@@ -9,10 +9,14 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from msgspec import structs
 from pyiceberg.table.snapshots import Snapshot
 from pyiceberg.types import StringType
 
 from manymetrics.books import parse_books, property_name
+from manymetrics.events import Rejected
+from manymetrics.outcomes import Reason
+from manymetrics.records import pack_again, unpack
 from manymetrics.tables import DEAD_LETTERS, EVENTS, TABLES, Column, Table
 from manymetrics_api.sinks import MemorySink
 from manymetrics_processor.decode.arrow import arrow_schema
@@ -24,6 +28,8 @@ from manymetrics_processor.lake.lake import CommitContentionError, Lake, live_fi
 from manymetrics_processor.lake.maintenance import MERGE_FROM_FILES, maintain
 from manymetrics_processor.lake.object_storage import open_parquet
 from manymetrics_processor.lake.scan import read_files
+from manymetrics_processor.operations.replay_dead_letters import STREAM as REPLAY_STREAM
+from manymetrics_processor.operations.replay_dead_letters import replay
 from tests.contract.conftest import Store
 from tests.events_corpus import read_cases, request_of
 from tests.in_process import ask, make_app
@@ -498,6 +504,59 @@ def test_the_watermark_outlives_expiry_foreign_snapshots_and_an_unset_property(
     assert committed.outcomes == [None, None]
     assert books(lake) == before
     assert (len(rows(lake)), len(rows(lake, DEAD_LETTERS))) == (2, 1)
+
+
+def arriving(at_s: float, of: StreamRecord) -> StreamRecord:
+    """The record, that arrived so long after NOW."""
+    return of._replace(arrived_at=NOW + round(at_s * 1e6))
+
+
+def times(lake: Lake) -> dict[str, float]:
+    """By shard, when the newest committed record arrived, in seconds after NOW."""
+    return {shard: (at - NOW) / 1e6 for shard, at in sorted(books(lake).arrived_at.items())}
+
+
+def test_the_books_have_the_arrival_of_each_shards_newest_record_whatever_it_holds(store: Store, lake: Lake) -> None:
+    def commit(*records: StreamRecord) -> dict[str, float]:
+        pipeline.run(records, STREAM, lake, Window())
+        return times(lake)
+
+    assert commit(arriving(1, record(1, track("a"))), arriving(2, record(2, track("b"), shard="s"))) == {
+        SHARD: 1,
+        "s": 2,
+    }
+    assert commit(arriving(3.5, record(2, BAD))) == {SHARD: 3.5, "s": 2}  # only a dead letter
+    assert commit(arriving(4, record(3, track("a")))) == {SHARD: 4, "s": 2}  # only a duplicate
+    assert commit(StreamRecord(SHARD, 4, b"damaged", NOW + 5_000_000)) == {SHARD: 5, "s": 2}
+    hollow = pack_again(structs.replace(unpack(record(5, track("a")).data), events=[]))
+    assert commit(StreamRecord(SHARD, 5, hollow, NOW + 6_000_000)) == {SHARD: 6, "s": 2}
+    assert books(lake).watermark(SHARD) == 5
+    assert commit(arriving(9, record(5, track("c")))) == {SHARD: 6, "s": 2}  # redelivered: nothing is committed
+    assert commit(arriving(0.5, record(6, track("d")))) == {SHARD: 6, "s": 2}  # by a clock that was set back
+    their_snapshots(store.another())
+    they_add_a_column(store.another())
+    assert times(lake) == {SHARD: 6, "s": 2}
+
+
+def test_a_record_that_is_committed_in_part_has_not_arrived(lake: Lake) -> None:
+    whole = [arriving(1, record(1, track("a"))), arriving(2, record(2, track("b"), track("c")))]
+
+    pipeline.commit(decode(whole, STREAM, end=1), lake, Window())
+    assert (times(lake), message_ids(lake)) == ({SHARD: 1}, ["a", "b"])
+    pipeline.commit(decode(whole[1:], STREAM, begin=1), lake, Window())
+    assert (times(lake), message_ids(lake)) == ({SHARD: 2}, ["a", "b", "c"])
+
+
+def test_replayed_dead_letters_move_no_time(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as older:
+        older.setattr("manymetrics_processor.decode.batch.parse_event", lambda *_: Rejected(Reason.UNKNOWN_TYPE, ""))
+        pipeline.run([arriving(1, record(1, track("a")))], STREAM, lake, Window())
+    before = books(lake)
+
+    assert replay(lake, Window()).stored == 1
+
+    assert books(lake) == before
+    assert books(lake, REPLAY_STREAM).arrived_at == {}
 
 
 def test_maintenance_leaves_one_file_and_every_row(lake: Lake) -> None:

@@ -19,7 +19,7 @@ from tests.faulty_aws import Passed
 from tests.infra.iam import Need
 
 _SCOPE = re.compile(r"Credential=[^/]+/\d{8}/([\w-]+)/([\w-]+)/aws4_request")
-_STREAM_ACTIONS = {"PutRecords", "DescribeStreamSummary"}
+_STREAM_ACTIONS = {"PutRecords", "DescribeStreamSummary", "ListShards"}
 _TABLE_ACTIONS = {"GetTable", "CreateTable", "UpdateTable"}
 # Of an object, by method and by what stands in its query.
 _OBJECT_ACTIONS = {

@@ -101,6 +101,7 @@ def test_the_archive_makes_the_rows_that_the_stream_made(lake: Lake, home: Path,
         "stored": 24,
         "dead_lettered:no_event_name": 12,
     }
+    assert books(lake, "backfill:test").arrived_at == {}
 
 
 def test_a_second_run_changes_nothing_and_reads_nothing(lake: Lake, home: Path) -> None:
@@ -527,6 +528,7 @@ def test_an_archived_event_that_can_not_be_stored_costs_no_other(lake: Lake, hom
     assert outcomes(report) == {"stored": 4, "duplicate": 0, "dead_lettered": 2}
     kept = counts(books(lake, "backfill:test"))
     assert kept == {"received": 6, "stored": 4, "dead_lettered:no_event_name": 1, "dead_lettered:unstorable": 1}
+    assert books(lake, "backfill:test").arrived_at == {}
     assert run(home).pieces_passed_over == 1
 
 

@@ -389,12 +389,26 @@ def test_a_stream_that_is_no_database_is_a_failure_and_no_traceback(
 def test_no_stream_and_no_tables_yet_is_a_warning_each(settings: Settings) -> None:
     assert states(doctor.check_stream(settings)) == [("stream", "warn")]
     assert states(doctor.check_tables(settings)) == [("tables", "warn")]
+    assert states(doctor.check_complete(settings)) == []
 
 
 def test_books_that_agree_with_the_tables_are_fine(settings: Settings, lake: Lake) -> None:
     pipeline.run([record(1, track("a"), track("b"), b"[]")], STREAM, lake, Window())
 
     assert only(doctor.check_tables(settings)) == Finding("tables", "ok", "3 received, 2 stored, in 1 files")
+
+
+def test_up_to_when_the_tables_are_complete_is_told(settings: Settings, lake: Lake) -> None:
+    name = put(settings.data_dir, age_s=3_600)
+    waiting = only(doctor.check_complete(settings))
+    pipeline.run([StreamRecord(SHARD, 1, packed([track("a")]), NOW)], name, lake, Window())
+    empty = only(doctor.check_complete(settings))
+    put(settings.data_dir)
+    behind = only(doctor.check_complete(settings))
+
+    assert (waiting.state, waiting.message) == ("warn", "complete-through is unknown: no commit has noted it yet")
+    assert empty.message.startswith(f"the tables have everything received before {time.strftime('%Y-', time.gmtime())}")
+    assert behind == Finding("complete", "ok", "the tables have everything received before 2025-11-24T13:13:20.000000Z")
 
 
 def test_erased_rows_are_told_and_are_no_failure(settings: Settings, lake: Lake) -> None:

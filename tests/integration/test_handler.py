@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import threading
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from botocore.exceptions import ClientError
 from pyiceberg.exceptions import CommitStateUnknownException
 
+from manymetrics.books import parse_books, property_name
 from manymetrics.settings import Settings, SettingsError
 from manymetrics.tables import DEAD_LETTERS, EVENTS, NAMESPACE
 from manymetrics_processor.decode import arrow as columns
@@ -166,11 +168,11 @@ def test_what_fails_for_our_reasons_is_delivered_again_from_the_first_record_tha
     monkeypatch.setattr(delivery, "MAX_EVENTS", 2)
     processor, real, calls = world.processor(), pipeline.run, list[int]()
 
-    def out_of_reach(*arguments: Any) -> Any:  # noqa: ANN401  # as the real one
+    def out_of_reach(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401  # as the real one
         calls.append(1)
         if len(calls) == 2:
             raise OSError("S3 is out of reach")
-        return real(*arguments)
+        return real(*arguments, **options)
 
     monkeypatch.setattr(pipeline, "run", out_of_reach)
     event = world.event(*((n, packed([track(f"m{n}")])) for n in range(1, 6)))
@@ -317,6 +319,12 @@ def test_shards_that_are_merged_are_read_to_their_end_before_their_child(either:
     with either.running(Options(window_s=0.1, batch_size=5), noting(lambda one: shards.append(one["eventID"][:20]))):
         eventually(lambda: (len(set(shards)) == 3 and either.books["received"] >= 90) or None)
 
+    kept = current_books(either.lake.load(EVENTS), factory.stream_name(either.kinesis, either.arn))
+    assert (list(kept.arrived_at), kept.ended) == (
+        ["shardId-000000000002"],
+        ["shardId-000000000000", "shardId-000000000001"],
+    )
+    assert abs(kept.arrived_at["shardId-000000000002"] / 1e6 - time.time()) < 60
     assert shards.index("shardId-000000000002") == len(shards) - shards.count("shardId-000000000002")
     assert message_ids(either.lake) == sorted([*(f"m{n}" for n in range(40)), *(f"again-{n}" for n in range(10))])
     assert "Late" not in {row["event"] for row in rows(either.lake)}
@@ -384,10 +392,10 @@ def test_an_outage_past_the_record_age_goes_to_s3_and_replay_brings_it_back(
     outage.set()
     real = pipeline.run
 
-    def out_of_reach(*arguments: Any) -> Any:  # noqa: ANN401  # as the real one
+    def out_of_reach(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401  # as the real one
         if outage.is_set():
             raise OSError("Glue is out of reach")
-        return real(*arguments)
+        return real(*arguments, **options)
 
     monkeypatch.setattr(pipeline, "run", out_of_reach)
     failures = f"{world.settings.warehouse}/failures"
@@ -409,6 +417,56 @@ def test_an_outage_past_the_record_age_goes_to_s3_and_replay_brings_it_back(
         "dead_lettered:unknown_type": 1,
     }
     assert {row["_stream"] for row in rows(world.lake)} == {factory.stream_name(world.kinesis, world.arn)}
+
+
+def test_a_batch_that_was_given_up_moves_no_time_when_it_is_replayed(world: World) -> None:
+    world.processor().handle(world.event((9, packed([track("a")]))), Clock(60))
+    before = world.lake.load(EVENTS).properties
+    stream = factory.stream_name(world.kinesis, world.arn)
+    body = {"KinesisBatchInfo": {"streamArn": world.arn}, "payload": world.event((3, packed([track("b")])))}
+    write_bytes(world.lake.io, f"{world.settings.warehouse}/failures/one", json.dumps(body).encode())
+
+    assert replay(world, f"{world.settings.warehouse}/failures")[1]["stored"] == 1
+
+    after = world.lake.load(EVENTS).properties
+    assert after[property_name(stream)] == before[property_name(stream)]
+    assert parse_books(SOURCE, after).arrived_at == {}
+
+
+def test_shards_that_can_not_be_listed_cost_no_commit(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    def denied(_arn: str) -> dict[str, list[str]]:
+        raise ClientError({"Error": {"Code": "AccessDeniedException"}}, "ListShards")
+
+    processor = world.processor()
+    processor._list_shards = denied
+
+    assert processor.handle(world.event((1, packed([track("a")]))), Clock(60)) == {"batchItemFailures": []}
+
+    assert message_ids(world.lake) == ["a"]
+    assert "can't be listed" in caplog.text
+
+
+def test_a_process_lists_the_shards_once_and_again_after_a_resharding(world: World) -> None:
+    processor, listed = world.processor(), list[str]()
+    real = processor._list_shards
+
+    def counted(arn: str) -> Mapping[str, Sequence[str]]:
+        listed.append(arn)
+        return real(arn)
+
+    processor._list_shards = counted
+    for number in range(3):
+        processor.handle(world.event((number, packed([track(f"a{number}")]))), Clock(60))
+    assert len(listed) == 1
+    world.kinesis.split_shard(StreamName=STREAM, ShardToSplit="shardId-000000000000", NewStartingHashKey=str(2**127))
+    child = kinesis_event(world.arn, (7, packed([track("b")])), shard="shardId-000000000001")
+    processor.handle(child, Clock(60))
+
+    assert len(listed) == 2
+    kept = current_books(world.lake.load(EVENTS), factory.stream_name(world.kinesis, world.arn))
+    assert kept.ended == ["shardId-000000000000"]
+    assert kept.arrived_at.keys() == {"shardId-000000000001", "shardId-000000000002"}
+    assert kept.arrived_at["shardId-000000000002"] == 0
 
 
 def test_lost_tables_are_made_again_from_the_archive(world: World) -> None:

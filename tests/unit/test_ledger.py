@@ -43,6 +43,59 @@ def test_books_are_the_sum_of_their_moves_and_watermarks_never_fall(
     assert books.dead_lettered == letters
 
 
+MICROSECONDS = st.integers(0, 2**53)
+
+
+@given(st.lists(st.dictionaries(shards, MICROSECONDS), max_size=10))
+def test_the_time_of_a_shard_never_falls(moved: list[dict[str, int]]) -> None:
+    books = StreamBooks(stream=ARN)
+    for arrived_at in moved:
+        before = books.arrived_at
+        books = books.moved({}, arrived_at=arrived_at, received=0)
+        for shard in {*before, *arrived_at}:
+            assert books.arrived_at[shard] == max(before.get(shard, 0), arrived_at.get(shard, 0))
+
+
+def test_a_shard_that_was_closed_has_no_time_once_a_child_is_read() -> None:
+    books = StreamBooks(stream=ARN).moved({"s-0": 5}, arrived_at={"s-0": 100}, shards={"s-0": []}, received=1, stored=1)
+    split: dict[str, list[str]] = {"s-0": [], "s-1": ["s-0"], "s-2": ["s-0"]}
+
+    waiting = books.moved({"s-0": 6}, arrived_at={"s-0": 200}, shards=split, received=1, stored=1)
+    assert (waiting.arrived_at, waiting.ended) == ({"s-0": 200, "s-1": 0, "s-2": 0}, [])
+
+    read = waiting.moved({"s-2": 7}, arrived_at={"s-2": 300}, shards=split, received=1, stored=1)
+    assert (read.arrived_at, read.ended) == ({"s-1": 0, "s-2": 300}, ["s-0"])
+    assert read.watermarks == {"s-0": "6", "s-2": "7"}
+    again = read.moved({"s-0": 6}, arrived_at={"s-0": 200}, received=0)  # redelivered
+    assert (again.arrived_at, again.ended) == (read.arrived_at, read.ended)
+
+
+def test_shards_that_were_never_read_end_with_their_descendants() -> None:
+    shards: dict[str, list[str]] = {"s-0": [], "s-1": [], "s-2": ["s-0", "s-1"], "s-3": ["s-2"], "s-4": ["s-2"]}
+    books = StreamBooks(stream=ARN).moved({"s-0": 1}, arrived_at={"s-0": 9}, shards=shards, received=1, stored=1)
+
+    books = books.moved({"s-4": 1}, arrived_at={"s-4": 10}, shards=shards, received=1, stored=1)
+
+    assert (books.arrived_at, books.ended) == ({"s-3": 0, "s-4": 10}, ["s-0", "s-1", "s-2"])
+
+
+def test_a_shard_that_is_no_longer_listed_has_ended_but_not_one_that_is_newer_than_the_list() -> None:
+    books = StreamBooks(stream=ARN, watermarks={"s-0": "1"})  # of a version that noted no time
+    books = books.moved({"s-9": 1}, arrived_at={"s-9": 10}, received=1, stored=1)
+
+    books = books.moved({"s-5": 1}, arrived_at={"s-5": 11}, shards={"s-4": [], "s-5": []}, received=1, stored=1)
+
+    assert (books.arrived_at, books.ended) == ({"s-4": 0, "s-5": 11, "s-9": 10}, ["s-0"])
+
+
+def test_books_of_an_older_version_are_read() -> None:
+    old = '{"stream":"local:1","watermarks":{"shard-0":"3"},"parts":{},"received":1,"stored":1,"duplicate":0}'
+
+    books = parse_books("local:1", {property_name("local:1"): old})
+
+    assert (books.watermark("shard-0"), books.arrived_at, books.ended) == (3, {}, [])
+
+
 def test_an_event_without_an_outcome_unbalances_the_books() -> None:
     books = StreamBooks(stream=ARN).moved({"shard-0": 1}, received=3, stored=1, dead_lettered={"too_deep": 1})
 

@@ -30,6 +30,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
+from manymetrics.books import LOCAL_STREAM
 from manymetrics.records import MAX_RECORD_WEIGHT, compress, count_events, weight
 from manymetrics_api.sinks import SinkResult
 from manymetrics_api.sinks.lanes import MAX_ASIDE, Lanes
@@ -366,7 +367,7 @@ class LocalStream:
 
 def _given_by(connection: sqlite3.Connection) -> _Given:
     incarnation, last = connection.execute(_GIVEN).fetchone()
-    return _Given(f"local:{incarnation}", int(last))
+    return _Given(f"{LOCAL_STREAM}{incarnation}", int(last))
 
 
 def _smaller(record: bytes) -> bytes:

@@ -408,6 +408,30 @@ def check_tables(settings: Settings) -> Iterator[Finding]:
         yield Finding("letters", "fail" if is_most else "warn", f"{unstorable} events could not be stored", cure)
 
 
+def check_complete(settings: Settings) -> Iterator[Finding]:
+    """Check up to which time everything received is in the tables. Yields nothing without tables."""
+    from datetime import UTC, datetime
+
+    from manymetrics.tables import EVENTS
+    from manymetrics_cli.one_machine import stream_state
+    from manymetrics_insights.reader.complete_through import complete_through
+    from manymetrics_insights.reader.folder import Folder
+    from manymetrics_insights.reader.iceberg import read_table
+
+    if not settings.data_dir.is_dir():
+        return
+    now = datetime.now(UTC)
+    state = read_table(Folder(settings.data_dir), EVENTS.name)
+    if state is None:
+        return
+    through, notes = complete_through(state.properties, now, stream_state(settings.data_dir, state.properties))
+    if through is None:
+        yield Finding("complete", "warn", "; ".join(notes), f"the next commit notes it: {_serve(settings.data_dir)}")
+    else:
+        said = f"the tables have everything received before {through:%Y-%m-%dT%H:%M:%S.%fZ}"
+        yield Finding("complete", "ok", "; ".join([said, *notes]))
+
+
 def _most_are_unstorable(books: Sequence[StreamBooks], snapshots: Sequence[Snapshot]) -> bool:
     """Return whether over half of recent events were unstorable: of those since the oldest retained snapshot."""
     from manymetrics.books import StreamBooks, parse_books, property_name
@@ -471,5 +495,6 @@ CHECKS: tuple[Check, ...] = (
     check_stream,
     check_progress,
     check_tables,
+    check_complete,
     check_geoip,
 )

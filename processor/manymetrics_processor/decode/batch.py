@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import NamedTuple, cast
 
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from manymetrics.books import Shards
 from manymetrics.events import Rejected, parse_event, without_key
 from manymetrics.limits import MAX_EVENT_BYTES, OVERSIZE_PREFIX_BYTES
 from manymetrics.outcomes import Reason
@@ -76,7 +77,9 @@ class Batch:
 
     ``counts`` and ``outcomes`` are by record, ``ids`` by row of ``events``, ``reasons`` by row of ``letters``.
     ``begin`` and ``end``: the first position in the first record, and the position before which it ends in the last one
-    (None: all of it). Events outside are in no count and no outcome.
+    (None: all of it). Events outside are in no count and no outcome. ``arrived_at``: per shard of a stream, the latest
+    arrival of a record that is complete in the batch, in microseconds since 1970, UTC. ``shards``: those that the
+    stream lists, if known.
     """
 
     stream: str
@@ -89,6 +92,8 @@ class Batch:
     reasons: list[str]
     begin: int = 0
     end: int | None = None
+    arrived_at: Mapping[str, int] = field(default_factory=dict)
+    shards: Shards | None = None
 
     @property
     def watermarks(self) -> dict[str, int]:
@@ -146,7 +151,15 @@ def decode(
         events.add(good)
         letters.add(bad)
     batch = _build_batch(stream, [(record.shard, record.sequence) for record in ordered], outcomes, events, letters)
-    return batch if not begin and end is None else replace(batch, begin=begin, end=end)
+    complete = ordered if end is None else ordered[:-1]
+    return replace(batch, begin=begin, end=end, arrived_at=_latest_arrivals(complete))
+
+
+def _latest_arrivals(records: Iterable[StreamRecord]) -> dict[str, int]:
+    latest: dict[str, int] = {}
+    for record in records:  # not the last one's: a local stream moves heavy records behind later ones
+        latest[record.shard] = max(record.arrived_at, latest.get(record.shard, 0))
+    return latest
 
 
 def make_batch(

@@ -17,7 +17,7 @@ from manymetrics.settings import Settings, SettingsError
 from manymetrics.tables import EVENTS
 from manymetrics_processor.dedup.id_store import KeptIds
 from manymetrics_processor.dedup.window import Window
-from manymetrics_processor.ingest.kinesis_poller import MAINTAIN_EVERY_S, EventSource, Options
+from manymetrics_processor.ingest.kinesis_poller import MAINTAIN_EVERY_S, EventSource, Options, list_shards
 from manymetrics_processor.ingest.processor import Processor
 from manymetrics_processor.ingest.raw_archive import Archive
 from manymetrics_processor.lake.arrow_engine import ArrowEngine
@@ -48,13 +48,14 @@ def make_processor(
     engine = make_engine(settings, environ)
     archive = Archive(settings.archive, load_file_io(catalog.properties)) if settings.archive else None
     window = make_window(settings, catalog)
-    names = stream_of or partial(stream_name, boto3.client("kinesis"))
+    kinesis = boto3.client("kinesis")
     return Processor(
         lambda sleep: Lake(catalog, engine, database=settings.database, sleep=sleep),
         window,
-        names,
+        stream_of or partial(stream_name, kinesis),
         archive,
         engine.is_alive,
+        list_shards=partial(list_shards, kinesis),
     )
 
 

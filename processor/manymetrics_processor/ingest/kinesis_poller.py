@@ -88,7 +88,7 @@ class EventSource:
         shards: dict[str, _Shard] = {}
         try:
             while not stop.is_set() and self._name_of(self._arn) == name:
-                listed = self._shards()
+                listed = list_shards(self._kinesis, self._arn)
                 for shard_id, parents in listed.items():
                     if shard_id not in shards and all(_is_done(shards, listed, parent) for parent in parents):
                         shards[shard_id] = _Shard(self, shard_id, self._watermark(name, shard_id), over)
@@ -98,17 +98,6 @@ class EventSource:
             over.set()
             for shard in shards.values():
                 shard.join()
-
-    def _shards(self) -> dict[str, list[str]]:
-        """Return the stream's shards, each with its parents."""
-        found: list[dict[str, Any]] = []
-        page = self._kinesis.list_shards(StreamARN=self._arn)
-        found += page["Shards"]
-        while "NextToken" in page:
-            page = self._kinesis.list_shards(NextToken=page["NextToken"])
-            found += page["Shards"]
-        names = ("ParentShardId", "AdjacentParentShardId")
-        return {one["ShardId"]: [one[name] for name in names if one.get(name)] for one in found}
 
     def read(self, iterator: str) -> Mapping[str, Any]:
         """Like Kinesis's GetRecords."""
@@ -311,6 +300,18 @@ class _Shard(threading.Thread):
     def _is_too_old(self, record: Record) -> bool:
         age_s = time.time() - float(record["kinesis"]["approximateArrivalTimestamp"])
         return age_s > self._source.options.max_record_age_s
+
+
+def list_shards(kinesis: Any, arn: str) -> dict[str, list[str]]:  # noqa: ANN401  # as above
+    """Return the stream's shards, each with its parents."""
+    found: list[dict[str, Any]] = []
+    page = kinesis.list_shards(StreamARN=arn)
+    found += page["Shards"]
+    while "NextToken" in page:
+        page = kinesis.list_shards(NextToken=page["NextToken"])
+        found += page["Shards"]
+    names = ("ParentShardId", "AdjacentParentShardId")
+    return {one["ShardId"]: [one[name] for name in names if one.get(name)] for one in found}
 
 
 def _is_done(shards: Mapping[str, _Shard], listed: Mapping[str, object], parent: str) -> bool:

@@ -240,6 +240,8 @@ class _EventsPlan:
         moved = books.moved(
             batch.watermarks,
             part=batch.part,
+            arrived_at=batch.arrived_at,
+            shards=batch.shards,
             received=int(_fresh_counts(batch, books)[fresh].sum()),
             stored=int(stored.sum()),
             duplicate=int(candidates.sum() - stored.sum()),

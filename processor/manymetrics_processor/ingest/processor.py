@@ -10,17 +10,18 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import groupby
 from typing import Any, Protocol
 
 from botocore.exceptions import ClientError
 
+from manymetrics.books import Shards
 from manymetrics.tables import TABLES
 from manymetrics.telemetry import embedded_metrics
-from manymetrics_processor.decode.batch import DEAD_LETTERED, DUPLICATE, STORED
+from manymetrics_processor.decode.batch import DEAD_LETTERED, DUPLICATE, STORED, Batch, StreamRecord, decode
 from manymetrics_processor.dedup.window import Window
 from manymetrics_processor.ingest import pipeline
 from manymetrics_processor.ingest.lambda_records import split_parts, stream_record
@@ -47,7 +48,10 @@ class Context(Protocol):
 
 
 class Processor:
-    """``stream_of`` names a stream with its incarnation, by its ARN. ``is_alive``: whether the engine is usable."""
+    """``stream_of`` names a stream with its incarnation, by its ARN. ``is_alive``: whether the engine is usable.
+
+    ``list_shards`` returns a stream's shards, by its ARN.
+    """
 
     def __init__(
         self,
@@ -56,10 +60,14 @@ class Processor:
         stream_of: Callable[[str], str],
         archive: Archive | None = None,
         is_alive: Callable[[], bool] = lambda: True,
+        *,
+        list_shards: Callable[[str], Shards],
     ) -> None:
         self._lake = lake_of(self._sleep)
         self._window, self._stream_of, self._archive = window, stream_of, archive
         self._is_alive = is_alive
+        self._list_shards = list_shards
+        self._shards: dict[str, Shards] = {}  # by stream
         self._until = float("inf")
         self._has_tables = False
         self._manifests: Read = {}
@@ -119,8 +127,10 @@ class Processor:
                     if self._archive is not None:
                         self._archive.put(stream, part)
                     suspect = self._failed_at == (part[0].shard, part[0].sequence) and self._failures >= SUSPECT_AFTER
-                    run = partial(pipeline.run, suspect=True) if suspect else pipeline.run
-                    committed = run(part, stream, self._lake, self._window)
+                    decode_part = partial(decode_with_shards, self._shards_of(arn, stream, part))
+                    committed = pipeline.run(
+                        part, stream, self._lake, self._window, decode=decode_part, suspect=suspect
+                    )
                     pending = pending[len(part) :]
                     _put_metrics(committed.outcomes, self._window, self._lake.database)
             self._window.keep()
@@ -137,6 +147,18 @@ class Processor:
         self._failed_at, self._failures = None, 0
         return []
 
+    def _shards_of(self, arn: str, stream: str, records: Sequence[StreamRecord]) -> Shards | None:
+        """Return the stream's shards, listed when a process begins and after a resharding; None if that fails."""
+        known = self._shards.get(stream)
+        if known is None or any(record.shard not in known for record in records):
+            try:
+                known = self._list_shards(arn)
+            except Exception as error:  # without it, only the time of a closed shard stays in the books
+                log.warning("the stream's shards can't be listed", exc_info=error)
+                return known
+            self._shards = {stream: known}
+        return known
+
     def _is_short_of_time(self) -> bool:
         return self._until - time.monotonic() < RESERVE_S
 
@@ -144,6 +166,11 @@ class Processor:
         if self._is_short_of_time():
             raise CommitContentionError("lost a race, and too little time is left for a retry")
         time.sleep(seconds)
+
+
+def decode_with_shards(shards: Shards | None, records: Iterable[StreamRecord], stream: str, **options: Any) -> Batch:  # noqa: ANN401  # decode's
+    """Decode a batch of a stream with these shards."""
+    return replace(decode(records, stream, **options), shards=shards)
 
 
 def _is_denied(error: Exception) -> bool:

@@ -312,7 +312,7 @@ def _decode_archived(
     **options: Any,  # noqa: ANN401
 ) -> Batch:
     batch = decode(records, stream, **options)
-    return replace(batch, stream=source, keys=[(shard, sequence) for _, sequence in batch.keys])
+    return replace(batch, stream=source, keys=[(shard, sequence) for _, sequence in batch.keys], arrived_at={})
 
 
 def _decode_lines_span(  # decode's arguments, after the bound ones

@@ -76,7 +76,8 @@ def _replay(
     def decode_as_replay(of: Sequence[StreamRecord], _stream: str, **options: Any) -> Batch:  # noqa: ANN401  # decode's
         """Decode under the object's source; rows keep their position in the original stream."""
         batch = decode(of, stream, **options)
-        return replace(batch, stream=SOURCE, keys=[(f"{source}/{shard}", at) for shard, at in batch.keys])
+        keys = [(f"{source}/{shard}", at) for shard, at in batch.keys]
+        return replace(batch, stream=SOURCE, keys=keys, arrived_at={})
 
     if source is None:
         outcomes = run(records, stream, lake, window).outcomes
