@@ -6,18 +6,21 @@ aliases meet in chains and circles, and events tie.
 
 from __future__ import annotations
 
+import json
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 from tests.insights.lakes import NOON, Lake, Row
+from tests.insights.traits_cases import EXPECTED, identifies
 from tests.scale import scaled
 
 Ask = Callable[[str], list[Row]]
 
 WORLDS = scaled(200, 400, 4_000)
 USERS = ("u1", "u2", "u3", "u4", "42")
+TRAITS = ({"plan": "free"}, {"plan": "pro", "age": None}, {"age": 4, "plan": None}, {"é": {"b": 1}, "age": 5})
 DEVICES = ("a1", "a2", "a3", "42")
 
 
@@ -196,6 +199,26 @@ def test_only_an_object_with_keys_counts_as_traits(lake: Lake, rows_of: Ask) -> 
     assert rows_of("SELECT traits, traits_at FROM users") == [{"traits": '{"plan":"pro"}', "traits_at": NOON}]
 
 
+def test_traits_are_the_latest_values_that_are_not_null_key_by_key(lake: Lake, rows_of: Ask) -> None:
+    lake.append_events(*identifies())
+
+    assert {row["person_id"]: row["traits"] for row in rows_of("SELECT person_id, traits FROM users")} == EXPECTED
+
+
+def test_traits_at_is_when_the_latest_of_these_values_was_set(lake: Lake, rows_of: Ask) -> None:
+    traits = ['{"a":1,"b":1}', '{"a":2}', '{"b":null}', "{}", '{"c"']
+    lake.append_events(
+        *(
+            {"type": "identify", "user_id": "u", "traits": text, "event_time": NOON + timedelta(hours=hour)}
+            for hour, text in enumerate(traits)
+        )
+    )
+
+    assert rows_of("SELECT traits, traits_at FROM users") == [
+        {"traits": '{"a":2,"b":1}', "traits_at": NOON + timedelta(hours=1)}
+    ]
+
+
 def test_person_events_has_each_event_once_with_all_its_columns(lake: Lake, rows_of: Ask) -> None:
     lake.append_events(*random_events())
 
@@ -250,7 +273,7 @@ def random_world(chance: random.Random, project: str) -> Iterator[Row]:
             "user_id": chance.choice([None, None, *USERS]) if kind != "alias" else chance.choice(USERS),
             "anonymous_id": chance.choice([None, *DEVICES]),
             "previous_id": chance.choice([*USERS, *DEVICES]) if kind == "alias" or chance.random() < 0.1 else None,
-            "traits": chance.choice([None, "{}", '{"plan":"free"}', '{"plan":"pro"}']),
+            "traits": chance.choice([None, "{}", *map(json.dumps, TRAITS)]),
         }
         placeholders = [
             name for name in ("user", "anonymous", "previous") if event[f"{name}_id"] and chance.random() < 0.1
@@ -307,8 +330,13 @@ def plain_users(events: list[Row]) -> list[Row]:
             persons[event["project_id"], person, kind].append(named(event))
     users: list[Row] = []
     for (project, person_id, person_kind), theirs in persons.items():
-        traits = [e for e in theirs if e["type"] == "identify" and e["traits"] not in (None, "{}")]
-        last = max(traits, key=moment, default=None)
+        values: dict[str, object] = {}
+        set_at: dict[str, object] = {}
+        for event in sorted((e for e in theirs if e["type"] == "identify"), key=moment):
+            new = {key: value for key, value in json.loads(str(event["traits"] or "{}")).items() if value is not None}
+            values |= new
+            set_at |= dict.fromkeys(new, event["event_time"])
+        text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         users.append(
             {
                 "project_id": project,
@@ -320,8 +348,8 @@ def plain_users(events: list[Row]) -> list[Row]:
                 "tracks": sum(e["type"] == "track" for e in theirs),
                 "pages": sum(e["type"] in ("page", "screen") for e in theirs),
                 "devices": len({e["anonymous_id"] for e in theirs} - {None}),
-                "traits": last and last["traits"],
-                "traits_at": last and last["event_time"],
+                "traits": text if values else None,
+                "traits_at": max(set_at.values(), default=None),  # type: ignore[type-var]
             }
         )
     return users

@@ -101,7 +101,7 @@ def random_event(chance: random.Random) -> Event | bytes:
         "userId": chance.choice([None, "ann", "bob", "eve", "Zoë"]),
         "anonymousId": f"d{chance.randrange(9)}",
         "originalTimestamp": iso(happened),
-        "traits": chance.choice([None, {}, {"plan": "pro", "é": [1, None, 2.5]}]),
+        "traits": chance.choice([None, {}, {"plan": "pro", "é": [1, None, 2.5]}, {"plan": None, "a.b": "📦", "": {}}]),
         "properties": {"revenue": chance.randrange(10_000) / 100, "名": "値", "deep": {"a": ["\u0000", "\"'"]}},
         "context": {"page": {"url": "https://shop.example/?q=ö"}, "screen": {"width": chance.randrange(5_000)}},
     }

@@ -67,6 +67,10 @@ _MACROS: Final = (
       system.main.regexp_replace(text, pattern, replacement, 'g'),
     (text, pattern, replacement, options) AS system.main.regexp_replace(text, pattern, replacement, options)""",
     "CREATE MACRO to_unixtime(time) AS epoch(time)",
+    "CREATE MACRO element_at(list_or_map, key) AS list_or_map[key]",  # DuckDB's own returns a list for a map
+    "CREATE MACRO json_parse(text) AS CAST(text AS JSON)",
+    "CREATE MACRO json_format(json) AS CAST(json AS VARCHAR)",
+    "CREATE MACRO array_join(list, separator) AS array_to_string(list, separator)",
 )
 # DuckDB also takes NaN, Infinity and a comma before a closing bracket, as no other reader does: look for them, first in
 # the whole text, which is quick, then outside of strings.
