@@ -532,10 +532,12 @@ def test_the_books_have_the_arrival_of_each_shards_newest_record_whatever_it_hol
     assert commit(StreamRecord(SHARD, 5, hollow, NOW + 6_000_000)) == {SHARD: 6, "s": 2}
     assert books(lake).watermark(SHARD) == 5
     assert commit(arriving(9, record(5, track("c")))) == {SHARD: 6, "s": 2}  # redelivered: nothing is committed
-    assert commit(arriving(0.5, record(6, track("d")))) == {SHARD: 6, "s": 2}  # by a clock that was set back
+    heavy = arriving(5, record(8, track("e")))  # a local stream moves it behind later ones
+    assert commit(arriving(7, record(7, track("f"))), heavy) == {SHARD: 7, "s": 2}
+    assert commit(arriving(0.5, record(9, track("d")))) == {SHARD: 7, "s": 2}  # by a clock that was set back
     their_snapshots(store.another())
     they_add_a_column(store.another())
-    assert times(lake) == {SHARD: 6, "s": 2}
+    assert times(lake) == {SHARD: 7, "s": 2}
 
 
 def test_a_record_that_is_committed_in_part_has_not_arrived(lake: Lake) -> None:

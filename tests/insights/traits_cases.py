@@ -65,8 +65,22 @@ def identifies() -> list[Row]:
         {"type": "identify", "user_id": "tie", "message_id": message_id, "traits": f'{{"a":"{message_id}"}}'}
         for message_id in ("t2", "t3", "t1")
     ]
+    rows += [
+        {
+            "type": "identify",
+            "user_id": "tie of a text sent twice",
+            "message_id": message_id,
+            "traits": f'{{"a":{value}}}',
+        }
+        for message_id, value in (("s1", 1), ("s9", 1), ("s5", 2))
+    ]
     others: list[Row] = [{"type": kind, "user_id": "other", "traits": '{"a":1}'} for kind in ("group", "track", "page")]
     return [*rows, *others]
 
 
-EXPECTED = {**{name: expected for name, (_, expected) in CASES.items()}, "tie": '{"a":"t3"}', "other": None}
+EXPECTED = {
+    **{name: expected for name, (_, expected) in CASES.items()},
+    "tie": '{"a":"t3"}',
+    "tie of a text sent twice": '{"a":1}',
+    "other": None,
+}

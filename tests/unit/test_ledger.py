@@ -66,6 +66,7 @@ def test_a_shard_that_was_closed_has_no_time_once_a_child_is_read() -> None:
     read = waiting.moved({"s-2": 7}, arrived_at={"s-2": 300}, shards=split, received=1, stored=1)
     assert (read.arrived_at, read.ended) == ({"s-1": 0, "s-2": 300}, ["s-0"])
     assert read.watermarks == {"s-0": "6", "s-2": "7"}
+    assert read.moved({}, shards={"s-0": []}, received=0).ended == ["s-0"]  # listed before the resharding
     again = read.moved({"s-0": 6}, arrived_at={"s-0": 200}, received=0)  # redelivered
     assert (again.arrived_at, again.ended) == (read.arrived_at, read.ended)
 
