@@ -68,8 +68,6 @@ _MACROS: Final = (
     (text, pattern, replacement, options) AS system.main.regexp_replace(text, pattern, replacement, options)""",
     "CREATE MACRO to_unixtime(time) AS epoch(time)",
     "CREATE MACRO element_at(list_or_map, key) AS list_or_map[key]",  # DuckDB's own returns a list for a map
-    "CREATE MACRO json_parse(text) AS CAST(text AS JSON)",
-    "CREATE MACRO json_format(json) AS CAST(json AS VARCHAR)",
     "CREATE MACRO array_join(list, separator) AS array_to_string(list, separator)",
 )
 # DuckDB also takes NaN, Infinity and a comma before a closing bracket, as no other reader does: look for them, first in
@@ -93,13 +91,13 @@ class Session:
     """A session. ``failure``, called after an error of DuckDB's, returns what kept it from reading a file.
 
     If that is a FileNotFoundError, maintenance removed the file, and a new session finds its replacement; or it was
-    deleted by someone else. Queries on other tables still work. ``snapshot``: that of the events; None: none yet.
+    deleted by someone else. Queries on other tables still work. ``events``: the state of that table, None if there is none.
     """
 
     connection: duckdb.DuckDBPyConnection
     views: tuple[View, ...]
     failure: Attached
-    snapshot: int | None = None
+    events: TableState | None = None
 
 
 def open_session(source: Source, *, writable: Path | None = None) -> Session:
@@ -139,8 +137,7 @@ def open_session(source: Source, *, writable: Path | None = None) -> Session:
     for view in views:
         connection.execute(f"CREATE VIEW {view.name} AS {view.sql}")
     _lock(connection, [*(file.path for file in files), *([str(writable)] if writable else [])])
-    events = states.get(EVENTS)
-    return Session(connection, views, failure, events.snapshot_id if events else None)
+    return Session(connection, views, failure, states.get(EVENTS))
 
 
 def _create_table(
