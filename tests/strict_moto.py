@@ -1,4 +1,4 @@
-"""S3, Glue, Kinesis and SSM on this machine: moto's server, as strict as AWS where moto is not.
+"""S3, Glue, Kinesis, SSM and Athena on this machine: moto's server, as strict as AWS where moto is not.
 
 ``python -m tests.strict_moto PORT`` runs it; ``strict_moto`` starts it for a test, or another program that adds to it.
 Its state is in memory.
@@ -7,6 +7,7 @@ Its state is in memory.
 from __future__ import annotations
 
 import base64
+import json
 import os
 import subprocess
 import sys
@@ -162,6 +163,29 @@ def _close_split_shards() -> None:
         one_at_a_time(name)
 
 
+def _start_once_and_page() -> None:
+    """Athena starts one query for a token, however often it is asked, and answers in pages; moto does neither."""
+    from moto.athena.responses import AthenaResponse
+
+    start, ids = AthenaResponse.start_query_execution, dict[str, Any]()
+
+    def start_query_execution(self: Any) -> Any:  # noqa: ANN401  # moto's own, as below
+        token = self._get_param("ClientRequestToken")
+        if token not in ids:
+            ids[token] = start(self)
+        return ids[token]
+
+    def get_query_results(self: Any) -> Any:  # noqa: ANN401
+        rows = self.athena_backend.get_query_results(self._get_param("QueryExecutionId")).to_dict()
+        first, size = int(self._get_param("NextToken") or 0), int(self._get_param("MaxResults") or 1000)
+        every = rows["ResultSet"]["Rows"]
+        more = {"NextToken": str(first + size)} if first + size < len(every) else {}
+        return json.dumps({"ResultSet": {**rows["ResultSet"], "Rows": every[first : first + size]}, **more})
+
+    setattr(AthenaResponse, "start_query_execution", start_query_execution)  # noqa: B010  # as above
+    setattr(AthenaResponse, "get_query_results", get_query_results)  # noqa: B010  # as above
+
+
 def _revoke_only_what_is_granted() -> None:
     """Lake Formation refuses to take back what isn't granted, and Terraform revokes until it does."""
     from moto.core.exceptions import JsonRESTError
@@ -287,6 +311,7 @@ def serve(port: str) -> None:
     _refuse_of_s3()
     _revoke_only_what_is_granted()
     _close_split_shards()
+    _start_once_and_page()
     main(["-H", "127.0.0.1", "-p", port])
 
 

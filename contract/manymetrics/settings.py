@@ -50,6 +50,8 @@ class Settings:
     """Where the tables on AWS are, `s3://bucket/prefix`: the processor keeps them there, and `query` asks them."""
     database: str = NAMESPACE
     """The Glue database of the tables on AWS, so that one region of an account has room for several."""
+    athena_workgroup: str = ""
+    """The Athena workgroup that insights are asked in on AWS, with `--engine athena`."""
     engine: str = "spark"
     """The engine of the processor on AWS: `spark`, or `arrow`, which takes no JVM and half the memory."""
     spark_jars: Path = Path("/opt/spark-jars")

@@ -22,6 +22,7 @@ GIVEN: dict[str, tuple[str, object]] = {
     "stream": ("events", "events"),
     "warehouse": ("s3://lake/tables", "s3://lake/tables"),
     "database": ("shop_eu", "shop_eu"),
+    "athena_workgroup": ("shop", "shop"),
     "engine": ("arrow", "arrow"),
     "spark_jars": ("/srv/jars", Path("/srv/jars")),
     "archive": ("s3://lake/archive", "s3://lake/archive"),

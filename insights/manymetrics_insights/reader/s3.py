@@ -17,17 +17,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    NoCredentialsError,
-    ReadTimeoutError,
-    ResponseStreamingError,
-    TokenRetrievalError,
-    UnauthorizedSSOTokenError,
-)
+from botocore.exceptions import BotoCoreError, ClientError, ReadTimeoutError, ResponseStreamingError
 from fsspec import AbstractFileSystem
 
+from manymetrics_insights.reader.aws_errors import describe_failure, describe_refusal, error_code
 from manymetrics_insights.reader.iceberg import Attached, DataFile, LakeError, gone
 
 if TYPE_CHECKING:
@@ -37,19 +30,6 @@ SCHEME: Final = "s3"
 READS_AT_ONCE: Final = 16
 TRIES: Final = 3  # for a response body that is cut off; botocore retries only requests without a response
 _CHANGED: Final = datetime(2000, 1, 1, tzinfo=UTC)  # constant, since Iceberg's files never change
-_NOT_LET_IN: Final = frozenset({"AccessDenied", "AccessDeniedException", "403"})
-_UNKNOWN: Final = frozenset(
-    {
-        "ExpiredToken",
-        "ExpiredTokenException",
-        "InvalidAccessKeyId",
-        "InvalidClientTokenId",
-        "InvalidSignatureException",
-        "InvalidToken",
-        "SignatureDoesNotMatch",
-        "UnrecognizedClientException",
-    }
-)
 
 
 def glue_source(warehouse: str, database: str, environ: Mapping[str, str]) -> GlueSource:
@@ -67,7 +47,7 @@ def glue_source(warehouse: str, database: str, environ: Mapping[str, str]) -> Gl
             warehouse.rstrip("/"), database, session, session.client("glue"), session.client("s3", config=s3), endpoint
         )
     except BotoCoreError as error:
-        raise LakeError(_of_boto(error)) from error
+        raise LakeError(describe_failure(error)) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +67,17 @@ class GlueSource:
         try:
             found = self.glue.get_table(DatabaseName=self.database, Name=table)["Table"]
         except ClientError as error:
-            if _code(error) == "EntityNotFoundException":
+            if error_code(error) == "EntityNotFoundException":
                 raise LakeError(
                     f"Glue in {region} has no {name}: the processor creates it at startup (`manymetrics stream run`). "
                     "If it has run, check the database (MANYMETRICS_DATABASE), region (AWS_REGION) and account "
                     "(AWS_PROFILE)."
                 ) from error
-            raise LakeError(_of_client(error, f"read {name} in Glue", "glue:GetTable on it, its database")) from error
+            raise LakeError(
+                describe_refusal(error, f"read {name} in Glue", "glue:GetTable on it, its database")
+            ) from error
         except BotoCoreError as error:
-            raise LakeError(_of_boto(error)) from error
+            raise LakeError(describe_failure(error)) from error
         location = found.get("Parameters", {}).get("metadata_location")
         if location is None:
             raise LakeError(f"Glue's {name} is not an Iceberg table: it was not created by ManyMetrics.")
@@ -139,20 +121,20 @@ class GlueSource:
                 return self._get(location, only)
             except (ResponseStreamingError, ReadTimeoutError) as error:
                 if not tries:
-                    raise LakeError(_of_boto(error)) from error
+                    raise LakeError(describe_failure(error)) from error
             except BotoCoreError as error:
-                raise LakeError(_of_boto(error)) from error
+                raise LakeError(describe_failure(error)) from error
 
     def _get(self, location: str, only: str | None) -> bytes:
         bucket, _, key = location.removeprefix(f"{SCHEME}://").partition("/")
         try:
             answer = self.s3.get_object(Bucket=bucket, Key=key, **({"Range": only} if only else {}))
         except ClientError as error:
-            if _code(error) == "NoSuchKey":
+            if error_code(error) == "NoSuchKey":
                 raise gone(location) from error
-            if _code(error) == "NoSuchBucket":
+            if error_code(error) == "NoSuchBucket":
                 raise LakeError(f"There is no bucket {bucket}, which Glue names: it was deleted.") from error
-            raise LakeError(_of_client(error, f"read {location}", "s3:GetObject on the warehouse")) from error
+            raise LakeError(describe_refusal(error, f"read {location}", "s3:GetObject on the warehouse")) from error
         data: bytes = answer["Body"].read()
         return data
 
@@ -222,22 +204,3 @@ class PlannedFile:
 
     def close(self) -> None:
         self.closed = True
-
-
-def _code(error: ClientError) -> str:
-    return str(error.response["Error"]["Code"])
-
-
-def _of_client(error: ClientError, what: str, permission: str) -> str:
-    code = _code(error)
-    if code in _UNKNOWN:
-        return f"AWS rejected the credentials ({code}): log in again, or use others (AWS_PROFILE, or variables)."
-    if code in _NOT_LET_IN:
-        return f"No permission to {what}: it needs {permission} and, if encrypted with a key, kms:Decrypt. {error}"
-    return f"AWS can't {what}: {error}"
-
-
-def _of_boto(error: BotoCoreError) -> str:
-    if isinstance(error, NoCredentialsError | UnauthorizedSSOTokenError | TokenRetrievalError):
-        return f"No AWS credentials ({error}): run `aws configure` or `aws sso login`, or set AWS_PROFILE."
-    return f"AWS can't be reached: {error}"

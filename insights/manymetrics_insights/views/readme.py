@@ -35,6 +35,19 @@ is enough. Rows that Athena deleted are left out, even before OPTIMIZE. It fetch
 query needs: name the columns, and restrict `received_at` if you can. `--data-dir` still queries the tables of one
 machine.
 
+Insights can also be asked in Athena (`--engine athena`, in the workgroup `MANYMETRICS_ATHENA_WORKGROUP`), which needs:
+
+- on the workgroup, `athena:StartQueryExecution`, `athena:GetQueryExecution`, `athena:GetQueryResults` and
+  `athena:StopQueryExecution`;
+- on catalog, database, tables and views, `glue:GetDatabase`, `glue:GetTable` and `glue:GetPartitions`;
+- on the tables' bucket, `s3:GetObject`, `s3:ListBucket` and `s3:GetBucketLocation`; on the bucket of results also
+  `s3:PutObject`, `s3:AbortMultipartUpload` and `s3:ListMultipartUploadParts`;
+- on the key that encrypts them, if any, `kms:Decrypt` and `kms:GenerateDataKey`;
+- where Lake Formation controls the tables, `lakeformation:GetDataAccess`.
+
+A query is stopped on Ctrl-C and after 30 minutes. Athena bills what a query scans, 10 MB at least; each answer has the
+bytes and their price at the list price.
+
 - Times are UTC, without a time zone. To get a local day:
   `CAST(event_time AT TIME ZONE 'UTC' AT TIME ZONE 'Europe/London' AS DATE)`.
 - `event_time` is when an event happened, `received_at` when it was received. Late events count on the former's day.
