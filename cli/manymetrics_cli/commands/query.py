@@ -13,46 +13,40 @@ import difflib
 import errno
 import os
 import re
-import shutil
 import sqlite3
-import stat
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, NamedTuple, TypeVar
 
-from manymetrics.settings import Settings, SettingsError
-from manymetrics_api.private_files import is_ours
-from manymetrics_cli.data_dir import add_data_dir, default_data_dir, require_tables
+from manymetrics_cli.data_dir import add_data_dir
 from manymetrics_cli.help_text import KeepExamples
-from manymetrics_cli.packages import missing_module
+from manymetrics_cli.rows_output import (
+    BINARY,
+    CommandError,
+    add_output,
+    check_target,
+    choose_format,
+    open_target,
+    write_binary,
+    write_rows,
+    write_with,
+)
+from manymetrics_cli.table_source import find_source
 
 if TYPE_CHECKING:
     import duckdb
 
-    from manymetrics_insights.reader.formats import Rows, Writer
-    from manymetrics_insights.reader.iceberg import Source
+    from manymetrics_insights.reader.formats import Rows
     from manymetrics_insights.reader.session import Session
 
-WAREHOUSE_VARIABLE: Final = "MANYMETRICS_WAREHOUSE"
-FORMATS: Final = ("table", "csv", "json", "ndjson", "parquet")
-FORMAT_OF_ENDING: Final = {
-    ".csv": "csv",
-    ".json": "json",
-    ".ndjson": "ndjson",
-    ".jsonl": "ndjson",
-    ".parquet": "parquet",
-}
 _ONE_RESULT: Final = {"csv": "CSV", "json": "JSON", "parquet": "Parquet"}  # formats that hold a single result
 ATTEMPTS: Final = 3  # sessions opened for one query, each on a newer snapshot
 ROWS_A_FETCH: Final = 100  # an event may be half a megabyte
 _PLAN_COLUMNS: Final = ["explain_key", "explain_value"]
-_BINARY: Final = "Parquet is binary: redirect it to a file (> rows.parquet), or add --to rows.parquet."
 
 T = TypeVar("T")
 
@@ -66,10 +60,6 @@ examples:
   manymetrics query - < report.sql
   MANYMETRICS_WAREHOUSE=s3://bucket/tables MANYMETRICS_DATABASE=shop manymetrics query "SELECT * FROM data_quality"
 """
-
-
-class QueryError(Exception):
-    """The query or the output file is wrong. The message names the fix."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -89,21 +79,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     what.add_argument("--file", type=Path, metavar="FILE", help="run each statement of a file")
     what.add_argument("--tables", action="store_true", help="list the tables and views")
     what.add_argument("--describe", metavar="NAME", help="describe the columns of a table or view")
-    parser.add_argument(
-        "-o",
-        "--output",
-        choices=FORMATS,
-        help="format of the rows (default: by the extension of --to, such as .csv or .parquet; else table)",
-    )
-    parser.add_argument("--to", type=_file_name, metavar="FILE", help="write the rows to a file")
+    add_output(parser)
     add_data_dir(parser)
     parser.set_defaults(run=run, data_dir=None)  # None: not given, so MANYMETRICS_WAREHOUSE takes precedence
-
-
-def _file_name(text: str) -> Path:
-    if not text or text.endswith(os.sep):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a file name: add one, as in {text}rows.csv")
-    return Path(text)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -147,7 +125,7 @@ def _message(error: Exception) -> str | None:
         return "The disk that the rows are written to is full: free some space, or name another file with --to."
     if isinstance(error, PermissionError):
         return f"{error.filename or 'A file'} can't be read: run this as the user that runs the server."
-    if isinstance(error, QueryError | LakeError | RefusedSqlError | duckdb.Error | OSError):
+    if isinstance(error, CommandError | LakeError | RefusedSqlError | duckdb.Error | OSError):
         return escape_controls(str(error).strip(), keep="\n")
     return None
 
@@ -162,14 +140,14 @@ def _names() -> list[str]:
 def _answer(args: argparse.Namespace) -> None:
     sql = _sql(args)
     if args.to is not None:
-        _check_target(args.to, args.data_dir)
-    args.output = _format(args.output, args.to)
+        check_target(args.to, args.data_dir)
+    args.output = choose_format(args.output, args.to)
     if args.output == "parquet" and sql is None:
-        raise QueryError("--tables and --describe support table, csv, json and ndjson.")
+        raise CommandError("--tables and --describe support table, csv, json and ndjson.")
     if args.output == "parquet" and args.to is None and sys.stdout.isatty():
-        raise QueryError(_BINARY)
+        raise CommandError(BINARY)
     if sql is None:
-        with _target(args.to, args.data_dir) as only:
+        with open_target(args.to, args.data_dir) as only:
             _write(args, only, *_known(args))
         return
     from manymetrics_insights.views.portable import note_what_only_duckdb_takes
@@ -177,12 +155,12 @@ def _answer(args: argparse.Namespace) -> None:
     note_what_only_duckdb_takes(sql)
     statements = _statements(args, sql)
     if len(statements) > 1 and args.output in _ONE_RESULT:
-        raise QueryError(
+        raise CommandError(
             f"{_ONE_RESULT[args.output]} holds one result, but there are {len(statements)} statements: "
             "run one at a time, or choose -o ndjson or table."
         )
     if args.output == "parquet":
-        _retried(lambda: _write_parquet(args, sql))
+        _retried(lambda: write_binary(args.to, args.data_dir, lambda part: _copy_parquet(args, sql, part)))
         return
     with ExitStack() as stack:
         target: IO[str] | None = None
@@ -190,23 +168,12 @@ def _answer(args: argparse.Namespace) -> None:
             with _naming_line(statement.line if len(statements) > 1 else 0):
                 columns, rows = _retried(lambda: _rows(_open(args), statement.sql))  # noqa: B023  # called at once
                 if target is None:
-                    target = stack.enter_context(_target(args.to, args.data_dir))
+                    target = stack.enter_context(open_target(args.to, args.data_dir))
                 elif args.output == "table":
                     target.write("\n")
                 if args.output == "table" and len(statements) > 1:
                     target.write(_heading(number, statement))
                 _write(args, target, columns, rows)
-
-
-def _format(output: str | None, to: Path | None) -> str:
-    """Return the requested format, else that of the file's extension, else table. Raises QueryError if the two differ.
-
-    An unknown extension is ignored.
-    """
-    named = FORMAT_OF_ENDING.get(to.suffix.lower()) if to is not None else None
-    if output is not None and named is not None and output != named:
-        raise QueryError(f"{to} has the extension of {named}, but -o is {output}: leave out -o, or name another file.")
-    return output or named or "table"
 
 
 class Statement(NamedTuple):
@@ -271,7 +238,7 @@ def _naming_line(line: int) -> Iterator[None]:
         message = _message(error) if line and not isinstance(error, BrokenPipeError) else None
         if message is None:
             raise
-        raise QueryError(f"statement at line {line}: {message}") from error
+        raise CommandError(f"statement at line {line}: {message}") from error
 
 
 def _sql(args: argparse.Namespace) -> str | None:
@@ -280,20 +247,20 @@ def _sql(args: argparse.Namespace) -> str | None:
         try:
             return _decoded(args.file.read_bytes(), str(args.file))
         except OSError as error:
-            raise QueryError(f"{args.file} can't be read: {error.strerror}. Name an SQL file.") from error
+            raise CommandError(f"{args.file} can't be read: {error.strerror}. Name an SQL file.") from error
     if args.sql == "-":
         return _decoded(sys.stdin.buffer.read(), "standard input")
     return None if args.sql is None else str(args.sql)
 
 
 def _decoded(text: bytes, where: str) -> str:
-    """Decode UTF-8, without a byte order mark. Raises QueryError."""
+    """Decode UTF-8, without a byte order mark. Raises CommandError."""
     try:
         return text.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = text.count(b"\n", 0, error.start) + 1
         cure = f"save it as UTF-8, as with `iconv -f {'utf-16' if text[:2] in _UTF_16 else 'latin1'} -t utf-8`"
-        raise QueryError(f"{where} is not UTF-8 (line {line}): {cure}.") from error
+        raise CommandError(f"{where} is not UTF-8 (line {line}): {cure}.") from error
 
 
 _UTF_16: Final = (b"\xff\xfe", b"\xfe\xff")
@@ -302,27 +269,7 @@ _UTF_16: Final = (b"\xff\xfe", b"\xfe\xff")
 def _open(args: argparse.Namespace, writable: Path | None = None) -> Session:
     from manymetrics_insights.reader.session import open_session
 
-    return open_session(_source(args.data_dir), writable=writable)
-
-
-def _source(data_dir: Path | None) -> Source:
-    """Return the tables to query: those of --data-dir, else of the warehouse, else of the default data directory."""
-    warehouse = os.environ.get(WAREHOUSE_VARIABLE)
-    if data_dir is not None or not warehouse:
-        from manymetrics_insights.reader.folder import Folder
-
-        folder = data_dir or default_data_dir()
-        try:
-            require_tables(folder)
-        except SettingsError as error:
-            more = f"; for the tables on AWS, set {WAREHOUSE_VARIABLE}" if str(error).startswith("there ") else ""
-            raise SettingsError(f"{error}{more}") from error
-        return Folder(folder)
-    try:
-        from manymetrics_insights.reader.s3 import glue_source
-    except ModuleNotFoundError as error:
-        raise QueryError(missing_module(error) or str(error)) from error
-    return glue_source(warehouse, Settings.read(os.environ).database, os.environ)
+    return open_session(find_source(args.data_dir), writable=writable)
 
 
 def _rows(session: Session, sql: str) -> tuple[list[str], Iterator[Sequence[object]]]:
@@ -346,7 +293,7 @@ def _rest(session: Session) -> Iterator[Sequence[object]]:
         failure = session.failure()
         if failure is None:
             raise
-        raise QueryError(f"The result is incomplete: {failure}") from error
+        raise CommandError(f"The result is incomplete: {failure}") from error
 
 
 @contextmanager
@@ -371,27 +318,15 @@ def _known(args: argparse.Namespace) -> tuple[list[str], list[Sequence[object]]]
     docs = {table.name: {column.name: column.doc for column in table.columns} for table in TABLES}
     docs |= {view.name: view.columns for view in views}
     if args.describe not in docs:
-        raise QueryError(f"There is no table or view {args.describe!r}. There are: {', '.join(docs)}.")
+        raise CommandError(f"There is no table or view {args.describe!r}. There are: {', '.join(docs)}.")
     return ["column", "what"], list(docs[args.describe].items())
 
 
 def _write(args: argparse.Namespace, target: IO[str], columns: Sequence[str], rows: Rows) -> None:
-    count = 0
-
-    def counted() -> Iterator[Sequence[object]]:
-        nonlocal count
-        for row in rows:
-            count += 1
-            yield row
-
-    on_terminal = target.isatty()
-    write = (
-        _write_plan
-        if columns == _PLAN_COLUMNS and args.output == "table"
-        else _writer(args.output, on_terminal=on_terminal)
-    )
-    for text in write(columns, counted()):
-        target.write(_for_terminal(text) if on_terminal else text)
+    if columns == _PLAN_COLUMNS and args.output == "table":
+        count = write_with(target, _write_plan, columns, rows)
+    else:
+        count = write_rows(target, args.output, columns, rows)
     if args.output == "table":
         sys.stdout.flush()
         print(f"({count} row{'' if count == 1 else 's'})", file=sys.stderr)
@@ -400,124 +335,6 @@ def _write(args: argparse.Namespace, target: IO[str], columns: Sequence[str], ro
 def _write_plan(_columns: Sequence[str], rows: Rows) -> Iterator[str]:
     """Write EXPLAIN's output, a drawing, line by line."""
     yield from (f"{plan}\n" for _, plan in rows)
-
-
-def _writer(output: str, *, on_terminal: bool) -> Writer:
-    from manymetrics_insights.reader import formats
-
-    writers: dict[str, Writer] = {
-        "table": partial(formats.write_table, widest=formats.WIDEST_CELL if on_terminal else None),
-        "csv": formats.write_csv,
-        "json": formats.write_json,
-        "ndjson": formats.write_ndjson,
-    }
-    return writers[output]
-
-
-def _for_terminal(text: str) -> str:
-    from manymetrics_insights.reader.formats import escape_controls
-
-    return escape_controls(text.replace("\r\n", "\n"), keep="\n")
-
-
-def _check_target(to: Path, data_dir: Path | None) -> None:
-    """Raise QueryError before the query runs if the file can't be written."""
-    with _naming(to):
-        if to.is_dir():
-            raise QueryError(f"{to} is a folder: name a file in it, as in --to {to / 'rows.csv'}.")
-        _writes_through(to)
-        if is_ours((data_dir or default_data_dir()).resolve(), to.resolve()):
-            raise QueryError(f"{to} belongs to the server's data: name another file with --to.")
-        folder = to.resolve().parent
-        if not folder.is_dir():
-            raise QueryError(f"There is no folder {folder} to write {to.name} to: make it, or name another with --to.")
-        if to.exists() and not os.access(to, os.W_OK):
-            raise QueryError(f"{to} is read-only: name another file with --to, or make it writable.")
-
-
-@contextmanager
-def _naming(to: Path) -> Iterator[None]:
-    """Turn an OSError about the file into a QueryError."""
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise QueryError(f"{to} can't be written: {error.strerror or error}. Name another file with --to.") from error
-
-
-def _writes_through(to: Path) -> bool:
-    """Return whether to write in place: to a device or a pipe, or in a folder where no file can be created."""
-    try:
-        mode = to.stat().st_mode
-    except FileNotFoundError:
-        return False
-    is_open_file = to.absolute().is_relative_to("/dev") or to.absolute().is_relative_to("/proc")  # as /dev/stdout
-    return not stat.S_ISREG(mode) or is_open_file or not os.access(to.resolve().parent, os.W_OK)
-
-
-@contextmanager
-def _target(to: Path | None, data_dir: Path | None) -> Iterator[IO[str]]:
-    """Yield standard output, or a file that appears only when complete. UTF-8, line ends unchanged."""
-    if to is None:
-        sys.stdout.reconfigure(encoding="utf-8", newline="", errors="backslashreplace")  # type: ignore[union-attr]
-        yield sys.stdout
-    elif _writes_through(to):
-        with _naming(to), to.open("w", encoding="utf-8", newline="", errors="backslashreplace") as file:
-            yield file
-    else:
-        with (
-            _whole_file(to, data_dir) as part,
-            part.open("w", encoding="utf-8", newline="", errors="backslashreplace") as file,
-        ):
-            yield file
-
-
-@contextmanager
-def _whole_file(to: Path, data_dir: Path | None) -> Iterator[Path]:
-    """Replace a regular file, or a link's target, keeping its mode; a new file gets the umask's.
-
-    Within the data directory it is 0600.
-    """
-    to = to.resolve()
-    is_private = to.is_relative_to((data_dir or default_data_dir()).resolve())
-    with _naming(to):
-        mode = stat.S_IMODE(to.stat().st_mode) if to.exists() else 0o666 & ~_umask()
-        handle, name = tempfile.mkstemp(prefix=".manymetrics-", dir=to.parent)
-    os.close(handle)
-    part = Path(name)
-    try:
-        yield part
-        with _naming(to):
-            if not is_private:
-                part.chmod(mode)
-            part.replace(to)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _write_parquet(args: argparse.Namespace, sql: str) -> None:
-    if args.to is not None and not _writes_through(args.to):
-        with _whole_file(args.to, args.data_dir) as part:
-            _copy_parquet(args, sql, part)
-        return
-    with tempfile.TemporaryDirectory(prefix="manymetrics-query-") as folder:
-        part = Path(folder, "rows.parquet")
-        _copy_parquet(args, sql, part)
-        with part.open("rb") as file:
-            if args.to is None:
-                shutil.copyfileobj(file, sys.stdout.buffer)
-                return
-            with _naming(args.to), args.to.open("wb") as target:
-                if target.isatty():
-                    raise QueryError(_BINARY)
-                shutil.copyfileobj(file, target)
 
 
 def _copy_parquet(args: argparse.Namespace, sql: str, path: Path) -> None:
