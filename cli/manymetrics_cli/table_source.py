@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -35,3 +37,19 @@ def find_source(data_dir: Path | None) -> Source:
     except ModuleNotFoundError as error:
         raise CommandError(missing_module(error) or str(error)) from error
     return glue_source(warehouse, Settings.read(os.environ).database, os.environ)
+
+
+def describe_reading_failure(error: Exception) -> str | None:
+    """Return the message for the user about tables or files that can't be read or written; None for other errors."""
+    from manymetrics_insights.reader.formats import escape_controls
+    from manymetrics_insights.reader.iceberg import LakeError
+
+    if isinstance(error, sqlite3.Error):
+        return f"The catalog can't be read: {error}. See `manymetrics doctor`."
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return "The disk that the rows are written to is full: free some space, or name another file with --to."
+    if isinstance(error, PermissionError):
+        return f"{error.filename or 'A file'} can't be read: run this as the user that runs the server."
+    if isinstance(error, CommandError | LakeError | OSError):
+        return escape_controls(str(error).strip(), keep="\n")
+    return None

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import errno
 import os
 import re
-import sqlite3
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,7 +33,7 @@ from manymetrics_cli.rows_output import (
     write_rows,
     write_with,
 )
-from manymetrics_cli.table_source import find_source
+from manymetrics_cli.table_source import describe_reading_failure, find_source
 
 if TYPE_CHECKING:
     import duckdb
@@ -110,24 +108,17 @@ def _message(error: Exception) -> str | None:
     import duckdb
 
     from manymetrics_insights.reader.formats import escape_controls
-    from manymetrics_insights.reader.iceberg import LakeError
     from manymetrics_insights.reader.readonly import RefusedSqlError
 
-    if isinstance(error, sqlite3.Error):
-        return f"The catalog can't be read: {error}. See `manymetrics doctor`."
     if isinstance(error, duckdb.CatalogException) and "Table with name" in str(error):
         first, *rest = [line for line in str(error).splitlines() if not line.startswith("Did you mean")]
         found = re.search(r'Table with name "?(?:[\w.]*\.)?(\w+)', first)
         near = difflib.get_close_matches(found[1] if found else "", names := _names(), 1)
         hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(names)}."
         return escape_controls("\n".join([first, hint, *rest]), keep="\n")
-    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return "The disk that the rows are written to is full: free some space, or name another file with --to."
-    if isinstance(error, PermissionError):
-        return f"{error.filename or 'A file'} can't be read: run this as the user that runs the server."
-    if isinstance(error, CommandError | LakeError | RefusedSqlError | duckdb.Error | OSError):
+    if isinstance(error, RefusedSqlError | duckdb.Error):
         return escape_controls(str(error).strip(), keep="\n")
-    return None
+    return describe_reading_failure(error)
 
 
 def _names() -> list[str]:
