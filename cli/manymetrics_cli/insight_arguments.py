@@ -10,9 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final, NamedTuple
+
+from manymetrics_cli.rows_output import FORMAT_OF_ENDING, file_name
 
 Json = dict[str, Any]
 ReadQuestion = Callable[[str], object]
@@ -227,7 +231,9 @@ def _whole(text: str) -> int:
 
 _RANGE: Final = (
     Option("--from", "from", "first local day, such as 2026-09-05", metavar="DATE"),
-    Option("--to", "to", "the local day after the last one", metavar="DATE"),
+    Option(
+        "--to", "to", "the local day after the last one; or a file for the rows, such as rows.csv", metavar="DATE|FILE"
+    ),
     Option("--last", "last", "whole local days up to today, in place of --from and --to (default: 30d)", metavar="30d"),
     Option("--zone", "zone", "time zone of days and hours, such as Europe/London (default: UTC)", metavar="ZONE"),
     Option("--week-start", "week_start", "first day of a week (default: monday)", choices=("monday", "sunday")),
@@ -404,8 +410,28 @@ def add_question_arguments(parser: argparse.ArgumentParser, insight: str) -> Non
         parser.add_argument(name, dest=dest, type=parse_filter, action="append", metavar="FILTER", help=help_text)
 
 
+class _DayOrFile(argparse.Action):
+    """``--to 2026-10-05`` is the end of the range, ``--to rows.csv`` or ``--to ./rows`` a file, as in ``query``."""
+
+    def __call__(
+        self,
+        _parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        value: Any,  # noqa: ANN401  # as the base class
+        _name: str | None = None,
+    ) -> None:
+        if os.sep in value or Path(value).suffix.lower() in FORMAT_OF_ENDING:
+            namespace.to = file_name(value)
+        else:
+            setattr(namespace, self.dest, value)
+
+
 def _add(parser: argparse.ArgumentParser, option: Option) -> None:
     dest = _dest(option)
+    if option.name == "--to":
+        parser.add_argument("--to", dest=dest, action=_DayOrFile, metavar=option.metavar, help=option.help)
+        parser.set_defaults(to=None)
+        return
     if option.flag:
         parser.add_argument(option.name, dest=dest, action="store_true", default=None, help=option.help)
         return

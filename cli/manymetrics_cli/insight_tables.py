@@ -1,15 +1,16 @@
 """Show an answer on a terminal: a table to read, and a small chart for trends, funnels and retention.
 
-Only for people: where standard output is no terminal, the rows are written as they are. Colours follow ``NO_COLOR`` and
-``TERM``, as rich reads them. Event data is untrusted: it can't control the terminal, nor be read as rich's markup.
+Only for people: where standard output is no terminal, the rows are written as they are. With ``NO_COLOR`` there are no
+colours, bold or dim text. Event data is untrusted: it can't control the terminal, nor be read as rich's markup.
 """
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
-from typing import IO, Final
+from typing import IO, Final, Literal
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -34,7 +35,8 @@ _SHADES: Final = ("", "on grey15", "on dark_green", "on green4", "on green3 blac
 
 def show(insight: str, columns: Sequence[str], rows: Sequence[Row], target: IO[str], width: int | None = None) -> None:
     """Write an answer to a terminal."""
-    console = Console(file=target, width=width, highlight=False, markup=False, emoji=False)
+    colours: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
+    console = Console(file=target, width=width, color_system=colours, highlight=False, markup=False, emoji=False)
     for part in _parts(insight, columns, rows, console.width):
         console.print(part)
 
@@ -72,14 +74,14 @@ def format_value(column: str, value: object) -> str:
             return _NOTHING
         case bool():
             return ("yes" if value else "") if column in _FLAGS else str(value).lower()
+        case int() | float() if column in _SHARES:
+            return f"{value:.1%}".replace("%", " %")
+        case int() | float() if column.endswith("_s"):
+            return format_seconds(value)
         case int():
             return f"{value:,}"
         case Decimal():
             return _without_zeros(f"{value:,f}")
-        case float() if column in _SHARES:
-            return f"{value:.1%}".replace("%", " %")
-        case float() if column.endswith("_s"):
-            return format_seconds(value)
         case float():
             return _without_zeros(f"{value:,.4f}") if math.isfinite(value) else str(value)
         case list() | tuple():

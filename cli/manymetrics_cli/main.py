@@ -19,6 +19,7 @@ from manymetrics_cli.commands import (
     enrich,
     erase,
     geoip,
+    insight,
     maintain,
     query,
     recover,
@@ -31,12 +32,13 @@ from manymetrics_cli.commit_conflicts import LostRacesError
 from manymetrics_cli.help_text import KeepExamples
 from manymetrics_cli.packages import missing_module
 
-COMMANDS = (serve, stream, query, tail, replay, erase, enrich, geoip, maintain, backup, recover, doctor, cost)
+COMMANDS = (serve, stream, query, insight, tail, replay, erase, enrich, geoip, maintain, backup, recover, doctor, cost)
 
 _EXAMPLES = """\
 examples:
   manymetrics serve
   manymetrics query "SELECT event, COUNT(*) AS events FROM events GROUP BY event"
+  manymetrics funnel "Product Viewed" "Order Completed" --within 7d
   manymetrics COMMAND --help
 """
 

@@ -38,18 +38,20 @@ class CommandError(Exception):
     """The arguments or the output file are wrong. The message names the fix."""
 
 
-def add_output(parser: argparse.ArgumentParser) -> None:
-    """Add ``--output`` and ``--to``."""
+def add_output(parser: argparse.ArgumentParser, *, to: bool = True) -> None:
+    """Add ``--output`` and ``--to``. ``to``: False if the command has a ``--to`` of its own."""
     parser.add_argument(
         "-o",
         "--output",
         choices=FORMATS,
         help="format of the rows (default: by the extension of --to, such as .csv or .parquet; else table)",
     )
-    parser.add_argument("--to", type=_file_name, metavar="FILE", help="write the rows to a file")
+    if to:
+        parser.add_argument("--to", type=file_name, metavar="FILE", help="write the rows to a file")
 
 
-def _file_name(text: str) -> Path:
+def file_name(text: str) -> Path:
+    """Raise ArgumentTypeError for what can't name a file."""
     if not text or text.endswith(os.sep):
         raise argparse.ArgumentTypeError(f"{text!r} is not a file name: add one, as in {text}rows.csv")
     return Path(text)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import pytest
 
-from manymetrics_insights.asking.compare import KEYS, AnswerError, Change, changes, is_same, read_answer
+from manymetrics_insights.asking.compare import KEYS, AnswerError, Change, changes, is_same, read_answer, receipt_of
 
 COLUMNS = ["series", "segment", "bucket", "value", "incomplete"]
 
@@ -101,6 +102,23 @@ def test_sessions_in_detail_are_named_by_person_and_start() -> None:
 def test_what_is_no_answer_is_refused(text: str) -> None:
     with pytest.raises(AnswerError):
         read_answer(text)
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "through", "receipt"),
+    [
+        ("402908661594759898", "2026-03-01T12:00:00.000001Z", (402908661594759898, datetime(2026, 3, 1, 12, 0, 0, 1))),
+        (None, None, (None, None)),
+    ],
+)
+def test_the_receipt_is_read(snapshot: object, through: object, receipt: object) -> None:
+    assert receipt_of(answer() | {"snapshot": snapshot, "complete_through": through}) == receipt
+
+
+@pytest.mark.parametrize("broken", [{"snapshot": "newest"}, {"complete_through": "noon"}, {"complete_through": 3}])
+def test_a_receipt_that_cannot_be_read_is_refused(broken: dict[str, object]) -> None:
+    with pytest.raises(AnswerError):
+        receipt_of(answer() | broken)
 
 
 def test_each_insight_has_columns_that_name_its_rows() -> None:

@@ -13,15 +13,15 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final, NamedTuple, TypeVar
+from typing import IO, TYPE_CHECKING, Final, NamedTuple
 
 from manymetrics_cli.data_dir import add_data_dir
 from manymetrics_cli.help_text import KeepExamples
+from manymetrics_cli.reading import naming_failed_files, retry_on_newer, run_interruptibly
 from manymetrics_cli.rows_output import (
     BINARY,
     CommandError,
@@ -36,17 +36,12 @@ from manymetrics_cli.rows_output import (
 from manymetrics_cli.table_source import describe_reading_failure, find_source
 
 if TYPE_CHECKING:
-    import duckdb
-
     from manymetrics_insights.reader.formats import Rows
     from manymetrics_insights.reader.session import Session
 
 _ONE_RESULT: Final = {"csv": "CSV", "json": "JSON", "parquet": "Parquet"}  # formats that hold a single result
-ATTEMPTS: Final = 3  # sessions opened for one query, each on a newer snapshot
 ROWS_A_FETCH: Final = 100  # an event may be half a megabyte
 _PLAN_COLUMNS: Final = ["explain_key", "explain_value"]
-
-T = TypeVar("T")
 
 _EXAMPLES: Final = """\
 examples:
@@ -151,13 +146,13 @@ def _answer(args: argparse.Namespace) -> None:
             "run one at a time, or choose -o ndjson or table."
         )
     if args.output == "parquet":
-        _retried(lambda: write_binary(args.to, args.data_dir, lambda part: _copy_parquet(args, sql, part)))
+        retry_on_newer(lambda: write_binary(args.to, args.data_dir, lambda part: _copy_parquet(args, sql, part)))
         return
     with ExitStack() as stack:
         target: IO[str] | None = None
         for number, statement in enumerate(statements, 1):
             with _naming_line(statement.line if len(statements) > 1 else 0):
-                columns, rows = _retried(lambda: _rows(_open(args), statement.sql))  # noqa: B023  # called at once
+                columns, rows = retry_on_newer(lambda: _rows(_open(args), statement.sql))  # noqa: B023  # called at once
                 if target is None:
                     target = stack.enter_context(open_target(args.to, args.data_dir))
                 elif args.output == "table":
@@ -181,14 +176,6 @@ def _heading(number: int, statement: Statement) -> str:
 
     comment = statement.comment or f"-- statement {number}, line {statement.line}"
     return f"{escape_controls(comment, keep=chr(10))}\n"
-
-
-def _retried(ask: Callable[[], T]) -> T:
-    """Retry a read on a newer snapshot if maintenance deleted planned files."""
-    for _ in range(ATTEMPTS - 1):
-        with suppress(FileNotFoundError):
-            return ask()
-    return ask()
 
 
 def _statements(args: argparse.Namespace, sql: str) -> list[Statement]:
@@ -269,8 +256,8 @@ def _rows(session: Session, sql: str) -> tuple[list[str], Iterator[Sequence[obje
 
     connection = session.connection
     statement = reading_statement(connection, sql)
-    with _noticing_failed_files(session):
-        _execute(connection, statement)
+    with naming_failed_files(session):
+        run_interruptibly(connection, lambda: connection.execute(statement))
         first = connection.fetchmany(ROWS_A_FETCH)
     columns = [column[0] for column in connection.description or ()]
     return columns, chain(first, _rest(session))
@@ -285,16 +272,6 @@ def _rest(session: Session) -> Iterator[Sequence[object]]:
         if failure is None:
             raise
         raise CommandError(f"The result is incomplete: {failure}") from error
-
-
-@contextmanager
-def _noticing_failed_files(session: Session) -> Iterator[None]:
-    import duckdb
-
-    try:
-        yield
-    except duckdb.Error as error:
-        raise (session.failure() or error) from error
 
 
 def _known(args: argparse.Namespace) -> tuple[list[str], list[Sequence[object]]]:
@@ -334,16 +311,6 @@ def _copy_parquet(args: argparse.Namespace, sql: str, path: Path) -> None:
     session = _open(args, path)
     statement = reading_statement(session.connection, sql)
     target = str(path).replace("'", "''")
-    with _noticing_failed_files(session):
-        _execute(session.connection, f"COPY (\n{statement}\n) TO '{target}' (FORMAT parquet, USE_TMP_FILE false)")
-
-
-def _execute(connection: duckdb.DuckDBPyConnection, statement: str) -> None:
-    """Execute in a thread, since DuckDB ignores Ctrl-C while it executes."""
-    with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(connection.execute, statement)
-        try:
-            running.result()
-        except KeyboardInterrupt:
-            connection.interrupt()
-            raise
+    with naming_failed_files(session):
+        copy = f"COPY (\n{statement}\n) TO '{target}' (FORMAT parquet, USE_TMP_FILE false)"
+        run_interruptibly(session.connection, lambda: session.connection.execute(copy))

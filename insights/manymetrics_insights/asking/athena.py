@@ -29,6 +29,7 @@ from botocore.exceptions import (
 )
 
 from manymetrics_insights.reader.aws_errors import describe_failure, describe_refusal, error_code
+from manymetrics_insights.reader.iceberg import LakeError
 
 WORKGROUP_VARIABLE: Final = "MANYMETRICS_ATHENA_WORKGROUP"
 MAX_SQL_BYTES: Final = 262_144  # https://docs.aws.amazon.com/athena/latest/ug/service-limits.html
@@ -50,7 +51,7 @@ _BOILERPLATE: Final = re.compile(
 )
 
 
-class AthenaError(Exception):
+class AthenaError(LakeError):
     """Athena can't answer. The message names the fix, and never holds the whole SQL."""
 
 

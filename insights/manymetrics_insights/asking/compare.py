@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
@@ -57,6 +58,17 @@ def read_answer(text: bytes | str) -> dict[str, Any]:
     ):
         raise AnswerError("it is not an answer: make one with `manymetrics insight QUESTION.json -o json`")
     return answer
+
+
+def receipt_of(answer: Mapping[str, Any]) -> tuple[int | None, datetime | None]:
+    """Return the snapshot and complete-through (naive UTC) of an answer, None where unknown. Raises AnswerError."""
+    snapshot, through = answer.get("snapshot"), answer.get("complete_through")
+    try:
+        time = None if through is None else datetime.fromisoformat(through)
+        at = time if time is None or time.tzinfo is None else time.astimezone(UTC).replace(tzinfo=None)
+        return None if snapshot is None else int(snapshot), at
+    except (AttributeError, TypeError, ValueError) as error:
+        raise AnswerError("its snapshot or complete_through can't be read") from error
 
 
 def is_same(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:

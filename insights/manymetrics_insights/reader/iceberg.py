@@ -54,6 +54,10 @@ class LakeError(Exception):
     """The tables can't be read. The message names the fix."""
 
 
+class SnapshotExpiredError(LakeError):
+    """A snapshot is not in the table any more: maintenance has expired it."""
+
+
 def gone(location: str) -> FileNotFoundError:
     """Make the error for a file that the snapshot names but that is missing."""
     return FileNotFoundError(
@@ -147,13 +151,16 @@ class _Metadata(msgspec.Struct, rename="kebab"):
     snapshots: list[Snapshot] = []
 
 
-def read_table(source: Source, name: str) -> TableState | None:
-    """Read a table's current state, or None if it doesn't exist yet. Raises LakeError, FileNotFoundError."""
+def read_table(source: Source, name: str, snapshot_id: int | None = None) -> TableState | None:
+    """Read a table's current state, or that of a snapshot; None if the table doesn't exist yet.
+
+    The columns are the current ones. Raises LakeError, FileNotFoundError.
+    """
     location = source.metadata_location(name)
     if location is None:
         return None
     try:
-        return _read_state(source, location)
+        return _read_state(source, location, snapshot_id)
     except (msgspec.MsgspecError, ValueError, EOFError, IndexError, StopIteration, zlib.error) as error:
         raise LakeError(
             f"{location}, or a manifest that it names, is damaged ({type(error).__name__}): restore it from a backup, "
@@ -161,10 +168,21 @@ def read_table(source: Source, name: str) -> TableState | None:
         ) from error
 
 
-def _read_state(source: Source, location: str) -> TableState:
+def read_snapshot_id(source: Source, name: str) -> int | None:
+    """Read the id of a table's newest snapshot, None before the first commit. Raises LakeError, FileNotFoundError."""
+    location = source.metadata_location(name)
+    if location is None:
+        return None
+    return msgspec.json.decode(*source.read([location]), type=_Metadata).current_snapshot_id
+
+
+def _read_state(source: Source, location: str, snapshot_id: int | None) -> TableState:
     metadata = msgspec.json.decode(*source.read([location]), type=_Metadata)
     schema = next(schema for schema in metadata.schemas if schema.schema_id == metadata.current_schema_id)
-    current = next((s for s in metadata.snapshots if s.snapshot_id == metadata.current_snapshot_id), None)
+    wanted = metadata.current_snapshot_id if snapshot_id is None else snapshot_id
+    current = next((s for s in metadata.snapshots if s.snapshot_id == wanted), None)
+    if current is None and snapshot_id is not None:
+        raise SnapshotExpiredError(f"The snapshot {snapshot_id} has expired: its rows were merged into newer files.")
     files, deletes = ((), ()) if current is None else _read_files(source, current)
     return TableState(
         metadata_location=location,
