@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from manymetrics_insights.asking.athena import Progress
     from manymetrics_insights.asking.compare import Change
     from manymetrics_insights.questions.models import AnyQuestion
+    from manymetrics_insights.reader.complete_through import StreamState
     from manymetrics_insights.reader.iceberg import Source
 
 ENGINES: Final = ("duckdb", "athena")
@@ -379,7 +381,7 @@ def _ask(args: argparse.Namespace, question: AnyQuestion, tell: Tell) -> Answer:
     if args.engine == "athena":
         return _ask_athena(question, _source_on_aws(args), _context(), tell)
     source = find_source(args.data_dir)
-    return retry_on_newer(lambda: _ask_duckdb(question, source, _context()))
+    return retry_on_newer(lambda: _ask_duckdb(question, source))
 
 
 def _context() -> Context:
@@ -388,13 +390,27 @@ def _context() -> Context:
     return ask.Context(ask.now_utc(), None)
 
 
-def _ask_duckdb(question: AnyQuestion, source: Source, context: Context, snapshot: int | None = None) -> Answer:
-    """Ask of the newest snapshot, or of another one of the events."""
-    from manymetrics_insights.asking.ask import answer
+def _read_stream(source: Source, properties: Mapping[str, str]) -> StreamState | None:
+    """Compare the local stream with the books of the table; None for tables on AWS."""
+    from manymetrics_cli.one_machine import stream_state
+    from manymetrics_insights.reader.folder import Folder
+
+    return stream_state(source.data_dir, properties) if isinstance(source, Folder) else None
+
+
+def _ask_duckdb(
+    question: AnyQuestion, source: Source, snapshot: int | None = None, through: datetime | None = None
+) -> Answer:
+    """Ask of the newest snapshot, or of another one of the events, then complete through ``through``, naive UTC."""
+    from manymetrics_insights.asking.ask import answer, make_context, now_utc
     from manymetrics_insights.reader.session import open_session
 
+    now = now_utc()
     session = open_session(source, snapshot=snapshot)
     with closing(session.connection), naming_failed_files(session):
+        context = make_context(session, now, lambda properties: _read_stream(source, properties))
+        if through is not None:
+            context = replace(context, complete_through=through)
         return run_interruptibly(session.connection, lambda: answer(question, session, context))
 
 
@@ -430,15 +446,16 @@ def _ask_athena(question: AnyQuestion, source: Source, context: Context, tell: T
 
 
 def _sql(args: argparse.Namespace, question: AnyQuestion) -> str:
-    from manymetrics_insights.asking.ask import choose_project, now_utc
+    from manymetrics_insights.asking.ask import choose_project, make_context, now_utc, settle
     from manymetrics_insights.reader.session import open_session
-    from manymetrics_insights.sql.render import render
-    from manymetrics_insights.sql.scope import Scope
 
-    session = open_session(find_source(args.data_dir))
+    source = find_source(args.data_dir)
+    now = now_utc()
+    session = open_session(source)
     with closing(session.connection):
-        now = now_utc()
-        return render(question, Scope(choose_project(question, session), now, now)).sql
+        context = make_context(session, now, lambda properties: _read_stream(source, properties))
+        project = choose_project(question, lambda sql: session.connection.execute(sql).fetchall())
+        return settle(question, project, context).rendered.sql
 
 
 def _verify(args: argparse.Namespace, saved: Mapping[str, Any]) -> int:
@@ -471,8 +488,7 @@ def _ask_again(saved: Mapping[str, Any], source: Source) -> tuple[Answer, bool]:
 
     question = parse_question(saved["question"])
     snapshot, complete_through = receipt_of(saved)
-    context = replace(_context(), complete_through=complete_through)
     try:
-        return _ask_duckdb(question, source, context, snapshot), False
+        return _ask_duckdb(question, source, snapshot, complete_through), False
     except (SnapshotExpiredError, FileNotFoundError):  # its files go after it
-        return retry_on_newer(lambda: _ask_duckdb(question, source, context)), True
+        return retry_on_newer(lambda: _ask_duckdb(question, source, None, complete_through)), True

@@ -1,8 +1,14 @@
-"""Ask a question of the tables: parse, render, run on DuckDB, and return the answer with its receipt."""
+"""Ask a question of the tables: settle what it leaves open, render it, run it, and return the answer with its receipt.
+
+    question -> settled (project, dates, as_of) -> SQL -> rows -> Answer
+
+``answer`` runs it on an open DuckDB session, ``ask`` opens one; ``ask_athena`` has Athena run the same SQL.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,20 +16,37 @@ from typing import Any, Final
 
 import duckdb
 
-from manymetrics_insights.asking.answer import Answer, shape
-from manymetrics_insights.questions.models import AnyQuestion, Persons, QuestionError, normal_form, question_hash
+from manymetrics_insights.asking.answer import Answer, shape, show_time
+from manymetrics_insights.questions.base import nearest
+from manymetrics_insights.questions.filters import Matcher, parse_instant
+from manymetrics_insights.questions.models import (
+    AnyQuestion,
+    Persons,
+    QuestionError,
+    Ranged,
+    Timeline,
+    normal_form,
+    question_hash,
+)
+from manymetrics_insights.reader.complete_through import CompleteThrough, StreamState, complete_through
 from manymetrics_insights.reader.iceberg import Source
 from manymetrics_insights.reader.session import Session, open_session
+from manymetrics_insights.sql import text
 from manymetrics_insights.sql.render import render
 from manymetrics_insights.sql.rendered import Rendered
-from manymetrics_insights.sql.scope import Definitions, Scope
+from manymetrics_insights.sql.scope import Definitions, Scope, resolve_range
 
 ATTEMPTS: Final = 3  # maintenance may remove a snapshot's files between planning and reading
+ReadStream = Callable[[Mapping[str, str]], StreamState | None]
+"""Compares the local stream with the table's properties; see ``reader.complete_through``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """``now``, ``complete_through``: naive UTC, the latter None if unknown; ``notes`` on it."""
+    """What an answer depends on besides question and tables. Times are naive UTC.
+
+    ``complete_through``: None if unknown, which counts as ``now``. ``notes``: on it, for the answer.
+    """
 
     now: datetime
     complete_through: datetime | None
@@ -31,13 +54,58 @@ class Context:
     definitions: Definitions | None = None
 
 
-def ask(question: AnyQuestion, source: Source, context: Context) -> Answer:
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A question that leaves nothing open, and its SQL."""
+
+    question: AnyQuestion
+    rendered: Rendered
+    context: Context
+
+    @property
+    def is_broken_down(self) -> bool:
+        """Whether segments are of several values."""
+        return not isinstance(self.question, Persons) and len(getattr(self.question, "by", ())) > 1
+
+    def to_answer(
+        self,
+        rows: list[tuple[Any, ...]],
+        *,
+        ignored: int,
+        engine: str,
+        snapshot: int | None,
+        began: float,
+        notes: tuple[str, ...] = (),
+        bytes_read: int | None = None,
+        price: float | None = None,
+    ) -> Answer:
+        """Return the answer. ``began``: of ``time.perf_counter``."""
+        columns = self.rendered.columns
+        return Answer(
+            question=normal_form(self.question),
+            hash=question_hash(self.question),
+            engine=engine,
+            snapshot=snapshot,
+            complete_through=self.context.complete_through,
+            sql=self.rendered.sql,
+            ms=(time.perf_counter() - began) * 1000,
+            bytes_read=bytes_read,
+            price=price,
+            ignored=ignored,
+            columns=columns,
+            rows=[shape(columns, row, several=self.is_broken_down) for row in rows],
+            notes=(*self.context.notes, *notes),
+        )
+
+
+def ask(question: AnyQuestion, source: Source, read_stream: ReadStream = lambda _properties: None) -> Answer:
     """Answer on the newest snapshot. Raises QuestionError, LakeError, FileNotFoundError, duckdb.Error."""
     for attempts_left in reversed(range(ATTEMPTS)):
+        now = now_utc()
         session = open_session(source)
         with closing(session.connection):
             try:
-                return answer(question, session, context)
+                return answer(question, session, make_context(session, now, read_stream))
             except duckdb.Error as error:
                 failure = session.failure()
                 if isinstance(failure, FileNotFoundError) and attempts_left:
@@ -46,57 +114,100 @@ def ask(question: AnyQuestion, source: Source, context: Context) -> Answer:
     raise AssertionError("unreachable")
 
 
+def make_context(session: Session, now: datetime, read_stream: ReadStream) -> Context:
+    """Return the context of a session. ``now``: naive UTC, taken before the session was opened."""
+    properties = session.events.properties if session.events else {}
+    found: CompleteThrough = complete_through(properties, now.replace(tzinfo=UTC), read_stream(properties))
+    through, notes = found
+    return Context(now, None if through is None else through.replace(tzinfo=None), tuple(notes))
+
+
 def answer(question: AnyQuestion, session: Session, context: Context) -> Answer:
-    """Answer on an open session."""
+    """Answer on an open session. Raises QuestionError, duckdb.Error."""
     began = time.perf_counter()
-    project = choose_project(question, session)
-    scope = Scope(project, context.complete_through or context.now, context.now, definitions=context.definitions)
-    rendered = render(question, scope)
-    rows, ignored = run(rendered, session)
-    several = is_broken_down(question)
-    return Answer(
-        normal_form(question) | {"project": project},
-        question_hash(question),
-        "duckdb",
-        session.snapshot,
-        context.complete_through,
-        rendered.sql,
-        (time.perf_counter() - began) * 1000,
-        None,
-        None,
-        ignored,
-        rendered.columns,
-        [shape(rendered.columns, row, several=several) for row in rows],
-        context.notes,
+    connection = session.connection
+    settled = settle(question, choose_project(question, lambda sql: connection.execute(sql).fetchall()), context)
+    rows = connection.execute(settled.rendered.sql).fetchall()
+    ignored = connection.execute(settled.rendered.ignored).fetchone() if settled.rendered.ignored else None
+    return settled.to_answer(
+        rows,
+        ignored=int(ignored[0]) if ignored else 0,
+        engine="duckdb",
+        snapshot=session.events.snapshot_id if session.events else None,
+        began=began,
+        notes=unseen_events(settled.question, connection),
     )
 
 
-def run(rendered: Rendered, session: Session) -> tuple[list[tuple[Any, ...]], int]:
-    """Run a question; return its rows and how many values were ignored."""
-    rows = session.connection.execute(rendered.sql).fetchall()
-    if rendered.ignored is None:
-        return rows, 0
-    counted = session.connection.execute(rendered.ignored).fetchone()
-    return rows, int(counted[0]) if counted else 0
+def settle(question: AnyQuestion, project: str, context: Context) -> Settled:
+    """Write into a question what it leaves open, and render it. Raises QuestionError."""
+    through = context.complete_through or context.now
+    as_of = getattr(question.of if isinstance(question, Persons) else question, "as_of", None)
+    if as_of is not None:
+        through = min(through, parse_instant(as_of))
+    settled = _fix(question, project, context.now, through)
+    scope = Scope(project, through, context.now, definitions=context.definitions)
+    return Settled(settled, render(settled, scope), context)
 
 
-def is_broken_down(question: AnyQuestion) -> bool:
-    """Return whether segments are of several values."""
-    return not isinstance(question, Persons) and len(getattr(question, "by", ())) > 1
+def _fix(question: AnyQuestion, project: str, now: datetime, through: datetime) -> AnyQuestion:
+    if isinstance(question, Timeline):
+        return question.model_copy(update={"project": project})
+    if isinstance(question, Persons):
+        return question.model_copy(update={"project": project, "of": _fix(question.of, project, now, through)})
+    days = resolve_range(question, now)
+    fixed = {
+        "project": project,
+        "from_": days.first.isoformat(),
+        "to": days.to.isoformat(),
+        "last": None,
+        "as_of": show_time(through),
+    }
+    return question.model_copy(update=fixed)
 
 
-def choose_project(question: AnyQuestion, session: Session) -> str:
-    """Return the project that a question is about. Raises QuestionError if it must be named."""
+def choose_project(question: AnyQuestion, run: Callable[[str], list[Any]]) -> str:
+    """Return the project that a question is about; ``run`` executes SQL. Raises QuestionError if it must be named."""
     asked = question.project
     if asked is None and isinstance(question, Persons):
         asked = question.of.project
     if asked is not None:
         return asked
-    found = session.connection.execute("SELECT DISTINCT project_id FROM events ORDER BY 1 LIMIT 100").fetchall()
+    found = run("SELECT DISTINCT project_id FROM events ORDER BY 1 LIMIT 100")
     if len(found) > 1:
-        names = ", ".join(str(name) for (name,) in found)
+        names = ", ".join(str(row[0]) for row in found)
         raise QuestionError([(["project"], f"there are several, name one: {names}")])
     return str(found[0][0]) if found else ""
+
+
+def unseen_events(question: AnyQuestion, connection: duckdb.DuckDBPyConnection) -> tuple[str, ...]:
+    """Return a note on each event of a question that the project never received, with the nearest that it did."""
+    names = sorted({matcher.event for matcher in _matchers(question) if matcher.event is not None})
+    if not names:
+        return ()
+    of_project = f"FROM events WHERE project_id = {text.literal(question.project or '')} AND type = 'track'"
+    asked = ", ".join(map(text.literal, names))
+    seen = {
+        row[0] for row in connection.execute(f"SELECT DISTINCT event {of_project} AND event IN ({asked})").fetchall()
+    }
+    unseen = [name for name in names if name not in seen]
+    if not unseen:
+        return ()
+    known = [
+        row[0] for row in connection.execute(f"SELECT DISTINCT event {of_project}").fetchall() if row[0] is not None
+    ]
+    return tuple(f"no event {name!r} was ever received{nearest(name, known)}" for name in unseen)
+
+
+def _matchers(part: object) -> list[Matcher]:
+    """Return all matchers in a question."""
+    if isinstance(part, Matcher):
+        return [part, *_matchers(part.any_of)]
+    if isinstance(part, tuple):
+        return [matcher for one in part for matcher in _matchers(one)]
+    if isinstance(part, Ranged | Persons):
+        return [matcher for name in type(part).model_fields for matcher in _matchers(getattr(part, name))]
+    return []
 
 
 def now_utc() -> datetime:

@@ -9,13 +9,11 @@ import time
 from collections.abc import Callable
 
 from manymetrics.tables import EVENTS
-from manymetrics_insights.asking.answer import Answer, shape
-from manymetrics_insights.asking.ask import Context, is_broken_down
+from manymetrics_insights.asking.answer import Answer
+from manymetrics_insights.asking.ask import Context, choose_project, settle
 from manymetrics_insights.asking.athena import AthenaResult
-from manymetrics_insights.questions.models import AnyQuestion, Persons, QuestionError, normal_form, question_hash
+from manymetrics_insights.questions.models import AnyQuestion
 from manymetrics_insights.reader.iceberg import Source, read_snapshot_id
-from manymetrics_insights.sql.render import render
-from manymetrics_insights.sql.scope import Scope
 
 RunSql = Callable[[str], AthenaResult]
 
@@ -33,27 +31,19 @@ def ask_athena(question: AnyQuestion, source: Source, context: Context, run_sql:
         spent.append(run_sql(sql))
         return spent[-1]
 
-    project = _choose_project(question, run)
-    scope = Scope(project, context.complete_through or context.now, context.now, definitions=context.definitions)
-    rendered = render(question, scope)
-    rows = run(rendered.sql).rows
-    ignored = run(rendered.ignored).rows if rendered.ignored is not None else ((0,),)
+    settled = settle(question, choose_project(question, lambda sql: list(run(sql).rows)), context)
+    rows = list(run(settled.rendered.sql).rows)
+    ignored = run(settled.rendered.ignored).rows if settled.rendered.ignored is not None else ((0,),)
     after = read_snapshot_id(source, EVENTS.name)
-    several = is_broken_down(question)
-    return Answer(
-        question=normal_form(question) | {"project": project},
-        hash=question_hash(question),
+    return settled.to_answer(
+        rows,
+        ignored=int(str(ignored[0][0])),
         engine="athena",
         snapshot=before,
-        complete_through=context.complete_through,
-        sql=rendered.sql,
-        ms=(time.perf_counter() - began) * 1000,
+        began=began,
+        notes=_moved(before, after),
         bytes_read=sum(result.bytes_scanned for result in spent),
         price=sum(result.price_usd for result in spent),
-        ignored=int(str(ignored[0][0])),
-        columns=rendered.columns,
-        rows=[shape(rendered.columns, row, rendered.digits, several=several) for row in rows],
-        notes=(*context.notes, *_moved(before, after)),
     )
 
 
@@ -61,17 +51,3 @@ def _moved(before: int | None, after: int | None) -> tuple[str, ...]:
     if before == after:
         return ()
     return (f"the events moved from snapshot {before} to {after} while Athena answered: it may have read either",)
-
-
-def _choose_project(question: AnyQuestion, run: RunSql) -> str:
-    """Return the project that a question is about. Raises QuestionError if it must be named."""
-    asked = question.project
-    if asked is None and isinstance(question, Persons):
-        asked = question.of.project
-    if asked is not None:
-        return asked
-    found = run("SELECT DISTINCT project_id FROM events ORDER BY 1 LIMIT 100").rows
-    if len(found) > 1:
-        names = ", ".join(str(name) for (name,) in found)
-        raise QuestionError([(["project"], f"there are several, name one: {names}")])
-    return str(found[0][0]) if found else ""

@@ -501,6 +501,9 @@ def normal_form(question: AnyQuestion) -> dict[str, Any]:
 
 
 def question_hash(question: AnyQuestion) -> str:
-    """Return the hash of the normal form: SHA-256, hexadecimal."""
-    text = json.dumps(normal_form(question), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    """Return the hash of the normal form but for ``as_of``: SHA-256, hexadecimal."""
+    form = normal_form(question)
+    for part in (form, form.get("of", {})):
+        part.pop("as_of", None)
+    text = json.dumps(form, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

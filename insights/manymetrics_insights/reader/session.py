@@ -91,7 +91,7 @@ class Session:
     """A session. ``failure``, called after an error of DuckDB's, returns what kept it from reading a file.
 
     If that is a FileNotFoundError, maintenance removed the file, and a new session finds its replacement; or it was
-    deleted by someone else. Queries on other tables still work. ``events``: the state of that table, None if there is none.
+    deleted by someone else. Queries on other tables still work. ``events``: that table's state, if there is one.
     """
 
     connection: duckdb.DuckDBPyConnection
@@ -100,13 +100,16 @@ class Session:
     events: TableState | None = None
 
 
-def open_session(source: Source, *, writable: Path | None = None) -> Session:
-    """Open a session on the current state of ``source``. ``writable`` is the only file that its COPY may write."""
+def open_session(source: Source, *, writable: Path | None = None, snapshot: int | None = None) -> Session:
+    """Open a session on the current state of ``source``. ``writable`` is the only file that its COPY may write.
+
+    ``snapshot``: of the events, if not the newest. Raises LakeError, SnapshotExpiredError.
+    """
     states: dict[Table, TableState | None] = {}
     missing: dict[Table, FileNotFoundError] = {}
     for table in TABLES:
         try:
-            states[table] = read_table(source, table.name)
+            states[table] = read_table(source, table.name, snapshot if table is EVENTS else None)
         except FileNotFoundError as error:
             states[table], missing[table] = None, error
     connection = duckdb.connect()
