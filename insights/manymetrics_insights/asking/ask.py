@@ -34,9 +34,10 @@ from manymetrics_insights.reader.session import Session, open_session
 from manymetrics_insights.sql import text
 from manymetrics_insights.sql.render import render
 from manymetrics_insights.sql.rendered import Rendered
-from manymetrics_insights.sql.scope import Definitions, Scope, resolve_range
+from manymetrics_insights.sql.scope import PERSON_EVENTS, Definitions, Events, Scope, resolve_range
 
 ATTEMPTS: Final = 3  # maintenance may remove a snapshot's files between planning and reading
+PROJECTS: Final = "SELECT DISTINCT project_id FROM events ORDER BY 1 LIMIT 100"
 ReadStream = Callable[[Mapping[str, str]], StreamState | None]
 """Compares the local stream with the table's properties; see ``reader.complete_through``."""
 
@@ -61,6 +62,11 @@ class Settled:
     question: AnyQuestion
     rendered: Rendered
     context: Context
+    through: datetime
+
+    def scope(self, project: str, events: Events = PERSON_EVENTS) -> Scope:
+        """Return what it was rendered with; ``events``: another relation to read."""
+        return Scope(project, self.through, self.context.now, events, self.context.definitions)
 
     @property
     def is_broken_down(self) -> bool:
@@ -147,7 +153,7 @@ def settle(question: AnyQuestion, project: str, context: Context) -> Settled:
         through = min(through, parse_instant(as_of))
     settled = _fix(question, project, context.now, through)
     scope = Scope(project, through, context.now, definitions=context.definitions)
-    return Settled(settled, render(settled, scope), context)
+    return Settled(settled, render(settled, scope), context, through)
 
 
 def _fix(question: AnyQuestion, project: str, now: datetime, through: datetime) -> AnyQuestion:
@@ -173,19 +179,21 @@ def choose_project(question: AnyQuestion, run: Callable[[str], list[Any]]) -> st
         asked = question.of.project
     if asked is not None:
         return asked
-    found = run("SELECT DISTINCT project_id FROM events ORDER BY 1 LIMIT 100")
+    found = run(PROJECTS)
     if len(found) > 1:
         names = ", ".join(str(row[0]) for row in found)
         raise QuestionError([(["project"], f"there are several, name one: {names}")])
     return str(found[0][0]) if found else ""
 
 
-def unseen_events(question: AnyQuestion, connection: duckdb.DuckDBPyConnection) -> tuple[str, ...]:
+def unseen_events(
+    question: AnyQuestion, connection: duckdb.DuckDBPyConnection, relation: str = "events"
+) -> tuple[str, ...]:
     """Return a note on each event of a question that the project never received, with the nearest that it did."""
     names = sorted({matcher.event for matcher in _matchers(question) if matcher.event is not None})
     if not names:
         return ()
-    of_project = f"FROM events WHERE project_id = {text.literal(question.project or '')} AND type = 'track'"
+    of_project = f"FROM {relation} WHERE project_id = {text.literal(question.project or '')} AND type = 'track'"
     asked = ", ".join(map(text.literal, names))
     seen = {
         row[0] for row in connection.execute(f"SELECT DISTINCT event {of_project} AND event IN ({asked})").fetchall()

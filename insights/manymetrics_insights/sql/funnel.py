@@ -18,7 +18,7 @@ from manymetrics_insights.questions.base import seconds
 from manymetrics_insights.questions.models import AtStep, Exclusion, Funnel, QuestionError
 from manymetrics_insights.sql import text
 from manymetrics_insights.sql.rendered import Rendered
-from manymetrics_insights.sql.rows import ACTIVE, HAS_DEVICE, OF_SESSIONS, Rows
+from manymetrics_insights.sql.rows import ACTIVE, Rows
 from manymetrics_insights.sql.scope import Scope, resolve_range
 from manymetrics_insights.sql.segments import Segments, combined
 from manymetrics_insights.sql.sessionize import number_sessions
@@ -106,9 +106,7 @@ class FunnelSql:
             columns.append(f"{rows.column(ACTIVE + where)} AS is_active")
             serves = f"{any_step} OR is_active"
         if question.count == "sessions":
-            rows.base("type", "event", "anonymous_id", "repairs")
-            rows.keep(f"({OF_SESSIONS} AND {HAS_DEVICE})")
-            columns.append(f"{rows.column(f'{OF_SESSIONS} AND {HAS_DEVICE}')} AS of_session")
+            columns.append(f"{rows.column(rows.of_session())} AS of_session")
         rows.finish()
         self.used |= rows.used
         source = self.statement.add("flagged", f"SELECT person, event_time, tie, {', '.join(columns)}\nFROM e")

@@ -13,7 +13,7 @@ from manymetrics_insights.questions.models import Paths
 from manymetrics_insights.questions.patterns import parse_pattern
 from manymetrics_insights.sql import text
 from manymetrics_insights.sql.rendered import Rendered
-from manymetrics_insights.sql.rows import ACTIVE, CUSTOM, HAS_DEVICE, OF_SESSIONS, PAGES, Rows
+from manymetrics_insights.sql.rows import ACTIVE, CUSTOM, PAGES, Rows
 from manymetrics_insights.sql.scope import Scope, resolve_range
 from manymetrics_insights.sql.segments import OTHER
 from manymetrics_insights.sql.sessionize import DEFAULT_GAP_S, number_sessions
@@ -121,17 +121,19 @@ class PathsSql:
             rows.start = self.range.start - timedelta(seconds=window_s if self.is_backward else 0)
             rows.end = self.range.end + timedelta(seconds=window_s)
         rows.filtered = not by_session
-        rows.base("type", "event", "anonymous_id", "repairs", "context_page_path")
+        rows.base("type", "event", "context_page_path")
         anchor = question.start or question.end
         anchor_flag = rows.flag(anchor) if anchor is not None else None
-        rows.keep(f"({OF_SESSIONS} AND {HAS_DEVICE})" if by_session else ACTIVE)
+        of_session = rows.of_session() if by_session else ""
+        if not by_session:
+            rows.keep(ACTIVE)
         is_page = rows.column(PAGES, "is_page")
         named = f"CASE WHEN context_page_path IS NOT NULL THEN {self._clean()} WHEN type = 'screen' THEN event END"
         node = rows.column(f"CASE WHEN {PAGES} THEN {named} WHEN type = 'track' THEN event END", "node")
         is_custom = rows.column(CUSTOM, "is_custom")
         kinds = {"pages": is_page, "events": is_custom, "both": f"({is_page} OR {is_custom})"}
         wanted = rows.column(" AND ".join(map(rows.condition, question.where)) or "TRUE", "wanted")
-        rows.finish(f"{OF_SESSIONS} AND {HAS_DEVICE}" if by_session else "")
+        rows.finish(of_session)
         self.used |= rows.used
         is_node = f"({kinds[question.nodes]} AND {node} IS NOT NULL)"
         anchor_sql = is_node if anchor_flag is None else f"({anchor_flag} AND {node} IS NOT NULL)"

@@ -13,8 +13,8 @@ from manymetrics_insights.sql.lifecycle import LifecycleSql, StickinessSql
 from manymetrics_insights.sql.paths import PathsSql
 from manymetrics_insights.sql.rendered import Rendered
 from manymetrics_insights.sql.retention import RetentionSql
-from manymetrics_insights.sql.rows import HAS_DEVICE, OF_SESSIONS, PORTABLE_PERSON, Rows
-from manymetrics_insights.sql.scope import Scope, resolve_range
+from manymetrics_insights.sql.rows import OF_SESSIONS, PORTABLE_PERSON, Rows
+from manymetrics_insights.sql.scope import PERSON_EVENTS, Scope, resolve_range
 from manymetrics_insights.sql.sessionize import number_sessions
 from manymetrics_insights.sql.sessions import SessionsSql
 from manymetrics_insights.sql.statement import Statement
@@ -91,7 +91,7 @@ def render_persons(question: Persons, scope: Scope) -> Rendered:
         f"SELECT u.person_id, u.person_kind, u.first_seen, u.last_seen, u.events, u.traits\nFROM chosen AS c\n"
         f"JOIN (\n{users}\n) AS u ON u.user_person = c.person{join}\nORDER BY {order}{limit}"
     )
-    return Rendered(sql, COLUMNS)
+    return Rendered(sql, COLUMNS, used=frozenset({"person_id"}))
 
 
 def _key_condition(key: str, value: Scalar | tuple[str, ...] | None) -> str:
@@ -150,7 +150,7 @@ def render_timeline(question: Timeline, scope: Scope) -> Rendered:
     statement.add(
         "mine",
         f"SELECT {PORTABLE_PERSON} AS person, event_time, message_id AS tie, type, event, {_SUMMARY} AS summary,"
-        f" ({OF_SESSIONS} AND {HAS_DEVICE} AND bot_kind IS NULL) AS of_session\nFROM person_events\nWHERE {' AND '.join(whose)}",
+        f" ({OF_SESSIONS} AND {PERSON_EVENTS.has_device} AND bot_kind IS NULL) AS of_session\nFROM person_events\nWHERE {' AND '.join(whose)}",
     )
     statement.add("of_sessions", "SELECT person, event_time, tie FROM mine WHERE of_session")
     number_sessions(statement, "of_sessions", "in_sessions")
@@ -161,7 +161,7 @@ def render_timeline(question: Timeline, scope: Scope) -> Rendered:
         f"FROM mine AS m\nLEFT JOIN begun AS b ON b.tie = m.tie{before}\n"
         f"ORDER BY m.event_time DESC, m.tie DESC\nLIMIT {question.limit}"
     )
-    return Rendered(sql, TIMELINE_COLUMNS)
+    return Rendered(sql, TIMELINE_COLUMNS, used=frozenset({"person_id"}))
 
 
 _SUMMARY: Final = (

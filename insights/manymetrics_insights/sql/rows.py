@@ -51,7 +51,6 @@ OF_SESSIONS: Final = (
     f" OR COALESCE(event, '') NOT IN {_names(BY_THE_PAGE)}))"
 )
 CUSTOM: Final = f"(type = 'track' AND COALESCE(event, '') NOT IN {_names([*BY_THE_PAGE, *AUTOCAPTURED])})"
-HAS_DEVICE: Final = "(anonymous_id IS NOT NULL AND COALESCE(repairs, '') NOT LIKE '%anonymous_id_placeholder%')"
 
 
 @dataclass(slots=True)
@@ -70,6 +69,7 @@ class Rows:
     out: dict[str, str] = field(default_factory=dict)
     candidates: list[str] | None = field(default_factory=list)  # None: all rows
     traits: dict[str, str] = field(default_factory=dict)
+    has_cohorts: bool = False
 
     def base(self, *columns: str) -> None:
         """Read columns of ``person_events``."""
@@ -108,15 +108,25 @@ class Rows:
         self.out[name] = sql
         return name
 
+    def of_session(self) -> str:
+        """Return a condition over the inner columns: whether a row is part of a session. Keeps such rows."""
+        self.base("type", "event")
+        has_device = self.scope.events.has_device
+        self.raw["has_device"] = has_device
+        self.keep(f"({OF_SESSIONS} AND {has_device})")
+        return f"({OF_SESSIONS} AND has_device)"
+
+    def engaged(self) -> str:
+        """Return the inner column with the text of `engagedMs` of a `Page Left`."""
+        self.raw["engaged_text"] = self.scope.events.engaged
+        return "engaged_text"
+
     @property
     def used(self) -> set[str]:
-        """The columns of ``person_events`` that it reads, by name; ``traits`` if it looks traits up."""
-        columns = {name for name, sql in self.raw.items() if sql == name}
-        return (
-            columns | {"properties"}
-            if len(columns) < len(self.raw)
-            else columns | ({"traits"} if self.traits else set())
-        )
+        """What it reads of ``person_events``: columns, ``properties`` for any, ``person_id`` for a person's name."""
+        derived = {"has_device", "engaged_text"}
+        found = {name if sql == name or name in derived else "properties" for name, sql in self.raw.items()}
+        return found | ({"person_id"} if self.traits or self.has_cohorts else set())
 
     def finish(self, condition: str = "") -> str:
         """Add the subquery to the statement and return its name. ``condition``: over the inner columns."""
@@ -124,12 +134,13 @@ class Rows:
         if condition:
             conditions.append(condition)
         if self.question.internal != "include":
+            self.has_cohorts = True
             internal = f"COALESCE(person IN (SELECT person FROM {person_set(self.statement, self.scope, None)}), FALSE)"
             conditions.append(internal if self.question.internal == "only" else f"NOT {internal}")
         if self.needs_person:
             conditions.append("person IS NOT NULL")
         events = self.scope.events
-        inner = [f"{events.person} AS person", "event_time", f"{events.tie} AS tie"]
+        inner = [f"{events.person} AS person", "event_time", "message_id AS tie"]
         inner += [
             sql if sql == name else f"{sql} AS {name}"
             for name, sql in self.raw.items()
@@ -196,6 +207,7 @@ class Rows:
         if isinstance(one, Not):
             return f"NOT {self.condition(one.not_)}"
         if isinstance(one, InCohort):
+            self.has_cohorts = True
             return (
                 f"COALESCE(person IN (SELECT person FROM {person_set(self.statement, self.scope, one.cohort)}), FALSE)"
             )

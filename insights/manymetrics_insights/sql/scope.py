@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from manymetrics_insights.questions.base import days
 from manymetrics_insights.questions.models import QuestionError, Ranged
+from manymetrics_insights.sql import text
 from manymetrics_insights.sql.calendar import Calendar
 
 if TYPE_CHECKING:
@@ -18,14 +19,18 @@ DEFAULT_LAST: Final = "30d"
 
 @dataclass(frozen=True, slots=True)
 class Events:
-    """A relation with the rows of ``person_events``. ``person``: SQL for one value that names the person, or null.
+    """A relation with the rows of ``person_events``, and SQL over it.
 
-    ``tie``: a column that orders events of one person in the same microsecond, as message_id does.
+    ``person``: one value that names the person, or null. ``has_device``: whether the anonymous_id names anybody.
+    ``engaged``: the text of `engagedMs` of a `Page Left`.
     """
 
     relation: str = "person_events"
     person: str = "CASE WHEN person_kind = 'user' THEN 'u' ELSE 'a' END || person_id"
-    tie: str = "message_id"
+    has_device: str = "(anonymous_id IS NOT NULL AND COALESCE(repairs, '') NOT LIKE '%anonymous_id_placeholder%')"
+    engaged: str = (
+        f"CASE WHEN type = 'track' AND event = 'Page Left' THEN {text.json_value('properties', ('engagedMs',))} END"
+    )
 
 
 PERSON_EVENTS: Final = Events()

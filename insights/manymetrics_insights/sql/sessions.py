@@ -13,7 +13,7 @@ from manymetrics_insights.questions.models import QuestionError, Sessions
 from manymetrics_insights.sql import text
 from manymetrics_insights.sql.calendar import Bucket
 from manymetrics_insights.sql.rendered import Rendered
-from manymetrics_insights.sql.rows import CUSTOM, HAS_DEVICE, OF_SESSIONS, PAGES, Rows
+from manymetrics_insights.sql.rows import CUSTOM, PAGES, Rows
 from manymetrics_insights.sql.scope import Scope, resolve_range
 from manymetrics_insights.sql.segments import Segments, combined
 from manymetrics_insights.sql.sessionize import number_sessions
@@ -88,8 +88,7 @@ class SessionsSql:
         if question.source == "gap":
             rows.start = self.range.start - timedelta(seconds=seconds(question.gap))
         rows.filtered = False
-        rows.base("type", "event", "anonymous_id", "repairs")
-        rows.keep(f"({OF_SESSIONS} AND {HAS_DEVICE})")
+        of_session = rows.of_session()
         wanted: set[str] = set(DETAIL_COLUMNS) if question.detail else {str(by.column) for by in question.by}
         selected = [f"{rows.column(PAGES)} AS is_page", f"{rows.column(CUSTOM)} AS is_custom"]
         if wanted & {"entry_page", "exit_page"}:
@@ -99,10 +98,7 @@ class SessionsSql:
             if name in wanted:
                 rows.base(*_COLUMNS_OF.get(name, (sql,)))
                 selected.append(f"{rows.column(sql)} AS {text.name(name)}")
-        rows.raw["engaged_text"] = (
-            f"CASE WHEN type = 'track' AND event = 'Page Left' THEN {text.json_value('properties', ('engagedMs',))} END"
-        )
-        selected.append(f"{rows.column(text.number('engaged_text'))} AS engaged_ms")
+        selected.append(f"{rows.column(text.number(rows.engaged()))} AS engaged_ms")
         where = " AND ".join(map(rows.condition, question.where)) or "TRUE"
         selected.append(f"{rows.column(where)} AS wanted")
         converted = rows.matches(question.converted) if question.converted is not None else "CAST(NULL AS BOOLEAN)"
@@ -117,8 +113,8 @@ class SessionsSql:
             rows.base("session_id")
             selected.append("session_id")
             rows.out["session_id"] = "session_id"
-        rows.finish(f"{OF_SESSIONS} AND {HAS_DEVICE}")
-        self.used |= rows.used
+        rows.finish(of_session)
+        self.used |= rows.used | ({"person_id"} if question.detail else set())
         source = self.statement.add(
             "visit_rows", f"SELECT person, event_time, tie, {', '.join(selected)}\nFROM session_rows"
         )

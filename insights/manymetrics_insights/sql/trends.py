@@ -19,7 +19,7 @@ from manymetrics_insights.questions.models import LETTERS, OF_NUMBERS, QuestionE
 from manymetrics_insights.sql import text
 from manymetrics_insights.sql.calendar import Bucket
 from manymetrics_insights.sql.rendered import Rendered
-from manymetrics_insights.sql.rows import HAS_DEVICE, OF_SESSIONS, Rows
+from manymetrics_insights.sql.rows import Rows
 from manymetrics_insights.sql.scope import Range, Scope, make_range, resolve_range
 from manymetrics_insights.sql.segments import Segments, combined
 from manymetrics_insights.sql.sessionize import number_sessions
@@ -217,12 +217,11 @@ class TrendsSql:
         rows.end = period.range.end
         if one.measure == "sessions":
             rows.start, rows.filtered = period.range.start, False
-            rows.base("type", "event", "anonymous_id", "repairs")
             rows.keep_all()
             conditions = [rows.matches(one), *map(rows.condition, self.question.where)]
             flag = rows.column(" AND ".join(conditions), "m")
             columns = self._columns(rows, one, period)
-            of_session = rows.column(f"{OF_SESSIONS} AND {HAS_DEVICE} AND person IS NOT NULL", "of_session")
+            of_session = rows.column(f"{rows.of_session()} AND person IS NOT NULL", "of_session")
             rows.finish(f"({rows.out[of_session]} OR {rows.out[flag]})")
             self.statement.add(f"{name}_rows", f"SELECT * FROM {name} WHERE {of_session}")
             number_sessions(self.statement, f"{name}_rows", f"{name}_numbered")
