@@ -128,16 +128,25 @@ class PathsSql:
         if not by_session:
             rows.keep(ACTIVE)
         is_page = rows.column(PAGES, "is_page")
-        named = f"CASE WHEN context_page_path IS NOT NULL THEN {self._clean()} WHEN type = 'screen' THEN event END"
-        node = rows.column(f"CASE WHEN {PAGES} THEN {named} WHEN type = 'track' THEN event END", "node")
+        page = rows.column(f"CASE WHEN {PAGES} THEN context_page_path END", "page")
+        other = rows.column(f"CASE WHEN type = 'screen' OR NOT {PAGES} THEN event END", "other")
         is_custom = rows.column(CUSTOM, "is_custom")
         kinds = {"pages": is_page, "events": is_custom, "both": f"({is_page} OR {is_custom})"}
         wanted = rows.column(" AND ".join(map(rows.condition, question.where)) or "TRUE", "wanted")
         rows.finish(of_session)
         self.used |= rows.used
+        # Few paths are different: each is cleaned once.
+        paths = f"SELECT DISTINCT {page} AS path FROM path_rows WHERE {page} IS NOT NULL"
+        self.statement.add("cleaned_paths", f"SELECT path, {self._clean()} AS node\nFROM (\n{paths}\n) AS paths")
+        self.statement.add(
+            "named_rows",
+            f"SELECT r.*, COALESCE(p.node, r.{other}) AS node\nFROM path_rows AS r\n"
+            f"LEFT JOIN cleaned_paths AS p ON p.path = r.{page}",
+        )
+        node = "node"
         is_node = f"({kinds[question.nodes]} AND {node} IS NOT NULL)"
         anchor_sql = is_node if anchor_flag is None else f"({anchor_flag} AND {node} IS NOT NULL)"
-        source = "path_rows"
+        source = "named_rows"
         if by_session:
             numbered = number_sessions(self.statement, source, "in_sessions")
             begun = "MIN(event_time) OVER (PARTITION BY person, session) AS begun_at"
@@ -174,7 +183,7 @@ class PathsSql:
         )
 
     def _clean(self) -> str:
-        clean = cleaned("context_page_path")
+        clean = cleaned("path")
         if not self.question.rules:
             return clean
         whens = [
