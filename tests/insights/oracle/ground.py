@@ -192,7 +192,7 @@ class Ground:
     def bucket(self, time: datetime, interval: str) -> zones.Bucket:
         return zones.bucket_of(time, interval, self.zone, self.week_start)
 
-    def buckets(self, interval: str) -> list[zones.Bucket]:
+    def buckets(self, interval: str) -> tuple[zones.Bucket, ...]:
         return zones.buckets(self.start, self.stop, interval, self.zone, self.week_start)
 
     def is_incomplete(self, bucket: zones.Bucket, interval: str) -> bool:

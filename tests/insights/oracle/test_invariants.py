@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
+from itertools import pairwise
 
 from tests.insights.oracle.ground import Ground, Question
 from tests.insights.oracle.oracle import answer
@@ -16,10 +18,14 @@ WORLDS = scaled(60, 200, 1_000)
 Rows = list[tuple[object, ...]]
 
 
+@cache
+def worlds() -> list[tuple[World, list[Question]]]:
+    return [(world, make_questions(seed, world)) for seed in range(WORLDS) for world in [make_world(seed)]]
+
+
 def asked(insight: str) -> Iterator[tuple[World, Question, Rows]]:
-    for seed in range(WORLDS):
-        world = make_world(seed)
-        for question in make_questions(seed, world):
+    for world, questions in worlds():
+        for question in questions:
             if question["insight"] == insight:
                 yield world, question, reply(world, question)
 
@@ -40,7 +46,7 @@ def test_worlds_and_questions_are_the_same_for_the_same_seed() -> None:
 
 def test_steps_never_rise_and_the_dropped_are_those_missing() -> None:
     for _, _, rows in asked("funnel"):
-        for before, row in zip(rows, rows[1:], strict=False):
+        for before, row in pairwise(rows):
             if row[2] != 1:
                 assert number(row[4]) == number(before[4]) - number(row[7])
                 assert number(row[4]) <= number(before[4])
@@ -80,13 +86,14 @@ def test_lifecycle_adds_up() -> None:
     for _, _, rows in asked("lifecycle"):
         figures = [[number(figure) for figure in row[1:6]] for row in rows]
         assert all(new + returning + back == active for new, returning, back, _, active in figures)
-        for before, row in zip(figures, figures[1:], strict=False):
+        for before, row in pairwise(figures):
             assert before[4] == row[1] + row[3]
 
 
 def test_what_flows_into_a_node_flows_out() -> None:
     for _, question, rows in asked("paths"):
-        ins, outs = defaultdict(int), defaultdict(int)
+        ins: dict[tuple[object, object], int] = defaultdict(int)
+        outs: dict[tuple[object, object], int] = defaultdict(int)
         for step, one, other, count, _ in rows:
             source, target = (other, one) if "end" in question else (one, other)
             outs[step, source] += number(count)
@@ -115,9 +122,8 @@ def test_day_0_of_one_event_for_both_is_everybody() -> None:
 
 
 def test_another_project_changes_nothing() -> None:
-    for seed in range(WORLDS // 4):
-        world, other = make_world(seed), make_world(seed + 1)
-        for question in make_questions(seed, world):
+    for (world, questions), (other, _) in pairwise(worlds()):
+        for question in questions:
             both = answer(question, world.rows + other.rows, world.complete_through)
             if "project" in question.get("of", {"project": ""}):
                 assert both == reply(world, question)

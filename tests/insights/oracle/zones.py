@@ -69,16 +69,17 @@ def days(start: date, stop: date) -> Iterator[date]:
         start += timedelta(days=1)
 
 
-def buckets(start: date, stop: date, interval: str, zone: str, week_start: str) -> list[Bucket]:
+@lru_cache(maxsize=10_000)
+def buckets(start: date, stop: date, interval: str, zone: str, week_start: str) -> tuple[Bucket, ...]:
     """Every bucket that has a part of the local days [start, stop)."""
     if interval != "hour":
-        return sorted({bucket_of_day(day, interval, week_start) for day in days(start, stop)})
+        return tuple(sorted({bucket_of_day(day, interval, week_start) for day in days(start, stop)}))
     found = set()
     instant = start_of_day(start, zone)
     while instant < start_of_day(stop, zone):
         found.add(bucket_of(instant, "hour", zone, week_start))
         instant += timedelta(minutes=15)
-    return sorted(found)
+    return tuple(sorted(found))
 
 
 def shown(bucket: Bucket) -> str:
