@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 
 import pytest
@@ -40,7 +40,19 @@ def test_a_week_is_named_by_its_first_day() -> None:
 
     assert zones.bucket_of(sunday, "week", "UTC", "monday") == date(2026, 2, 23)
     assert zones.bucket_of(sunday, "week", "UTC", "sunday") == date(2026, 3, 1)
-    assert zones.bucket_of(sunday, "quarter", "UTC", "monday") == date(2026, 1, 1)
+    for month, quarter in ((1, 1), (3, 1), (4, 4), (12, 10)):
+        assert zones.bucket_of(datetime(2026, month, 28), "quarter", "UTC", "monday") == date(2026, quarter, 1)
+    assert zones.after(date(2026, 10, 1), "quarter") == date(2027, 1, 1)
+    assert zones.after(datetime(2026, 10, 1), "hour") == datetime(2026, 10, 1, 1)
+
+
+def test_durations() -> None:
+    assert [zones.duration(text) for text in ("90s", "30m", "24h", "7d")] == [
+        timedelta(seconds=90),
+        timedelta(minutes=30),
+        timedelta(days=1),
+        timedelta(days=7),
+    ]
 
 
 def test_the_range_is_half_open_in_local_days() -> None:
@@ -262,6 +274,12 @@ def test_several_breakdowns_make_one_segment() -> None:
         (("a", "(none)"), 1),
         (("(none)", "(none)"), 1),
     ]
+
+
+def test_false_is_the_text_false() -> None:
+    rows = [event("A", "1", properties={"x": x}) for x in (False, "false", True, 0, None)]
+
+    assert count(rows, {"event": "A", "where": [{"property": ["x"], "is": False}]}) == 2
 
 
 def test_texts_compare_as_texts() -> None:
