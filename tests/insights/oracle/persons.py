@@ -70,7 +70,7 @@ def _person(ground: Ground, person: Person) -> tuple[object, ...]:
     events = [event for event in ground.all_events if event.person == person]
     first, last = (zones.instant_text(events[at].time) for at in (0, -1))
     traits = ground.traits.get(person)
-    return (*person, first, last, len(events), traits and merged(traits))
+    return (*person, first, last, len(events), merged(traits) if traits else None)
 
 
 def _measured(ground: Ground, person: Person, order_by: dict[str, Any]) -> Any:  # noqa: ANN401  # a number, or None

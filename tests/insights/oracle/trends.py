@@ -27,8 +27,8 @@ def answer(ground: Ground) -> list[tuple[object, ...]]:
     segments = _segments(ground)
     earlier = _earlier(ground)
     rows: list[tuple[object, ...]] = []
-    now_lines = _lines(ground, segments)
-    then_lines = _lines(earlier, segments) if earlier else {}
+    now_lines = _lines(ground, segments, len(buckets))
+    then_lines = _lines(earlier, segments, len(buckets)) if earlier else {}
     for name in _names(ground):
         for segment in segments.all():
             for number, bucket in enumerate(buckets):
@@ -94,9 +94,7 @@ def _year_before(day: date) -> date:
 
 def _earlier_value(earlier: Ground, line: Line, number: int, interval: str) -> tuple[Value, bool]:
     buckets = earlier.buckets(interval)
-    if number >= len(buckets):
-        return None, False
-    return line[number], earlier.is_incomplete(buckets[number], interval)
+    return line[number], number < len(buckets) and earlier.is_incomplete(buckets[number], interval)
 
 
 # segments
@@ -142,7 +140,7 @@ def _firsts(events: list[Event]) -> list[Event]:
 # values
 
 
-def _lines(ground: Ground, segments: Segments) -> dict[tuple[str, Segment], Line]:
+def _lines(ground: Ground, segments: Segments, count: int) -> dict[tuple[str, Segment], Line]:
     """Every series and formula, for each segment a value for each bucket."""
     moving = ground.question.get("moving")
     found: dict[tuple[str, Segment], Line] = {}
@@ -153,7 +151,8 @@ def _lines(ground: Ground, segments: Segments) -> dict[tuple[str, Segment], Line
     ]
     for segment in segments.all():
         lines = [
-            _line(ground, series, events.get(segment, [])) for series, events in zip(asked, of_series, strict=True)
+            _line(ground, series, events.get(segment, []), count)
+            for series, events in zip(asked, of_series, strict=True)
         ]
         formulas = [_formula_line(formula, lines) for formula in ground.question.get("formulas", [])]
         for name, line in zip(names, lines + formulas, strict=True):
@@ -161,8 +160,12 @@ def _lines(ground: Ground, segments: Segments) -> dict[tuple[str, Segment], Line
     return found
 
 
-def _line(ground: Ground, series: Series, events: list[Event]) -> Line:
-    buckets = ground.buckets(ground.question.get("interval", "day"))
+def _line(ground: Ground, series: Series, events: list[Event], count: int) -> Line:
+    """A value for each of so many buckets; those after the range are empty."""
+    interval = ground.question.get("interval", "day")
+    buckets = list(ground.buckets(interval))[:count]
+    while len(buckets) < count:
+        buckets.append(zones.after(buckets[-1], interval))
     return [measure(ground, series, _events_of(ground, series, events, bucket)) for bucket in buckets]
 
 
