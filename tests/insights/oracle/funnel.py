@@ -285,4 +285,4 @@ def label(step: Matcher) -> str:
     for name in ("event", "page", "type", "definition"):
         if name in step:
             return str(step[name])
-    return "any"
+    return "any event"
