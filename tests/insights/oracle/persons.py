@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from tests.insights.oracle import funnel, lifecycle, paths, retention, sessions, trends, zones
@@ -97,7 +98,8 @@ def timeline(ground: Ground) -> list[tuple[object, ...]]:
     wanted = (asked["person_id"], asked["person_kind"])
     events = [event for event in reversed(ground.all_events) if event.person == wanted]
     if "before" in asked:
-        events = [event for event in events if zones.instant_text(event.time) < asked["before"]]
+        before = datetime.fromisoformat(asked["before"]).replace(tzinfo=None)  # it ends with Z
+        events = [event for event in events if event.time < before]
     return [_moment(ground, event) for event in events[: asked.get("limit", 100)]]
 
 

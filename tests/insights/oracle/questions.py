@@ -38,6 +38,11 @@ MEASURES: Final = (
     "first_ever",
     "active",
 )
+ORDERS: Final = (
+    {"measure": "events"},
+    {"measure": "sum", "property": ["n"]},
+    {"measure": "max", "property": ["odd"]},
+)
 PERSON_FIGURES: Final = {
     "trends": ("value",),
     "funnel": ("persons", "dropped", "immature"),
@@ -98,11 +103,13 @@ class Asking:
             assert isinstance(time, datetime)
             start = local_day(time, self.world.zone) - timedelta(days=self.chance.choice((0, 0, 1)))
         length = min(longest, self.chance.choice((1, 2, 3, 4, 7, 8, 10, 30, 100)))
+        last = self.chance.choice(("1d", "7d", "30d")) if self.likely(0.06) else None
         return {
             "insight": insight,
             "project": self.world.project_id,
-            "from": start.isoformat(),
-            "to": (start + timedelta(days=length)).isoformat(),
+            "from": None if last else start.isoformat(),
+            "to": None if last else (start + timedelta(days=length)).isoformat(),
+            "last": last,
             "zone": self.world.zone if self.likely(0.8) else self.chance.choice(PLACES)[0],
             "week_start": self.maybe(0.4, "monday", "sunday"),
             "where": [self.filter()] if self.likely(0.12) else None,
@@ -221,6 +228,8 @@ class Asking:
             interval = "day"
         elif self.likely(0.15):
             asked["cumulative"] = True
+        if interval == "hour" and asked["from"] is None:
+            interval = "day"
         if interval == "hour":
             stop = date.fromisoformat(asked["from"]) + timedelta(days=3)
             asked["to"] = min(asked["to"], stop.isoformat())
@@ -252,8 +261,8 @@ class Asking:
             steps = [self.chance.choice(steps[:2]) for _ in steps]
         asked = self.ground("funnel") | self.breakdown() | {"steps": steps}
         order = self.maybe(0.6, "loose", "strict", "any")
-        if count <= 4 and order != "any" and self.likely(0.35):
-            asked["exclude"] = [self.exclusion(count) for _ in range(self.chance.choice((1, 1, 2)))]
+        if count <= 4 and self.likely(0.35):
+            asked["exclude"] = [self.exclusion(count, order) for _ in range(self.chance.choice((1, 1, 2)))]
             asked["exclusion"] = self.maybe(0.6, "stop", "drop")
         if "by" in asked:
             asked["attribution"] = self.maybe(0.7, "first", "last", {"step": self.chance.randint(1, count)})
@@ -266,10 +275,10 @@ class Asking:
             "by_time": self.maybe(0.2, "day", "week", "month"),
         }
 
-    def exclusion(self, count: int) -> Options:
+    def exclusion(self, count: int, order: str | None) -> Options:
         made = self.matcher()
         if self.likely(0.6):
-            after = self.chance.randint(1, count - 1)
+            after = 1 if order == "any" else self.chance.randint(1, count - 1)
             made |= {"after": after, "before": self.chance.randint(after + 1, count)}
         return made
 
@@ -351,7 +360,8 @@ class Asking:
                     "of": of,
                     "cell": found,
                     "figure": figure,
-                    "limit": self.maybe(0.1, 1),
+                    "order_by": self.maybe(0.3, *ORDERS),
+                    "limit": self.maybe(0.2, 1, 2),
                 }
         return self.stickiness()
 
@@ -393,7 +403,9 @@ class Asking:
 def _counts_persons(of: Question) -> bool:
     wanted = ("persons", "first_ever", "active")
     plain = not any(of.get(name) for name in ("formulas", "compare", "moving"))
-    return plain and all(series.get("measure") in wanted for series in of["series"])
+    labels = [series.get("label") for series in of["series"]]
+    is_clear = all(label is None or labels.count(label) == 1 for label in labels)
+    return plain and is_clear and all(series.get("measure") in wanted for series in of["series"])
 
 
 def _told(question: Question) -> Question:

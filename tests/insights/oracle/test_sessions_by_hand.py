@@ -169,7 +169,8 @@ def test_the_persons_of_a_cell() -> None:
 
 
 def test_the_timeline_is_newest_first() -> None:
-    rows = [event("A", "1 10:00"), event("B", "1 10:10"), event("Error", "2"), event("A", "1", "bob")]
+    rows = [event("A", "1 10:00"), event("B", "1 10:10"), event("A", "1", "bob")]
+    rows += [event("Error", "2"), event("Error", "2 00:00:00.000001")]
 
     found = ask("timeline", rows, person_id="ann", person_kind="user", before="2026-03-02T00:00:00Z")
 

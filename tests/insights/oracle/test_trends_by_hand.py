@@ -144,3 +144,10 @@ def test_segments_of_all_series_are_the_first_ones() -> None:
         ("B", "pro", 0),
         ("B", "free", 2),
     ]
+
+
+def test_series_of_one_label_are_two_series() -> None:
+    rows = [event("A", "1"), event("B", "1"), event("B", "1")]
+    series = [{"event": "A", "label": "same"}, {"event": "B", "label": "same"}]
+
+    assert column(ask("trends", rows, series=series, interval="month"), "series", "value") == [("same", 1), ("same", 2)]

@@ -29,16 +29,16 @@ def answer(ground: Ground) -> list[tuple[object, ...]]:
     rows: list[tuple[object, ...]] = []
     now_lines = _lines(ground, segments, len(buckets))
     then_lines = _lines(earlier, segments, len(buckets)) if earlier else {}
-    for name in _names(ground):
+    for place, name in enumerate(_names(ground)):
         for segment in segments.all():
             for number, bucket in enumerate(buckets):
                 incomplete = ground.is_incomplete(bucket, interval)
-                rows.append((name, segment, zones.shown(bucket), now_lines[name, segment][number], incomplete))
+                rows.append((name, segment, zones.shown(bucket), now_lines[place, segment][number], incomplete))
         for segment in segments.all():
             if earlier is None:
                 break
             for number, bucket in enumerate(buckets):
-                value, incomplete = _earlier_value(earlier, then_lines[name, segment], number, interval)
+                value, incomplete = _earlier_value(earlier, then_lines[place, segment], number, interval)
                 rows.append((f"{name} (previous)", segment, zones.shown(bucket), value, incomplete))
     return rows
 
@@ -140,11 +140,10 @@ def _firsts(events: list[Event]) -> list[Event]:
 # values
 
 
-def _lines(ground: Ground, segments: Segments, count: int) -> dict[tuple[str, Segment], Line]:
-    """Every series and formula, for each segment a value for each bucket."""
+def _lines(ground: Ground, segments: Segments, count: int) -> dict[tuple[int, Segment], Line]:
+    """Every series and formula by its place, for each segment a value for each bucket."""
     moving = ground.question.get("moving")
-    found: dict[tuple[str, Segment], Line] = {}
-    names = _names(ground)
+    found: dict[tuple[int, Segment], Line] = {}
     asked = ground.question["series"]
     of_series = [
         grouped((segments.of(ground.key(event)), event) for event in _counted(ground, series)) for series in asked
@@ -155,8 +154,8 @@ def _lines(ground: Ground, segments: Segments, count: int) -> dict[tuple[str, Se
             for series, events in zip(asked, of_series, strict=True)
         ]
         formulas = [_formula_line(formula, lines) for formula in ground.question.get("formulas", [])]
-        for name, line in zip(names, lines + formulas, strict=True):
-            found[name, segment] = _moved(line, moving) if moving else line
+        for place, line in enumerate(lines + formulas):
+            found[place, segment] = _moved(line, moving) if moving else line
     return found
 
 
