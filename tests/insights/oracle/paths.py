@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import pairwise
 
 from tests.insights.oracle import zones
@@ -84,23 +85,22 @@ def _units(ground: Ground) -> list[tuple[Person, list[Event]]]:
     """The rows of each unit that become nodes, from the start on or back from the end."""
     if ground.question.get("unit", "session") == "person":
         everyone = by_person(event for event in ground.events if ground.kept(event))
-        return [(person, _within(ground, events)) for person, events in everyone.items()]
+        return [(person, _of_person(ground, events)) for person, events in everyone.items()]
     sessions = [session for session in default_sessions(ground) if ground.in_range(session.events[0])]
-    return [(each.person, _directed(ground, [e for e in each.events if ground.kept(e)])) for each in sessions]
+    return [(each.person, _within(ground, [e for e in each.events if ground.kept(e)])) for each in sessions]
 
 
-def _within(ground: Ground, events: list[Event]) -> list[Event]:
+def _of_person(ground: Ground, events: list[Event]) -> list[Event]:
     """A person's nodes within the window from the first anchor in the range."""
     window = zones.duration(ground.question["window"])
     anchors = [event for event in events if ground.in_range(event) and _is_anchor(ground, event)]
-    if not anchors:
-        return []
-    anchor = anchors[0]
-    if "end" in ground.question:
-        events = [e for e in events if anchor.time - window <= e.time and e.order <= anchor.order]
-    else:
-        events = [e for e in events if e.time <= anchor.time + window and e.order >= anchor.order]
-    return _directed(ground, events)
+    return _directed(ground, events, anchors[0], window) if anchors else []
+
+
+def _within(ground: Ground, events: list[Event]) -> list[Event]:
+    """A session's nodes from its first anchor on."""
+    anchors = [event for event in events if _is_anchor(ground, event)]
+    return _directed(ground, events, anchors[0], timedelta.max) if anchors else []
 
 
 def _is_anchor(ground: Ground, event: Event) -> bool:
@@ -108,11 +108,9 @@ def _is_anchor(ground: Ground, event: Event) -> bool:
     return is_node(ground, event) if matcher is None else ground.matches(event, matcher) and node(event) is not None
 
 
-def _directed(ground: Ground, events: list[Event]) -> list[Event]:
-    """From the first anchor on, or back from it; only rows that are nodes, and the anchor."""
-    anchors = [number for number, event in enumerate(events) if _is_anchor(ground, event)]
-    if not anchors:
-        return []
-    first = anchors[0]
-    around = events[: first + 1][::-1] if "end" in ground.question else events[first:]
-    return [event for event in around if event is events[first] or is_node(ground, event)]
+def _directed(ground: Ground, events: list[Event], anchor: Event, window: timedelta) -> list[Event]:
+    """From the anchor on, or back from it; only rows that are nodes, and the anchor."""
+    place = events.index(anchor)
+    around = events[: place + 1][::-1] if "end" in ground.question else events[place:]
+    near = [event for event in around if abs(event.time - anchor.time) <= window]
+    return [event for event in near if event is anchor or is_node(ground, event)]

@@ -156,6 +156,14 @@ def test_paths_of_a_person_within_a_window_of_the_start() -> None:
     assert [tuple(row.values())[:3] for row in found] == [(1, "A", "B"), (2, "B", "(exit)")]
 
 
+def test_paths_of_a_person_back_from_the_first_end_of_the_range() -> None:
+    rows = [event("B", "0 23:50"), event("A", "0 23:55"), event("B", "1 00:30")]
+
+    found = ask("paths", rows, unit="person", window="1h", end={"event": "B"})
+
+    assert [tuple(row.values())[:3] for row in found] == [(1, "A", "B"), (2, "B", "A"), (3, "(entry)", "B")]
+
+
 def test_the_persons_of_a_cell() -> None:
     rows = [*stream("A@0 B@1"), *stream("A@0", "bob", traits={"plan": "ignored"})]
     rows.append(event(None, "2", "bob", type="identify", traits={"plan": "pro", "n": 1.5}))
