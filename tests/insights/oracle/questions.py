@@ -89,7 +89,7 @@ class Asking:
         question = make()
         for _ in range(6):
             rows = answer(_told(question), self.world.rows, self.world.complete_through)
-            if any(_says_something(question["insight"], row) for row in rows):
+            if any(_says_something(question, row) for row in rows):
                 break
             question = make()
         return question
@@ -413,8 +413,9 @@ def _told(question: Question) -> Question:
     return {key: value for key, value in question.items() if value is not None}
 
 
-def _says_something(insight: str, row: tuple[object, ...]) -> bool:
+def _says_something(question: Question, row: tuple[object, ...]) -> bool:
+    insight = question["insight"]
     if insight == "funnel":
-        return row[2] == 2 and row[4] != 0
+        return row[2] == min(3, len(question["steps"])) and row[4] != 0
     figures = {"trends": row[3:4], "retention": row[4:5], "lifecycle": row[1:-1], "stickiness": row[1:]}
     return any(figure not in (None, 0) for figure in figures.get(insight, row))

@@ -177,7 +177,7 @@ def make_world(seed: int) -> World:
 def _times(chance: random.Random, zone: str, day: date, window: str, count: int) -> list[datetime]:
     """Times that tie, stand at midnights, and keep gaps and windows exactly."""
     midnights = [start_of_day(each, zone) for each in days(day - timedelta(days=3), day + timedelta(days=6))]
-    spans = (duration(window), duration("30m"), timedelta(seconds=10), timedelta(days=1), timedelta(hours=1))
+    spans = [duration(text) for text in (window, window, "30m", "30m", "10s", "10s", "24h", "1h", "7d", "30d")]
     found: list[datetime] = []
     for _ in range(count):
         kind = chance.random()
@@ -215,8 +215,9 @@ def _complete_through(chance: random.Random, times: list[datetime], zone: str, d
             midnight,
             midnight - MICRO,
             last,
-            last + timedelta(hours=1),
             last + timedelta(days=40),
+            last + timedelta(days=40),
+            chance.choice(times or [midnight]),
             chance.choice(times or [midnight]) + duration(window),
             chance.choice(times or [midnight]) + timedelta(days=1),
         )
@@ -257,11 +258,10 @@ def _of_kind(chance: random.Random, kind: str, names: tuple[str, ...]) -> Row:
     if kind in ("page", "screen"):
         path = chance.choice((*PATHS, None)) if kind == "page" else chance.choice((None, None, "/a"))
         url = None if path is None else f"https://example.com{path}"
-        return {
-            "event": chance.choice((None, "Home", "Error", "Page Left", "A")),
-            "context_page_path": path,
-            "context_page_url": url,
-        }
+        shown: Row = {"context_page_path": path, "context_page_url": url}
+        if chance.random() < 0.1:
+            shown["properties"] = '{"engagedMs":10000}'  # says nothing on a page
+        return shown | {"event": chance.choice((None, "Home", "Error", "Page Left", "A"))}
     if kind == "identify":
         return {"traits": _traits(chance)}
     if kind == "alias":
