@@ -261,7 +261,7 @@ class Asking:
             steps = [self.chance.choice(steps[:2]) for _ in steps]
         asked = self.ground("funnel") | self.breakdown() | {"steps": steps}
         order = self.maybe(0.6, "loose", "strict", "any")
-        if count <= 4 and self.likely(0.35):
+        if count <= 4 and self.likely(0.5):
             asked["exclude"] = [self.exclusion(count, order) for _ in range(self.chance.choice((1, 1, 2)))]
             asked["exclusion"] = self.maybe(0.6, "stop", "drop")
         if "by" in asked:

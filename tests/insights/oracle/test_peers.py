@@ -173,7 +173,7 @@ def test_posthog_lifecycle() -> None:
 
 
 def test_ga4_sessions_go_on_over_midnight_and_engage_by_any_of_three() -> None:
-    # https://support.google.com/analytics/answer/12195621: ten seconds, two views or a key event
+    # https://accs-net.com/glossary/engaged-sessions/: ten seconds or longer, two views, or a key event
     rows = [page("/", "1 23:59:55"), event("Element Clicked", "2 00:00:05"), page("/", "2 12:00", "bob")]
 
     found = ask("sessions", rows, to="2026-03-03")
