@@ -124,6 +124,8 @@ class Asking:
 
     def property(self) -> Filter:
         kind = self.chance.random()
+        if kind < 0.3:
+            return {"property": [self.chance.choice(("plan", "n"))]}
         if kind < 0.6:
             return {"property": self.path()}
         if kind < 0.85:
@@ -207,7 +209,7 @@ class Asking:
 
     def seen(self, any_share: float) -> Matcher:
         """A matcher of an event of the world."""
-        if self.likely(0.6) and self.world.flavour != "site":
+        if self.likely(0.6) and self.world.flavour not in ("site", "clicks"):
             return {"event": self.chance.choice(self.world.names)}
         named = [row for row in self.world.rows if row.get("event") is not None or row["type"] == "page"]
         row = self.chance.choice(named) if named else {"type": "track", "event": self.world.names[0]}
@@ -259,7 +261,7 @@ class Asking:
         steps = [self.matcher() for _ in range(count)]
         if self.likely(0.3):  # the same event in several steps
             steps = [self.chance.choice(steps[:2]) for _ in steps]
-        asked = self.ground("funnel") | self.breakdown() | {"steps": steps}
+        asked = self.ground("funnel") | self.breakdown(0.5) | {"steps": steps}
         order = self.maybe(0.6, "loose", "strict", "any")
         if count <= 4 and self.likely(0.5):
             asked["exclude"] = [self.exclusion(count, order) for _ in range(self.chance.choice((1, 1, 2)))]

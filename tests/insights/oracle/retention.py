@@ -11,7 +11,7 @@ from tests.insights.oracle import zones
 from tests.insights.oracle.ground import Event, Ground, Segment, by_person, grouped, ratio
 from tests.insights.oracle.people import Person
 
-ROLLING = {"hour": timedelta(hours=1), "day": timedelta(days=1), "week": timedelta(days=7), "month": timedelta(days=30)}
+ROLLING = {"day": timedelta(days=1), "week": timedelta(days=7), "month": timedelta(days=30)}
 Members = dict[str, set[Person]]
 
 

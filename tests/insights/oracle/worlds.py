@@ -148,7 +148,7 @@ class World:
     day: date  # the day around which things happen
     names: tuple[str, ...]  # of its track events
     window: str  # a duration that its events keep exactly, or miss by a microsecond
-    flavour: str  # tracks, site or all: which events it has most
+    flavour: str  # which events it has most
 
 
 def make_world(seed: int) -> World:
@@ -160,7 +160,7 @@ def make_world(seed: int) -> World:
     times = _times(chance, zone, day, window, count)
     ids = chance.sample(range(1, 4 * count + 2), count)
     users, devices = USERS[: chance.randint(1, 4)], DEVICES[: chance.randint(1, 3)]
-    flavour = chance.choice(("all", "all", "tracks", "tracks", "site"))
+    flavour = chance.choice(("all", "all", "tracks", "tracks", "tracks", "site", "clicks"))
     rows = [
         _row(chance, flavour, names, users, devices)
         | _received(chance, time)
@@ -230,6 +230,7 @@ def _row(
     kinds = {
         "all": ("track",) * 8 + ("told",) * 3 + ("page",) * 4 + ("screen", "identify", "identify", "group", "alias"),
         "tracks": ("track",) * 16 + ("identify", "told", "page"),
+        "clicks": ("told",) * 12 + ("page", "track", "identify"),
         "site": ("page",) * 8 + ("told",) * 4 + ("track", "track", "screen", "identify"),
     }[flavour]
     kind = chance.choice(kinds)
@@ -250,7 +251,7 @@ def _of_kind(chance: random.Random, kind: str, names: tuple[str, ...]) -> Row:
     if kind == "track":
         return {"event": chance.choice((*names * 6, None))}
     if kind == "told":
-        name = chance.choice(("Page Left", *TOLD))
+        name = chance.choice(TOLD)
         if name != "Page Left":
             return {"event": name}
         ms = chance.choice(("10000", "9999", "5000", "5000", '"10000"', "null", "-5", '"much"', "9999.999999999"))
