@@ -49,7 +49,7 @@ PERSON_FIGURES: Final = {
     "retention": ("returned", "size"),
     "lifecycle": ("new", "returning", "resurrecting", "dormant", "active"),
     "stickiness": ("persons",),
-    "sessions": ("persons",),
+    "sessions": ("persons", "persons", "bounced", "engaged"),
     "paths": ("persons",),
 }
 
@@ -115,6 +115,15 @@ class Asking:
             "where": [self.filter()] if self.likely(0.12) else None,
             "bots": self.maybe(0.2, "exclude", "include", "only"),
         }
+
+    def short(self, asked: Question, interval: str | None) -> str | None:
+        """The interval; hours only over three days."""
+        if interval == "hour" and asked["from"] is None:
+            return "day"
+        if interval == "hour":
+            stop = date.fromisoformat(asked["from"]) + timedelta(days=3)
+            asked["to"] = min(asked["to"], stop.isoformat())
+        return interval
 
     def breakdown(self, share: float = 0.4) -> Options:
         if not self.likely(share):
@@ -225,16 +234,12 @@ class Asking:
         asked = self.ground("trends", longest=100) | self.breakdown()
         count = self.chance.choice((1, 1, 2, 3))
         series = [self.series() for _ in range(count)]
-        interval = self.chance.choice(("hour", "day", "day", "week", "month", "quarter"))
+        interval: str | None = self.chance.choice(("hour", "day", "day", "week", "month", "quarter"))
         if any(each.get("measure") == "active" for each in series):
             interval = "day"
         elif self.likely(0.15):
             asked["cumulative"] = True
-        if interval == "hour" and asked["from"] is None:
-            interval = "day"
-        if interval == "hour":
-            stop = date.fromisoformat(asked["from"]) + timedelta(days=3)
-            asked["to"] = min(asked["to"], stop.isoformat())
+        interval = self.short(asked, interval)
         formulas = [each for each in FORMULAS if count > 1 or "B" not in each]
         return asked | {
             "series": series,
@@ -274,7 +279,7 @@ class Asking:
             "count": self.maybe(0.3, "persons", "sessions"),
             "reentry": self.maybe(0.3, "best", "first"),
             "hold": self.property() if self.likely(0.2) else None,
-            "by_time": self.maybe(0.2, "day", "week", "month"),
+            "by_time": self.short(asked, self.maybe(0.25, "hour", "day", "day", "week", "month", "quarter")),
         }
 
     def exclusion(self, count: int, order: str | None) -> Options:
@@ -295,6 +300,8 @@ class Asking:
             "min_times": self.maybe(0.2, 1, 2, 3),
             "mean": self.maybe(0.3, "weighted"),
         }
+        if asked["period"] != "rolling" and self.likely(0.1):
+            asked["interval"] = self.short(asked, self.chance.choice(("hour", "quarter")))
         if self.likely(0.25):
             brackets = ([[0, 0], [1, 3]], [[1, 1], [2, 6]], [[0, 2], [1, 1]])
             return asked | {"brackets": self.chance.choice(brackets)}
@@ -304,9 +311,10 @@ class Asking:
         }
 
     def lifecycle(self) -> Question:
-        return self.ground("lifecycle", longest=100) | {
+        asked = self.ground("lifecycle", longest=100)
+        return asked | {
             "event": self.maybe(0.5, self.matcher(any_share=0.4)),
-            "interval": self.maybe(0.7, "day", "day", "week", "month"),
+            "interval": self.short(asked, self.maybe(0.7, "hour", "day", "day", "day", "week", "month", "quarter")),
             "new": self.maybe(0.4, "active", "created"),
         }
 
@@ -327,7 +335,9 @@ class Asking:
             count = self.chance.choice((1, 1, 2, 3))
             asked["by"] = [{"column": name} for name in self.chance.sample(SESSION_COLUMNS, count)]
             asked["limit"] = self.maybe(0.5, 1, 2, 3)
-        return asked | {"interval": self.maybe(0.6, "day", "week", "month")}
+        return asked | {
+            "interval": self.short(asked, self.maybe(0.6, "hour", "day", "day", "week", "month", "quarter"))
+        }
 
     def paths(self) -> Question:
         asked = self.ground("paths")
