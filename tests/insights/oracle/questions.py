@@ -139,7 +139,7 @@ class Asking:
             return {"property": self.path()}
         if kind < 0.85:
             return {"column": self.chance.choice(COLUMNS)}
-        return {"trait": [self.chance.choice(("plan", "n", *KEYS))]}
+        return {"trait": self.chance.choice((["plan"], ["plan"], ["n"], ["deep", "x"], [self.chance.choice(KEYS)]))}
 
     def path(self) -> list[str]:
         deep = self.chance.choice((["deep", "a.b", "0"], ["deep", "list", "0"], ["deep"], ["plan", "x"], ["missing"]))

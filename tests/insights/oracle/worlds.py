@@ -314,6 +314,8 @@ def _traits(chance: random.Random) -> str | None:
         members.append(("n", chance.choice(NUMBERS)))
     if chance.random() < 0.3:
         members.append((chance.choice(KEYS), chance.choice(PLANS)))
+    if chance.random() < 0.3:
+        members.append(("deep", chance.choice(('{"x":"pro"}', '{"x":null}', '{"y":1}', "null"))))
     return _object(chance, members)
 
 
