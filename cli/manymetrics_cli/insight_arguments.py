@@ -354,7 +354,6 @@ OPTIONS: Final[Mapping[str, tuple[Option, ...]]] = {
         Option("--end", "end", "ways that lead to this event", parse_matcher, metavar="EVENT"),
         Option("--depth", "depth", "nodes of a way, up to 7 (default: 5)", _whole, metavar="N"),
         Option("--limit", "limit", "nodes of a step, the rest is (other) (default: 10)", _whole, metavar="N"),
-        Option("--keep-query", "keep_query", "keep the query string of addresses", flag=True),
     ),
     "persons": (
         Option(

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from manymetrics_cli.insight_arguments import (
     SHORT_FORMS,
@@ -19,6 +20,8 @@ from manymetrics_cli.insight_arguments import (
     parse_property,
     parse_subject,
 )
+from manymetrics_insights.questions.models import COUNTING as COUNTING_MODELS
+from manymetrics_insights.questions.models import Persons, QuestionError, Timeline, parse_question
 
 FUNNEL = {"insight": "funnel", "steps": [{"event": "A"}, {"event": "B"}]}
 RANGE = [
@@ -203,8 +206,8 @@ QUESTIONS: dict[str, list[tuple[list[str], dict[str, Any]]]] = {
             {"unit": "person", "window": "1d", "nodes": "pages", "start": {"page": "/"}, "depth": 3, "limit": 5},
         ),
         (
-            ["--end", "A", "--keep-query", "--json", '{"rules": [{"pattern": "^/p/", "name": "product"}]}'],
-            {"end": {"event": "A"}, "keep_query": True, "rules": [{"pattern": "^/p/", "name": "product"}]},
+            ["--end", "A", "--json", '{"rules": [{"pattern": "^/p/", "name": "product"}]}'],
+            {"end": {"event": "A"}, "rules": [{"pattern": "^/p/", "name": "product"}]},
         ),
         (RANGE, RANGE_FIELDS),
         (["--last", "7d"], {"last": "7d"}),
@@ -250,6 +253,25 @@ def test_arguments_are_fields_of_the_question(insight: str, arguments: list[str]
 
 def test_each_short_form_is_tried() -> None:
     assert set(QUESTIONS) == set(SHORT_FORMS)
+
+
+@pytest.mark.parametrize("model", [*COUNTING_MODELS, Persons, Timeline], ids=lambda model: model.__name__)
+def test_each_field_of_a_question_is_reached(model: type[BaseModel]) -> None:
+    insight = str(model.model_fields["insight"].default)
+    named = {field.alias or name for name, field in model.model_fields.items()}
+
+    reached = {name for arguments, _ in QUESTIONS[insight] for name in question(insight, *arguments)}
+
+    assert reached == named
+
+
+@pytest.mark.parametrize(("insight", "arguments", "fields"), EVERY)
+def test_each_is_a_question_that_is_accepted(insight: str, arguments: list[str], fields: dict[str, Any]) -> None:
+    if arguments == ["A", "--property", "total"]:
+        with pytest.raises(QuestionError, match="events takes no property"):
+            parse_question({"insight": insight, **fields})
+    else:
+        assert parse_question({"insight": insight, **fields}).insight == insight
 
 
 @pytest.mark.parametrize(
