@@ -18,7 +18,14 @@ from pyiceberg.types import StringType
 
 from manymetrics.tables import EVENTS, NAMESPACE
 from manymetrics_insights.reader.folder import Folder
-from manymetrics_insights.reader.iceberg import DataFile, LakeError, TableState, read_table
+from manymetrics_insights.reader.iceberg import (
+    DataFile,
+    LakeError,
+    SnapshotExpiredError,
+    TableState,
+    read_snapshot_id,
+    read_table,
+)
 from manymetrics_insights.reader.session import open_session
 from tests.insights.lakes import NOON, Lake, Row, make_lake
 
@@ -132,6 +139,43 @@ def test_summaries_of_commits_are_read_oldest_first(lake: Lake) -> None:
 
     assert state is not None
     assert [snapshot.summary["manymetrics.commit"] for snapshot in state.snapshots] == ["1", "2"]
+
+
+def test_an_earlier_snapshot_is_read_as_pyiceberg_reads_it(lake: Lake) -> None:
+    for story in (append, delete, append, add_column):
+        story(lake)
+    table = lake.table(TARGET)
+    source = Folder(lake.data_dir)
+
+    for snapshot in table.snapshots():
+        found = read_table(source, TARGET, snapshot.snapshot_id)
+
+        assert found is not None
+        planned = {str(task.file.file_path) for task in table.scan(snapshot_id=snapshot.snapshot_id).plan_files()}
+        assert {f"file://{file.path}" for file in found.files} == planned
+        assert found.snapshot_id == snapshot.snapshot_id
+    newest = table.current_snapshot()
+    assert newest is not None
+    assert read_snapshot_id(source, TARGET) == newest.snapshot_id
+
+
+def test_a_snapshot_that_has_expired_is_an_error_of_its_own(lake: Lake) -> None:
+    append(lake)
+    first = read_snapshot_id(Folder(lake.data_dir), TARGET)
+    append(lake)
+    expire(lake)
+
+    with pytest.raises(SnapshotExpiredError, match=f"^The snapshot {first} has expired"):
+        read_table(Folder(lake.data_dir), TARGET, first)
+
+
+def test_before_the_first_commit_there_is_no_snapshot(lake: Lake, tmp_path: Path) -> None:
+    assert read_snapshot_id(Folder(lake.data_dir), TARGET) is None
+    assert read_snapshot_id(Folder(lake.data_dir), "none") is None
+    with pytest.raises(SnapshotExpiredError):
+        read_table(Folder(lake.data_dir), TARGET, 7)
+    (tmp_path / "new").mkdir()
+    assert read_table(Folder(tmp_path / "new"), TARGET, 7) is None
 
 
 def test_a_table_that_nothing_has_made_yet_is_none_and_reads_as_empty(tmp_path: Path) -> None:
