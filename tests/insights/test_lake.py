@@ -22,8 +22,9 @@ from manymetrics_insights.reader.iceberg import (
     DataFile,
     LakeError,
     SnapshotExpiredError,
+    TableHead,
     TableState,
-    read_snapshot_id,
+    read_head,
     read_table,
 )
 from manymetrics_insights.reader.session import open_session
@@ -156,12 +157,12 @@ def test_an_earlier_snapshot_is_read_as_pyiceberg_reads_it(lake: Lake) -> None:
         assert found.snapshot_id == snapshot.snapshot_id
     newest = table.current_snapshot()
     assert newest is not None
-    assert read_snapshot_id(source, TARGET) == newest.snapshot_id
+    assert read_head(source, TARGET) == TableHead(newest.snapshot_id, table.properties)
 
 
 def test_a_snapshot_that_has_expired_is_an_error_of_its_own(lake: Lake) -> None:
     append(lake)
-    first = read_snapshot_id(Folder(lake.data_dir), TARGET)
+    first = lake.table(TARGET).metadata.current_snapshot_id
     append(lake)
     expire(lake)
 
@@ -170,8 +171,8 @@ def test_a_snapshot_that_has_expired_is_an_error_of_its_own(lake: Lake) -> None:
 
 
 def test_before_the_first_commit_there_is_no_snapshot(lake: Lake, tmp_path: Path) -> None:
-    assert read_snapshot_id(Folder(lake.data_dir), TARGET) is None
-    assert read_snapshot_id(Folder(lake.data_dir), "none") is None
+    assert read_head(Folder(lake.data_dir), TARGET) == TableHead(None, lake.table(TARGET).properties)
+    assert read_head(Folder(lake.data_dir), "none") is None
     with pytest.raises(SnapshotExpiredError):
         read_table(Folder(lake.data_dir), TARGET, 7)
     (tmp_path / "new").mkdir()

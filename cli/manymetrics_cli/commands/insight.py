@@ -45,7 +45,6 @@ from manymetrics_cli.table_source import WAREHOUSE_VARIABLE, describe_reading_fa
 
 if TYPE_CHECKING:
     from manymetrics_insights.asking.answer import Answer
-    from manymetrics_insights.asking.ask import Context
     from manymetrics_insights.asking.athena import Progress
     from manymetrics_insights.asking.compare import Change
     from manymetrics_insights.questions.models import AnyQuestion
@@ -379,15 +378,9 @@ def _write_changes(args: argparse.Namespace, found: Sequence[Change]) -> int:
 
 def _ask(args: argparse.Namespace, question: AnyQuestion, tell: Tell) -> Answer:
     if args.engine == "athena":
-        return _ask_athena(question, _source_on_aws(args), _context(), tell)
+        return _ask_athena(question, _source_on_aws(args), tell)
     source = find_source(args.data_dir)
     return retry_on_newer(lambda: _ask_duckdb(question, source))
-
-
-def _context() -> Context:
-    from manymetrics_insights.asking import ask
-
-    return ask.Context(ask.now_utc(), None)
 
 
 def _read_stream(source: Source, properties: Mapping[str, str]) -> StreamState | None:
@@ -420,9 +413,10 @@ def _source_on_aws(args: argparse.Namespace) -> Source:
     return find_source(None)
 
 
-def _ask_athena(question: AnyQuestion, source: Source, context: Context, tell: Tell) -> Answer:
+def _ask_athena(question: AnyQuestion, source: Source, tell: Tell) -> Answer:
     from manymetrics_cli.cost.prices import read_prices
     from manymetrics_insights.asking import athena
+    from manymetrics_insights.asking.ask import now_utc
     from manymetrics_insights.asking.ask_athena import ask_athena
 
     settings = Settings.read(os.environ)
@@ -442,7 +436,7 @@ def _ask_athena(question: AnyQuestion, source: Source, context: Context, tell: T
             limits=limits,
         )
 
-    return ask_athena(question, source, context, run_sql)
+    return ask_athena(question, source, now_utc(), run_sql)
 
 
 def _sql(args: argparse.Namespace, question: AnyQuestion) -> str:

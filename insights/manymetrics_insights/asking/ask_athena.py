@@ -7,44 +7,64 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 from manymetrics.tables import EVENTS
 from manymetrics_insights.asking.answer import Answer
 from manymetrics_insights.asking.ask import Context, choose_project, settle
 from manymetrics_insights.asking.athena import AthenaResult
 from manymetrics_insights.questions.models import AnyQuestion
-from manymetrics_insights.reader.iceberg import Source, read_snapshot_id
+from manymetrics_insights.reader.complete_through import complete_through
+from manymetrics_insights.reader.iceberg import Source, TableHead, read_head
+from manymetrics_insights.sql.scope import Definitions
 
 RunSql = Callable[[str], AthenaResult]
 
 
-def ask_athena(question: AnyQuestion, source: Source, context: Context, run_sql: RunSql) -> Answer:
-    """Answer in Athena. ``bytes_read`` and ``price`` are of all statements.
+def ask_athena(
+    question: AnyQuestion,
+    source: Source,
+    now: datetime,
+    run_sql: RunSql,
+    definitions: Definitions | None = None,
+) -> Answer:
+    """Answer in Athena. ``now``: naive UTC. ``bytes_read`` and ``price`` are of all statements.
 
     Raises QuestionError, LakeError, AthenaError.
     """
     began = time.perf_counter()
-    before = read_snapshot_id(source, EVENTS.name)
+    before = _read_head(source)
     spent: list[AthenaResult] = []
 
     def run(sql: str) -> AthenaResult:
         spent.append(run_sql(sql))
         return spent[-1]
 
-    settled = settle(question, choose_project(question, lambda sql: list(run(sql).rows)), context)
+    project = choose_project(question, lambda sql: list(run(sql).rows))
+    settled = settle(question, project, _context(before, now, definitions))
     rows = list(run(settled.rendered.sql).rows)
     ignored = run(settled.rendered.ignored).rows if settled.rendered.ignored is not None else ((0,),)
-    after = read_snapshot_id(source, EVENTS.name)
+    after = _read_head(source)
     return settled.to_answer(
         rows,
         ignored=int(str(ignored[0][0])),
         engine="athena",
-        snapshot=before,
+        snapshot=before.snapshot_id,
         began=began,
-        notes=_moved(before, after),
+        notes=_moved(before.snapshot_id, after.snapshot_id),
         bytes_read=sum(result.bytes_scanned for result in spent),
         price=sum(result.price_usd for result in spent),
     )
+
+
+def _read_head(source: Source) -> TableHead:
+    return read_head(source, EVENTS.name) or TableHead(None, {})
+
+
+def _context(head: TableHead, now: datetime, definitions: Definitions | None) -> Context:
+    """Return the context of the state before Athena reads: what it reads is at least as complete."""
+    through, notes = complete_through(head.properties, now.replace(tzinfo=UTC))
+    return Context(now, None if through is None else through.replace(tzinfo=None), tuple(notes), definitions)
 
 
 def _moved(before: int | None, after: int | None) -> tuple[str, ...]:

@@ -132,6 +132,14 @@ class TableState:
     snapshots: tuple[Snapshot, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class TableHead:
+    """A table's newest snapshot, None before the first commit, and its properties."""
+
+    snapshot_id: int | None
+    properties: dict[str, str]
+
+
 class _SchemaField(msgspec.Struct):
     id: int
     name: str
@@ -168,12 +176,16 @@ def read_table(source: Source, name: str, snapshot_id: int | None = None) -> Tab
         ) from error
 
 
-def read_snapshot_id(source: Source, name: str) -> int | None:
-    """Read the id of a table's newest snapshot, None before the first commit. Raises LakeError, FileNotFoundError."""
+def read_head(source: Source, name: str) -> TableHead | None:
+    """Read which snapshot is a table's newest, without its files; None if the table doesn't exist yet.
+
+    Raises LakeError, FileNotFoundError.
+    """
     location = source.metadata_location(name)
     if location is None:
         return None
-    return msgspec.json.decode(*source.read([location]), type=_Metadata).current_snapshot_id
+    metadata = msgspec.json.decode(*source.read([location]), type=_Metadata)
+    return TableHead(metadata.current_snapshot_id, metadata.properties)
 
 
 def _read_state(source: Source, location: str, snapshot_id: int | None) -> TableState:
