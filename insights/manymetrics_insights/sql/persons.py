@@ -84,7 +84,9 @@ def render_persons(question: Persons, scope: Scope) -> Rendered:
     if question.order_by is not None:
         _add_measured(statement, scope, of, question)
         join = "\nLEFT JOIN measured AS m ON m.person = c.person"
-        order = "CASE WHEN m.measure IS NULL THEN 1 ELSE 0 END, m.measure DESC, person_id, person_kind"
+        # A sum or a count of nothing is 0; what else has no value comes last.
+        measure = "COALESCE(m.measure, 0)" if question.order_by.measure in {"events", "sum"} else "m.measure"
+        order = f"CASE WHEN {measure} IS NULL THEN 1 ELSE 0 END, {measure} DESC, person_id, person_kind"
     users = f"SELECT {PORTABLE_PERSON} AS user_person, known.*\nFROM users AS known\nWHERE project_id = {text.literal(scope.project)}"
     limit = f"\nLIMIT {question.limit}" if question.limit is not None else ""
     sql = statement.select(
