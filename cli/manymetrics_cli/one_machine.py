@@ -344,17 +344,29 @@ def create_local_app(settings: Settings | None = None, on_ready: Callable[[], No
     """Create the API of one machine with its committer; ``on_ready`` is called when the committer is ready."""
     from manymetrics_api.app import create_app
     from manymetrics_cli.built_sdk import add_sdk_routes, read_built_sdk
+    from manymetrics_cli.console_routes import add_console_routes
     from manymetrics_cli.sample_page import add_sample_routes
+    from manymetrics_insights.asking.worker import Insights
+    from manymetrics_insights.reader.folder import Folder
 
     settings = settings or Settings.read(os.environ)
     check_data_dir(settings.data_dir)
     private_files.keep_private()
     supervisor = Supervisor(settings, on_ready or (lambda: None))
     sdk, keys = read_built_sdk(), ensure_keys(settings)
+    insights = Insights(Folder(settings.data_dir), partial(stream_state, settings.data_dir))
+    is_behind_proxies = settings.trusted_proxies > 0
+
+    @contextlib.asynccontextmanager
+    async def running() -> AsyncIterator[None]:
+        async with supervisor.running():
+            yield
+        insights.close()
 
     def more_routes(app: FastAPI) -> None:
         add_sdk_routes(app, sdk)
-        add_sample_routes(app, sdk, sample_data(settings, keys), behind_proxies=settings.trusted_proxies > 0)
+        add_sample_routes(app, sdk, sample_data(settings, keys), behind_proxies=is_behind_proxies)
+        add_console_routes(app, insights, settings.console_token, behind_proxies=is_behind_proxies)
 
     return create_app(
         settings=settings,
@@ -363,7 +375,7 @@ def create_local_app(settings: Settings | None = None, on_ready: Callable[[], No
         read_books=lambda: books_for_metrics(settings.data_dir),
         see=_commands_on_dead_letters(settings.data_dir),
         stalled_s=partial(stalled_s, settings.data_dir),
-        lifespan=supervisor.running,
+        lifespan=running,
         more_routes=more_routes,
     )
 

@@ -68,6 +68,8 @@ class Settings:
     """MMDB files for the location of addresses, comma-separated. Empty: those in `geoip` in the data directory."""
     metrics_token: str = ""
     """Bearer token for /metrics. Without it, only direct requests from this machine are answered."""
+    console_token: str = ""
+    """Lets whoever has it ask questions over HTTP from anywhere; without it, only this machine may."""
     keys_parameter: str = ""
     """The SSM parameter that holds the write keys of the API on AWS, as JSON; a SecureString is decrypted."""
 

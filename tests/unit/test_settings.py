@@ -31,6 +31,7 @@ GIVEN: dict[str, tuple[str, object]] = {
     "geoip": ("/srv/city.mmdb,/srv/asn.mmdb", "/srv/city.mmdb,/srv/asn.mmdb"),
     "metrics_token": ("t-1", "t-1"),
     "keys_parameter": ("/manymetrics/keys", "/manymetrics/keys"),
+    "console_token": ("open-sesame", "open-sesame"),
 }
 
 

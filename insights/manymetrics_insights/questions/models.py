@@ -488,11 +488,10 @@ def _message(error: ErrorDetails) -> str:
     return message[:1].lower() + message[1:]
 
 
-def question_schema() -> dict[str, Any]:
+def question_schema(ref_template: str = "#/$defs/{model}") -> dict[str, Any]:
     """Return the JSON Schema of all questions, for editors and OpenAPI."""
-    return _ADAPTER.json_schema(by_alias=True, mode="validation") | {
-        "$schema": "https://json-schema.org/draft/2020-12/schema"
-    }
+    schema = _ADAPTER.json_schema(by_alias=True, mode="validation", ref_template=ref_template)
+    return schema | {"$schema": "https://json-schema.org/draft/2020-12/schema"}
 
 
 def normal_form(question: AnyQuestion) -> dict[str, Any]:
