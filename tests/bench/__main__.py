@@ -12,11 +12,12 @@ from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.bench import amplification, engines, http, lambda_api, processor
+from tests.bench import amplification, engines, http, insights, lambda_api, processor
 from tests.bench.report import Part
 
 PACKAGES = (
     "awscrt",
+    "duckdb",
     "boto3",
     "fastapi",
     "msgspec",
@@ -35,6 +36,7 @@ PARTS = (
     processor.measure_window,
     amplification.measure,
     engines.measure,
+    insights.measure,
 )
 REPORT = Path("build/bench.json")
 

@@ -121,18 +121,29 @@ class Snapshot:
         """Return whether the narrow copy is there; make it for the second question."""
         with self._lock:
             self._asked += 1
-            if self._narrow is None and self._asked > 1:
-                try:
-                    cursor.execute("ATTACH IF NOT EXISTS ':memory:' AS warm (COMPRESS)")
-                    cursor.execute("DROP TABLE IF EXISTS warm.persons")
-                    cursor.execute("DROP TABLE IF EXISTS warm.narrow")
-                    cursor.execute(_PERSONS)
-                    cursor.execute(_NARROW)
-                    cursor.execute("CHECKPOINT warm")  # compresses
-                    self._narrow = True
-                except duckdb.OutOfMemoryException:
-                    self._narrow = False
+            if self._asked > 1:
+                self.prepare(cursor)
             return self._narrow is True
+
+    def prepare(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        """Make the narrow copy, if that was not tried before."""
+        if self._narrow is not None:
+            return
+        try:
+            cursor.execute("ATTACH IF NOT EXISTS ':memory:' AS warm (COMPRESS)")
+            cursor.execute("DROP TABLE IF EXISTS warm.persons")
+            cursor.execute("DROP TABLE IF EXISTS warm.narrow")
+            cursor.execute(_PERSONS)
+            cursor.execute(_NARROW)
+            cursor.execute("CHECKPOINT warm")  # compresses
+            self._narrow = True
+        except duckdb.OutOfMemoryException:
+            self._narrow = False
+
+    def forget_answers(self) -> None:
+        """Forget the answers, not the narrow copy."""
+        with self._lock:
+            self._answers.clear()
 
     def _keep(self, key: str, found: Answer, settled: Settled, now: datetime) -> None:
         if len(found.rows) > MAX_CACHED_ROWS:
