@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from itertools import count
 
+from tests.insights.oracle.ground import Question
 from tests.insights.oracle.oracle import answer
 from tests.insights.oracle.people import Row
 
+CHECKS: list[Callable[[Question, list[Row], datetime], None]] = []  # what every question of `ask` goes through, too
 MARCH = datetime(2026, 3, 1)
 LATER = datetime(2026, 6, 1)
 _numbers = count()
@@ -58,9 +61,12 @@ def ask(insight: str, rows: list[Row], /, **options: object) -> list[Row]:
     """The answer's rows as dicts, over March and asked in June unless the options say otherwise."""
     complete_through = options.pop("complete_through", LATER)
     assert isinstance(complete_through, datetime)
-    question = {"insight": insight, "from": "2026-03-01", "to": "2026-04-01"} | {
+    march = {} if insight in ("persons", "timeline") else {"from": "2026-03-01", "to": "2026-04-01"}
+    question: Row = {"insight": insight, **march} | {
         {"start_at": "from", "return_": "return"}.get(name, name): value for name, value in options.items()
     }
+    for check in CHECKS:
+        check(question, rows, complete_through)
     found = answer(question, rows, complete_through)
     return [dict(zip(_columns(question), row, strict=True)) for row in found]
 

@@ -57,9 +57,21 @@ class Engine:
         connection.execute(
             f"CREATE OR REPLACE TEMP TABLE events AS SELECT * FROM {self.lake}.events{chosen}", arguments
         )
+        self._view()
+
+    def put(self, rows: list[Row]) -> None:
+        """Hold rows that are in no lake."""
+        connection = self.session.connection
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE events AS SELECT * FROM {self.lake}.events WHERE false")
+        for row in rows:
+            names, places = ", ".join(row), ", ".join("?" for _ in row)
+            connection.execute(f"INSERT INTO temp.events ({names}) VALUES ({places})", list(row.values()))
+        self._view()
+
+    def _view(self) -> None:
         for view in self.session.views:
             kind = "TABLE" if view.name == "person_events" else "VIEW"
-            connection.execute(f"CREATE OR REPLACE TEMP {kind} {view.name} AS {view.sql}")
+            self.session.connection.execute(f"CREATE OR REPLACE TEMP {kind} {view.name} AS {view.sql}")
 
     @property
     def lake(self) -> str:

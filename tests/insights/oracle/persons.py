@@ -75,7 +75,9 @@ def _person(ground: Ground, person: Person) -> tuple[object, ...]:
 
 
 def _measured(ground: Ground, person: Person, order_by: dict[str, Any]) -> Any:  # noqa: ANN401  # a number, or None
-    events = [event for event in ground.events if event.person == person and ground.in_range(event)]
+    keeps_all = ground.question["insight"] == "sessions"  # there, where is of sessions
+    kept = [event for event in ground.events if keeps_all or ground.kept(event)]
+    events = [event for event in kept if event.person == person and ground.in_range(event)]
     return trends.measure(ground, order_by, events)
 
 

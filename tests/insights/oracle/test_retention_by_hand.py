@@ -30,7 +30,8 @@ def test_rolling_periods_are_24_hours_from_the_born_instant() -> None:
 
 def test_a_day_of_25_hours_is_one_period_of_the_calendar() -> None:
     rows = [event("A", "1"), event("B", "1")]
-    rows[0]["event_time"], rows[1]["event_time"] = at("238 23:30"), at("240 00:30")  # 24 October 23:30Z, 26 00:30Z
+    for row, time in zip(rows, ("238 23:30", "240 00:30"), strict=True):  # 24 October 23:30Z, 26 October 00:30Z
+        row |= {"event_time": at(time), "received_at": at(time)}
 
     asked = {"born": A, "return_": B, "periods": 1, "start_at": "2026-10-25", "to": "2026-10-26"}
     found = ask("retention", rows, zone="Europe/London", complete_through=at("300"), **asked)

@@ -34,10 +34,14 @@ def test_measures_of_a_property(measure: str, expected: object) -> None:
 
 @pytest.mark.parametrize(
     ("measure", "expected"),
-    [("sum", 0), ("average", None), ("median", None), ("min", None), ("distinct", 0), ("events_per_person", None)],
+    [("sum", 0), ("average", None), ("median", None), ("min", None), ("distinct", 0)],
 )
 def test_empty_buckets_are_0_for_counts_and_sums_and_null_otherwise(measure: str, expected: object) -> None:
     assert value_of([], measure=measure, property=["x"]) == expected
+
+
+def test_events_of_no_persons_per_person_are_null() -> None:
+    assert value_of([], measure="events_per_person") is None
 
 
 def test_percentiles_by_nearest_rank() -> None:
@@ -151,3 +155,12 @@ def test_series_of_one_label_are_two_series() -> None:
     series = [{"event": "A", "label": "same"}, {"event": "B", "label": "same"}]
 
     assert column(ask("trends", rows, series=series, interval="month"), "series", "value") == [("same", 1), ("same", 2)]
+
+
+def test_formulas_take_values_with_all_their_digits() -> None:
+    rows = [event("A", "1", properties={"x": x}) for x in (1, 0, 0)]
+    series = [{"event": "A", "measure": "average", "property": ["x"]}]
+
+    found = ask("trends", rows, series=series, interval="month", formulas=["A * 3 - 1"])
+
+    assert column(found, "value") == [0.333333333333, 0.0]

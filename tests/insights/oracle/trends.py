@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, timedelta
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 from tests.insights.oracle import values, zones
-from tests.insights.oracle.ground import Event, Ground, Key, Segment, Segments, grouped, nearest_rank, ratio
+from tests.insights.oracle.ground import Event, Ground, Key, Segment, Segments, grouped, nearest_rank
 from tests.insights.oracle.people import Person
 from tests.insights.oracle.sessions import default_sessions
 
@@ -155,7 +156,7 @@ def _lines(ground: Ground, segments: Segments, count: int) -> dict[tuple[int, Se
         ]
         formulas = [_formula_line(formula, lines) for formula in ground.question.get("formulas", [])]
         for place, line in enumerate(lines + formulas):
-            found[place, segment] = _moved(line, moving) if moving else line
+            found[place, segment] = _leaving(_moved(line, moving) if moving else line)
     return found
 
 
@@ -191,7 +192,7 @@ def measure(ground: Ground, series: Series, events: list[Event]) -> Value:
     if measure == "sessions":
         return _count_sessions(ground, events)
     if measure == "events_per_person":
-        return ratio(sum(event.person is not None for event in events), len(everyone))
+        return _share(sum(event.person is not None for event in events), len(everyone))
     texts = [ground.value(event, {"property": series["property"]}) for event in events]
     if measure == "distinct":
         return len({text for text in texts if text is not None})
@@ -207,7 +208,7 @@ def _of_numbers(measure: str, numbers: list[Decimal]) -> Value:
     if measure == "sum":
         return sum(numbers, Decimal(0))
     if measure == "average":
-        return ratio(sum(numbers, Decimal(0)), len(numbers))
+        return _share(sum(numbers, Decimal(0)), len(numbers))
     if measure in ("median", "p90"):
         rank: Decimal | None = nearest_rank(numbers, {"median": "0.5", "p90": "0.9"}[measure])
         return rank
@@ -217,21 +218,26 @@ def _of_numbers(measure: str, numbers: list[Decimal]) -> Value:
     return min(numbers) if measure == "min" else max(numbers)
 
 
+def _share(part: Decimal | Fraction | int, whole: int) -> float | None:
+    return None if whole == 0 else float(Fraction(part) / whole)
+
+
 def _moved(line: Line, count: int) -> Line:
     moved: Line = []
     for number in range(len(line)):
-        known = [Decimal(str(value)) for value in line[max(0, number - count + 1) : number + 1] if value is not None]
-        moved.append(ratio(sum(known, Decimal(0)), len(known)))
+        known = [Fraction(value) for value in line[max(0, number - count + 1) : number + 1] if value is not None]
+        moved.append(_share(sum(known, Fraction(0)), len(known)))
     return moved
+
+
+def _leaving(line: Line) -> Line:
+    """Doubles leave with 12 digits, and only then lose the others."""
+    return [values.digits12(value) if isinstance(value, float) else value for value in line]
 
 
 def _formula_line(formula: str, lines: list[Line]) -> Line:
     tree = ast.parse(formula, mode="eval").body
-    return [_rounded(_evaluate(tree, list(at))) for at in zip(*lines, strict=True)]
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else values.digits12(value)
+    return [_evaluate(tree, list(at)) for at in zip(*lines, strict=True)]
 
 
 def _evaluate(tree: ast.expr, of_letter: list[Value]) -> float | None:
