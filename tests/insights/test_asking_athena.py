@@ -434,6 +434,15 @@ def test_a_failed_query_says_why_without_its_sql() -> None:
     )
 
 
+def test_a_question_that_athena_cannot_plan_says_what_else_can() -> None:
+    reason = "QUERY_HAS_TOO_MANY_STAGES: Number of stages in the query (227) exceeds the allowed maximum (150). If the"
+    athena = Stubbed().starts().is_at("FAILED", reason)
+
+    assert athena.message() == (
+        "The question is too large for Athena: ask with fewer steps or breakdowns, or ask DuckDB."
+    )
+
+
 def test_a_long_reason_is_cut() -> None:
     athena = Stubbed().starts().is_at("FAILED", "no " * 1_000)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -101,6 +102,10 @@ QUESTIONS: dict[str, list[tuple[list[str], dict[str, Any]]]] = {
                     },
                 ]
             },
+        ),
+        (
+            ["A", "B", "--label", "a", "--label", "b"],
+            {"series": [{"event": "A", "label": "a"}, {"event": "B", "label": "b"}]},
         ),
         (["A", "--compare", "year", "--moving", "7"], {"series": [{"event": "A"}], "compare": "year", "moving": 7}),
         (["A", "--cumulative", "--limit", "3"], {"series": [{"event": "A"}], "cumulative": True, "limit": 3}),
@@ -279,6 +284,7 @@ def test_each_is_a_question_that_is_accepted(insight: str, arguments: list[str],
     [
         ("properties.plan=pro", {"property": ["plan"], "is": "pro"}),
         ("properties.plan = pro plus ", {"property": ["plan"], "is": "pro plus"}),
+        ("  properties.plan=pro", {"property": ["plan"], "is": "pro"}),
         ("properties.plan=", {"property": ["plan"], "is": ""}),
         ("properties.version=1.10", {"property": ["version"], "is": "1.10"}),
         ("properties.plan==3", {"property": ["plan"], "is": 3}),
@@ -359,7 +365,7 @@ def test_events(text: str, matcher: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("text", "subject"),
     [
-        ("geo_country", {"column": "geo_country"}),
+        (" geo_country ", {"column": "geo_country"}),
         ("properties.country", {"property": ["country"]}),
         ("properties.properties", {"property": ["properties"]}),
         ("traits.address.city", {"trait": ["address", "city"]}),
@@ -373,7 +379,7 @@ def test_breakdowns(text: str, subject: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("text", "path"),
     [
-        ("total", ["total"]),
+        (" total ", ["total"]),
         ("properties.total", ["total"]),
         ("properties", ["properties"]),
         ('properties."order id"', ["order id"]),
@@ -397,7 +403,13 @@ def test_brackets_and_cells_that_cannot_be_read_are_refused() -> None:
         [[0, 0], [1, 3], [4, 7]],
         ("bucket", "2026-09-05"),
     )
-    for parse, text in ((parse_brackets, "0,x"), (parse_brackets, ""), (parse_cell, "step"), (parse_cell, "step=x")):
+    for parse, text in (
+        (parse_brackets, "0,x"),
+        (parse_brackets, ""),
+        (parse_cell, "step"),
+        (parse_cell, "=2"),
+        (parse_cell, "step=x"),
+    ):
         with pytest.raises(argparse.ArgumentTypeError):
             parse(text)
 
@@ -421,6 +433,27 @@ def test_persons_are_asked_of_a_question_or_of_its_answer() -> None:
     answer = {"question": FUNNEL, "columns": [], "rows": []}
 
     assert question("persons", "-", files=answer) == question("persons", "-")
+
+
+@pytest.mark.parametrize(
+    ("text", "day", "file"),
+    [
+        ("2026-10-05", "2026-10-05", None),
+        ("2026-10-32", "2026-10-32", None),
+        ("tomorrow", "tomorrow", None),
+        ("ROWS.CSV", None, "ROWS.CSV"),
+        ("rows.jsonl", None, "rows.jsonl"),
+        ("./2026-10-05", None, "2026-10-05"),
+        ("out/rows", None, "out/rows"),
+    ],
+)
+def test_to_is_a_day_unless_it_can_only_be_a_file(text: str, day: str | None, file: str | None) -> None:
+    parser = argparse.ArgumentParser()
+    add_question_arguments(parser, "stickiness")
+
+    args = parser.parse_args(["--to", text])
+
+    assert (args.of_to, args.to) == (day, None if file is None else Path(file))
 
 
 def test_json_adds_fields_and_wins() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from decimal import Decimal
 
 import pytest
@@ -63,6 +64,25 @@ def test_one_series_is_a_table_of_its_rows_without_columns_of_nothing() -> None:
         "─────────────────────────────────────────",
         "Orders  2026-03-01  1,234,567  yes",
     ]
+
+
+@pytest.mark.parametrize(("segments", "columns"), [(6, 8), (7, 5)])
+def test_up_to_six_segments_have_a_column_each(segments: int, columns: int) -> None:
+    rows = [("Orders", f"s{number}", "2026-03-01", number, True) for number in range(segments)]
+
+    heading = shown("trends", TRENDS, *rows, width=200)[segments + 1]
+
+    assert len(re.split(r"  +", heading)) == columns
+
+
+def test_a_long_series_fits_a_narrow_terminal() -> None:
+    rows = [("Orders", None, f"day {number:03}", number, False) for number in range(365)]
+
+    line = shown("trends", TRENDS, *rows, width=60)[0]
+
+    assert 10 <= len(re.findall("[▁▂▃▄▅▆▇█]", line)) <= 14
+    assert line.endswith("  0 to 364, last 364")
+    assert len(line) <= 60
 
 
 def test_many_segments_stay_rows_and_the_chart_ends() -> None:
@@ -165,6 +185,21 @@ def test_event_data_neither_controls_the_terminal_nor_is_markup(
     assert "[bold]b" in text
 
 
+def test_the_higher_a_rate_the_stronger_its_colour() -> None:
+    target = Terminal()
+    rates = (0, 0.01, 0.26, 0.51, 0.76, 1)
+
+    show(
+        "retention", RETENTION, [(None, "2026-03-01", 4, n, 0, rate, True) for n, rate in enumerate(rates)], target, 80
+    )
+
+    last = target.getvalue().splitlines()[-1]
+    codes = [re.findall(r"(\x1b\[[0-9;]+m)?\s*" + f"{rate:.0%}", last)[0] for rate in rates]
+    assert codes[0] == ""
+    assert len(set(codes)) == 5  # the last two are alike
+    assert codes[4] == codes[5]
+
+
 def test_there_are_colours_on_a_terminal_and_none_with_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
     row = (None, "2026-03-01", 4, 0, 4, 1.0, True)
     coloured, plain = Terminal(), Terminal()
@@ -205,6 +240,8 @@ def test_values(column: str, value: object, text: str) -> None:
     [
         (0.0, "0s"),
         (0.26, "0.3s"),
+        (9.96, "10s"),
+        (10, "10s"),
         (59.4, "59s"),
         (59.6, "1m"),
         (61, "1m 1s"),
@@ -224,7 +261,7 @@ def test_durations(seconds: float, text: str) -> None:
         ([1, 2, 4, 8], 10, "▁▂▄█"),
         ([0, 0], 10, "▁▁"),
         ([None, 1], 10, " █"),
-        ([1, 5, None, None, 2, 10], 3, "▄ █"),
+        ([1, 5, None, None, 9, 10], 3, "▄ █"),
         ([], 3, ""),
         ([-5, 5], 3, "▁█"),
     ],

@@ -46,6 +46,7 @@ _THROTTLED: Final = frozenset({"TooManyRequestsException", "ThrottlingException"
 _LONGEST_REASON: Final = 300
 _LONGEST_QUOTE: Final = 30  # characters of the SQL in an error: it may contain what a person typed
 _CUT_OFF: Final = "bytes scanned limit"  # "Bytes scanned limit was exceeded", with the state CANCELLED
+_TOO_LARGE: Final = "number of stages in the query"  # Trino's QUERY_HAS_TOO_MANY_STAGES
 _BOILERPLATE: Final = re.compile(
     r"\s*(?:This query ran against the|If a data manifest file|You may need to).*", re.DOTALL
 )
@@ -293,6 +294,8 @@ class _Query:
                 "s3:GetObject on the tables, s3:PutObject on the results and, if encrypted with a key, kms:Decrypt "
                 f"and kms:GenerateDataKey. {_shortened(reason, self.sql)}"
             )
+        if _TOO_LARGE in reason.lower():
+            return "The question is too large for Athena: ask with fewer steps or breakdowns, or ask DuckDB."
         again = " Ask again." if failure.get("Retryable") else ""
         return f"The query {query_id} failed in Athena: {_shortened(reason, self.sql)}{again}"
 
