@@ -380,7 +380,7 @@ def test_ctrl_c_ends_what_duckdb_computes(shop: Lake, command: list[str], shown:
     with subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL, stderr=end) as running:
         os.close(end)
         if shown is None:  # it shows no progress, but it has threads once DuckDB runs
-            while len(os.listdir(f"/proc/{running.pid}/task")) < 2:
+            while len(list(Path(f"/proc/{running.pid}/task").iterdir())) < 2:
                 time.sleep(0.05)
             time.sleep(0.5)
         else:

@@ -79,7 +79,8 @@ _JSON_STRICT: Final = rf"""CREATE MACRO _json_strict(text) AS json_valid(text) A
 # A path of Trino's, $["a"]["b"], as a JSON pointer, which takes any key; another as a path of DuckDB's. In a pointer
 # ~0 is a ~ and ~1 a /; ~2 and ~3 stand for an escaped " and \\ until the keys are apart.
 _JSON_PATH: Final = r"""CREATE MACRO _json_path(path) AS
-    CASE WHEN path LIKE '$["%"]' AND NOT regexp_matches(path, '"\]([.]|\[[^"])') THEN
+    CASE WHEN path LIKE '$["%"]'
+      AND NOT regexp_matches(replace(replace(path, '\\', ''), '\"', ''), '"\]([.]|\[[^"])') THEN
       '/' || replace(replace(replace(replace(replace(replace(replace(
         substr(path, 4, length(path) - 5),
         '~', '~0'), '/', '~1'), '\\', '~3'), '\"', '~2'), '"]["', '/'), '~2', '"'), '~3', '\')

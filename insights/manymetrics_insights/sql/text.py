@@ -13,13 +13,21 @@ from typing import Final
 NUMBER_LIMIT: Final = Decimal(10) ** 15
 _PLACES: Final = Decimal("0.000000001")
 _NUMBER: Final = r"'\A-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?\z'"
+_CONTROL: Final = re.compile(r"([\x00-\x1f\x7f-\x9f\u2028\u2029])")
 _LIKE_AN_INDEX: Final = re.compile(r"[+-]?[0-9]*")
 
 
 def literal(text: str) -> str:
-    """Return a text as a literal. A NUL, which ends a statement for some parsers, is put in by number."""
-    parts = [f"'{part}'" for part in text.replace("'", "''").split("\0")]
-    return parts[0] if len(parts) == 1 else f"({' || chr(0) || '.join(parts)})"
+    """Return a text as a literal, with control characters by number.
+
+    A NUL ends a statement for some parsers, and statements are laid out by lines.
+    """
+    parts = [
+        f"chr({ord(part)})" if _CONTROL.fullmatch(part) else f"'{part}'"
+        for part in _CONTROL.split(text.replace("'", "''"))
+        if part
+    ]
+    return parts[0] if len(parts) == 1 else f"({' || '.join(parts)})" if parts else "''"
 
 
 def name(text: str) -> str:
