@@ -171,6 +171,21 @@ def test_to_is_the_last_day_or_a_file(insight: Insight, tmp_path: Path, monkeypa
     )
 
 
+def test_an_answer_is_a_question_too(insight: Insight, tmp_path: Path) -> None:
+    path = tmp_path / "answer.json"
+    insight(*FUNNEL, "-o", "json", "--to", str(path))
+
+    again = answer_of(insight, "insight", str(path))
+
+    assert again["rows"] == json.loads(path.read_text())["rows"]
+
+
+def test_a_refusal_does_not_control_the_terminal(insight: Insight, give: Callable[[str], None]) -> None:
+    give(json.dumps({"insight": "stickiness", "\x1b[31m\nfield": 1}))
+
+    assert insight("insight", "-") == (2, "", "manymetrics insight: \\x1b[31m\\nfield: unknown field\n")
+
+
 def test_a_refused_question_names_the_path_and_is_2(insight: Insight, give: Callable[[str], None]) -> None:
     give('{"insight": "funnel", "steps": [{"event": "A"}, {"event": 3}], "windo": "7d"}')
 

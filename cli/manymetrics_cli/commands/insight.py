@@ -275,11 +275,12 @@ class RefusedInputError(Exception):
 def _messages(error: Exception) -> tuple[bool, list[str]]:
     """Return whether the question was refused, and the messages; none for an error that only a bug can cause."""
     from manymetrics_insights.asking.compare import AnswerError
-    from manymetrics_insights.questions.models import QuestionError
+    from manymetrics_insights.questions.models import QuestionError, show_path
     from manymetrics_insights.reader.formats import escape_controls
 
     if isinstance(error, QuestionError):
-        return True, [escape_controls(line) for line in str(error).splitlines()]
+        said = ((show_path(path), message) for path, message in error.errors)
+        return True, [escape_controls(f"{path}: {message}" if path else message) for path, message in said]
     if isinstance(error, argparse.ArgumentTypeError | AnswerError | RefusedInputError):
         return True, [escape_controls(str(error))]
     message = _failure(error)
