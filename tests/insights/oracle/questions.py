@@ -40,6 +40,7 @@ MEASURES: Final = (
 )
 ORDERS: Final = (
     {"measure": "events"},
+    {"measure": "sum", "property": ["n"]},
     {"measure": "min", "property": ["n"]},
     {"measure": "max", "property": ["odd"]},
 )
