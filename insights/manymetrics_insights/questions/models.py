@@ -273,6 +273,12 @@ class Sessions(Ranged):
     by: Annotated[tuple[SessionBreakdown, ...], Field(max_length=3, strict=False)] = ()
     limit: Annotated[int, Field(ge=1, le=1_000_000)] = 10
 
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.detail and self.by:
+            raise ValueError("detail has one row a session, and no segments: leave out by")
+        return self
+
     @model_validator(mode="before")
     @classmethod
     def _by_name(cls, data: object) -> object:

@@ -5,6 +5,7 @@ An engine only adds the zone's offset, by a CASE over the days when it changed. 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
@@ -48,21 +49,30 @@ class Calendar:
 
     def local_time(self, column: str, start: datetime, end: datetime) -> str:
         """Return SQL for the local time of a column whose values lie in [start, end]."""
+        return self._by_offset(column, start, end, lambda offset: _shifted(column, offset))
+
+    def _by_offset(self, column: str, start: datetime, end: datetime, make: Callable[[int], str]) -> str:
+        """Return SQL that is ``make`` of the zone's offset in seconds at a column's time."""
         changes = _offsets(self.zone, start, end)
-        shifts = [column if offset == 0 else f"{column} + {text.seconds(offset)}" for _, offset in changes]
-        if len(shifts) == 1:
-            return shifts[0]
+        made = [make(offset) for _, offset in changes]
+        if len(made) == 1:
+            return made[0]
         whens = [
-            f"WHEN {column} < {text.timestamp(until)} THEN {shift}"
-            for (until, _), shift in zip(changes[1:], shifts[:-1], strict=True)
+            f"WHEN {column} < {text.timestamp(until)} THEN {sql}"
+            for (until, _), sql in zip(changes[1:], made[:-1], strict=True)
         ]
-        return f"CASE {' '.join(whens)} ELSE {shifts[-1]} END"
+        return f"CASE {' '.join(whens)} ELSE {made[-1]} END"
 
     def bucket(self, column: str, interval: Interval, start: datetime, end: datetime) -> str:
         """Return SQL for the label of the bucket that a column's time lies in."""
+        if interval == "hour":  # not by the difference of two times, which Trino rounds to milliseconds
+            return self._by_offset(
+                column,
+                start,
+                end,
+                lambda offset: _shifted(f"DATE_TRUNC('hour', {_shifted(column, offset)})", -offset),
+            )
         local = self.local_time(column, start, end)
-        if interval == "hour":
-            return f"{column} - (({local}) - DATE_TRUNC('hour', {local}))"
         if interval == "day":
             return f"CAST({local} AS DATE)"
         if interval == "week" and self.week_start == "sunday":
@@ -135,6 +145,10 @@ class Calendar:
     def _into_hour(self, time: datetime) -> timedelta:
         local = time.replace(tzinfo=UTC).astimezone(ZoneInfo(self.zone))
         return timedelta(minutes=local.minute, seconds=local.second)
+
+
+def _shifted(column: str, offset: int) -> str:
+    return column if offset == 0 else f"{column} {'+' if offset > 0 else '-'} {text.seconds(abs(offset))}"
 
 
 def _check_count(count: int) -> None:
