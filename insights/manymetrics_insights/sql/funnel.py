@@ -1,12 +1,16 @@
 """Funnels: the deepest chain of steps of each person, or of each session.
 
-    e (events that match a step, or are excluded) -> rows (numbered in their order) -> forward -> winners -> chains
+    e (events that match a step, or are excluded) -> rows (numbered in their order) -> forward -> winner -> backward
+      -> units (one row each: depth, times of the steps, values) -> segments -> counted
 
 A chain is a row for each step, in the order of rows, with the last within the window of the first. ``forward`` carries,
 for each step k and row, the chain that ends there and begins latest, by one running maximum a step. That is enough:
 of two chains that are possible, the one with the later row at each step is possible too, and whatever may follow one
 of them may follow it. So the first row at which the deepest step is reached has the winning entry. The rows that serve
 the steps between are then found backward from there, by running minima: the same argument, mirrored.
+
+Each subquery is read once, by window functions in place of joins: Trino computes a subquery again for each reference,
+and refuses statements of more than 150 stages.
 """
 
 from __future__ import annotations
@@ -19,8 +23,8 @@ from manymetrics_insights.questions.models import AtStep, Exclusion, Funnel, Que
 from manymetrics_insights.sql import text
 from manymetrics_insights.sql.rendered import Rendered
 from manymetrics_insights.sql.rows import ACTIVE, Rows
-from manymetrics_insights.sql.scope import Scope, resolve_range
-from manymetrics_insights.sql.segments import Segments, combined
+from manymetrics_insights.sql.scope import PERSON_EVENTS, Scope, resolve_range
+from manymetrics_insights.sql.segments import Segments
 from manymetrics_insights.sql.sessionize import number_sessions
 from manymetrics_insights.sql.statement import Statement, values
 
@@ -47,40 +51,40 @@ class FunnelSql:
         self.stops = question.exclude if question.exclusion == "stop" else ()
 
     def render(self) -> Rendered:
-        self._add_chains()
+        self._add_units()
         return Rendered(self._answer(), COLUMNS, changes_at=self._changes_at(), used=frozenset(self.used))
 
     def members(self) -> tuple[Statement, str]:
         """Return the statement, and a query of segment, bucket, step, figure and person."""
-        self._add_chains()
-        person = "c.person, c.place, c.n"
-        reached = f"SELECT {person}, c.k AS step, 'persons' AS figure\nFROM chain_steps AS c"
-        dropped = (
-            f"SELECT {person}, c.depth + 1 AS step, 'dropped' AS figure\nFROM chain_steps AS c\n"
-            f"WHERE c.k = 1 AND c.depth < {self.steps}"
-        )
-        immature = (
-            f"SELECT {person}, b.k AS step, 'immature' AS figure\nFROM chain_steps AS c\nCROSS JOIN step_labels AS b\n"
-            f"WHERE c.k = 1 AND {self._is_immature('c')}"
-        )
+        self._add_units()
+        figures = {
+            "persons": "u.depth >= s.k",
+            "dropped": "u.depth = s.k - 1",
+            "immature": self._is_immature("u"),
+        }
+        found = ", ".join(f"({text.literal(figure)}, {place})" for place, figure in enumerate(figures))
+        cases = " ".join(f"WHEN {place} THEN {condition}" for place, condition in enumerate(figures.values()))
         return self.statement, (
-            "SELECT g.label AS segment, b.bucket, m.step, m.figure, m.person\nFROM (\n"
-            f"{reached}\nUNION ALL\n{dropped}\nUNION ALL\n{immature}\n) AS m\n"
-            f"JOIN {self.segments.shown()} AS g ON g.place = m.place\nJOIN buckets AS b ON b.n = m.n"
+            "SELECT u.label AS segment, b.bucket, s.k AS step, f.figure, u.person\nFROM placed AS u\n"
+            "JOIN buckets AS b ON b.n = u.n\nCROSS JOIN step_labels AS s\n"
+            f"CROSS JOIN (VALUES {found}) AS f (figure, place)\n"
+            f"WHERE u.person IS NOT NULL AND u.is_own AND CASE f.place {cases} END"
         )
 
     # The rows.
 
-    def _add_chains(self) -> None:
-        """Add ``chain_steps``: for each unit and reached step k, its time t, that of the entry, depth, place and n."""
+    def _add_units(self) -> None:
+        """Add ``placed``: one row a unit, with depth, the times t1, t2, ... of its steps, place, label and n."""
         self._add_rows()
         if self.question.order == "any":
             self._add_any()
         else:
             self._add_forward()
-            self._add_backward()
-        self._drop_excluded()
-        self._place()
+            self._add_winner()
+            if self.question.order == "loose":
+                self._add_backward()
+        self._add_values()
+        self._add_places()
 
     def _add_rows(self) -> None:
         """Add ``step_rows``: rows in the numbered order of each unit, with flags, hold and breakdown values."""
@@ -127,13 +131,13 @@ class FunnelSql:
 
     def _with_excluded(self, source: str) -> str:
         """Add the times of the excluded events before and after each row: strictly, of the person."""
-        if not self.stops:
+        if not self.question.exclude:
             return source
         frames = {"before": ("MAX", ""), "after": ("MIN", " DESC")}
         columns = [
             f"{function}(CASE WHEN x{j} THEN event_time END) OVER (PARTITION BY person ORDER BY event_time{order}"
             f" GROUPS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS x{j}_{side}"
-            for j in range(1, len(self.stops) + 1)
+            for j in range(1, len(self.question.exclude) + 1)
             for side, (function, order) in frames.items()
         ]
         return self.statement.add("flagged_between", f"SELECT {source}.*, {', '.join(columns)}\nFROM {source}")
@@ -203,83 +207,55 @@ class FunnelSql:
             self.statement.add(
                 f"forward_{step}", f"SELECT {', '.join([*kept, *columns])}\nFROM (\n{inner}\n) AS carried"
             )
-        self._add_winners()
 
     def _kept(self, step: int) -> list[str]:
         """Return the columns that the next passes need."""
-        flags = [f"m{k}" for k in range(1, self.steps + 1)]
-        between = [f"x{j}_{side}" for j in range(1, len(self.stops) + 1) for side in ("before", "after")]
-        breakdown = self.segments.columns
         done = [f"{letter}{k}" for k in range(1, step) for letter in ("s", "e")]
-        return [*self.unit, "event_time", "i", "hold", *flags, *between, *breakdown, *done]
+        return [*self._row_columns(), *done]
 
-    def _add_winners(self) -> None:
+    def _row_columns(self) -> list[str]:
+        flags = [f"m{k}" for k in range(1, self.steps + 1)]
+        between = [f"x{j}_{side}" for j in range(1, len(self.question.exclude) + 1) for side in ("before", "after")]
+        return [*self.unit, "event_time", "i", "hold", *flags, *between, *self.segments.columns]
+
+    def _add_winner(self) -> None:
+        """Add ``won``: rows with depth, the number of the winning entry and its time; of the winning ``hold`` alone."""
         levels = range(1, self.steps + 1)
-        picked = [
-            f"MIN(CASE WHEN s{k} IS NOT NULL THEN i END) AS r{k},"
-            f" MIN_BY(e{k}, CASE WHEN s{k} IS NOT NULL THEN i END) AS e{k},"
-            f" MIN_BY(s{k}, CASE WHEN s{k} IS NOT NULL THEN i END) AS s{k}"
-            for k in levels
-        ]
-        last = f"forward_{self.steps}"
-        units = ", ".join([*self.unit, "hold"])
-        self.statement.add(
-            "reached",
-            f"SELECT {units}, {', '.join(picked)}\nFROM {last}\nWHERE {' OR '.join(f's{k} IS NOT NULL' for k in levels)}\nGROUP BY {units}",
-        )
-        deepest = [
-            f"CASE {' '.join(f'WHEN r{k} IS NOT NULL THEN {value.format(k=k)}' for k in reversed(levels))} END AS {name}"
-            for name, value in {"depth": "{k}", "reach": "r{k}", "entry": "e{k}", "entered_at": "s{k}"}.items()
-        ]
-        self.statement.add("candidates", f"SELECT {units}, {', '.join(deepest)}\nFROM reached")
-        self._pick_winner("candidates", units)
-
-    def _pick_winner(self, candidates: str, columns: str) -> None:
-        """Add ``winners``: deepest, then reached first, then entered last."""
-        if not self.question.hold and self.question.order != "any":
-            self.statement.add("winners", f"SELECT * FROM {candidates}")
-            return
-        order = f"ROW_NUMBER() OVER (PARTITION BY {', '.join(self.unit)} ORDER BY depth DESC, reach, entry DESC)"
-        self.statement.add(
-            "winners",
-            f"SELECT {columns}, depth, reach, entry, entered_at\nFROM (\nSELECT {candidates}.*, {order} AS preference\n"
-            f"FROM {candidates}\n) AS preferred\nWHERE preference = 1",
-        )
+        deepest = {
+            name: f"CASE {' '.join(f'WHEN s{k} IS NOT NULL THEN {value.format(k=k)}' for k in reversed(levels))} END"
+            for name, value in {"reached": "{k}", "reached_from": "e{k}", "reached_since": "s{k}"}.items()
+        }
+        columns = ", ".join([*self._row_columns(), *(f"{sql} AS {name}" for name, sql in deepest.items())])
+        source = self.statement.add("reached", f"SELECT {columns}\nFROM forward_{self.steps}")
+        unit = f"(PARTITION BY {', '.join(self.unit)})"
+        # Over all values that are held: deepest, then the first row that reaches it; its entry is the latest.
+        for name, sql in {
+            "depth": f"MAX(reached) OVER {unit}",
+            "reach": f"MIN(CASE WHEN reached = depth THEN i END) OVER {unit}",
+            "entry": f"MAX(CASE WHEN i = reach THEN reached_from END) OVER {unit} AS entry,"
+            f" MAX(CASE WHEN i = reach THEN reached_since END) OVER {unit} AS entered_at,"
+            f" MAX(CASE WHEN i = reach THEN hold END) OVER {unit}",
+        }.items():
+            alias = "won_hold" if name == "entry" else name
+            source = self.statement.add(f"with_{name}", f"SELECT {source}.*, {sql} AS {alias}\nFROM {source}")
+        conditions = ["depth IS NOT NULL", "i >= entry"]
+        if self.question.hold and self.question.order == "loose":
+            conditions.append("hold = won_hold")
+        self.statement.add("won", f"SELECT {source}.*\nFROM {source}\nWHERE {' AND '.join(conditions)}")
 
     def _add_backward(self) -> None:
-        """Add ``chains``: of each winner, the rows i that serve the reached steps k, each the earliest that can."""
-        question = self.question
-        join = " AND ".join(f"w.{column} = r.{column}" for column in [*self.unit, *(["hold"] if question.hold else [])])
-        if question.order == "strict":
-            join = " AND ".join(f"w.{column} = r.{column}" for column in self.unit)
-            self.statement.add(
-                "chains",
-                f"SELECT {self._listed('r')}, r.i - w.entry + 1 AS k, r.i, r.event_time, w.depth, w.entered_at\n"
-                f"FROM step_rows AS r\nJOIN winners AS w ON {join} AND r.i >= w.entry AND r.i < w.entry + w.depth",
-            )
-            return
-        breakdown = "".join(f", r.{column}" for column in self.segments.columns)
-        self.statement.add(
-            f"backward_{self.steps + 1}",
-            f"SELECT {self._listed('r')}, r.i, r.event_time, w.entry, w.depth, w.entered_at{breakdown}"
-            + "".join(f", r.m{k}" for k in range(2, self.steps + 1))
-            + "".join(f", r.x{j}_after" for j in range(1, len(self.stops) + 1))
-            + f"\nFROM step_rows AS r\nJOIN winners AS w ON {join} AND r.i >= w.entry"
-            f"\nWHERE w.depth >= 2 AND r.event_time <= w.entered_at + {text.seconds(self.window_s)}",
-        )
+        """Add ``served``: the rows of the winner; at the entry's, the numbers i2, i3, ... of the rows that serve."""
         unit = ", ".join(self.unit)
         window = f"(PARTITION BY {unit} ORDER BY i DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)"
+        source, kept = "won", [*self._row_columns(), "depth", "entry", "entered_at"]
         for step in range(self.steps, 1, -1):
             later = range(step + 1, self.steps + 1)
-            source = f"backward_{step + 1}"
             names = [f"{letter}{k}" for k in later for letter in ("i", "t")]
-            carried = "".join(
-                f", MIN({letter}{step + 1}_{k}) OVER {window} AS {letter}{k}" for k in later for letter in ("i", "t")
-            )
-            valid = [f"m{step}"]
+            carried = "".join(f", MIN({name[0]}{step + 1}_{name[1:]}) OVER {window} AS {name}" for name in names)
+            valid = [f"m{step} AND depth >= {step} AND i > entry"]
+            valid.append(f"event_time <= entered_at + {text.seconds(self.window_s)}")
             if step < self.steps:
                 valid.append(f"(depth = {step} OR i{step + 1} IS NOT NULL)")
-            valid.append(f"depth >= {step} AND i > entry")
             for j, one in enumerate(self.stops, 1):
                 if one.after == step:
                     before = one.before or self.steps
@@ -290,27 +266,12 @@ class FunnelSql:
                 f"CASE WHEN {condition} THEN i END AS i{step}_{step}",
                 f"CASE WHEN {condition} THEN event_time END AS t{step}_{step}",
             ]
-            kept = [*self.unit, "i", "event_time", "entry", "depth", "entered_at", *self.segments.columns]
-            kept += [f"m{k}" for k in range(2, step)] + [f"x{j}_after" for j in range(1, len(self.stops) + 1)]
             inner = f"SELECT {source}.*{carried}\nFROM {source}"
-            self.statement.add(
+            source = self.statement.add(
                 f"backward_{step}", f"SELECT {', '.join([*kept, *columns])}\nFROM (\n{inner}\n) AS carried"
             )
-        steps = range(2, self.steps + 1)
-        found = ", ".join(f"MIN(i2_{k}) AS i{k}, MIN(t2_{k}) AS t{k}" for k in steps)
-        self.statement.add(
-            "served", f"SELECT {unit}, {found}\nFROM backward_2\nWHERE i2_2 IS NOT NULL\nGROUP BY {unit}"
-        )
-        on = " AND ".join(f"s.{column} = w.{column}" for column in self.unit)
-        number = " ".join(f"WHEN {k} THEN s.i{k}" for k in steps)
-        time = " ".join(f"WHEN {k} THEN s.t{k}" for k in steps)
-        self.statement.add("step_numbers", values("k", [f"({k})" for k in range(1, self.steps + 1)]))
-        self.statement.add(
-            "chains",
-            f"SELECT {self._listed('w')}, n.k, CASE n.k {number} ELSE w.entry END AS i,"
-            f" CASE n.k {time} ELSE w.entered_at END AS event_time, w.depth, w.entered_at\n"
-            f"FROM winners AS w\nJOIN step_numbers AS n ON n.k <= w.depth\nLEFT JOIN served AS s ON {on}",
-        )
+        found = ", ".join(f"MIN(i2_{k}) OVER {window} AS i{k}" for k in range(2, self.steps + 1))
+        self.statement.add("served", f"SELECT {', '.join(kept)}, {found}\nFROM {source}")
 
     def _listed(self, alias: str) -> str:
         return ", ".join(f"{alias}.{column}" for column in self.unit)
@@ -318,132 +279,139 @@ class FunnelSql:
     # Chains in any order.
 
     def _add_any(self) -> None:
-        """Add ``chains`` where steps count in any order: of each row as entry, the first row of each step from it on."""
-        levels = range(1, self.steps + 1)
+        """Add ``served`` where steps count in any order: of each row as entry, the first row of each step from it on.
+
+        The k-th step reached is the step whose row is the k-th of those.
+        """
+        question, levels = self.question, range(1, self.steps + 1)
         units = ", ".join([*self.unit, "hold"])
         window = f"(PARTITION BY {units} ORDER BY i ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING)"
         firsts = "".join(
-            f", MIN(CASE WHEN low = {k} THEN {column} END) OVER {window} AS {letter}{k}"
+            f", MIN(CASE WHEN low = {k} THEN {column} END) OVER {window} AS {letter}_{k}"
             for k in levels
             for letter, column in (("i", "i"), ("t", "event_time"))
         )
-        after = "".join(f", x{j}_after" for j in range(1, len(self.stops) + 1))
-        source = "step_rows"
-        in_range = f"event_time < {text.timestamp(self.range.end)}"
-        if self.question.reentry == "first":
-            first = f"MIN(CASE WHEN {in_range} THEN i END) OVER (PARTITION BY {', '.join(self.unit)}) AS first_i"
-            source = self.statement.add("entered", f"SELECT step_rows.*, {first}\nFROM step_rows")
-            in_range += " AND entry = first_i"
-            after += ", first_i"
-        self.statement.add(
-            "entries", f"SELECT {units}, i AS entry, event_time AS entered_at{after}{firsts}\nFROM {source}"
+        may_enter = f"event_time < {text.timestamp(self.range.end)}"
+        first = f"MIN(CASE WHEN {may_enter} THEN i END) OVER (PARTITION BY {', '.join(self.unit)}) AS first_i"
+        self.statement.add("entries", f"SELECT step_rows.*, {first}{firsts}\nFROM step_rows")
+        if question.reentry == "first":
+            may_enter += " AND i = first_i"
+        in_time = f"event_time + {text.seconds(self.window_s)}"
+        places = ", ".join(
+            f"CASE WHEN t_{k} <= {in_time} THEN 1"
+            + "".join(f" + CASE WHEN t_{j} <= {in_time} AND i_{j} < i_{k} THEN 1 ELSE 0 END" for j in levels if j != k)
+            + f" END AS place_{k}"
+            for k in levels
         )
-        self.statement.add("step_numbers", values("s", [f"({k})" for k in levels]))
-        number = " ".join(f"WHEN {k} THEN i{k}" for k in levels)
-        time = " ".join(f"WHEN {k} THEN t{k}" for k in levels)
-        after = "".join(f", x{j}_after" for j in range(1, len(self.stops) + 1))
-        self.statement.add(
-            "met",
-            f"SELECT {units}, entry, entered_at{after}, CASE s {number} END AS i, CASE s {time} END AS event_time\n"
-            f"FROM entries\nCROSS JOIN step_numbers\nWHERE {in_range.replace('event_time', 'entered_at')}",
-        )
-        order = f"ROW_NUMBER() OVER (PARTITION BY {units}, entry ORDER BY i) AS k"
-        self.statement.add(
-            "met_in_order",
-            f"SELECT met.*, {order}\nFROM met\nWHERE event_time <= entered_at + {text.seconds(self.window_s)}",
-        )
-        source = "met_in_order"
-        if self.stops:
-            stopped = " OR ".join(
-                f"k = {one.before or self.steps} AND event_time > x{j}_after" for j, one in enumerate(self.stops, 1)
-            )
-            cut = f"MIN(CASE WHEN {stopped} THEN k END) OVER (PARTITION BY {units}, entry) AS cut"
-            self.statement.add("met_cut", f"SELECT met_in_order.*, {cut}\nFROM met_in_order")
-            source = self.statement.add("met_before_cut", "SELECT * FROM met_cut WHERE cut IS NULL OR k < cut")
-        self.statement.add(
-            "candidates",
-            f"SELECT {units}, entry, MIN(entered_at) AS entered_at, MAX(k) AS depth, MAX(i) AS reach\nFROM {source}\n"
-            f"GROUP BY {units}, entry",
-        )
-        self._pick_winner("candidates", units)
-        on = " AND ".join(f"w.{column} = r.{column}" for column in [*self.unit, "hold", "entry"])
-        self.statement.add(
-            "chains",
-            f"SELECT {self._listed('r')}, r.k, r.i, r.event_time, w.depth, w.entered_at\nFROM {source} AS r\nJOIN winners AS w ON {on}",
-        )
+        columns = ", ".join([*self._row_columns(), *(f"{letter}_{k}" for k in levels for letter in "it")])
+        self.statement.add("places", f"SELECT {columns}, {may_enter} AS may_enter, {places}\nFROM entries")
 
-    # From chains to the answer.
+        def at(letter: str, position: int) -> str:
+            return f"COALESCE({', '.join(f'CASE WHEN place_{k} = {position} THEN {letter}_{k} END' for k in levels)})"
 
-    def _drop_excluded(self) -> None:
-        """Add ``kept_chains``: with `exclusion: drop`, without units that had an excluded event inside."""
-        if self.question.exclusion != "drop" or not self.question.exclude:
-            self.statement.add("kept_chains", "SELECT * FROM chains")
-            return
-        unit = ", ".join(self.unit)
-        spans = ", ".join(
-            f"MIN(CASE WHEN k = {one.after} THEN event_time END) AS a{j},"
-            f" MIN(CASE WHEN k = {one.before or self.steps} THEN event_time END) AS z{j}"
-            for j, one in enumerate(self.question.exclude, 1)
+        sorted_columns = ", ".join(f"{at(letter, k)} AS {letter}{k}" for k in levels for letter in "it")
+        columns = ", ".join([*self._row_columns(), "may_enter"])
+        self.statement.add("in_order", f"SELECT {columns}, {sorted_columns}\nFROM places")
+        stops = " ".join(
+            f"WHEN t{one.before or self.steps} > x{j}_after THEN {(one.before or self.steps) - 1}"
+            for j, one in sorted(enumerate(self.stops, 1), key=lambda stop: stop[1].before or self.steps)
         )
-        self.statement.add("spans", f"SELECT {unit}, {spans}\nFROM chains\nGROUP BY {unit}")
-        inside = " OR ".join(
-            f"x.x{j} AND x.event_time > c.a{j} AND x.event_time < c.z{j}"
-            for j in range(1, len(self.question.exclude) + 1)
-        )
+        depth = f"CASE {stops} {' '.join(f'WHEN i{k} IS NOT NULL THEN {k}' for k in reversed(levels))} END"
         self.statement.add(
-            "dropped_units",
-            f"SELECT DISTINCT {self._listed('c')}\nFROM spans AS c\nJOIN flagged AS x ON x.person = c.person AND ({inside})",
+            "entered", f"SELECT in_order.*, CASE WHEN may_enter THEN {depth} END AS reached\nFROM in_order"
         )
-        on = " AND ".join(f"d.{column} = c.{column}" for column in self.unit)
-        self.statement.add(
-            "kept_chains",
-            f"SELECT c.*\nFROM chains AS c\nLEFT JOIN dropped_units AS d ON {on}\nWHERE d.person IS NULL",
+        reach = f"CASE reached {' '.join(f'WHEN {k} THEN i{k}' for k in levels)} END"
+        order = f"(PARTITION BY {', '.join(self.unit)} ORDER BY reached DESC NULLS LAST, {reach}, i DESC)"
+        self.statement.add("preferred", f"SELECT entered.*, ROW_NUMBER() OVER {order} AS preference\nFROM entered")
+        unit = f"(PARTITION BY {', '.join(self.unit)})"
+        won = "CASE WHEN preference = 1 THEN {0} END"
+        told = {"depth": "reached", "entry": "i", "entered_at": "event_time"}
+        told |= {f"i{k}": f"i{k}" for k in range(2, self.steps + 1)}
+        columns = ", ".join(
+            [*self._row_columns(), *(f"MAX({won.format(sql)}) OVER {unit} AS {name}" for name, sql in told.items())]
         )
+        self.statement.add("told", f"SELECT {columns}\nFROM preferred")
+        self.statement.add("served", "SELECT * FROM told WHERE depth IS NOT NULL")
 
-    def _place(self) -> None:
-        """Add ``chain_steps`` with the place of the segment and the number n of the entry's bucket."""
-        count, unit = self.segments.count, ", ".join(self.unit)
-        source = "kept_chains"
-        if count:
-            on = " AND ".join(f"r.{column} = c.{column}" for column in [*self.unit, "i"])
-            values_of_steps = ", ".join(f"r.{column}" for column in self.segments.columns)
-            self.statement.add(
-                "step_values", f"SELECT c.*, {values_of_steps}\nFROM kept_chains AS c\nJOIN step_rows AS r ON {on}"
-            )
-            attributed = ", ".join(f"{self._attributed(column)} AS {column}" for column in self.segments.columns)
-            self.statement.add("attributed", f"SELECT {unit}, {attributed}\nFROM step_values\nGROUP BY {unit}")
-            listed = ", ".join([*self.unit, *self.segments.columns])
-            self.statement.add(
-                "unit_segments", f"SELECT {listed}, {combined(self.segments.columns)} AS seg\nFROM attributed"
-            )
-            self.segments.rank("unit_segments", "COUNT(*)")
-            self.statement.add(
-                "unit_places", self.segments.placed("unit_segments", ", ".join(f"r.{c}" for c in self.unit))
-            )
-            on = " AND ".join(f"p.{column} = c.{column}" for column in self.unit)
-            source = f"(SELECT c.*, p.place FROM kept_chains AS c JOIN unit_places AS p ON {on})"
+    # From units to the answer.
+
+    def _add_values(self) -> None:
+        """Add ``units``: one row a unit, with the times of its steps and the values of its breakdowns."""
+        question, unit = self.question, f"(PARTITION BY {', '.join(self.unit)})"
+        levels = range(1, self.steps + 1)
+        if question.order == "strict":
+            numbers = {k: f"entry + {k - 1}" for k in levels}
+            source = "won"
         else:
-            source = "(SELECT c.*, 0 AS place FROM kept_chains AS c)"
-        interval = self.question.by_time
-        buckets = self._buckets()
-        self.statement.add("buckets", values("n, bucket", buckets))
-        if interval is None:
-            self.statement.add("chain_steps", f"SELECT c.*, 0 AS n\nFROM {source} AS c")
-        else:
-            bucket = self.range.calendar.bucket("entered_at", interval, self.range.start, self.range.end)
-            self.statement.add(
-                "chain_steps",
-                f"SELECT c.*, b.n\nFROM (SELECT c.*, {bucket} AS bucket FROM {source} AS c) AS c\nJOIN buckets AS b ON b.bucket = c.bucket",
-            )
+            # The numbers are at the entry's row: tell them to all rows of the unit.
+            told = ", ".join(f"MAX(CASE WHEN i = entry THEN i{k} END) OVER {unit} AS n{k}" for k in levels if k > 1)
+            columns = ", ".join([*self._row_columns(), "depth", "entry", "entered_at"])
+            source = self.statement.add("numbered", f"SELECT {columns}, {told}\nFROM served")
+            numbers = {k: "entry" if k == 1 else f"n{k}" for k in levels}
+
+        def at_step(k: int, column: str) -> str:
+            return f"MAX(CASE WHEN i = {numbers[k]} AND depth >= {k} THEN {column} END) OVER {unit}"
+
+        found = [f"{at_step(k, 'event_time')} AS t{k}" for k in levels]
+        steps = [question.attribution.step] if isinstance(question.attribution, AtStep) else list(levels)
+        found += [f"{at_step(k, column)} AS {column}_{k}" for column in self.segments.columns for k in steps]
+        drops = list(enumerate(question.exclude, 1)) if question.exclusion == "drop" else []
+        found += [f"{at_step(one.before or self.steps, f'x{j}_before')} AS excluded_{j}" for j, one in drops]
+        kept = ", ".join([*self.unit, "i", "depth", "entry", "entered_at", *found])
+        self.statement.add("timed_rows", f"SELECT {kept}\nFROM {source}")
+        conditions = ["i = entry"]
+        conditions += [
+            f"(excluded_{j} IS NULL OR depth < {one.before or self.steps} OR excluded_{j} <= t{one.after})"
+            for j, one in drops
+        ]
+        members = "".join(f", {self._attributed(column, steps)} AS {column}" for column in self.segments.columns)
+        times = ", ".join(f"t{k}" for k in levels)
+        self.statement.add(
+            "units",
+            f"SELECT {', '.join(self.unit)}, depth, entered_at, {times}{members}\nFROM timed_rows\n"
+            f"WHERE {' AND '.join(conditions)}",
+        )
+
+    def _add_places(self) -> None:
+        """Add ``placed``: units with segment and bucket; where there is nobody, one without a person, of no value."""
+        interval, segments = self.question.by_time, self.segments
+        self.statement.add("buckets", values("n, bucket", self._buckets()))
         labels = [f"({k}, {text.literal(step.label or step.title)})" for k, step in enumerate(self.question.steps, 1)]
         self.statement.add("step_labels", values("k, label", labels))
+        times = ", ".join(f"t{k}" for k in range(1, self.steps + 1))
+        source = segments.place_by_windows("units", f"person, depth, entered_at, {times}")
+        bucket = "CAST(NULL AS DATE)"
+        if interval is not None:
+            bucket = self.range.calendar.bucket("entered_at", interval, self.range.start, self.range.end)
+        nobody = ", ".join(["CAST(NULL AS TIMESTAMP(6))"] * (self.steps + 1))
+        kind = "TIMESTAMP(6)" if interval == "hour" else "DATE"
+        person = "CAST(NULL AS VARCHAR)" if self.scope.events is PERSON_EVENTS else "CAST(NULL AS INTEGER)"
+        none = (
+            f"{segments.limit + 1}, {text.literal(segments.none_label)}"
+            if segments.count
+            else "0, CAST(NULL AS VARCHAR)"
+        )
+        self.statement.add(
+            "or_nobody",
+            f"SELECT person, depth, entered_at, {times}, place, label, {bucket} AS bucket\nFROM {source}\nUNION ALL\n"
+            f"SELECT {person}, 0, {nobody}, {none}, CAST(NULL AS {kind})",
+        )
+        counted = "COUNT(person) OVER () AS units_of_all"
+        first = "ROW_NUMBER() OVER (PARTITION BY place ORDER BY person) AS place_row"
+        self.statement.add("with_count", f"SELECT or_nobody.*, {counted}, {first}\nFROM or_nobody")
+        # Where there is a breakdown, nobody is a segment only if nobody came at all.
+        keep = "person IS NOT NULL OR units_of_all = 0" if segments.count else "TRUE"
+        own = "b.bucket = u.bucket" if interval is not None else "TRUE"
+        self.statement.add(
+            "placed",
+            f"SELECT u.*, b.n, COALESCE({own}, FALSE) AS is_own\nFROM (SELECT * FROM with_count WHERE {keep}) AS u\n"
+            f"JOIN buckets AS b ON {own} OR u.place_row = 1",
+        )
 
-    def _attributed(self, column: str) -> str:
-        attribution = self.question.attribution
-        if isinstance(attribution, AtStep):
-            return f"MAX(CASE WHEN k = {attribution.step} THEN {column} END)"
-        function = "MIN_BY" if attribution == "first" else "MAX_BY"
-        return f"{function}({column}, CASE WHEN {column} IS NOT NULL THEN k END)"
+    def _attributed(self, column: str, steps: list[int]) -> str:
+        order = reversed(steps) if self.question.attribution == "last" else steps
+        listed = ", ".join(f"{column}_{k}" for k in order)
+        return f"COALESCE({listed})" if len(steps) > 1 else listed
 
     def _buckets(self) -> list[str]:
         interval = self.question.by_time
@@ -465,47 +433,42 @@ class FunnelSql:
         return self.scope.complete_through if last_end > self.scope.complete_through else None
 
     def _answer(self) -> str:
-        elapsed = f"{text.microseconds('event_time')} - {text.microseconds('entered_at')}"
+        time = " ".join(f"WHEN {k} THEN t{k}" for k in range(1, self.steps + 1))
+        self.statement.add(
+            "step_times",
+            "SELECT u.place, u.label AS segment, u.n, s.k, s.label,"
+            f" CASE WHEN u.is_own AND u.depth >= s.k THEN {text.microseconds(f'CASE s.k {time} END')}"
+            f" - {text.microseconds('u.entered_at')} END AS took,"
+            f" u.is_own AND u.depth > 0 AND {self._is_immature('u')} AS is_immature\n"
+            "FROM placed AS u\nCROSS JOIN step_labels AS s",
+        )
         partition = "(PARTITION BY place, n, k"
         self.statement.add(
-            "timed",
-            f"SELECT place, n, k, depth, entered_at, took, ROW_NUMBER() OVER {partition} ORDER BY took) AS took_rank,"
-            f" COUNT(*) OVER {partition}) AS took_count\nFROM (SELECT c.*, {elapsed} AS took FROM chain_steps AS c) AS c",
+            "ranked",
+            f"SELECT step_times.*, ROW_NUMBER() OVER {partition} ORDER BY took NULLS LAST) AS took_rank,"
+            f" COUNT(took) OVER {partition}) AS took_count\nFROM step_times",
         )
         self.statement.add(
             "counted",
-            "SELECT place, n, k, COUNT(*) AS persons,"
+            "SELECT place, segment, n, k, label, COUNT(took) AS persons,"
             " MIN(CASE WHEN took_rank * 100 >= took_count * 50 THEN took END) AS median_us,"
             " MIN(CASE WHEN took_rank * 100 >= took_count * 90 THEN took END) AS p90_us,"
-            " CAST(SUM(took) AS DOUBLE) / COUNT(*) AS average_us,"
-            f" COUNT(CASE WHEN {self._is_immature('timed')} THEN 1 END) AS immature\nFROM timed\nGROUP BY place, n, k",
-        )
-        shown = self.segments.shown()
-        if self.segments.count:  # of nobody there is one segment, of no value
-            none = f"SELECT {self.segments.limit + 1} AS place, {text.literal(self.segments.none_label)} AS label"
-            shown = self.statement.add(
-                "segments_or_none",
-                f"SELECT place, label FROM {shown}\nUNION ALL\n{none} WHERE NOT EXISTS (SELECT 1 FROM {shown})",
-            )
-        self.statement.add(
-            "filled",
-            "SELECT g.place, g.label AS segment, b.n, b.bucket, s.k, s.label, COALESCE(c.persons, 0) AS persons,"
-            " c.median_us, c.p90_us, c.average_us, c.immature\n"
-            f"FROM {shown} AS g\nCROSS JOIN buckets AS b\nCROSS JOIN step_labels AS s\n"
-            "LEFT JOIN counted AS c ON c.place = g.place AND c.n = b.n AND c.k = s.k",
+            " CAST(SUM(took) AS DOUBLE) / NULLIF(COUNT(took), 0) AS average_us,"
+            " COUNT(CASE WHEN is_immature THEN 1 END) AS immature\nFROM ranked\nGROUP BY place, segment, n, k, label",
         )
         window = "(PARTITION BY place, n ORDER BY k)"
         self.statement.add(
             "compared",
-            f"SELECT filled.*, LAG(persons) OVER {window} AS persons_before, FIRST_VALUE(persons) OVER {window} AS persons_first,"
-            f" COALESCE(FIRST_VALUE(immature) OVER {window}, 0) AS immature_of_all\nFROM filled",
+            f"SELECT counted.*, LAG(persons) OVER {window} AS persons_before,"
+            f" FIRST_VALUE(persons) OVER {window} AS persons_first\nFROM counted",
         )
         second = "/ CAST(1000000 AS DOUBLE)"
         return self.statement.select(
-            "SELECT segment, bucket, k AS step, label, persons,"
-            " CAST(persons AS DOUBLE) / NULLIF(persons_before, 0) AS from_previous,"
-            " CAST(persons AS DOUBLE) / NULLIF(persons_first, 0) AS from_first,"
-            " COALESCE(persons_before - persons, 0) AS dropped,"
-            f" CAST(median_us AS DOUBLE) {second} AS median_s, CAST(p90_us AS DOUBLE) {second} AS p90_s,"
-            f" average_us {second} AS average_s, immature_of_all AS immature\nFROM compared\nORDER BY place, n, k"
+            "SELECT c.segment, b.bucket, c.k AS step, c.label, c.persons,"
+            " CAST(c.persons AS DOUBLE) / NULLIF(c.persons_before, 0) AS from_previous,"
+            " CAST(c.persons AS DOUBLE) / NULLIF(c.persons_first, 0) AS from_first,"
+            " COALESCE(c.persons_before - c.persons, 0) AS dropped,"
+            f" CAST(c.median_us AS DOUBLE) {second} AS median_s, CAST(c.p90_us AS DOUBLE) {second} AS p90_s,"
+            f" c.average_us {second} AS average_s, c.immature\nFROM compared AS c\nJOIN buckets AS b ON b.n = c.n\n"
+            "ORDER BY c.place, c.n, c.k"
         )

@@ -79,6 +79,33 @@ class Segments:
         place = f"CASE WHEN r.seg IS NULL THEN {self.limit + 1} ELSE COALESCE(s.place, {self.limit + 2}) END AS place"
         return f"SELECT {columns}, {place}\nFROM {rows} AS r\nLEFT JOIN {self.name} AS s ON s.seg = r.seg"
 
+    def place_by_windows(self, rows: str, columns: str) -> str:
+        """Add ``columns`` of ``rows`` with ``place`` and ``label``, ranked by how many rows a segment has.
+
+        ``rows`` has the columns ``b1..``. Reads it once. Returns the subquery's name.
+        """
+        if not self.count:
+            shown = "0 AS place, CAST(NULL AS VARCHAR) AS label"
+            return self.statement.add(f"{rows}_placed", f"SELECT {columns}, {shown}\nFROM {rows}")
+        members = ", ".join(f"COALESCE({column}, {text.literal(NONE)}) AS {column}" for column in self.columns)
+        seg = combined(self.columns)
+        self.statement.add(f"{rows}_keyed", f"SELECT {columns}, {members}, {seg} AS seg\nFROM {rows}")
+        self.statement.add(
+            f"{rows}_measured", f"SELECT q.*, COUNT(*) OVER (PARTITION BY seg) AS measure\nFROM {rows}_keyed AS q"
+        )
+        order = ", ".join(["measure DESC", *self.columns])
+        ranked = f"DENSE_RANK() OVER (PARTITION BY seg IS NULL ORDER BY {order}) AS ranked"
+        self.statement.add(f"{rows}_ranked", f"SELECT q.*, {ranked}\nFROM {rows}_measured AS q")
+        none, other = self.limit + 1, self.limit + 2
+        place = f"CASE WHEN seg IS NULL THEN {none} WHEN ranked <= {self.limit} THEN ranked ELSE {other} END"
+        label = (
+            f"CASE WHEN seg IS NULL THEN {text.literal(self._label(NONE))} WHEN ranked <= {self.limit} THEN seg"
+            f" ELSE {text.literal(self._label(OTHER))} END"
+        )
+        return self.statement.add(
+            f"{rows}_placed", f"SELECT {columns}, {place} AS place, {label} AS label\nFROM {rows}_ranked"
+        )
+
     @property
     def none_label(self) -> str:
         """How the segment of no value is named."""
