@@ -28,6 +28,7 @@ from manymetrics_insights.sql.segments import Segments
 from manymetrics_insights.sql.sessionize import number_sessions
 from manymetrics_insights.sql.statement import Statement, values
 
+_MANY: Final = 1_000_000_000_000  # more than the rows of any person
 COLUMNS: Final = (
     "segment", "bucket", "step", "label", "persons", "from_previous", "from_first", "dropped", "median_s", "p90_s",
     "average_s", "immature",
@@ -226,18 +227,18 @@ class FunnelSql:
             for name, value in {"reached": "{k}", "reached_from": "e{k}", "reached_since": "s{k}"}.items()
         }
         columns = ", ".join([*self._row_columns(), *(f"{sql} AS {name}" for name, sql in deepest.items())])
-        source = self.statement.add("reached", f"SELECT {columns}\nFROM forward_{self.steps}")
+        self.statement.add("reached", f"SELECT {columns}\nFROM forward_{self.steps}")
+        # Deepest, then the first row that reaches it, as one number; its entry is the latest.
+        rank = f"({self.steps} - reached) * {_MANY} + i"
         unit = f"(PARTITION BY {', '.join(self.unit)})"
-        # Over all values that are held: deepest, then the first row that reaches it; its entry is the latest.
-        for name, sql in {
-            "depth": f"MAX(reached) OVER {unit}",
-            "reach": f"MIN(CASE WHEN reached = depth THEN i END) OVER {unit}",
-            "entry": f"MAX(CASE WHEN i = reach THEN reached_from END) OVER {unit} AS entry,"
-            f" MAX(CASE WHEN i = reach THEN reached_since END) OVER {unit} AS entered_at,"
-            f" MAX(CASE WHEN i = reach THEN hold END) OVER {unit}",
-        }.items():
-            alias = "won_hold" if name == "entry" else name
-            source = self.statement.add(f"with_{name}", f"SELECT {source}.*, {sql} AS {alias}\nFROM {source}")
+        self.statement.add(
+            "with_best", f"SELECT r.*, {rank} AS reach_rank, MIN({rank}) OVER {unit} AS best_rank\nFROM reached AS r"
+        )
+        told = {"depth": "reached", "entry": "reached_from", "entered_at": "reached_since", "won_hold": "hold"}
+        best = ", ".join(
+            f"MAX(CASE WHEN reach_rank = best_rank THEN {sql} END) OVER {unit} AS {name}" for name, sql in told.items()
+        )
+        source = self.statement.add("with_winner", f"SELECT with_best.*, {best}\nFROM with_best")
         conditions = ["depth IS NOT NULL", "i >= entry"]
         if self.question.hold and self.question.order == "loose":
             conditions.append("hold = won_hold")
@@ -270,7 +271,9 @@ class FunnelSql:
             source = self.statement.add(
                 f"backward_{step}", f"SELECT {', '.join([*kept, *columns])}\nFROM (\n{inner}\n) AS carried"
             )
-        found = ", ".join(f"MIN(i2_{k}) OVER {window} AS i{k}" for k in range(2, self.steps + 1))
+        found = ", ".join(
+            f"MIN({letter}2_{k}) OVER {window} AS {letter}{k}" for k in range(2, self.steps + 1) for letter in "it"
+        )
         self.statement.add("served", f"SELECT {', '.join(kept)}, {found}\nFROM {source}")
 
     def _listed(self, alias: str) -> str:
@@ -326,7 +329,7 @@ class FunnelSql:
         unit = f"(PARTITION BY {', '.join(self.unit)})"
         won = "CASE WHEN preference = 1 THEN {0} END"
         told = {"depth": "reached", "entry": "i", "entered_at": "event_time"}
-        told |= {f"i{k}": f"i{k}" for k in range(2, self.steps + 1)}
+        told |= {f"{letter}{k}": f"{letter}{k}" for k in range(2, self.steps + 1) for letter in "it"}
         columns = ", ".join(
             [*self._row_columns(), *(f"MAX({won.format(sql)}) OVER {unit} AS {name}" for name, sql in told.items())]
         )
@@ -339,6 +342,14 @@ class FunnelSql:
         """Add ``units``: one row a unit, with the times of its steps and the values of its breakdowns."""
         question, unit = self.question, f"(PARTITION BY {', '.join(self.unit)})"
         levels = range(1, self.steps + 1)
+        if question.order != "strict" and not self.segments.count and question.exclusion == "stop":
+            times = ", ".join(f"t{k}" for k in levels if k > 1)
+            self.statement.add(
+                "units",
+                f"SELECT {', '.join(self.unit)}, depth, entered_at, entered_at AS t1, {times}\nFROM served\n"
+                "WHERE i = entry",
+            )
+            return
         if question.order == "strict":
             numbers = {k: f"entry + {k - 1}" for k in levels}
             source = "won"
