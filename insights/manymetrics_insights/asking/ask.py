@@ -2,14 +2,14 @@
 
     question -> settled (project, dates, as_of) -> SQL -> rows -> Answer
 
-``answer`` runs it on an open DuckDB session, ``ask`` opens one; ``ask_athena`` has Athena run the same SQL.
+``answer`` runs it on an open DuckDB session; ``snapshot`` keeps what several questions share; ``ask_athena`` has Athena run
+the same SQL.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -29,14 +29,12 @@ from manymetrics_insights.questions.models import (
     question_hash,
 )
 from manymetrics_insights.reader.complete_through import CompleteThrough, StreamState, complete_through
-from manymetrics_insights.reader.iceberg import Source
-from manymetrics_insights.reader.session import Session, open_session
+from manymetrics_insights.reader.session import Session
 from manymetrics_insights.sql import text
 from manymetrics_insights.sql.render import render
 from manymetrics_insights.sql.rendered import Rendered
 from manymetrics_insights.sql.scope import PERSON_EVENTS, Definitions, Events, Scope, resolve_range
 
-ATTEMPTS: Final = 3  # maintenance may remove a snapshot's files between planning and reading
 PROJECTS: Final = "SELECT DISTINCT project_id FROM events ORDER BY 1 LIMIT 100"
 ReadStream = Callable[[Mapping[str, str]], StreamState | None]
 """Compares the local stream with the table's properties; see ``reader.complete_through``."""
@@ -102,22 +100,6 @@ class Settled:
             rows=[shape(columns, row, several=self.is_broken_down) for row in rows],
             notes=(*self.context.notes, *notes),
         )
-
-
-def ask(question: AnyQuestion, source: Source, read_stream: ReadStream = lambda _properties: None) -> Answer:
-    """Answer on the newest snapshot. Raises QuestionError, LakeError, FileNotFoundError, duckdb.Error."""
-    for attempts_left in reversed(range(ATTEMPTS)):
-        now = now_utc()
-        session = open_session(source)
-        with closing(session.connection):
-            try:
-                return answer(question, session, make_context(session, now, read_stream))
-            except duckdb.Error as error:
-                failure = session.failure()
-                if isinstance(failure, FileNotFoundError) and attempts_left:
-                    continue
-                raise failure or error from error
-    raise AssertionError("unreachable")
 
 
 def make_context(session: Session, now: datetime, read_stream: ReadStream) -> Context:

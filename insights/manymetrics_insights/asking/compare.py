@@ -12,14 +12,9 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
-KEYS: Final[Mapping[str, tuple[str, ...]]] = {
-    "trends": ("series", "segment", "bucket"),
-    "funnel": ("segment", "bucket", "step"),
-    "retention": ("segment", "cohort", "n"),
-    "lifecycle": ("bucket",),
-    "stickiness": ("days",),
-    "sessions": ("segment", "bucket"),
-    "paths": ("step", "from", "to"),
+from manymetrics_insights.sql.persons import KEYS as CELL_KEYS
+
+KEYS: Final[Mapping[str, tuple[str, ...]]] = CELL_KEYS | {
     "persons": ("person_id", "person_kind"),
     "timeline": ("event_time", "message_id"),
 }
