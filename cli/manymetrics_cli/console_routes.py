@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import msgspec
 from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
 
 from manymetrics_api.endpoints import is_from_this_machine
 from manymetrics_insights.asking.worker import InsightFailedError, Insights, RefusedQuestionError
@@ -45,8 +46,10 @@ def add_console_routes(app: FastAPI, insights: Insights, token: str, *, behind_p
 
     @app.get("/console", include_in_schema=False)
     async def console(request: Request) -> Response:
+        if not token:
+            raise HTTPException(404)
         given = request.query_params.get("token", "")
-        if not token or not hmac.compare_digest(given.encode(), token.encode()):
+        if not hmac.compare_digest(given.encode(), token.encode()):
             return _refuse(403, _FORBIDDEN)
         answer = Response("You may ask now: POST /console/insight\n", headers=_HEADERS, media_type="text/plain")
         is_https = request.url.scheme == "https"

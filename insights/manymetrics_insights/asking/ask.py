@@ -2,8 +2,8 @@
 
     question -> settled (project, dates, as_of) -> SQL -> rows -> Answer
 
-``answer`` runs it on an open DuckDB session; ``snapshot`` keeps what several questions share; ``ask_athena`` has Athena run
-the same SQL.
+``answer`` runs it on an open DuckDB session; ``snapshot`` keeps what several questions share; ``ask_athena`` has Athena
+run the same SQL.
 """
 
 from __future__ import annotations
