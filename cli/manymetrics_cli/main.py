@@ -15,6 +15,7 @@ from manymetrics.settings import SettingsError
 from manymetrics_cli.commands import (
     backup,
     cost,
+    definitions,
     doctor,
     enrich,
     erase,
@@ -32,7 +33,23 @@ from manymetrics_cli.commit_conflicts import LostRacesError
 from manymetrics_cli.help_text import KeepExamples
 from manymetrics_cli.packages import missing_module
 
-COMMANDS = (serve, stream, query, insight, tail, replay, erase, enrich, geoip, maintain, backup, recover, doctor, cost)
+COMMANDS = (
+    serve,
+    stream,
+    query,
+    insight,
+    definitions,
+    tail,
+    replay,
+    erase,
+    enrich,
+    geoip,
+    maintain,
+    backup,
+    recover,
+    doctor,
+    cost,
+)
 
 _EXAMPLES = """\
 examples:

@@ -52,6 +52,8 @@ class Settings:
     """The Glue database of the tables on AWS, so that one region of an account has room for several."""
     athena_workgroup: str = ""
     """The Athena workgroup that insights are asked in on AWS, with `--engine athena`."""
+    definitions: str = ""
+    """The folder of definitions in YAML, or `s3://bucket/prefix`: events, cohorts, saved insights."""
     engine: str = "spark"
     """The engine of the processor on AWS: `spark`, or `arrow`, which takes no JVM and half the memory."""
     spark_jars: Path = Path("/opt/spark-jars")

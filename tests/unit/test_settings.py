@@ -23,6 +23,7 @@ GIVEN: dict[str, tuple[str, object]] = {
     "warehouse": ("s3://lake/tables", "s3://lake/tables"),
     "database": ("shop_eu", "shop_eu"),
     "athena_workgroup": ("shop", "shop"),
+    "definitions": ("s3://bucket/definitions", "s3://bucket/definitions"),
     "engine": ("arrow", "arrow"),
     "spark_jars": ("/srv/jars", Path("/srv/jars")),
     "archive": ("s3://lake/archive", "s3://lake/archive"),

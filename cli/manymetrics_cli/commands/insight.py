@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 from manymetrics.settings import Settings
 from manymetrics_cli.data_dir import add_data_dir
+from manymetrics_cli.definitions_source import known_definitions
 from manymetrics_cli.help_text import KeepExamples
 from manymetrics_cli.insight_arguments import (
     COUNTING,
@@ -30,6 +31,7 @@ from manymetrics_cli.insight_arguments import (
     question_of,
 )
 from manymetrics_cli.progress import Tell, showing_progress
+from manymetrics_cli.question_sql import question_sql, read_stream
 from manymetrics_cli.reading import naming_failed_files, retry_on_newer, run_interruptibly
 from manymetrics_cli.rows_output import (
     BINARY,
@@ -48,7 +50,6 @@ if TYPE_CHECKING:
     from manymetrics_insights.asking.athena import Progress
     from manymetrics_insights.asking.compare import Change
     from manymetrics_insights.questions.models import AnyQuestion
-    from manymetrics_insights.reader.complete_through import StreamState
     from manymetrics_insights.reader.iceberg import Source
 
 ENGINES: Final = ("duckdb", "athena")
@@ -71,6 +72,7 @@ _EXAMPLES: Final = {
     "insight": """\
 examples:
   manymetrics insight question.json
+  MANYMETRICS_DEFINITIONS=definitions manymetrics insight orders
   manymetrics funnel "Product Viewed" "Order Completed" -o json > answer.json
   manymetrics insight --verify answer.json
   manymetrics insight --diff monday.json tuesday.json
@@ -154,7 +156,8 @@ def _add_insight(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
         formatter_class=KeepExamples,
     )
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("question", nargs="?", metavar="QUESTION.json", help="a question; - reads standard input")
+    question = "a question, or the name of a saved one; - reads standard input"
+    what.add_argument("question", nargs="?", metavar="QUESTION.json", help=question)
     what.add_argument("--schema", action="store_true", help="print the JSON Schema of questions")
     what.add_argument(
         "--verify",
@@ -217,7 +220,7 @@ def _run(args: argparse.Namespace) -> int:
     question = _question(args)
     if args.sql:
         with open_target(args.to, args.data_dir) as target:
-            target.write(f"{_sql(args, question)}\n")
+            target.write(f"{question_sql(question, find_source(args.data_dir))}\n")
         return 0
     with showing_progress(sys.stderr, f"asking {args.engine}") as tell:
         answer = _ask(args, question, tell)
@@ -233,11 +236,21 @@ def _print_schema() -> int:
 
 
 def _question(args: argparse.Namespace) -> AnyQuestion:
+    """Return what is asked, with the definitions in it: an answer's question doesn't change when they do."""
+    from manymetrics_insights.definitions.inline import inline
     from manymetrics_insights.questions.models import parse_question
 
-    if args.command == "insight":
-        return parse_question(question_of(_read_json(args.question)))
-    return parse_question(make_question(args.command, args, _read_json))
+    definitions = known_definitions()
+    if args.command != "insight":
+        return inline(parse_question(make_question(args.command, args, _read_json)), definitions)
+    if definitions is None or args.question == "-" or os.path.exists(args.question):  # noqa: PTH110  # of any length
+        return inline(parse_question(question_of(_read_json(args.question))), definitions)
+    if args.question not in definitions.insights:
+        from manymetrics_insights.questions.base import nearest
+
+        hint = nearest(args.question, definitions.insights)
+        raise RefusedInputError(f"there is neither a file nor a saved insight {args.question!r}{hint}")
+    return inline(definitions.insights[args.question], definitions)
 
 
 def _read_json(name: str) -> object:
@@ -275,9 +288,12 @@ class RefusedInputError(Exception):
 def _messages(error: Exception) -> tuple[bool, list[str]]:
     """Return whether the question was refused, and the messages; none for an error that only a bug can cause."""
     from manymetrics_insights.asking.compare import AnswerError
+    from manymetrics_insights.definitions.read import DefinitionsError
     from manymetrics_insights.questions.models import QuestionError, show_path
     from manymetrics_insights.reader.formats import escape_controls
 
+    if isinstance(error, DefinitionsError):
+        return True, [escape_controls(line) for line in str(error).splitlines()]
     if isinstance(error, QuestionError):
         said = ((show_path(path), message) for path, message in error.errors)
         return True, [escape_controls(f"{path}: {message}" if path else message) for path, message in said]
@@ -384,14 +400,6 @@ def _ask(args: argparse.Namespace, question: AnyQuestion, tell: Tell) -> Answer:
     return retry_on_newer(lambda: _ask_duckdb(question, source))
 
 
-def _read_stream(source: Source, properties: Mapping[str, str]) -> StreamState | None:
-    """Compare the local stream with the books of the table; None for tables on AWS."""
-    from manymetrics_cli.one_machine import stream_state
-    from manymetrics_insights.reader.folder import Folder
-
-    return stream_state(source.data_dir, properties) if isinstance(source, Folder) else None
-
-
 def _ask_duckdb(
     question: AnyQuestion, source: Source, snapshot: int | None = None, through: datetime | None = None
 ) -> Answer:
@@ -402,7 +410,7 @@ def _ask_duckdb(
     now = now_utc()
     session = open_session(source, snapshot=snapshot)
     with closing(session.connection), naming_failed_files(session):
-        context = make_context(session, now, lambda properties: _read_stream(source, properties))
+        context = make_context(session, now, lambda properties: read_stream(source, properties))
         if through is not None:
             context = replace(context, complete_through=through)
         return run_interruptibly(session.connection, lambda: answer(question, session, context))
@@ -438,19 +446,6 @@ def _ask_athena(question: AnyQuestion, source: Source, tell: Tell) -> Answer:
         )
 
     return ask_athena(question, source, now_utc(), run_sql)
-
-
-def _sql(args: argparse.Namespace, question: AnyQuestion) -> str:
-    from manymetrics_insights.asking.ask import choose_project, make_context, now_utc, settle
-    from manymetrics_insights.reader.session import open_session
-
-    source = find_source(args.data_dir)
-    now = now_utc()
-    session = open_session(source)
-    with closing(session.connection):
-        context = make_context(session, now, lambda properties: _read_stream(source, properties))
-        project = choose_project(question, lambda sql: session.connection.execute(sql).fetchall())
-        return settle(question, project, context).rendered.sql
 
 
 def _verify(args: argparse.Namespace, saved: Mapping[str, Any]) -> int:

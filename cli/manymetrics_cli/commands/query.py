@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, NamedTuple
 
 from manymetrics_cli.data_dir import add_data_dir
+from manymetrics_cli.definitions_source import named_views
 from manymetrics_cli.help_text import KeepExamples
 from manymetrics_cli.reading import naming_failed_files, retry_on_newer, run_interruptibly
 from manymetrics_cli.rows_output import (
@@ -105,6 +106,8 @@ def _message(error: Exception) -> str | None:
     from manymetrics_insights.reader.formats import escape_controls
     from manymetrics_insights.reader.readonly import RefusedSqlError
 
+    if type(error).__name__ == "DefinitionsError":  # which takes long to import
+        return escape_controls(str(error), keep="\n")
     if isinstance(error, duckdb.CatalogException) and "Table with name" in str(error):
         first, *rest = [line for line in str(error).splitlines() if not line.startswith("Did you mean")]
         found = re.search(r'Table with name "?(?:[\w.]*\.)?(\w+)', first)
@@ -120,7 +123,7 @@ def _names() -> list[str]:
     from manymetrics.tables import TABLES
     from manymetrics_insights.views import read_views
 
-    return [*(table.name for table in TABLES), *(view.name for view in read_views())]
+    return [*(table.name for table in TABLES), *(view.name for view in (*read_views(), *named_views()))]
 
 
 def _answer(args: argparse.Namespace) -> None:
@@ -152,7 +155,7 @@ def _answer(args: argparse.Namespace) -> None:
         target: IO[str] | None = None
         for number, statement in enumerate(statements, 1):
             with _naming_line(statement.line if len(statements) > 1 else 0):
-                columns, rows = retry_on_newer(lambda: _rows(_open(args), statement.sql))  # noqa: B023  # called at once
+                columns, rows = retry_on_newer(lambda: _rows(_open(args, statement.sql), statement.sql))  # noqa: B023  # called at once
                 if target is None:
                     target = stack.enter_context(open_target(args.to, args.data_dir))
                 elif args.output == "table":
@@ -244,10 +247,10 @@ def _decoded(text: bytes, where: str) -> str:
 _UTF_16: Final = (b"\xff\xfe", b"\xfe\xff")
 
 
-def _open(args: argparse.Namespace, writable: Path | None = None) -> Session:
+def _open(args: argparse.Namespace, sql: str, writable: Path | None = None) -> Session:
     from manymetrics_insights.reader.session import open_session
 
-    return open_session(find_source(args.data_dir), writable=writable)
+    return open_session(find_source(args.data_dir), writable=writable, more=named_views(sql))
 
 
 def _rows(session: Session, sql: str) -> tuple[list[str], Iterator[Sequence[object]]]:
@@ -279,7 +282,7 @@ def _known(args: argparse.Namespace) -> tuple[list[str], list[Sequence[object]]]
     from manymetrics.tables import TABLES
     from manymetrics_insights.views import read_views
 
-    views = read_views()
+    views = (*read_views(), *named_views())
     if args.tables:
         docs_of_all = [(table.name, table.doc) for table in TABLES] + [(view.name, view.doc) for view in views]
         return ["name", "what"], list(docs_of_all)
@@ -308,7 +311,7 @@ def _write_plan(_columns: Sequence[str], rows: Rows) -> Iterator[str]:
 def _copy_parquet(args: argparse.Namespace, sql: str, path: Path) -> None:
     from manymetrics_insights.reader.readonly import reading_statement
 
-    session = _open(args, path)
+    session = _open(args, sql, path)
     statement = reading_statement(session.connection, sql)
     target = str(path).replace("'", "''")
     with naming_failed_files(session):

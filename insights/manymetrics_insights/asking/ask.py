@@ -1,6 +1,6 @@
 """Ask a question of the tables: settle what it leaves open, render it, run it, and return the answer with its receipt.
 
-    question -> settled (project, dates, as_of) -> SQL -> rows -> Answer
+    question -> settled (names, project, dates, as_of) -> SQL -> rows -> Answer
 
 ``answer`` runs it on an open DuckDB session; ``snapshot`` keeps what several questions share; ``ask_athena`` has Athena
 run the same SQL.
@@ -17,6 +17,8 @@ from typing import Any, Final
 import duckdb
 
 from manymetrics_insights.asking.answer import Answer, shape, show_time
+from manymetrics_insights.definitions.inline import inline
+from manymetrics_insights.definitions.models import Definitions
 from manymetrics_insights.questions.base import nearest
 from manymetrics_insights.questions.filters import Matcher, parse_instant
 from manymetrics_insights.questions.models import (
@@ -33,7 +35,7 @@ from manymetrics_insights.reader.session import Session
 from manymetrics_insights.sql import text
 from manymetrics_insights.sql.render import render
 from manymetrics_insights.sql.rendered import Rendered
-from manymetrics_insights.sql.scope import PERSON_EVENTS, Definitions, Events, Scope, resolve_range
+from manymetrics_insights.sql.scope import PERSON_EVENTS, Events, Scope, resolve_range
 
 PROJECTS: Final = "SELECT DISTINCT project_id FROM events ORDER BY 1 LIMIT 100"
 ReadStream = Callable[[Mapping[str, str]], StreamState | None]
@@ -64,7 +66,7 @@ class Settled:
 
     def scope(self, project: str, events: Events = PERSON_EVENTS) -> Scope:
         """Return what it was rendered with; ``events``: another relation to read."""
-        return Scope(project, self.through, self.context.now, events, self.context.definitions)
+        return Scope(project, self.through, self.context.now, events)
 
     @property
     def is_broken_down(self) -> bool:
@@ -128,13 +130,14 @@ def answer(question: AnyQuestion, session: Session, context: Context) -> Answer:
 
 
 def settle(question: AnyQuestion, project: str, context: Context) -> Settled:
-    """Write into a question what it leaves open, and render it. Raises QuestionError."""
+    """Write into a question what it leaves open and what its names stand for, and render it. Raises QuestionError."""
+    question = inline(question, context.definitions)
     through = context.complete_through or context.now
     as_of = getattr(question.of if isinstance(question, Persons) else question, "as_of", None)
     if as_of is not None:
         through = min(through, parse_instant(as_of))
     settled = _fix(question, project, context.now, through)
-    scope = Scope(project, through, context.now, definitions=context.definitions)
+    scope = Scope(project, through, context.now)
     return Settled(settled, render(settled, scope), context, through)
 
 

@@ -13,10 +13,10 @@ from manymetrics.tables import EVENTS
 from manymetrics_insights.asking.answer import Answer
 from manymetrics_insights.asking.ask import Context, choose_project, settle
 from manymetrics_insights.asking.athena import AthenaResult
+from manymetrics_insights.definitions.models import Definitions
 from manymetrics_insights.questions.models import AnyQuestion
 from manymetrics_insights.reader.complete_through import complete_through
 from manymetrics_insights.reader.iceberg import Source, TableHead, read_head
-from manymetrics_insights.sql.scope import Definitions
 
 RunSql = Callable[[str], AthenaResult]
 

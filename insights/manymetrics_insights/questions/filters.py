@@ -1,4 +1,4 @@
-"""Filters and matchers: which events a question is about.
+"""Filters, matchers and cohorts: which events and persons a question is about.
 
 An operator is true or false, never unknown: on an absent or null value all are false, except ``is_not`` and
 ``is_set: false``. Objects and arrays count as not set.
@@ -12,7 +12,7 @@ from typing import Annotated, Final, Literal, Self, TypeAlias
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from manymetrics.tables import EVENTS, Column
-from manymetrics_insights.questions.base import Model, Name, Path, Text, Value, nearest
+from manymetrics_insights.questions.base import LastDays, Model, Name, Path, Text, Value, nearest
 from manymetrics_insights.questions.patterns import parse_pattern
 
 EventType = Literal["track", "identify", "page", "screen", "group", "alias"]
@@ -147,10 +147,14 @@ def parse_instant(value: object) -> datetime:
     return time
 
 
-class InCohort(Model):
-    """Persons of a defined cohort."""
+def _named(data: object) -> str:
+    return "(name)" if isinstance(data, str) else "(condition)"
 
-    cohort: Name
+
+class InCohort(Model):
+    """Persons of a cohort: a defined one by its name, or its condition itself."""
+
+    cohort: Annotated[Annotated[Name, Tag("(name)")] | Annotated[Cohort, Tag("(condition)")], Discriminator(_named)]
 
 
 class AllOf(Model):
@@ -187,7 +191,21 @@ Filter: TypeAlias = Annotated[
     | Annotated[Condition, Tag("condition")],
     Discriminator(_filter_kind),
 ]
+AnyFilter: TypeAlias = InCohort | AllOf | AnyOf | Not | Condition
 Filters = Annotated[tuple[Filter, ...], Field(max_length=100, strict=False)]
+
+
+def check_of_row(rule: AnyFilter, place: int = 0) -> None:
+    """Raise ValueError for a filter that needs more than one row: a trait, a cohort or a person."""
+    if isinstance(rule, AllOf | AnyOf):
+        for one in rule.all if isinstance(rule, AllOf) else rule.any:
+            check_of_row(one, place)
+    elif isinstance(rule, Not):
+        check_of_row(rule.not_, place)
+    elif isinstance(rule, InCohort) or rule.trait is not None or rule.column in PERSON_COLUMNS:
+        raise ValueError(
+            f"rule {place + 1}: a bot is told by its row: name a property or a column, no person, trait or cohort"
+        )
 
 
 class Matcher(Model):
@@ -219,7 +237,98 @@ class Matcher(Model):
         return self.event or self.page or self.type or self.definition or ("" if self.page is not None else "any event")
 
 
-ANY: Final = Matcher(any=True)
+class Did(Model):
+    """Persons who did something at least so many times."""
 
-for _model in (AllOf, AnyOf, Not, Matcher):
+    did: Matcher
+    at_least: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    last: LastDays | None = Field(
+        default=None, description="Whole local days up to that of complete-through; all time without it."
+    )
+
+
+class DidNot(Model):
+    """Persons who did not do something."""
+
+    did_not: Matcher
+    last: LastDays | None = None
+
+
+class FirstDid(Model):
+    """Persons who did something for the first time ever in the last days."""
+
+    first_did: Matcher
+    last: LastDays | None = None
+
+
+class OfPerson(Condition):
+    """Persons with a trait, an id or a kind that passes."""
+
+    @model_validator(mode="after")
+    def _no_event(self) -> Self:
+        if self.property is not None or (self.column is not None and self.column not in PERSON_COLUMNS):
+            raise ValueError(
+                "a cohort is made of persons: name a trait, or the column person_id or person_kind; events go into "
+                "did, did_not or first_did"
+            )
+        return self
+
+
+class AllOfCohorts(Model):
+    """Persons for whom all are true; of none, everybody."""
+
+    all: Annotated[tuple[Cohort, ...], Field(max_length=100, strict=False)]
+
+
+class AnyOfCohorts(Model):
+    """Persons for whom one is true; of none, nobody."""
+
+    any: Annotated[tuple[Cohort, ...], Field(max_length=100, strict=False)]
+
+
+class NotCohort(Model):
+    """Persons for whom it is not true."""
+
+    not_: Cohort = Field(alias="not")
+
+
+_COHORT_KINDS: Final[dict[str, type[Model]]] = {
+    "did": Did,
+    "did_not": DidNot,
+    "first_did": FirstDid,
+    "cohort": InCohort,
+    "all": AllOfCohorts,
+    "any": AnyOfCohorts,
+    "not": NotCohort,
+}
+
+
+COHORT_TAGS: Final = frozenset({*(f"({kind})" for kind in _COHORT_KINDS), "(person)", "(name)", "(condition)"})
+
+
+def _cohort_kind(data: object) -> str:
+    if isinstance(data, Model):
+        return next((f"({kind})" for kind, model in _COHORT_KINDS.items() if type(data) is model), "(person)")
+    if isinstance(data, dict):
+        return next((f"({kind})" for kind in _COHORT_KINDS if kind in data), "(person)")
+    return "(person)"
+
+
+Cohort: TypeAlias = Annotated[
+    Annotated[Did, Tag("(did)")]
+    | Annotated[DidNot, Tag("(did_not)")]
+    | Annotated[FirstDid, Tag("(first_did)")]
+    | Annotated[InCohort, Tag("(cohort)")]
+    | Annotated[AllOfCohorts, Tag("(all)")]
+    | Annotated[AnyOfCohorts, Tag("(any)")]
+    | Annotated[NotCohort, Tag("(not)")]
+    | Annotated[OfPerson, Tag("(person)")],
+    Discriminator(_cohort_kind),
+]
+"""Who belongs to a cohort: a condition on a person, as of complete-through."""
+AnyCohort: TypeAlias = Did | DidNot | FirstDid | InCohort | AllOfCohorts | AnyOfCohorts | NotCohort | OfPerson
+
+for _model in (InCohort, AllOf, AnyOf, Not, Matcher, Did, DidNot, FirstDid, AllOfCohorts, AnyOfCohorts, NotCohort):
     _model.model_rebuild()
+
+ANY: Final = Matcher(any=True)

@@ -10,7 +10,7 @@ import json
 from datetime import date
 from typing import Annotated, Any, Final, Literal, Self, TypeAlias
 
-from pydantic import Discriminator, Field, Tag, TypeAdapter, ValidationError, model_validator
+from pydantic import Discriminator, Field, Tag, TypeAdapter, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from manymetrics_insights.questions.base import (
@@ -27,8 +27,18 @@ from manymetrics_insights.questions.base import (
     Zone,
     nearest,
 )
-from manymetrics_insights.questions.filters import ANY, Breakdown, Filters, Matcher, parse_instant
+from manymetrics_insights.questions.filters import (
+    ANY,
+    COHORT_TAGS,
+    Breakdown,
+    Cohort,
+    Filters,
+    Matcher,
+    check_of_row,
+    parse_instant,
+)
 from manymetrics_insights.questions.formulas import parse_formula
+from manymetrics_insights.questions.patterns import parse_pattern
 
 Measure = Literal[
     "events", "persons", "sessions", "events_per_person", "sum", "average", "median", "p90", "min", "max", "distinct",
@@ -66,7 +76,13 @@ class Ranged(Model):
     project: Name | None = Field(default=None, description="May be left out where there is only one.")
     where: Filters = Field(default=(), description="Only events that pass all of these.")
     internal: Population = "include"
+    internal_cohort: Cohort | None = Field(
+        default=None, description="Who is internal. Default: those of the definitions."
+    )
     bots: Population = "exclude"
+    bot_rows: Filters | None = Field(
+        default=None, description="Rows that pass one of these are of bots too. Default: those of the definitions."
+    )
     as_of: str | None = Field(
         default=None, description="Ask as if everything received up to this time were all there is."
     )
@@ -84,6 +100,13 @@ class Ranged(Model):
         if self.as_of is not None:
             parse_instant(self.as_of)
         return self
+
+    @field_validator("bot_rows")
+    @classmethod
+    def _of_rows(cls, rules: Filters | None) -> Filters | None:
+        for place, rule in enumerate(rules or ()):
+            check_of_row(rule, place)
+        return rules
 
 
 By = Annotated[tuple[Breakdown, ...], Field(max_length=3, strict=False)]
@@ -293,6 +316,15 @@ class UrlRule(Model):
     pattern: Text
     name: Name
 
+    @field_validator("pattern")
+    @classmethod
+    def _readable(cls, pattern: str) -> str:
+        parse_pattern(pattern)
+        return pattern
+
+
+UrlRules = Annotated[tuple[UrlRule, ...], Field(max_length=100, strict=False)]
+
 
 class Paths(Ranged):
     """Which way people go."""
@@ -305,7 +337,9 @@ class Paths(Ranged):
     end: Matcher | None = None
     depth: Annotated[int, Field(ge=1, le=7)] = 5
     limit: Annotated[int, Field(ge=1, le=100)] = 10
-    rules: Annotated[tuple[UrlRule, ...], Field(max_length=100, strict=False)] = ()
+    rules: UrlRules | None = Field(
+        default=None, description="The first that matches names a path. Default: those of the definitions."
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -421,7 +455,7 @@ def parse_question(data: object) -> AnyQuestion:
     try:
         return _ADAPTER.validate_python(data)
     except ValidationError as error:
-        raise QuestionError(_plain_errors(data, error)) from None
+        raise QuestionError(plain_errors(data, error)) from None
     except RecursionError:
         raise QuestionError([([], "is nested too deep")]) from None
 
@@ -445,11 +479,16 @@ _MESSAGES: Final = {
 _SCALARS: Final = frozenset({"string_type", "bool_type", "int_type", "float_type"})
 
 
-def _plain_errors(data: object, error: ValidationError) -> list[tuple[list[str | int], str]]:
-    """Return path and message of each error; one a path, and none that only follows from one within it."""
+def plain_errors(
+    data: object, error: ValidationError, tags: frozenset[str] = frozenset()
+) -> list[tuple[list[str | int], str]]:
+    """Return path and message of each error; one a path, and none that only follows from one within it.
+
+    ``tags``: of unions, which are no part of a path.
+    """
     found: dict[tuple[str | int, ...], tuple[str, str]] = {}
     for one in error.errors():
-        path = tuple(_path(data, one["loc"]))
+        path = tuple(_path(data, tuple(part for part in one["loc"] if part not in tags)))
         message = _message(one)
         if path in found and {found[path][0], one["type"]} <= _SCALARS:
             message = "must be a text, a number, true or false"
@@ -468,6 +507,8 @@ def _path(data: object, loc: tuple[str | int, ...]) -> list[str | int]:
     path: list[str | int] = []
     current: Any = data
     for place, part in enumerate(loc):
+        if part in COHORT_TAGS:
+            continue
         is_index = isinstance(current, list | tuple) and isinstance(part, int) and part < len(current)
         if is_index or (isinstance(current, dict) and part in current):
             current = current[part]

@@ -40,14 +40,22 @@ def glue_source(warehouse: str, database: str, environ: Mapping[str, str]) -> Gl
         session = boto3.Session(region_name=environ.get("AWS_REGION") or None)
         if session.region_name is None:
             raise LakeError("No AWS region: set AWS_REGION to that of the tables, or `aws configure set region`.")
-        # A bucket name as a subdomain of a custom endpoint would rarely resolve.
-        endpoint = environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL")
-        s3 = Config(max_pool_connections=READS_AT_ONCE, s3={"addressing_style": "path"} if endpoint else None)
-        return GlueSource(
-            warehouse.rstrip("/"), database, session, session.client("glue"), session.client("s3", config=s3), endpoint
-        )
+        glue, s3 = session.client("glue"), make_s3_client(environ, session)
+        return GlueSource(warehouse.rstrip("/"), database, session, glue, s3, _endpoint(environ))
     except BotoCoreError as error:
         raise LakeError(describe_failure(error)) from error
+
+
+def make_s3_client(environ: Mapping[str, str], session: Any = None) -> Any:  # noqa: ANN401  # boto3 ships no types
+    """Make a client with AWS's standard configuration. Raises BotoCoreError."""
+    session = session or boto3.Session(region_name=environ.get("AWS_REGION") or None)
+    # A bucket name as a subdomain of a custom endpoint would rarely resolve.
+    style = {"addressing_style": "path"} if _endpoint(environ) else None
+    return session.client("s3", config=Config(max_pool_connections=READS_AT_ONCE, s3=style))
+
+
+def _endpoint(environ: Mapping[str, str]) -> str | None:
+    return environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL")
 
 
 @dataclass(frozen=True, slots=True)

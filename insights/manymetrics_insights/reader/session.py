@@ -11,7 +11,7 @@ from __future__ import annotations
 import atexit
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
@@ -101,10 +101,14 @@ class Session:
     events: TableState | None = None
 
 
-def open_session(source: Source, *, writable: Path | None = None, snapshot: int | None = None) -> Session:
+def open_session(
+    source: Source, *, writable: Path | None = None, snapshot: int | None = None, more: Sequence[View] = ()
+) -> Session:
     """Open a session on the current state of ``source``. ``writable`` is the only file that its COPY may write.
 
-    ``snapshot``: of the events, if not the newest. Raises LakeError, SnapshotExpiredError.
+    ``snapshot``: of the events, if not the newest. ``more``: views besides ManyMetrics' own.
+
+    Raises LakeError, SnapshotExpiredError.
     """
     states: dict[Table, TableState | None] = {}
     missing: dict[Table, FileNotFoundError] = {}
@@ -137,7 +141,7 @@ def open_session(source: Source, *, writable: Path | None = None, snapshot: int 
 
     for macro in (_JSON_PATH, _JSON_STRICT, *_MACROS):
         connection.execute(macro)
-    views = read_views()
+    views = (*read_views(), *more)
     for view in views:
         connection.execute(f"CREATE VIEW {view.name} AS {view.sql}")
     _lock(connection, [*(file.path for file in files), *([str(writable)] if writable else [])])

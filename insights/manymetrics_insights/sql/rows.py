@@ -17,6 +17,7 @@ from typing import Final
 from manymetrics_insights.questions.base import Scalar
 from manymetrics_insights.questions.filters import (
     AllOf,
+    AnyCohort,
     AnyOf,
     Condition,
     Filter,
@@ -28,11 +29,10 @@ from manymetrics_insights.questions.filters import (
     is_time,
     parse_instant,
 )
-from manymetrics_insights.questions.models import Ranged
+from manymetrics_insights.questions.models import QuestionError, Ranged
 from manymetrics_insights.questions.patterns import parse_pattern
 from manymetrics_insights.sql import text
-from manymetrics_insights.sql.cohorts import person_set
-from manymetrics_insights.sql.scope import Scope
+from manymetrics_insights.sql.scope import PERSON_OF_ALL, Scope
 from manymetrics_insights.sql.statement import Statement
 
 BY_THE_PAGE: Final = ("Page Left", "Web Vitals", "Error", "Dead Click")  # told without the person acting
@@ -69,7 +69,7 @@ class Rows:
     out: dict[str, str] = field(default_factory=dict)
     candidates: list[str] | None = field(default_factory=list)  # None: all rows
     traits: dict[str, str] = field(default_factory=dict)
-    has_cohorts: bool = False
+    used_by_cohorts: set[str] = field(default_factory=set)
 
     def base(self, *columns: str) -> None:
         """Read columns of ``person_events``."""
@@ -126,17 +126,14 @@ class Rows:
         """What it reads of ``person_events``: columns, ``properties`` for any, ``person_id`` for a person's name."""
         derived = {"has_device", "engaged_text"}
         found = {name if sql == name or name in derived else "properties" for name, sql in self.raw.items()}
-        return found | ({"person_id"} if self.traits or self.has_cohorts else set())
+        return found | self.used_by_cohorts | ({"person_id"} if self.traits else set())
 
     def finish(self, condition: str = "") -> str:
         """Add the subquery to the statement and return its name. ``condition``: over the inner columns."""
         conditions = [self.condition(one) for one in self.question.where] if self.filtered else []
         if condition:
             conditions.append(condition)
-        if self.question.internal != "include":
-            self.has_cohorts = True
-            internal = f"COALESCE(person IN (SELECT person FROM {person_set(self.statement, self.scope, None)}), FALSE)"
-            conditions.append(internal if self.question.internal == "only" else f"NOT {internal}")
+        conditions += self._population()
         if self.needs_person:
             conditions.append("person IS NOT NULL")
         events = self.scope.events
@@ -150,20 +147,45 @@ class Rows:
         outer = ["person", "event_time", "tie", *(f"{sql} AS {name}" for name, sql in self.out.items())]
         joins = ""
         if self.traits:
-            joins = f"\nLEFT JOIN {self._traits()} AS traits_of ON traits_of.trait_person = rows_of.person"
+            joins = f"\nLEFT JOIN {self.add_traits()} AS traits_of ON traits_of.trait_person = rows_of.person"
         where = f"\nWHERE {' AND '.join(conditions)}" if conditions else ""
         self.statement.add(self.name, f"SELECT {', '.join(outer)}\nFROM (\n{source}\n) AS rows_of{joins}{where}")
         return self.name
 
+    def _population(self) -> list[str]:
+        """Return conditions over the inner columns: internal persons, and bots by the question's own rules."""
+        question, found = self.question, []
+        rules = [self.condition(one) for one in question.bot_rows or ()]
+        if question.bots == "exclude" and rules:
+            found.append(f"NOT ({' OR '.join(rules)})")
+        if question.bots == "only" and rules:
+            self.base("bot_kind")
+            found.append(f"(bot_kind IS NOT NULL OR {' OR '.join(rules)})")
+        if question.internal != "include":
+            if question.internal_cohort is None:
+                raise QuestionError([(["internal"], "no internal users are defined")])
+            internal = self._in_cohort(question.internal_cohort)
+            found.append(internal if question.internal == "only" else f"NOT {internal}")
+        return found
+
+    def _in_cohort(self, cohort: AnyCohort) -> str:
+        from manymetrics_insights.sql.cohorts import add_cohort  # which is made of rows, too
+
+        name, used = add_cohort(self.statement, self.scope, self.question, cohort)
+        self.used_by_cohorts |= used
+        return f"COALESCE(person IN (SELECT person FROM {name}), FALSE)"
+
     def _row_conditions(self) -> list[str]:
-        found = [f"project_id = {text.literal(self.scope.project)}"]
+        found = ["TRUE" if self.scope.is_view else f"project_id = {text.literal(self.scope.project)}"]
         if self.start is not None:
             found.append(f"event_time >= {text.timestamp(self.start)}")
             found.append(f"received_at >= {text.timestamp(self.start - MAX_AHEAD)}")
         if self.end is not None:
             found.append(f"event_time < {text.timestamp(self.end)}")
-        if self.question.bots != "include":
-            found.append(f"bot_kind IS {'NOT ' if self.question.bots == 'only' else ''}NULL")
+        if self.question.bots == "exclude":
+            found.append("bot_kind IS NULL")
+        if self.question.bots == "only" and not self.question.bot_rows:
+            found.append("bot_kind IS NOT NULL")
         if self.candidates:
             found.append(f"({' OR '.join(dict.fromkeys(self.candidates))})")
         return found
@@ -172,8 +194,6 @@ class Rows:
         """Return a condition on columns that all events of the matcher meet."""
         if matcher.any_of is not None:
             return " OR ".join(self._head(one) for one in matcher.any_of)
-        if matcher.definition is not None:
-            return self._head(self._defined(matcher.definition))
         if matcher.event is not None:
             return f"(type = 'track' AND event = {text.literal(matcher.event)})"
         if matcher.page is not None:
@@ -185,7 +205,7 @@ class Rows:
         if matcher.any_of is not None:
             head = f"({' OR '.join(self.matches(one) for one in matcher.any_of)})"
         elif matcher.definition is not None:
-            head = self.matches(self._defined(matcher.definition))
+            raise QuestionError([([], f"there is no definition of an event {matcher.definition!r}")])
         else:
             self.base("type")
             if matcher.event is not None or matcher.any:
@@ -194,9 +214,6 @@ class Rows:
                 self.base("context_page_path")
             head = f"COALESCE({self._head(matcher)}, FALSE)"
         return " AND ".join([head, *map(self.condition, matcher.where)]) if matcher.where else head
-
-    def _defined(self, name: str) -> Matcher:
-        return self.scope.event(name)
 
     def condition(self, one: Filter) -> str:
         """Return a filter as a condition, never null, over the inner columns."""
@@ -207,10 +224,9 @@ class Rows:
         if isinstance(one, Not):
             return f"NOT {self.condition(one.not_)}"
         if isinstance(one, InCohort):
-            self.has_cohorts = True
-            return (
-                f"COALESCE(person IN (SELECT person FROM {person_set(self.statement, self.scope, one.cohort)}), FALSE)"
-            )
+            if isinstance(one.cohort, str):
+                raise QuestionError([([], f"there is no cohort {one.cohort!r}")])
+            return self._in_cohort(one.cohort)
         return self._operation(one)
 
     def _operation(self, one: Condition) -> str:
@@ -266,7 +282,7 @@ class Rows:
             value = text.json_value(column, keys[1:])
         return f"({value})"
 
-    def _traits(self) -> str:
+    def add_traits(self) -> str:
         """Add the subquery with each person's latest non-null value, as JSON text, of each trait in use."""
         columns = [f"{_json_text('traits', key)} AS {column}" for key, column in self.traits.items()]
         latest = [
@@ -274,11 +290,13 @@ class Rows:
             f" AS {column}"
             for column in self.traits.values()
         ]
+        person = PERSON_OF_ALL if self.scope.is_view else PORTABLE_PERSON
+        of_project = "" if self.scope.is_view else f"project_id = {text.literal(self.scope.project)} AND "
         return self.statement.add(
             f"traits_of_{self.name}",
             f"SELECT trait_person, {', '.join(latest)}\nFROM (\n"
-            f"SELECT {PORTABLE_PERSON} AS trait_person, event_time, message_id, {', '.join(columns)}\n"
-            f"FROM person_events\nWHERE project_id = {text.literal(self.scope.project)} AND type = 'identify'"
+            f"SELECT {person} AS trait_person, event_time, message_id, {', '.join(columns)}\n"
+            f"FROM person_events\nWHERE {of_project}type = 'identify'"
             " AND person_id IS NOT NULL AND traits IS NOT NULL\n) AS identified\nGROUP BY trait_person",
         )
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final
 
 from manymetrics_insights.questions.base import days
-from manymetrics_insights.questions.models import QuestionError, Ranged
+from manymetrics_insights.questions.models import Ranged
 from manymetrics_insights.sql import text
 from manymetrics_insights.sql.calendar import Calendar
-
-if TYPE_CHECKING:
-    from manymetrics_insights.questions.filters import Matcher
 
 DEFAULT_LAST: Final = "30d"
 
@@ -34,31 +31,22 @@ class Events:
 
 
 PERSON_EVENTS: Final = Events()
+PERSON_OF_ALL: Final = f"CAST(LENGTH(project_id) AS VARCHAR) || ':' || project_id || {PERSON_EVENTS.person}"
+"""One value that names a person among those of all projects."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """``project``: whose events. ``complete_through``, ``now``: naive UTC. ``events``: where from."""
+    """``project``: whose events. ``complete_through``, ``now``: naive UTC. ``events``: where from.
+
+    ``is_view``: the SQL is of a view, over all projects, which counts days back from when it is read, in UTC.
+    """
 
     project: str
     complete_through: datetime
     now: datetime
     events: Events = PERSON_EVENTS
-    definitions: Definitions | None = None
-
-    def event(self, name: str) -> Matcher:
-        """Return the matcher of a defined event. Raises QuestionError."""
-        found = self.definitions.event(name) if self.definitions is not None else None
-        if found is None:
-            raise QuestionError([([], f"there is no definition of an event {name!r}")])
-        return found
-
-
-class Definitions(Protocol):
-    """What names in a question stand for."""
-
-    def event(self, name: str) -> Matcher | None:
-        """Return the matcher of a defined event."""
+    is_view: bool = False
 
 
 @dataclass(frozen=True, slots=True)

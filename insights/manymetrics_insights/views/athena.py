@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -16,7 +18,7 @@ from typing import Any, Final
 from manymetrics.tables import NAMESPACE
 from manymetrics_insights.reader.folder import Folder
 from manymetrics_insights.reader.session import open_session
-from manymetrics_insights.views import View
+from manymetrics_insights.views import View, read_views
 
 TableInput = dict[str, Any]
 
@@ -35,14 +37,15 @@ _TYPES: Final = {
 }
 
 
-def glue_views(database: str = NAMESPACE) -> list[TableInput]:
-    """Return all views, in the order in which they can be created, for ``CreateTable`` or ``UpdateTable``."""
-    with TemporaryDirectory() as empty:
-        session = open_session(Folder(Path(empty)))
-        described = {
-            view.name: session.connection.execute(f"DESCRIBE {view.name}").fetchall() for view in session.views
-        }
-    return [_table_input(view, {row[0]: row[1] for row in described[view.name]}, database) for view in session.views]
+def glue_views(database: str = NAMESPACE, views: Sequence[View] | None = None) -> list[TableInput]:
+    """Return all views, in the order in which they can be created, for ``CreateTable`` or ``UpdateTable``.
+
+    ``views``: others than ManyMetrics' own, which may build on these.
+    """
+    with TemporaryDirectory() as empty, closing(open_session(Folder(Path(empty)), more=views or ()).connection) as duck:
+        wanted = read_views() if views is None else views
+        described = {view.name: duck.execute(f"DESCRIBE {view.name}").fetchall() for view in wanted}
+    return [_table_input(view, {row[0]: row[1] for row in described[view.name]}, database) for view in wanted]
 
 
 def _table_input(view: View, types: dict[str, str], database: str) -> TableInput:

@@ -35,6 +35,9 @@ is enough. Rows that Athena deleted are left out, even before OPTIMIZE. It fetch
 query needs: name the columns, and restrict `received_at` if you can. `--data-dir` still queries the tables of one
 machine.
 
+Where `MANYMETRICS_DEFINITIONS` is set, each defined event and cohort is a view too, such as `event_bought` or
+`cohort_buyers`: [definitions.md](../docs/definitions.md).
+
 Insights can also be asked in Athena (`--engine athena`, in the workgroup `MANYMETRICS_ATHENA_WORKGROUP`), which needs:
 
 - on the workgroup, `athena:StartQueryExecution`, `athena:GetQueryExecution`, `athena:GetQueryResults` and
