@@ -159,6 +159,7 @@ class _Worker:
         self._begun: dict[int, Future[None]] = {}
         self._cancelled: set[int] = set()
         self._snapshot: Any = None
+        self._definitions: Any = None
         self._opening = threading.Lock()
         self._sending = threading.Lock()
 
@@ -195,9 +196,10 @@ class _Worker:
         import duckdb
 
         from manymetrics_insights.asking.ask import now_utc
+        from manymetrics_insights.definitions.inline import inline
         from manymetrics_insights.questions.models import parse_question
 
-        parsed = parse_question(question)
+        parsed = inline(parse_question(question), self._known())
         for attempts_left in reversed(range(ATTEMPTS)):
             now = now_utc()
             snapshot = self._current()
@@ -218,6 +220,14 @@ class _Worker:
                 limit.cancel()
                 cursor.close()
         raise AssertionError("unreachable")
+
+    def _known(self) -> Any:  # noqa: ANN401  # Definitions
+        from manymetrics_insights.definitions.watched import WatchedDefinitions
+
+        with self._opening:
+            if self._definitions is None:
+                self._definitions = WatchedDefinitions(os.environ)
+        return self._definitions.current()
 
     def _time_out(self, number: int) -> None:
         cursor = self._cursors.get(number)
@@ -241,8 +251,11 @@ class _Worker:
     def _failure(self, number: int, error: Exception) -> str:
         import duckdb
 
+        from manymetrics_insights.definitions.read import DefinitionsError
         from manymetrics_insights.reader.iceberg import LakeError
 
+        if isinstance(error, DefinitionsError):
+            return f"the definitions are wrong, see `manymetrics definitions check`: {str(error).splitlines()[0]}"
         if isinstance(error, duckdb.InterruptException):
             if number in self._cancelled:
                 return "cancelled"
