@@ -14,6 +14,7 @@ from manymetrics_insights.questions.models import QuestionError, parse_question
 from manymetrics_insights.reader.folder import Folder
 from manymetrics_insights.reader.session import Session, open_session
 from manymetrics_insights.sql.cohorts import add_cohort
+from manymetrics_insights.sql.render import render
 from manymetrics_insights.sql.scope import Scope
 from manymetrics_insights.sql.statement import Statement
 from tests.insights.lakes import Lake, Row, make_lake
@@ -211,6 +212,25 @@ def test_days_are_counted_in_full(lake: Lake) -> None:
     assert persons_of(lake, where=[{"cohort": {"did": {"event": "A"}, "at_least": 3, "last": "3d"}}]) == ["u"]
     assert persons_of(lake, where=[{"cohort": {"did": {"event": "A"}, "at_least": 4, "last": "3d"}}]) == []
     assert persons_of(lake, where=[{"cohort": {"did": {"event": "A"}, "at_least": 5}}]) == ["u"]
+
+
+@pytest.mark.parametrize(
+    ("condition", "time"),
+    [
+        ({"did": {"event": "A"}, "last": "2d"}, datetime(2026, 3, 10, 18, 15)),  # midnight in Kathmandu
+        ({"not": {"did_not": {"event": "A"}, "last": "2d"}}, datetime(2026, 3, 10, 18, 15)),
+        ({"did": {"event": "A"}}, None),
+    ],
+)
+def test_an_answer_with_the_last_days_of_a_cohort_is_kept_until_midnight(
+    condition: dict[str, Any], time: datetime | None
+) -> None:
+    past = {"from": "2025-01-01", "to": "2025-01-02", "zone": "Asia/Kathmandu", "where": [{"cohort": condition}]}
+    question = {"insight": "trends", "series": [{"any": True}], **past}
+    scope = Scope("shop", NOW, NOW)
+
+    assert render(parse_question(question), scope).changes_at == time
+    assert render(parse_question({"insight": "persons", "of": question}), scope).changes_at == time
 
 
 def test_the_longest_days_of_a_condition_are_read(lake: Lake) -> None:

@@ -158,6 +158,7 @@ def test_a_folder_that_is_not_there_or_no_folder_is_named(tmp_path: Path) -> Non
         ("paths: [{pattern: '(', name: x}]", "a.yaml:1:10: paths[0].pattern: '(' is not a regular expression"),
         ("insights:\n  i: {insight: tends}", "a.yaml:2:3: insights.i: takes a question of 'trends'"),
         ("insights:\n  i: {insight: funnel, steps: [{event: a}]}", "a.yaml:2:24: insights.i.steps: takes at least 2"),
+        ("boards:\n  b: {title: B}", "a.yaml:2:3: boards.b.insights: missing"),
         ("boards:\n  b: {title: B, insights: [x]}", "a.yaml:2:28: boards.b.insights[0]: there is no insight 'x'"),
         ("events:\n  A: {definition: B}", "a.yaml:2:7: events.A.definition: there is no definition of an event 'B'"),
         ("events:\n  A: {definition: A}", "a.yaml:2:7: events.A.definition: stands for itself: A -> A"),

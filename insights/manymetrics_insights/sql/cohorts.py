@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
-from manymetrics_insights.questions.base import days
+from manymetrics_insights.questions.base import Model, days
 from manymetrics_insights.questions.filters import (
     AllOfCohorts,
     AnyCohort,
@@ -46,6 +46,24 @@ def add_cohort(statement: Statement, scope: Scope, question: Ranged, cohort: Any
         cohort = cohort.cohort
     cohort_sql = CohortSql(statement, scope, question, cohort, f"cohort_{_key(question, cohort)}")
     return cohort_sql.add(), cohort_sql.used
+
+
+def changes_at(question: Ranged, scope: Scope) -> datetime | None:
+    """Return when the days that a question's cohorts count move on: at the next local midnight, naive UTC; else None."""
+    if not _counts_days(question):
+        return None
+    calendar = Calendar(question.zone, question.week_start)
+    return calendar.midnight(calendar.local_day(scope.complete_through) + timedelta(1))
+
+
+def _counts_days(part: object) -> bool:
+    if isinstance(part, tuple):
+        return any(map(_counts_days, part))
+    if not isinstance(part, Model):
+        return False
+    if isinstance(part, Did | DidNot | FirstDid) and part.last is not None:
+        return True
+    return any(_counts_days(getattr(part, name)) for name in type(part).model_fields)
 
 
 def _key(question: Ranged, cohort: AnyCohort) -> str:
