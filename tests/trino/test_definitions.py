@@ -6,17 +6,22 @@ import random
 import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from manymetrics.tables import EVENTS, NAMESPACE
+from manymetrics_insights.asking.answer import shape
 from manymetrics_insights.definitions import glue
 from manymetrics_insights.definitions.models import Definitions
 from manymetrics_insights.definitions.read import merge
 from manymetrics_insights.definitions.views import make_views
+from manymetrics_insights.questions.models import parse_question
 from manymetrics_insights.reader.s3 import glue_source
 from manymetrics_insights.reader.session import open_session
+from manymetrics_insights.sql.render import render
+from manymetrics_insights.sql.scope import Scope
 from manymetrics_insights.views.athena import glue_views
 from manymetrics_processor.lake.lake import Lake
 from tests.aws_path import WAREHOUSE
@@ -102,3 +107,35 @@ def test_the_views_of_definitions_are_read_from_glue_as_here(trino: Trino) -> No
         assert sorted(map(repr, ours)) == sorted(repr(tuple(row.values())) for row in theirs)
         assert view.name == "event_asked_for_a_demo" or ours, f"{view.name} counts nothing"
     assert glue.plan(client, NAMESPACE, definitions) == []
+
+
+# Funnels, retention, lifecycle and paths with a cohort are about 190 stages, and Trino plans no more than 150.
+POPULATION = {
+    "project": "1",
+    "last": "120d",
+    "where": [{"cohort": {"all": [{"did": {"event": "A"}, "last": "400d"}, {"not": {"did": {"event": "B"}}}]}}],
+    "bot_rows": [{"property": ["total"], "is": "99.5"}],
+}
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        {"insight": "trends", "series": [{"any": True, "measure": "persons"}]},
+        {"insight": "sessions", "interval": "month"},
+    ],
+    ids=lambda question: str(question["insight"]),
+)
+@pytest.mark.usefixtures("filled")
+def test_questions_take_a_cohort_and_rules_for_bots(trino: Trino, question: dict[str, Any]) -> None:
+    session = open_session(glue_source(WAREHOUSE, NAMESPACE, trino.aws.environ))
+    rendered = render(parse_question(POPULATION | question), Scope("1", TODAY, TODAY))
+
+    ours = session.connection.execute(rendered.sql).fetchall()
+    theirs = [tuple(row.values()) for row in trino.ask(rendered.sql)]
+
+    def shown(rows: list[Any]) -> list[str]:
+        return [repr(shape(rendered.columns, row, several=False)) for row in rows]
+
+    assert ours
+    assert shown(theirs) == shown(ours)
