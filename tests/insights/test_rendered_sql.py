@@ -34,6 +34,7 @@ FUNCTIONS = frozenset(
         "count",
         "date_diff",
         "date_trunc",
+        "dense_rank",
         "first_value",
         "json_extract",
         "json_extract_scalar",
