@@ -186,9 +186,10 @@ QUESTIONS: dict[str, list[tuple[list[str], dict[str, Any]]]] = {
             {"source": "sdk", "gap": "1h", "cut_at_midnight": True, "converted": {"event": "A"}, "interval": "week"},
         ),
         (
-            ["--detail", "--by", "entry_page", "--by", "country", "--limit", "5"],
-            {"detail": True, "by": ["entry_page", "country"], "limit": 5},
+            ["--by", "entry_page", "--by", "country", "--limit", "5"],
+            {"by": ["entry_page", "country"], "limit": 5},
         ),
+        (["--detail"], {"detail": True}),
         (RANGE, RANGE_FIELDS),
         (["--last", "7d"], {"last": "7d"}),
     ],
@@ -263,7 +264,8 @@ def test_each_short_form_is_tried() -> None:
 @pytest.mark.parametrize("model", [*COUNTING_MODELS, Persons, Timeline], ids=lambda model: model.__name__)
 def test_each_field_of_a_question_is_reached(model: type[BaseModel]) -> None:
     insight = str(model.model_fields["insight"].default)
-    named = {field.alias or name for name, field in model.model_fields.items()}
+    by_definitions = {"internal_cohort", "bot_rows"}  # what a question that stands alone has in place of their names
+    named = {field.alias or name for name, field in model.model_fields.items()} - by_definitions
 
     reached = {name for arguments, _ in QUESTIONS[insight] for name in question(insight, *arguments)}
 

@@ -20,7 +20,20 @@ from tests.conftest import ROOT
 
 TEXT = (ROOT / "docs" / "insights.md").read_text()
 QUESTIONS = re.findall(r"```json\n(.*?)```", TEXT, re.DOTALL)
-IN_WORDS = {"week_start", "internal", "as_of", "project", "insight", "rules", "from_", "return_", "unit", "nodes"}
+IN_WORDS = {
+    "bot_rows",
+    "internal_cohort",
+    "week_start",
+    "internal",
+    "as_of",
+    "project",
+    "insight",
+    "rules",
+    "from_",
+    "return_",
+    "unit",
+    "nodes",
+}
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
