@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from manymetrics_insights.questions.base import Scalar, nearest
 from manymetrics_insights.questions.filters import Subject, parse_instant
-from manymetrics_insights.questions.models import Persons, QuestionError, Ranged, Timeline
+from manymetrics_insights.questions.models import Persons, QuestionError, Ranged, Sessions, Timeline
 from manymetrics_insights.sql import text
 from manymetrics_insights.sql.funnel import FunnelSql
 from manymetrics_insights.sql.lifecycle import LifecycleSql, StickinessSql
@@ -128,6 +128,7 @@ def _add_measured(statement: Statement, scope: Scope, of: Ranged, question: Pers
     rows = Rows(statement, scope, of, "measured_rows")
     within = resolve_range(of, scope.now)
     rows.start, rows.end = within.start, within.end
+    rows.filtered = not isinstance(of, Sessions)  # there, where keeps sessions
     rows.keep_all()
     x = rows.number(Subject(property=order_by.property)) if order_by.property is not None else "1"
     rows.finish()
