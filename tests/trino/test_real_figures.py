@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from manymetrics.tables import NAMESPACE
+from manymetrics_insights.questions.models import parse_question
+from manymetrics_insights.sql.render import render
+from manymetrics_insights.sql.scope import Scope
 from manymetrics_insights.views.athena import glue_views
 from manymetrics_processor.decode.batch import StreamRecord
 from manymetrics_processor.dedup.window import Window
@@ -21,6 +25,11 @@ from tests.trino_server import Trino
 pytestmark = pytest.mark.jvm
 
 A_RECORD, A_BATCH = 100, 100
+LATER = datetime(2026, 1, 1)
+BY_DAY = parse_question(
+    {"insight": "trends", "from": "2010-12-01", "to": "2015-11-02"}
+    | {"series": [{"any": True}, {"any": True, "measure": "persons"}]}
+)
 
 
 def test_athenas_engine_finds_the_figures_of_real_data_however_often_it_is_delivered(
@@ -36,6 +45,11 @@ def test_athenas_engine_finds_the_figures_of_real_data_however_often_it_is_deliv
 
     assert {name: figures(trino.ask, project) for name, project in PROJECTS.items()} == truth
     assert {name: figures(partial(query, trino.aws), project) for name, project in PROJECTS.items()} == truth
+    for name, project in PROJECTS.items():
+        rows = trino.ask(render(BY_DAY, Scope(project, LATER, LATER)).sql)
+        for series, figure in {"A": "events_by_day", "B": "active_persons_by_day"}.items():
+            by_day = {str(row["bucket"]): row["value"] for row in rows if row["series"] == series and row["value"]}
+            assert by_day == truth[name][figure]
 
 
 def _records(folder: Path) -> list[StreamRecord]:
