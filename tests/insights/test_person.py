@@ -11,7 +11,9 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from itertools import pairwise
 
+from manymetrics_insights.views import read_views
 from tests.insights.lakes import NOON, Lake, Row
 from tests.insights.traits_cases import EXPECTED, identifies
 from tests.scale import scaled
@@ -239,6 +241,32 @@ def test_persons_are_those_of_a_plain_program_in_random_worlds(lake: Lake, rows_
     assert len(found) == len(events)
 
 
+def test_the_text_for_athena_finds_the_same_persons(lake: Lake, rows_of: Ask) -> None:
+    lake.append_events(*random_events(), *random_aliases())
+    [view] = [view for view in read_views() if view.name == "person_events"]
+    persons = "SELECT project_id, message_id, person_id, person_kind FROM {} ORDER BY project_id, message_id"
+
+    expected = rows_of(persons.format("person_events"))
+    found = rows_of(persons.format(f"({view.sql})"))
+
+    assert view.sql != view.duckdb_sql
+    assert found == expected
+
+
+def test_random_aliases_have_chains_and_cycles_within_and_beyond_what_is_followed() -> None:
+    chains, cycles = set(), set()
+    for aliases in last_aliases(random_aliases()).values():
+        for user in aliases:
+            path = [user]
+            while path[-1] in aliases and path[-1] not in path[:-1]:
+                path.append(aliases[path[-1]])
+            length = len(path) - 1 - path.index(path[-1])
+            (cycles if length else chains).add(length or len(path) - 1)
+
+    assert chains >= set(range(1, 10))
+    assert cycles >= set(range(2, 6))
+
+
 def test_users_are_those_of_a_plain_program_in_random_worlds(lake: Lake, rows_of: Ask) -> None:
     events = random_events()
     lake.append_events(*events)
@@ -280,6 +308,46 @@ def random_world(chance: random.Random, project: str) -> Iterator[Row]:
         ]
         event |= {f"{name}_id": "undefined" for name in placeholders}
         yield event | {"repairs": ",".join(f"{name}_id_placeholder" for name in placeholders) or None}
+
+
+def random_aliases() -> list[Row]:
+    """Worlds of long chains and cycles of aliases: beyond what is followed, too."""
+    chance = random.Random(8)
+    return [event for world in range(WORLDS) for event in random_chains(chance, f"aliases{world}")]
+
+
+def random_chains(chance: random.Random, project: str) -> Iterator[Row]:
+    ids = chance.sample([f"u{number}" for number in range(14)], chance.randint(2, 14))
+    links = list(pairwise(ids))
+    if chance.random() < 0.6:
+        links.append((ids[-1], chance.choice(ids)))
+    links += [(chance.choice(ids), chance.choice(ids)) for _ in range(chance.choice([0, 0, 1, 3]))]
+    messages = iter(chance.sample(range(100), len(links) + len(ids)))
+    for previous, user in links:
+        yield {
+            "project_id": project,
+            "message_id": f"m{next(messages)}",
+            "type": "alias",
+            "event_time": NOON + timedelta(microseconds=chance.randint(0, 2)),
+            "user_id": user,
+            "previous_id": previous,
+            "repairs": chance.choice([None, None, None, None, "user_id_placeholder", "previous_id_placeholder"]),
+        }
+    for name in ids:
+        yield {
+            "project_id": project,
+            "message_id": f"m{next(messages)}",
+            chance.choice(["user_id", "anonymous_id"]): name,
+        }
+
+
+def last_aliases(events: list[Row]) -> dict[object, dict[object, object]]:
+    """The aliases that apply, by project and previous_id."""
+    found: dict[object, dict[object, object]] = defaultdict(dict)
+    for event in sorted(events, key=lambda event: (str(event["project_id"]), *moment({"event_time": NOON} | event))):
+        if event.get("type") == "alias" and event["repairs"] is None and event["previous_id"] != event["user_id"]:
+            found[event["project_id"]][event["previous_id"]] = event["user_id"]
+    return found
 
 
 def named(event: Row) -> Row:

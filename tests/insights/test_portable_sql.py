@@ -28,6 +28,7 @@ FUNCTIONS = {
     "JSON_FORMAT",  # a macro
     "LEAST",
     "LENGTH",
+    "MAP_AGG",  # a macro
     "MAP_KEYS",
     "MAX",
     "MIN",

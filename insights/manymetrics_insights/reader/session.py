@@ -68,6 +68,7 @@ _MACROS: Final = (
     (text, pattern, replacement, options) AS system.main.regexp_replace(text, pattern, replacement, options)""",
     "CREATE MACRO to_unixtime(time) AS epoch(time)",
     "CREATE MACRO element_at(list_or_map, key) AS list_or_map[key]",  # DuckDB's own returns a list for a map
+    "CREATE MACRO map_agg(key, value) AS map(list(key) FILTER (key IS NOT NULL), list(value) FILTER (key IS NOT NULL))",
     "CREATE MACRO array_join(list, separator) AS array_to_string(list, separator)",
 )
 # DuckDB also takes NaN, Infinity and a comma before a closing bracket, as no other reader does: look for them, first in
@@ -143,7 +144,7 @@ def open_session(
         connection.execute(macro)
     views = (*read_views(), *more)
     for view in views:
-        connection.execute(f"CREATE VIEW {view.name} AS {view.sql}")
+        connection.execute(f"CREATE VIEW {view.name} AS {view.duckdb_sql}")
     _lock(connection, [*(file.path for file in files), *([str(writable)] if writable else [])])
     return Session(connection, views, failure, states.get(EVENTS))
 

@@ -11,6 +11,9 @@ A file starts with a comment that describes a row, then each column:
 The docs, the catalog and ``manymetrics query --describe`` derive from it. ``*: events`` stands for all columns of a
 table, and ``e.*`` in the SQL for each of them by name, falling back to the value that an older processor left in
 `context`. A view only builds on those before it in ``VIEW_NAMES``.
+
+Where one text can't be quick on both engines, ``NAME.duckdb.sql`` has the subqueries that DuckDB computes instead of
+those in ``NAME.sql``, from WITH up to the last SELECT, with the same rows.
 """
 
 from __future__ import annotations
@@ -27,23 +30,32 @@ VIEW_NAMES: Final = ("identities", "identifies", "pages", "person_events", "user
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """``columns``: descriptions by name, in the order of the SQL. ``widens``: the table whose columns come first."""
+    """``columns``: descriptions by name, in the order of the SQL. ``widens``: the table whose columns come first.
+
+    ``duckdb_sql``: what DuckDB runs, if not ``sql``.
+    """
 
     name: str
     doc: str
     columns: dict[str, str]
     widens: Table | None
     sql: str
+    duckdb_sql: str
 
 
 def read_views() -> tuple[View, ...]:
     """Read all views, in the order in which they can be created."""
     folder = files("manymetrics_insights") / "views"
-    return tuple(parse_view(name, (folder / f"{name}.sql").read_text("utf-8")) for name in VIEW_NAMES)
+    views = []
+    for name in VIEW_NAMES:
+        on_duckdb = folder / f"{name}.duckdb.sql"
+        subqueries = on_duckdb.read_text("utf-8") if on_duckdb.is_file() else None
+        views.append(parse_view(name, (folder / f"{name}.sql").read_text("utf-8"), subqueries))
+    return tuple(views)
 
 
-def parse_view(name: str, text: str) -> View:
-    """Parse a view from the text of its file."""
+def parse_view(name: str, text: str, on_duckdb: str | None = None) -> View:
+    """Parse a view from the text of its file, and of its file of subqueries for DuckDB, if it has one."""
     header, _, sql = text.partition("\n\n")
     lines = [line.removeprefix("--").strip() for line in header.splitlines()]
     blank = lines.index("")
@@ -53,7 +65,10 @@ def parse_view(name: str, text: str) -> View:
     inherited = {column.name: column.doc for column in widens.columns} if widens else {}
     if widens:
         sql = _ALL_COLUMNS.sub(lambda alias: _select_list(widens, alias[1]), sql)
-    return View(name, " ".join(lines[:blank]), inherited | docs, widens, sql.strip())
+    duckdb_sql = sql
+    if on_duckdb is not None:
+        duckdb_sql = on_duckdb.partition("\n\n")[2] + sql[sql.rindex("\nSELECT\n") + 1 :]
+    return View(name, " ".join(lines[:blank]), inherited | docs, widens, sql.strip(), duckdb_sql.strip())
 
 
 _ALL_COLUMNS = re.compile(r"\b(\w+)\.\*")

@@ -71,7 +71,7 @@ class Engine:
     def _view(self) -> None:
         for view in self.session.views:
             kind = "TABLE" if view.name == "person_events" else "VIEW"
-            self.session.connection.execute(f"CREATE OR REPLACE TEMP {kind} {view.name} AS {view.sql}")
+            self.session.connection.execute(f"CREATE OR REPLACE TEMP {kind} {view.name} AS {view.duckdb_sql}")
 
     @property
     def lake(self) -> str:
