@@ -254,7 +254,8 @@ def test_the_text_for_athena_finds_the_same_persons(lake: Lake, rows_of: Ask) ->
 
 
 def test_random_aliases_have_chains_and_cycles_within_and_beyond_what_is_followed() -> None:
-    chains, cycles = set(), set()
+    chains: set[int] = set()
+    cycles: set[int] = set()
     for aliases in last_aliases(random_aliases()).values():
         for user in aliases:
             path = [user]

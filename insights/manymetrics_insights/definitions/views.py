@@ -43,10 +43,12 @@ def make_view(definitions: Definitions, kind: str, name: str) -> View:
         columns = next(view.columns for view in read_views() if view.name == "person_events")
         matcher = inliner.part(definitions.events[name], ())
         doc = definitions.descriptions.get(name) or f"Events defined as {name}."
-        return View(view_name(kind, name), doc, columns, None, render_event(matcher, list(columns), definitions.bots))
+        sql = render_event(matcher, list(columns), definitions.bots)
+        return View(view_name(kind, name), doc, columns, None, sql, sql)
     cohort = inliner.part(definitions.cohorts[name], ())
     doc = f"One row is a person of the cohort {name}."
-    return View(view_name(kind, name), doc, _COHORT_COLUMNS, None, render_cohort(cohort, definitions.bots))
+    sql = render_cohort(cohort, definitions.bots)
+    return View(view_name(kind, name), doc, _COHORT_COLUMNS, None, sql, sql)
 
 
 def make_views(definitions: Definitions) -> list[View]:
