@@ -21,7 +21,7 @@ from tests.insights.lakes import Lake, Row, make_lake
 from tests.insights.oracle.cohorts import World, make_condition, make_world, members
 from tests.scale import scaled
 
-WORLDS = scaled(60, 200, 1_000)
+WORLDS = scaled(20, 60, 1_000)
 CONDITIONS = 5
 NOW = datetime(2026, 3, 10, 12)
 

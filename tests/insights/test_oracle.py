@@ -14,8 +14,8 @@ from tests.insights.oracle.questions import make_questions
 from tests.insights.oracle.worlds import make_world
 from tests.scale import scaled
 
-WORLDS = scaled(200, 400, 2_000)
-QUESTIONS = scaled(7, 21, 21)  # of each world's 21; another third of them in the next world
+WORLDS = scaled(200, 200, 2_000)
+QUESTIONS = scaled(3, 7, 21)  # of each world's 21; others in the next world
 WORLDS_IN_A_LAKE = 25
 
 

@@ -34,7 +34,7 @@ from tests.trino_server import Trino
 
 pytestmark = pytest.mark.jvm
 
-WORLDS = scaled(12, 24, 100)
+WORLDS = scaled(4, 12, 100)
 TODAY = datetime.now().astimezone().replace(tzinfo=None)
 
 

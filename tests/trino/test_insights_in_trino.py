@@ -36,7 +36,7 @@ from tests.trino_server import CATALOG, Trino
 pytestmark = pytest.mark.jvm
 
 WORLDS = scaled(20, 20, 200)
-QUESTIONS = scaled(4, 6, 21)  # of each world's 21
+QUESTIONS = scaled(1, 2, 21)  # of each world's 21
 
 
 @pytest.fixture(scope="module")

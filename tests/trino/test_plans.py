@@ -61,8 +61,6 @@ QUESTIONS: Final[dict[str, dict[str, Any]]] = {
     "persons of retention": {"insight": "persons", "of": {"insight": "retention"}, "cell": {"n": 1}},
     "timeline": {"insight": "timeline", "person_id": "u1"},
 }
-TOO_LARGE: Final[dict[str, int]] = {}
-"""What Trino and Athena still refuse, with its stages."""
 
 
 class Plan(NamedTuple):
@@ -124,17 +122,11 @@ def test_a_question_is_planned(name: str, filled: Trino) -> None:
 
     plan = explain(filled, sql, query_max_stage_count="10000")
 
-    told = f"{plan.stages} stages, {plan.scans} scans"
-    assert plan.stages <= TOO_LARGE.get(name, MAX_STAGES), told
-    if name in TOO_LARGE:
-        assert plan.stages > MAX_STAGES, f"{told}: no longer too large, remove it from TOO_LARGE"
-    else:
-        explain(filled, sql)  # Trino takes it with its own limit
+    assert plan.stages <= MAX_STAGES, f"{plan.stages} stages, {plan.scans} scans"
 
 
 def test_all_insights_are_planned() -> None:
     assert {question["insight"] for question in QUESTIONS.values()} == set(INSIGHTS)
-    assert TOO_LARGE.keys() <= QUESTIONS.keys()
 
 
 def explain(trino: Trino, sql: str, **properties: str) -> Plan:
