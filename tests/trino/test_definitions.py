@@ -109,7 +109,6 @@ def test_the_views_of_definitions_are_read_from_glue_as_here(trino: Trino) -> No
     assert glue.plan(client, NAMESPACE, definitions) == []
 
 
-# Funnels, retention, lifecycle and paths with a cohort are about 190 stages, and Trino plans no more than 150.
 POPULATION = {
     "project": "1",
     "last": "120d",

@@ -38,6 +38,7 @@ COLUMN: Final = {"by": [{"column": "geo_country"}]}
 TREND: Final = {"insight": "trends", "series": [{"event": "Bought"}]}
 PERSONS_TREND: Final = {"insight": "trends", "series": [{"event": "Bought", "measure": "persons"}]}
 FUNNEL: Final = {"insight": "funnel", "steps": [{"event": "Viewed"}, {"event": "Added"}, {"event": "Bought"}]}
+COHORT: Final = {"where": [{"cohort": {"did": {"event": "Bought"}, "at_least": 2, "last": "30d"}}]}
 QUESTIONS: Final[dict[str, dict[str, Any]]] = {
     "trends": TREND,
     "trends by property": TREND | PROPERTY,
@@ -60,6 +61,13 @@ QUESTIONS: Final[dict[str, dict[str, Any]]] = {
     "persons of a funnel by property": {"insight": "persons", "of": FUNNEL | PROPERTY, "cell": {"step": 2}},
     "persons of retention": {"insight": "persons", "of": {"insight": "retention"}, "cell": {"n": 1}},
     "timeline": {"insight": "timeline", "person_id": "u1"},
+    "trends of a cohort": PERSONS_TREND | COHORT,
+    "funnel of a cohort": FUNNEL | COHORT,
+    "funnel of a cohort by property": FUNNEL | COHORT | PROPERTY,
+    "retention of a cohort": {"insight": "retention"} | COHORT,
+    "lifecycle of a cohort": {"insight": "lifecycle"} | COHORT,
+    "sessions of a cohort": {"insight": "sessions"} | COHORT,
+    "paths of a cohort": {"insight": "paths"} | COHORT,
 }
 
 
