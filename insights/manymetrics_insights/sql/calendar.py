@@ -158,21 +158,9 @@ def _check_count(count: int) -> None:
 
 @lru_cache(maxsize=10_000)
 def _midnight(zone: str, day: date) -> datetime:
-    info = ZoneInfo(zone)
-    local = datetime(day.year, day.month, day.day, tzinfo=info)
-    utc = local.astimezone(UTC).replace(tzinfo=None)
-    if utc.replace(tzinfo=UTC).astimezone(info).date() == day and _day_before_ends(info, utc, day):
-        return utc
-    # Midnight does not exist on this day, or twice: the first instant of the day is where the offset changed.
-    at = utc - timedelta(hours=26)
-    for change, _ in _offsets(zone, at, utc + timedelta(hours=26))[1:]:
-        if change.replace(tzinfo=UTC).astimezone(info).date() == day and _day_before_ends(info, change, day):
-            return change
-    return utc
-
-
-def _day_before_ends(info: ZoneInfo, utc: datetime, day: date) -> bool:
-    return (utc - timedelta(microseconds=1)).replace(tzinfo=UTC).astimezone(info).date() < day
+    """Return the first instant of a local day; where clocks skip midnight, that of the change, as zoneinfo resolves it."""
+    local = datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(zone))
+    return local.astimezone(UTC).replace(tzinfo=None)
 
 
 @lru_cache(maxsize=1_000)
