@@ -1,7 +1,8 @@
 """One state of the tables, and what its questions share: answers, and a narrow copy of the events in memory.
 
 The copy has a number for each person and the columns that most questions read, compressed: 35 MB for 1M events. It is
-made with the second question that it can answer, as it costs about as much as two. Questions about other columns, and
+made with the second question that it can answer, as it costs about as much as two, and only once nothing was committed
+for a while: a table that grows every few seconds is read from its files. Questions about other columns, and
 those that name persons, read the files. The SQL is the same but for the relation that it reads first. All of it goes
 with the state: the next commit, or an erasure, leaves nothing of it.
 """
@@ -36,6 +37,7 @@ from manymetrics_insights.sql.scope import PERSON_EVENTS, Events
 
 MAX_ANSWERS: Final = 200
 MAX_CACHED_ROWS: Final = 20_000  # of one answer
+QUIET_FOR_S: Final = 30  # since the last commit, before the copy is made
 FRESH_FOR: Final = timedelta(minutes=1)  # how long to return an answer that the passing of time changes a little
 NARROW_COLUMNS: Final = (
     "project_id", "event_time", "received_at", "message_id", "type", "event", "bot_kind", "context_page_path",
@@ -121,9 +123,14 @@ class Snapshot:
         """Return whether the narrow copy is there; make it for the second question."""
         with self._lock:
             self._asked += 1
-            if self._asked > 1:
+            if self._asked > 1 and self._is_quiet():
                 self.prepare(cursor)
             return self._narrow is True
+
+    def _is_quiet(self) -> bool:
+        state = self.session.events
+        last = max((one.timestamp_ms for one in state.snapshots), default=0) if state else 0
+        return time.time() - last / 1_000 >= QUIET_FOR_S
 
     def prepare(self, cursor: duckdb.DuckDBPyConnection) -> None:
         """Make the narrow copy, if that was not tried before."""
