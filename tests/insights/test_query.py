@@ -7,7 +7,7 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import duckdb
@@ -20,6 +20,7 @@ from manymetrics_cli.main import main
 from manymetrics_insights.reader.folder import Folder
 from manymetrics_insights.reader.iceberg import Source
 from manymetrics_insights.reader.session import Session, open_session
+from manymetrics_insights.views import View
 from tests.insights.lakes import Lake, Row
 
 Query = Callable[..., tuple[int, str, str]]
@@ -461,8 +462,8 @@ def test_a_query_starts_again_where_maintenance_deletes_a_planned_file(
     lake.append_events({"event": "Buy"})
     opened: list[Session] = []
 
-    def open_then_compact(source: Source, *, writable: Path | None = None) -> Session:
-        opened.append(open_session(source, writable=writable))
+    def open_then_compact(source: Source, *, writable: Path | None = None, more: Sequence[View] = ()) -> Session:
+        opened.append(open_session(source, writable=writable, more=more))
         if len(opened) == 1:
             compact(lake)
         return opened[-1]

@@ -6,7 +6,7 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from manymetrics_cli.main import main
 from manymetrics_insights.reader.iceberg import Source, read_table
 from manymetrics_insights.reader.s3 import PlannedFile, PlannedFiles, glue_source
 from manymetrics_insights.reader.session import Session, open_session
+from manymetrics_insights.views import View
 from manymetrics_processor.dedup.window import Window
 from manymetrics_processor.ingest import pipeline
 from manymetrics_processor.lake.glue_catalog import glue_catalog
@@ -249,8 +250,8 @@ def test_a_query_starts_again_where_maintenance_deletes_a_planned_file(
     fill(lake)
     opened: list[Session] = []
 
-    def open_then_compact(place: Source, *, writable: Path | None = None) -> Session:
-        opened.append(open_session(place, writable=writable))
+    def open_then_compact(place: Source, *, writable: Path | None = None, more: Sequence[View] = ()) -> Session:
+        opened.append(open_session(place, writable=writable, more=more))
         if len(opened) == 1:
             old = [name for name in objects(moto_server, warehouse) if "/data/" in name]
             table = lake.load(EVENTS)
