@@ -8,6 +8,7 @@ import os
 import sqlite3
 import sys
 from collections.abc import Sequence
+from functools import partial
 from importlib import metadata
 from typing import Any, cast
 
@@ -76,7 +77,7 @@ def make_parser() -> argparse.ArgumentParser:
         prog="manymetrics",
         description="Product analytics in your own Iceberg tables.",
         epilog=_EXAMPLES,
-        formatter_class=KeepExamples,
+        formatter_class=partial(KeepExamples, max_help_position=20),  # of the longest command
     )
     parser.add_argument("--version", action="version", version=f"manymetrics {metadata.version('manymetrics')}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
