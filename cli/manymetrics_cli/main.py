@@ -8,7 +8,6 @@ import os
 import sqlite3
 import sys
 from collections.abc import Sequence
-from functools import partial
 from importlib import metadata
 from typing import Any, cast
 
@@ -31,7 +30,7 @@ from manymetrics_cli.commands import (
     tail,
 )
 from manymetrics_cli.commit_conflicts import LostRacesError
-from manymetrics_cli.help_text import KeepExamples
+from manymetrics_cli.help_text import ListCommands
 from manymetrics_cli.packages import missing_module
 
 COMMANDS = (
@@ -77,7 +76,7 @@ def make_parser() -> argparse.ArgumentParser:
         prog="manymetrics",
         description="Product analytics in your own Iceberg tables.",
         epilog=_EXAMPLES,
-        formatter_class=partial(KeepExamples, max_help_position=20),  # of the longest command
+        formatter_class=ListCommands,
     )
     parser.add_argument("--version", action="version", version=f"manymetrics {metadata.version('manymetrics')}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
