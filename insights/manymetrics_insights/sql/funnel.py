@@ -63,12 +63,13 @@ class FunnelSql:
             "dropped": "u.depth = s.k - 1",
             "immature": self._is_immature("u"),
         }
-        found = ", ".join(f"({text.literal(figure)}, {place})" for place, figure in enumerate(figures))
+        named = [f"({text.literal(figure)}, {place})" for place, figure in enumerate(figures)]
+        self.statement.add("figures", values("figure, place", named))
         cases = " ".join(f"WHEN {place} THEN {condition}" for place, condition in enumerate(figures.values()))
         return self.statement, (
             "SELECT u.label AS segment, b.bucket, s.k AS step, f.figure, u.person\nFROM placed AS u\n"
             "JOIN buckets AS b ON b.n = u.n\nCROSS JOIN step_labels AS s\n"
-            f"CROSS JOIN (VALUES {found}) AS f (figure, place)\n"
+            "CROSS JOIN figures AS f\n"
             f"WHERE u.person IS NOT NULL AND u.is_own AND CASE f.place {cases} END"
         )
 
