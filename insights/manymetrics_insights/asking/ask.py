@@ -30,12 +30,12 @@ from manymetrics_insights.questions.models import (
     normal_form,
     question_hash,
 )
-from manymetrics_insights.reader.complete_through import CompleteThrough, StreamState, complete_through
+from manymetrics_insights.reader.complete_through import StreamState, complete_through
 from manymetrics_insights.reader.session import Session
 from manymetrics_insights.sql import text
 from manymetrics_insights.sql.render import render
 from manymetrics_insights.sql.rendered import Rendered
-from manymetrics_insights.sql.scope import PERSON_EVENTS, Events, Scope, resolve_range
+from manymetrics_insights.sql.scope import Scope, resolve_range
 
 PROJECTS: Final = "SELECT DISTINCT project_id FROM events ORDER BY 1 LIMIT 100"
 ReadStream = Callable[[Mapping[str, str]], StreamState | None]
@@ -62,11 +62,7 @@ class Settled:
     question: AnyQuestion
     rendered: Rendered
     context: Context
-    through: datetime
-
-    def scope(self, project: str, events: Events = PERSON_EVENTS) -> Scope:
-        """Return what it was rendered with; ``events``: another relation to read."""
-        return Scope(project, self.through, self.context.now, events)
+    scope: Scope
 
     @property
     def is_broken_down(self) -> bool:
@@ -107,9 +103,18 @@ class Settled:
 def make_context(session: Session, now: datetime, read_stream: ReadStream) -> Context:
     """Return the context of a session. ``now``: naive UTC, taken before the session was opened."""
     properties = session.events.properties if session.events else {}
-    found: CompleteThrough = complete_through(properties, now.replace(tzinfo=UTC), read_stream(properties))
-    through, notes = found
-    return Context(now, None if through is None else through.replace(tzinfo=None), tuple(notes))
+    return context_of(properties, now, read_stream(properties))
+
+
+def context_of(
+    properties: Mapping[str, str],
+    now: datetime,
+    local_stream: StreamState | None = None,
+    definitions: Definitions | None = None,
+) -> Context:
+    """Return the context of a state of the table of events. ``now``: naive UTC, taken before it was read."""
+    through, notes = complete_through(properties, now.replace(tzinfo=UTC), local_stream)
+    return Context(now, None if through is None else through.replace(tzinfo=None), tuple(notes), definitions)
 
 
 def answer(question: AnyQuestion, session: Session, context: Context) -> Answer:
@@ -117,16 +122,22 @@ def answer(question: AnyQuestion, session: Session, context: Context) -> Answer:
     began = time.perf_counter()
     connection = session.connection
     settled = settle(question, choose_project(question, lambda sql: connection.execute(sql).fetchall()), context)
-    rows = connection.execute(settled.rendered.sql).fetchall()
-    ignored = connection.execute(settled.rendered.ignored).fetchone() if settled.rendered.ignored else None
+    rows, ignored = run(settled.rendered, connection)
     return settled.to_answer(
         rows,
-        ignored=int(ignored[0]) if ignored else 0,
+        ignored=ignored,
         engine="duckdb",
         snapshot=session.events.snapshot_id if session.events else None,
         began=began,
         notes=unseen_events(settled.question, connection),
     )
+
+
+def run(rendered: Rendered, connection: duckdb.DuckDBPyConnection) -> tuple[list[tuple[Any, ...]], int]:
+    """Run a question on DuckDB; return its rows, and how many values were ignored."""
+    rows = connection.execute(rendered.sql).fetchall()
+    ignored = connection.execute(rendered.ignored).fetchone() if rendered.ignored else None
+    return rows, int(ignored[0]) if ignored else 0
 
 
 def settle(question: AnyQuestion, project: str, context: Context) -> Settled:
@@ -138,7 +149,7 @@ def settle(question: AnyQuestion, project: str, context: Context) -> Settled:
         through = min(through, parse_instant(as_of))
     settled = _fix(question, project, context.now, through)
     scope = Scope(project, through, context.now)
-    return Settled(settled, render(settled, scope), context, through)
+    return Settled(settled, render(settled, scope), context, scope)
 
 
 def _fix(question: AnyQuestion, project: str, now: datetime, through: datetime) -> AnyQuestion:

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 
 from manymetrics.tables import EVENTS
 from manymetrics_insights.asking.answer import Answer
-from manymetrics_insights.asking.ask import Context, choose_project, settle
+from manymetrics_insights.asking.ask import choose_project, context_of, settle
 from manymetrics_insights.asking.athena import AthenaResult
 from manymetrics_insights.definitions.models import Definitions
 from manymetrics_insights.questions.models import AnyQuestion
-from manymetrics_insights.reader.complete_through import complete_through
 from manymetrics_insights.reader.iceberg import Source, TableHead, read_head
 
 RunSql = Callable[[str], AthenaResult]
@@ -41,7 +40,8 @@ def ask_athena(
         return spent[-1]
 
     project = choose_project(question, lambda sql: list(run(sql).rows))
-    settled = settle(question, project, _context(before, now, definitions))
+    # Of the state before Athena reads: what it reads is at least as complete.
+    settled = settle(question, project, context_of(before.properties, now, definitions=definitions))
     rows = list(run(settled.rendered.sql).rows)
     ignored = run(settled.rendered.ignored).rows if settled.rendered.ignored is not None else ((0,),)
     after = _read_head(source)
@@ -59,12 +59,6 @@ def ask_athena(
 
 def _read_head(source: Source) -> TableHead:
     return read_head(source, EVENTS.name) or TableHead(None, {})
-
-
-def _context(head: TableHead, now: datetime, definitions: Definitions | None) -> Context:
-    """Return the context of the state before Athena reads: what it reads is at least as complete."""
-    through, notes = complete_through(head.properties, now.replace(tzinfo=UTC))
-    return Context(now, None if through is None else through.replace(tzinfo=None), tuple(notes), definitions)
 
 
 def _moved(before: int | None, after: int | None) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ from manymetrics_insights.asking.ask import (
     Settled,
     choose_project,
     make_context,
+    run,
     settle,
     unseen_events,
 )
@@ -92,7 +93,10 @@ class Snapshot:
         kept = self._answers.get(key)
         if kept is not None and (kept.until is None or now < kept.until):
             return replace(kept.answer, ms=(time.perf_counter() - began) * 1000)
-        rows, ignored = self._run(settled, project, cursor)
+        rendered = settled.rendered
+        if rendered.used <= _USABLE and self._has_narrow(cursor):
+            rendered = render(settled.question, replace(settled.scope, events=NARROW))
+        rows, ignored = run(rendered, cursor)
         found = settled.to_answer(
             rows,
             ignored=ignored,
@@ -108,16 +112,6 @@ class Snapshot:
         if self._projects is None:
             self._projects = cursor.execute(PROJECTS).fetchall()
         return self._projects
-
-    def _run(
-        self, settled: Settled, project: str, cursor: duckdb.DuckDBPyConnection
-    ) -> tuple[list[tuple[Any, ...]], int]:
-        rendered = settled.rendered
-        if rendered.used <= _USABLE and self._has_narrow(cursor):
-            rendered = render(settled.question, settled.scope(project, NARROW))
-        rows = cursor.execute(rendered.sql).fetchall()
-        ignored = cursor.execute(rendered.ignored).fetchone() if rendered.ignored else None
-        return rows, int(ignored[0]) if ignored else 0
 
     def _has_narrow(self, cursor: duckdb.DuckDBPyConnection) -> bool:
         """Return whether the narrow copy is there; make it for the second question."""

@@ -416,17 +416,7 @@ def _insight(data: object) -> str | None:
     return data.get("insight") if isinstance(data, dict) else None
 
 
-Counting: TypeAlias = Annotated[
-    Annotated[Trends, Tag("trends")]
-    | Annotated[Funnel, Tag("funnel")]
-    | Annotated[Retention, Tag("retention")]
-    | Annotated[Lifecycle, Tag("lifecycle")]
-    | Annotated[Stickiness, Tag("stickiness")]
-    | Annotated[Sessions, Tag("sessions")]
-    | Annotated[Paths, Tag("paths")],
-    Discriminator(_insight),
-]
-Question: TypeAlias = Annotated[
+_Counting: TypeAlias = (
     Annotated[Trends, Tag("trends")]
     | Annotated[Funnel, Tag("funnel")]
     | Annotated[Retention, Tag("retention")]
@@ -434,9 +424,10 @@ Question: TypeAlias = Annotated[
     | Annotated[Stickiness, Tag("stickiness")]
     | Annotated[Sessions, Tag("sessions")]
     | Annotated[Paths, Tag("paths")]
-    | Annotated[Persons, Tag("persons")]
-    | Annotated[Timeline, Tag("timeline")],
-    Discriminator(_insight),
+)
+Counting: TypeAlias = Annotated[_Counting, Discriminator(_insight)]
+Question: TypeAlias = Annotated[
+    _Counting | Annotated[Persons, Tag("persons")] | Annotated[Timeline, Tag("timeline")], Discriminator(_insight)
 ]
 AnyQuestion: TypeAlias = Trends | Funnel | Retention | Lifecycle | Stickiness | Sessions | Paths | Persons | Timeline
 Persons.model_rebuild()

@@ -5,7 +5,7 @@ An engine only adds the zone's offset, by a CASE over the days when it changed. 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
@@ -30,6 +30,16 @@ class Bucket:
     label: date | datetime
     start: datetime
     end: datetime
+
+    @property
+    def literal(self) -> str:
+        """The label as SQL."""
+        return text.timestamp(self.label) if isinstance(self.label, datetime) else text.day(self.label)
+
+
+def next_end(buckets: Iterable[Bucket], time: datetime) -> datetime | None:
+    """Return when the next of these buckets ends that is not over at ``time``; None if all are."""
+    return min((one.end for one in buckets if one.end > time), default=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,11 +19,11 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from manymetrics_insights.questions.base import seconds
-from manymetrics_insights.questions.models import AtStep, Exclusion, Funnel, QuestionError
+from manymetrics_insights.questions.models import AtStep, Exclusion, Funnel
 from manymetrics_insights.sql import text
 from manymetrics_insights.sql.rendered import Rendered
 from manymetrics_insights.sql.rows import ACTIVE, Rows
-from manymetrics_insights.sql.scope import PERSON_EVENTS, Scope, resolve_range
+from manymetrics_insights.sql.scope import PERSON_EVENTS, Scope, naming, resolve_range
 from manymetrics_insights.sql.segments import Segments
 from manymetrics_insights.sql.sessionize import number_sessions
 from manymetrics_insights.sql.statement import Statement, values
@@ -162,7 +162,7 @@ class FunnelSql:
         )
 
     def _add_forward(self) -> None:
-        """Add ``winners``: of each unit the depth, the number and time of the winning entry."""
+        """Add ``forward_1``, ...: at each row, the entry of the chain that ends there as step 1, 2, ..., if there is one."""
         question = self.question
         strict = question.order == "strict"
         partition = ", ".join(self.unit) if strict else ", ".join([*self.unit, "hold"])
@@ -276,9 +276,6 @@ class FunnelSql:
             f"MIN({letter}2_{k}) OVER {window} AS {letter}{k}" for k in range(2, self.steps + 1) for letter in "it"
         )
         self.statement.add("served", f"SELECT {', '.join(kept)}, {found}\nFROM {source}")
-
-    def _listed(self, alias: str) -> str:
-        return ", ".join(f"{alias}.{column}" for column in self.unit)
 
     # Chains in any order.
 
@@ -429,12 +426,9 @@ class FunnelSql:
         interval = self.question.by_time
         if interval is None:
             return ["(0, CAST(NULL AS DATE))"]
-        try:
+        with naming("by_time"):
             found = self.range.calendar.buckets(self.range.first, self.range.to, interval)
-        except ValueError as error:
-            raise QuestionError([(["by_time"], str(error))]) from None
-        label = text.timestamp if interval == "hour" else text.day
-        return [f"({bucket.number}, {label(bucket.label)})" for bucket in found]  # type: ignore[arg-type]
+        return [f"({bucket.number}, {bucket.literal})" for bucket in found]
 
     def _is_immature(self, alias: str) -> str:
         until = self.scope.complete_through - timedelta(seconds=self.window_s)

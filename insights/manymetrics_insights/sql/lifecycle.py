@@ -7,10 +7,10 @@ from typing import Final
 
 from manymetrics_insights.questions.models import Lifecycle, QuestionError, Stickiness
 from manymetrics_insights.sql import text
-from manymetrics_insights.sql.calendar import Bucket
+from manymetrics_insights.sql.calendar import Bucket, next_end
 from manymetrics_insights.sql.rendered import Rendered
 from manymetrics_insights.sql.rows import Rows
-from manymetrics_insights.sql.scope import Scope, resolve_range
+from manymetrics_insights.sql.scope import Scope, naming, resolve_range
 from manymetrics_insights.sql.statement import Statement, values
 
 COLUMNS: Final = ("bucket", "new", "returning", "resurrecting", "dormant", "active", "incomplete")
@@ -26,10 +26,8 @@ class LifecycleSql:
         self.statement = Statement()
         self.range = resolve_range(question, scope.now)
         self.used: set[str] = set()
-        try:
+        with naming("interval"):
             self.buckets = self._buckets()
-        except ValueError as error:
-            raise QuestionError([(["interval"], str(error))]) from None
 
     def _buckets(self) -> list[Bucket]:
         """Return the buckets of the range, and the one before as the first."""
@@ -54,7 +52,7 @@ class LifecycleSql:
             'SELECT bucket, "new", "returning", "resurrecting", "dormant",'
             f' "new" + "returning" + "resurrecting" AS active, {incomplete} AS incomplete\nFROM counted\nORDER BY n'
         )
-        changes_at = min((one.end for one in self.buckets if one.end > self.scope.complete_through), default=None)
+        changes_at = next_end(self.buckets, self.scope.complete_through)
         return Rendered(sql, COLUMNS, changes_at=changes_at, used=frozenset(self.used))
 
     def members(self) -> tuple[Statement, str]:
@@ -68,8 +66,7 @@ class LifecycleSql:
 
     def _add_states(self) -> None:
         """Add ``states``: person, n, and what the person is in bucket n."""
-        label = text.timestamp if self.question.interval == "hour" else text.day
-        rows = [f"({one.number}, {label(one.label)}, {text.timestamp(one.start)})" for one in self.buckets]  # type: ignore[arg-type]
+        rows = [f"({one.number}, {one.literal}, {text.timestamp(one.start)})" for one in self.buckets]
         self.statement.add("buckets", values("n, bucket, starts", rows))
         begin, end = self.buckets[0].start, self.buckets[-1].end
         events = Rows(self.statement, self.scope, self.question, "e")

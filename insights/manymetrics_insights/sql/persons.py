@@ -13,7 +13,7 @@ from manymetrics_insights.sql.lifecycle import LifecycleSql, StickinessSql
 from manymetrics_insights.sql.paths import PathsSql
 from manymetrics_insights.sql.rendered import Rendered
 from manymetrics_insights.sql.retention import RetentionSql
-from manymetrics_insights.sql.rows import OF_SESSIONS, PORTABLE_PERSON, Rows
+from manymetrics_insights.sql.rows import OF_SESSIONS, Rows
 from manymetrics_insights.sql.scope import PERSON_EVENTS, Scope, resolve_range
 from manymetrics_insights.sql.sessionize import number_sessions
 from manymetrics_insights.sql.sessions import SessionsSql
@@ -87,7 +87,7 @@ def render_persons(question: Persons, scope: Scope) -> Rendered:
         # A sum or a count of nothing is 0; what else has no value comes last.
         measure = "COALESCE(m.measure, 0)" if question.order_by.measure in {"events", "sum"} else "m.measure"
         order = f"CASE WHEN {measure} IS NULL THEN 1 ELSE 0 END, {measure} DESC, person_id, person_kind"
-    users = f"SELECT {PORTABLE_PERSON} AS user_person, known.*\nFROM users AS known\nWHERE project_id = {text.literal(scope.project)}"
+    users = f"SELECT {PERSON_EVENTS.person} AS user_person, known.*\nFROM users AS known\nWHERE project_id = {text.literal(scope.project)}"
     limit = f"\nLIMIT {question.limit}" if question.limit is not None else ""
     sql = statement.select(
         f"SELECT u.person_id, u.person_kind, u.first_seen, u.last_seen, u.events, u.traits\nFROM chosen AS c\n"
@@ -152,7 +152,7 @@ def render_timeline(question: Timeline, scope: Scope) -> Rendered:
     ]
     statement.add(
         "mine",
-        f"SELECT {PORTABLE_PERSON} AS person, event_time, message_id AS tie, type, event, {_SUMMARY} AS summary,"
+        f"SELECT {PERSON_EVENTS.person} AS person, event_time, message_id AS tie, type, event, {_SUMMARY} AS summary,"
         f" ({OF_SESSIONS} AND {PERSON_EVENTS.has_device} AND bot_kind IS NULL) AS of_session\nFROM person_events\nWHERE {' AND '.join(whose)}",
     )
     statement.add("of_sessions", "SELECT person, event_time, tie FROM mine WHERE of_session")

@@ -8,11 +8,11 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Final
 
-from manymetrics_insights.questions.models import QuestionError, Retention
+from manymetrics_insights.questions.models import Retention
 from manymetrics_insights.sql import text
 from manymetrics_insights.sql.rendered import Rendered
 from manymetrics_insights.sql.rows import Rows
-from manymetrics_insights.sql.scope import Scope, resolve_range
+from manymetrics_insights.sql.scope import Scope, naming, resolve_range
 from manymetrics_insights.sql.segments import Segments, combined
 from manymetrics_insights.sql.statement import Statement, values
 
@@ -34,12 +34,10 @@ class RetentionSql:
         self.used: set[str] = set()
         self.cells = _cells(question)
         calendar = self.range.calendar
-        try:
+        with naming("interval"):
             self.buckets = calendar.buckets(self.range.first, self.range.to, question.interval)
             reach = max(high for _, _, high, _ in self.cells) + 1
             self.extended = calendar.extended(self.buckets, question.interval, reach)
-        except ValueError as error:
-            raise QuestionError([(["interval"], str(error))]) from None
 
     def render(self) -> Rendered:
         self._add_cells()
@@ -72,9 +70,7 @@ class RetentionSql:
         )
 
     def _add_buckets(self) -> None:
-        hourly = self.question.interval == "hour"
-        label = text.timestamp if hourly else text.day
-        rows = [f"({one.number}, {label(one.label)}, {text.literal(_shown(one.label))})" for one in self.extended]  # type: ignore[arg-type]
+        rows = [f"({one.number}, {one.literal}, {text.literal(_shown(one.label))})" for one in self.extended]
         self.statement.add("buckets", values("n, bucket, label", rows))
         cells = [f"({n}, {low}, {high if last else _BEYOND}, {high})" for n, low, high, last in self.cells]
         self.statement.add("cells", values("n, low, high, matures", cells))

@@ -32,7 +32,7 @@ from manymetrics_insights.questions.filters import (
 from manymetrics_insights.questions.models import QuestionError, Ranged
 from manymetrics_insights.questions.patterns import parse_pattern
 from manymetrics_insights.sql import text
-from manymetrics_insights.sql.scope import PERSON_OF_ALL, Scope
+from manymetrics_insights.sql.scope import PERSON_EVENTS, PERSON_OF_ALL, Scope
 from manymetrics_insights.sql.statement import Statement
 
 BY_THE_PAGE: Final = ("Page Left", "Web Vitals", "Error", "Dead Click")  # told without the person acting
@@ -85,10 +85,9 @@ class Rows:
         """Keep all rows."""
         self.candidates = None
 
-    def flag(self, matcher: Matcher, *, keep: bool = True) -> str:
-        """Add a boolean column, never null: whether the matcher matches."""
-        if keep:
-            self.keep(self._head(matcher))
+    def flag(self, matcher: Matcher) -> str:
+        """Add a boolean column, never null: whether the matcher matches. Keeps such rows."""
+        self.keep(self._head(matcher))
         return self.column(self.matches(matcher), "m")
 
     def value(self, subject: Subject) -> str:
@@ -290,7 +289,7 @@ class Rows:
             f" AS {column}"
             for column in self.traits.values()
         ]
-        person = PERSON_OF_ALL if self.scope.is_view else PORTABLE_PERSON
+        person = PERSON_OF_ALL if self.scope.is_view else PERSON_EVENTS.person
         of_project = "" if self.scope.is_view else f"project_id = {text.literal(self.scope.project)} AND "
         return self.statement.add(
             f"traits_of_{self.name}",
@@ -299,9 +298,6 @@ class Rows:
             f"FROM person_events\nWHERE {of_project}type = 'identify'"
             " AND person_id IS NOT NULL AND traits IS NOT NULL\n) AS identified\nGROUP BY trait_person",
         )
-
-
-PORTABLE_PERSON: Final = "CASE WHEN person_kind = 'user' THEN 'u' ELSE 'a' END || person_id"
 
 
 def _json_text(column: str, key: str) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Final
 
 from manymetrics_insights.questions.base import days
-from manymetrics_insights.questions.models import Ranged
+from manymetrics_insights.questions.models import QuestionError, Ranged
 from manymetrics_insights.sql import text
 from manymetrics_insights.sql.calendar import Calendar
 
@@ -58,6 +60,15 @@ class Range:
     start: datetime
     end: datetime
     calendar: Calendar = field(repr=False)
+
+
+@contextmanager
+def naming(field_name: str) -> Iterator[None]:
+    """Turn a ValueError of the calendar into a QuestionError about a field of the question."""
+    try:
+        yield
+    except ValueError as error:
+        raise QuestionError([([field_name], str(error))]) from None
 
 
 def resolve_range(question: Ranged, now: datetime) -> Range:

@@ -40,12 +40,12 @@ class Segments:
         """The columns of the values in the rows to rank, and ``seg``."""
         return [f"b{place}" for place in range(1, self.count + 1)]
 
-    def rank(self, rows: str, measure: str, *, condition: str = "TRUE") -> None:
+    def rank(self, rows: str, measure: str) -> None:
         """Add the segments, ranked by an aggregate over ``rows``, which has the columns ``b1..`` and ``seg``."""
         if not self.count:
             return
         members = ", ".join(f"MIN(COALESCE({column}, {text.literal(NONE)})) AS {column}" for column in self.columns)
-        self.rank_by(f"SELECT seg, {members}, {measure} AS measure\nFROM {rows}\nWHERE {condition}\nGROUP BY seg")
+        self.rank_by(f"SELECT seg, {members}, {measure} AS measure\nFROM {rows}\nGROUP BY seg")
 
     def rank_by(self, ranked: str) -> None:
         """Add the segments, ranked by a query with the columns ``seg``, ``b1..`` and ``measure``."""

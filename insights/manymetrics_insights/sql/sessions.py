@@ -9,12 +9,12 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from manymetrics_insights.questions.base import seconds
-from manymetrics_insights.questions.models import QuestionError, Sessions
+from manymetrics_insights.questions.models import Sessions
 from manymetrics_insights.sql import text
-from manymetrics_insights.sql.calendar import Bucket
+from manymetrics_insights.sql.calendar import Bucket, next_end
 from manymetrics_insights.sql.rendered import Rendered
 from manymetrics_insights.sql.rows import CUSTOM, PAGES, Rows
-from manymetrics_insights.sql.scope import Scope, resolve_range
+from manymetrics_insights.sql.scope import Scope, naming, resolve_range
 from manymetrics_insights.sql.segments import Segments, combined
 from manymetrics_insights.sql.sessionize import number_sessions
 from manymetrics_insights.sql.statement import Statement, values
@@ -51,17 +51,15 @@ class SessionsSql:
         self.range = resolve_range(question, scope.now)
         self.segments = Segments(self.statement, len(question.by), min(question.limit, 1_000))
         self.used: set[str] = set()
-        try:
+        with naming("interval"):
             self.buckets = self.range.calendar.buckets(self.range.first, self.range.to, question.interval)
-        except ValueError as error:
-            raise QuestionError([(["interval"], str(error))]) from None
 
     def render(self) -> Rendered:
         self._add_sessions()
         if self.question.detail:
             return Rendered(self._detail(), DETAIL_COLUMNS, used=frozenset(self.used))
         self._place()
-        changes_at = min((one.end for one in self.buckets if one.end > self.scope.complete_through), default=None)
+        changes_at = next_end(self.buckets, self.scope.complete_through)
         return Rendered(self._answer(), COLUMNS, changes_at=changes_at, used=frozenset(self.used))
 
     def members(self) -> tuple[Statement, str]:
@@ -167,8 +165,7 @@ class SessionsSql:
 
     def _place(self) -> None:
         """Add ``placed``: sessions with their bucket's number n and their segment's place."""
-        label = text.timestamp if self.question.interval == "hour" else text.day
-        rows = [f"({one.number}, {label(one.label)}, {self._is_open(one)})" for one in self.buckets]  # type: ignore[arg-type]
+        rows = [f"({one.number}, {one.literal}, {self._is_open(one)})" for one in self.buckets]
         self.statement.add("buckets", values("n, bucket, incomplete", rows))
         names = [text.name(by.column) for by in self.question.by]
         members = "".join(f", {name} AS {column}" for name, column in zip(names, self.segments.columns, strict=True))

@@ -63,11 +63,6 @@ def microseconds(column: str) -> str:
     return f"CAST(ROUND(TO_UNIXTIME({column}) * 1000000) AS BIGINT)"
 
 
-def double(expression: str) -> str:
-    """Cast to DOUBLE: a division of whole numbers truncates on Trino."""
-    return f"CAST({expression} AS DOUBLE)"
-
-
 def json_path(keys: tuple[str, ...]) -> str:
     r"""Return Trino's path of keys, as ``$["a"]["b"]``, where only ``\`` and ``"`` are escaped."""
     escaped = (key.replace("\\", "\\\\").replace('"', '\\"') for key in keys)

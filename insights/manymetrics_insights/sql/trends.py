@@ -9,18 +9,18 @@ A ``(previous)`` series runs over the range before; its buckets are counted from
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import Final
 
 from manymetrics_insights.questions.filters import Subject
 from manymetrics_insights.questions.formulas import Formula, Operation, parse_formula
-from manymetrics_insights.questions.models import LETTERS, OF_NUMBERS, QuestionError, Series, Trends
+from manymetrics_insights.questions.models import LETTERS, OF_NUMBERS, Series, Trends
 from manymetrics_insights.sql import text
-from manymetrics_insights.sql.calendar import Bucket
+from manymetrics_insights.sql.calendar import Bucket, next_end
 from manymetrics_insights.sql.rendered import Rendered
 from manymetrics_insights.sql.rows import Rows
-from manymetrics_insights.sql.scope import Range, Scope, make_range, resolve_range
+from manymetrics_insights.sql.scope import Range, Scope, make_range, naming, resolve_range
 from manymetrics_insights.sql.segments import Segments, combined
 from manymetrics_insights.sql.sessionize import number_sessions
 from manymetrics_insights.sql.statement import Statement, values
@@ -109,12 +109,12 @@ class TrendsSql:
             f"JOIN {self.segments.shown()} AS g ON g.place = q.place\nJOIN buckets AS b ON b.n = q.n\n"
             "ORDER BY q.series_number, q.place, q.n"
         )
-        open_buckets = [bucket.end for period in self.periods for bucket in period.buckets]
+        all_buckets = [bucket for period in self.periods for bucket in period.buckets]
         return Rendered(
             self.statement.select(final),
             COLUMNS,
             self._ignored(),
-            min((end for end in open_buckets if end > self.scope.complete_through), default=None),
+            next_end(all_buckets, self.scope.complete_through),
             frozenset(self.used),
         )
 
@@ -138,17 +138,15 @@ class TrendsSql:
         return self.statement, "\nUNION ALL\n".join(parts)
 
     def _buckets(self, of: Range) -> list[Bucket]:
-        try:
+        with naming("interval"):
             return of.calendar.buckets(of.first, of.to, self.question.interval)
-        except ValueError as error:
-            raise QuestionError([(["interval"], str(error))]) from None
 
     def _label(self, place: int, period: _Period) -> str:
         return (self.question.series[place].label or LETTERS[place]) + (" (previous)" if period.suffix else "")
 
     def _add_rows(self) -> None:
         for period in self.periods:
-            rows = [f"({bucket.number}, {_label_literal(bucket)})" for bucket in period.buckets]
+            rows = [f"({bucket.number}, {bucket.literal})" for bucket in period.buckets]
             self.statement.add(f"buckets{period.suffix}", values("n, bucket", rows))
         for period in self.periods:
             plain = [place for place, one in enumerate(self.question.series) if _is_plain(one)]
@@ -380,11 +378,6 @@ class TrendsSql:
 
 def _is_plain(one: Series) -> bool:
     return one.measure not in {"sessions", "first_ever", "active"}
-
-
-def _label_literal(bucket: Bucket) -> str:
-    label = bucket.label
-    return text.timestamp(label) if isinstance(label, datetime) else text.day(label)
 
 
 def _arithmetic(tree: Formula) -> str:
